@@ -207,6 +207,35 @@ class PyModel {
         &job);
   }
 
+  void shift_blocks(const PyKVCache& kv, Ints sources, Ints targets, int positions) const {
+    const KVCache& cache = kv.cache;
+    require(fits(cache), "shift_blocks: the cache belongs to another model");
+    require(sources.size() == targets.size(), "shift_blocks: sources and targets differ in length");
+    require(positions > 0 && positions < model_.max_positions, "shift_blocks: positions beyond the rope table");
+    for (size_t i = 0; i < sources.size(); i++)
+      for (int block : {sources.data()[i], targets.data()[i]})
+        require(block >= 0 && block < cache.blocks, "shift_blocks: block outside the cache");
+    int half = (latent_ ? latent_->rope : head_dim_) / 2;
+    std::vector<float> cos(half), sin(half);
+    for (int i = 0; i < half; i++) {
+      // Yarn's attention factor is in both tables, and in every key already; the cosine of position 0 is the factor alone.
+      cos[i] = model_.cos[size_t(positions) * half + i] / model_.cos[i];
+      sin[i] = -model_.sin[size_t(positions) * half + i] / model_.cos[i];
+    }
+    nb::gil_scoped_release released;
+    struct Job {
+      const KernelTable* table;
+      const KVCache& cache;
+      BlockShift shift;
+    } job = {active_table, cache, {sources.data(), targets.data(), int(sources.size()), cos.data(), sin.data()}};
+    pool_run(
+        [](void* argument, Team* team, int tid) {
+          const Job& j = *static_cast<Job*>(argument);
+          j.table->shift_blocks(j.cache, j.shift, team, tid);
+        },
+        &job);
+  }
+
   size_t workspace_bytes() const { return workspace_.bytes(); }
 
   // Of each mixture: rows that each expert has seen, then how often the weights of any were read.
@@ -235,13 +264,16 @@ class PyModel {
     b->adapters = adapters_.data(), b->adapter_of = adapter_of_.data(), b->adapters_count = int(adapters_.size());
   }
 
+  bool fits(const KVCache& cache) const {
+    return cache.layers == attention_layers_ && cache.kv_heads == kv_heads_ && cache.head_dim == head_dim_ &&
+           cache.latent_rank == (latent_ ? latent_->rank : 0) && cache.latent_rope == (latent_ ? latent_->rope : 0) &&
+           cache.index_dim == (latent_ && latent_->indexer ? latent_->indexer->head_dim : 0);
+  }
+
   void check(const Batch& b, int positions, int tables, const KVCache& cache) const {
     require(b.rows > 0 && positions == b.rows, "forward: tokens and positions differ in length");
     require(b.seqs > 0 && tables == b.seqs, "forward: seq_starts and block_tables differ in length");
-    require(cache.layers == attention_layers_ && cache.kv_heads == kv_heads_ && cache.head_dim == head_dim_ &&
-                cache.latent_rank == (latent_ ? latent_->rank : 0) && cache.latent_rope == (latent_ ? latent_->rope : 0) &&
-                cache.index_dim == (latent_ && latent_->indexer ? latent_->indexer->head_dim : 0),
-            "forward: the cache belongs to another model");
+    require(fits(cache), "forward: the cache belongs to another model");
     require(b.seq_starts[0] == 0 && b.seq_starts[b.seqs] == b.rows, "forward: seq_starts do not cover the rows");
     for (int s = 0; s < b.seqs; s++) {
       require(b.seq_starts[s] < b.seq_starts[s + 1] && b.seq_starts[s + 1] <= b.rows, "forward: empty or unordered sequence");
@@ -407,6 +439,7 @@ NB_MODULE(_native, m) {
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
            "target_logprobs"_a = nb::none(), "adapters"_a = nb::none(), "prompt_lengths"_a = nb::none(), "previous"_a = nb::none(),
            "states"_a = nb::none())
+      .def("shift_blocks", &PyModel::shift_blocks, "cache"_a, "sources"_a, "targets"_a, "positions"_a)
       .def("adapter", &PyModel::adapter, "parts"_a, "dtype"_a, nb::rv_policy::take_ownership, nb::keep_alive<0, 1>());
   nb::class_<PyAdapter>(m, "Adapter").def_prop_ro("nbytes", [](const PyAdapter& a) { return a.memory.bytes(); });
   bind_latent(m);

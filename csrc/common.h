@@ -190,6 +190,13 @@ struct Roofline {
   size_t memory_bytes;
 };
 
+// Blocks that get the contents of others, with keys turned by one angle for each pair of dimensions.
+struct BlockShift {
+  const int32_t *sources, *targets;  // [count]
+  int count;
+  const float *cos, *sin;  // [rotary_dim / 2]
+};
+
 // One per instruction set. Every function is called by all threads of the team with their own `tid`.
 struct KernelTable {
   const char* name;
@@ -202,6 +209,7 @@ struct KernelTable {
   size_t (*encoder_workspace_bytes)(const EncoderModel&, const EncoderBatch&, int threads);
   size_t (*latent_block_bytes)(const KVCache&);  // 16 tokens of a layer
   void (*encode)(const EncoderModel&, const EncoderBatch&, const EncoderOutputs&, const Workspace&, Team*, int tid);
+  void (*shift_blocks)(const KVCache&, const BlockShift&, Team*, int tid);
 };
 
 enum RooflineKind : int { kRoofMemory = 0, kRoofFp32 = 1, kRoofInt8 = 2, kRoofInt4 = 3, kRoofBf16 = 4 };

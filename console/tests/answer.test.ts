@@ -85,3 +85,23 @@ test("an error in the stream ends the answer, and what came before stays", () =>
   assert.throws(() => reader.take({ event: "message", data: JSON.stringify(error) }), /the model broke/);
   assert.equal(reader.answer().content, "half");
 });
+
+test("the ledger of a fitted conversation comes with the counts", () => {
+  const row = { first: 0, last: 8, role: "several", dropped: 90 };
+  const context = { policy: "auto", mechanism: "retrieve", original_tokens: 100, kept_tokens: 10, dropped_tokens: 90, added_tokens: 3 };
+  const usage = (more: unknown) => ({
+    prompt_tokens: 13,
+    completion_tokens: 1,
+    prompt_tokens_details: { cached_tokens: 0, context: more },
+  });
+  const fitted = read({ id: "chatcmpl-1", choices: [], usage: usage({ ...context, messages: [row] }) });
+  assert.deepEqual(fitted.usage?.context, {
+    mechanism: "retrieve",
+    original: 100,
+    fates: { kept: 10, dropped: 90 },
+    added: 3,
+    rows: [{ first: 0, last: 8, role: "several", fates: { dropped: 90 } }],
+  });
+  const whole = read({ id: "chatcmpl-1", choices: [], usage: usage({ ...context, mechanism: "none" }) });
+  assert.equal(whole.usage?.context, undefined);
+});

@@ -4,6 +4,7 @@
 #include "kernels/layers.h"
 #include "kernels/mla.h"
 #include "kernels/roofline.h"
+#include "kernels/shift.h"
 
 #define DW_TEXT2(x) #x
 #define DW_TEXT(x) DW_TEXT2(x)
@@ -12,6 +13,6 @@ namespace deepwell {
 namespace DW_ISA {
 extern const KernelTable kTable;
 const KernelTable kTable = {DW_TEXT(DW_ISA), workspace_bytes, forward, matmul_workspace_bytes, matmul, roofline,
-                            encoder_workspace_bytes, latent_block_bytes, encode};
+                            encoder_workspace_bytes, latent_block_bytes, encode, shift_blocks};
 }  // namespace DW_ISA
 }  // namespace deepwell

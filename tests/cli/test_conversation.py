@@ -93,3 +93,29 @@ def test_a_model_in_this_process_has_its_defaults(tmp_path: Path) -> None:
 def test_a_cut_answer_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Conversation(answers(FakeEngine(), tmp_path), "", max_tokens=2, temperature=0).run(iter(["abcdef"]))
     assert capsys.readouterr().out == "ab\n(cut off after 2 tokens, by --max-tokens or the context)\n"
+
+
+def test_a_long_conversation_goes_on_and_says_what_is_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation = Conversation(answers(FakeEngine(), tmp_path), "", temperature=0, policy="auto")
+    lines = [f"The ferry number {number} sails at noon." for number in range(12)]
+    conversation.run(iter(lines))
+    out = capsys.readouterr().out
+    assert out.count("\n") > len(lines)
+    assert "the conversation has outgrown the context" in out
+    assert [turn["content"] for turn in conversation.messages[::2]] == lines
+
+
+def test_a_book_is_answered_over_and_its_tokens_are_accounted_for(tmp_path: Path) -> None:
+    book = "\n".join(f"Chapter {number} tells of tides." for number in range(60))
+    question = "Which harbour closed?"
+    text = f"{book}\nThe harbour of Ostrava closed.\n{book}\n\n{question}"
+    engine = FakeEngine()
+    asked = Asked([{"role": "user", "content": text}], 40, 0, policy="auto")
+    report = list(answers(engine, tmp_path).stream(asked))[-1].report
+    assert report is not None and report.context is not None
+    said = make_codec(tmp_path).decode(list(engine.seen[0].prompt))
+    assert "The harbour of Ostrava closed." in said and question in said
+    assert report.context["original_tokens"] == len(make_codec(tmp_path).encode_chat(asked.messages))
+    assert report.context["prompt_tokens"] == report.prompt_tokens == len(engine.seen[0].prompt)

@@ -96,6 +96,13 @@ def test_a_service_that_is_not_there_is_named_without_its_password(
     assert f"127.0.0.1:{port}" in found.error.message and "a-secret-word" not in str(found.shown())
 
 
+def test_a_context_policy_without_its_embedder_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "long contexts" not in {one.check for one in store_findings(Settings.load())}
+    monkeypatch.setenv("DEEPWELL_CONTEXT_POLICY", "auto")
+    (found,) = (one for one in store_findings(Settings.load()) if one.check == "long contexts")
+    assert "deepwell pull e5-small-q4" in str(found.error)
+
+
 def test_a_clock_behind_the_files_is_found(data: Path) -> None:
     later = time.time() + 40 * 86_400
     os.utime(data / "deepwell.db", (later, later))

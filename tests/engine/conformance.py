@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from deepwell.engine.protocol import Delta, Engine, GenerateRequest, SamplingParams, TokenLogprob
+from deepwell.engine.protocol import Delta, Engine, GenerateRequest, SamplingParams, TokenLogprob, Window
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
 
 __all__ = ["Answer", "EngineConformance", "collect", "request"]
 
 PROMPT = (1, 2, 3, 4, 5)
+WINDOW = Window(16, 64)
 
 
 @dataclass
@@ -39,10 +40,19 @@ class Answer:
         return self.deltas[-1]
 
 
-def request(name: str, prompt: Sequence[int] = PROMPT, *, choice: int = 0, salt: str = "", **params: object):
+def request(
+    name: str,
+    prompt: Sequence[int] = PROMPT,
+    *,
+    choice: int = 0,
+    salt: str = "",
+    window: Window | None = None,
+    **params: object,
+):
     """A request, greedy and without an end unless `params` say otherwise."""
     options: dict[str, object] = {"max_tokens": 8, "temperature": 0.0, "ignore_eos": True, **params}
-    return GenerateRequest(name, tuple(prompt), SamplingParams(**options), choice, salt)  # pyright: ignore[reportArgumentType]
+    sampling = SamplingParams(**options)  # pyright: ignore[reportArgumentType]
+    return GenerateRequest(name, tuple(prompt), sampling, choice, salt, window=window)
 
 
 async def collect(engine: Engine, asked: GenerateRequest) -> Answer:
@@ -229,6 +239,58 @@ class EngineConformance:
         with pytest.raises(InvalidRequest) as caught:
             await collect(engine, request("a", top_p=2.0))
         assert caught.value.param == "top_p"
+
+    async def test_a_window_holds_more_than_the_context(self, engine: Engine) -> None:
+        prompt = [1 + 7 * i % 30 for i in range(engine.capabilities().max_model_len + 40)]
+        alone = await collect(engine, request("alone", prompt, window=WINDOW, max_tokens=100, logprobs=1))
+        assert alone.last.finish_reason == "length" and len(alone.tokens) == 100
+        assert alone.last.forgotten_tokens == WINDOW.forgotten(len(prompt) + 98)
+        assert alone.deltas[0].forgotten_tokens == WINDOW.forgotten(len(prompt) - 1)
+        mates = [request(f"mate {i}", [i] * 50, window=WINDOW, max_tokens=60) for i in range(1, 4)]
+        again, plain, *_ = await asyncio.gather(
+            collect(engine, request("again", prompt, window=WINDOW, max_tokens=100, logprobs=1)),
+            collect(engine, request("plain", prompt[:90], max_tokens=20)),
+            *(collect(engine, mate) for mate in mates),
+        )
+        assert (again.tokens, again.logprobs) == (alone.tokens, alone.logprobs), "bitwise"
+        assert plain.last.forgotten_tokens == 0
+        assert engine.stats().forgotten_tokens >= 2 * alone.last.forgotten_tokens
+
+    async def test_a_window_that_is_not_full_changes_nothing(self, engine: Engine) -> None:
+        prompt = [2 + i % 5 for i in range(WINDOW.tokens - 20)]
+        plain = await collect(engine, request("plain", prompt, max_tokens=20, logprobs=2))
+        windowed = await collect(
+            engine, request("windowed", prompt, max_tokens=20, logprobs=2, window=WINDOW)
+        )
+        assert (windowed.tokens, windowed.logprobs) == (plain.tokens, plain.logprobs)
+        assert windowed.last.forgotten_tokens == 0
+        scores = await engine.score(prompt, window=WINDOW)
+        np.testing.assert_array_equal(scores, await engine.score(prompt))
+
+    async def test_scores_of_a_window_are_those_of_its_prompt_logprobs(self, engine: Engine) -> None:
+        prompt = [(11 * i) % 16 for i in range(engine.capabilities().max_model_len + 70)]
+        alone = await engine.score(prompt, window=WINDOW)
+        together, answer, behind = await asyncio.gather(
+            engine.score(prompt, window=WINDOW),
+            collect(engine, request("a", prompt, window=WINDOW, prompt_logprobs=0)),
+            engine.score(prompt, start=100, window=WINDOW),
+        )
+        np.testing.assert_array_equal(together, alone)
+        np.testing.assert_array_equal(behind, alone[99:])
+        entries = answer.deltas[0].prompt_logprobs or ()
+        assert alone == pytest.approx([one.logprob for one in entries if one is not None], abs=1e-4)
+
+    async def test_windows_that_cannot_be_held_are_refused(self, engine: Engine) -> None:
+        limit = engine.capabilities().max_model_len
+        for window, error in (
+            (Window(8, 32), InvalidRequest),
+            (Window(16, 16 + limit // 16 * 16), ContextLengthExceeded),
+        ):
+            with pytest.raises(error) as caught:
+                await collect(engine, request("a", window=window))
+            assert caught.value.param == "window" and caught.value.fix
+            with pytest.raises(error):
+                await engine.score(PROMPT, window=window)
 
     async def test_stats_count_the_work_and_leave_nothing_behind(self, engine: Engine) -> None:
         before = engine.stats()

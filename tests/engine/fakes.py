@@ -14,7 +14,7 @@ from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.core.sampler import draw, uniform
 from deepwell.engine.limits import Limits
-from deepwell.engine.protocol import Capabilities, SamplingParams
+from deepwell.engine.protocol import Capabilities, SamplingParams, Window
 from deepwell.process.turns import Turn
 
 VOCAB = 97
@@ -23,12 +23,13 @@ EOS = 96
 
 
 class FakeCache:
-    """Token ids in place of keys and values; -1 where nothing was written."""
+    """Token ids in place of keys and values, with their positions; -1 where nothing was written."""
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.nbytes = num_blocks * BLOCK_TOKENS * 4
         self.tokens = np.full((num_blocks, BLOCK_TOKENS), -1, np.int32)
+        self.positions = self.tokens.copy()
 
 
 def logits_after(tokens: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -83,7 +84,7 @@ class FakeModel:
                 slot = int(batch.block_tables[s, position // BLOCK_TOKENS]), position % BLOCK_TOKENS
                 assert slot not in written, "two sequences write to one slot"
                 written.add(slot)
-                cache.tokens[slot] = batch.tokens[row]
+                cache.tokens[slot], cache.positions[slot] = batch.tokens[row], position
             for row in rows:
                 if output == len(batch.output_rows) or batch.output_rows[output] != row:
                     continue
@@ -91,6 +92,8 @@ class FakeModel:
                 blocks = batch.block_tables[s, : -(-length // BLOCK_TOKENS)]
                 seen = cache.tokens[blocks].reshape(-1)[:length]
                 assert seen.min() >= 0, "read from a slot that nobody wrote"
+                places = cache.positions[blocks].reshape(-1)[:length]
+                assert places.tolist() == list(range(length)), "a key was not turned to its place"
                 values = logits_after(seen)
                 if logits is not None:
                     logits[output] = values
@@ -104,16 +107,37 @@ class FakeModel:
                 output += 1
         assert output == len(batch.output_rows)
 
+    def shift_blocks(
+        self, cache: FakeCache, sources: Sequence[int], targets: Sequence[int], positions: int
+    ) -> None:
+        of, to = list(sources), list(targets)
+        assert len(set(to)) == len(to) == len(of)
+        assert all(a == b or b not in of for a, b in zip(of, to, strict=True)), "a source is overwritten"
+        cache.tokens[to] = cache.tokens[of]
+        cache.positions[to] = cache.positions[of] - positions
+
+
+def visible(tokens: Sequence[int], window: Window | None) -> list[int]:
+    """The tokens that the last of `tokens` may look at."""
+    gone = window.forgotten(len(tokens) - 1) if window else 0
+    sinks = window.sinks if window else 0
+    return [*tokens[:sinks], *tokens[sinks + gone :]]
+
 
 def continuation(
-    prompt: Sequence[int], params: SamplingParams, *, choice: int = 0, eos: Sequence[int] = (EOS,)
+    prompt: Sequence[int],
+    params: SamplingParams,
+    *,
+    choice: int = 0,
+    eos: Sequence[int] = (EOS,),
+    window: Window | None = None,
 ) -> tuple[list[int], str]:
     """What the fake model says after `prompt` when nothing is paged, batched, cached or chunked; and why it ends."""
     stop = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else frozenset(eos))
     tokens = list(prompt)
     while len(tokens) - len(prompt) < params.max_tokens:
         token = draw(
-            logits_after(np.asarray(tokens, np.int32)),
+            logits_after(np.asarray(visible(tokens, window), np.int32)),
             params,
             tokens=np.asarray(tokens, np.int32),
             num_prompt=len(prompt),

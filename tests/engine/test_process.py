@@ -30,7 +30,7 @@ from deepwell.engine.hosting.wire import (
     row_of,
 )
 from deepwell.engine.options import EngineOptions
-from deepwell.engine.protocol import Delta, GenerateRequest, Grammar, SamplingParams, TokenLogprob
+from deepwell.engine.protocol import Delta, GenerateRequest, Grammar, SamplingParams, TokenLogprob, Window
 from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.process.frames import Failure, Frames, WireError, encode, error_of, failure_of
 
@@ -171,7 +171,7 @@ ENTRY = TokenLogprob(3, -0.1, 2, ((3, -0.1), (4, float.fromhex("-0x1.99999999999
 
 
 def test_a_delta_crosses_whole() -> None:
-    delta = Delta("a", (1, 2), (ENTRY,), (None, ENTRY), "length", 5, 4, 3, 2, "why", "code", 0.25)
+    delta = Delta("a", (1, 2), (ENTRY,), (None, ENTRY), "length", 5, 4, 3, 2, "why", "code", 0.25, 16)
     assert not [
         field.name
         for field in dataclasses.fields(Delta)
@@ -224,6 +224,7 @@ requests = st.builds(
         grammar=st.none() | st.builds(Grammar, st.sampled_from(["json_schema", "regex"]), st.text()),
     ),
     adapter=st.text(),
+    window=st.none() | st.builds(Window, st.integers(0, 2**40), st.integers(0, 2**40)),
 )
 
 

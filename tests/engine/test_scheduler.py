@@ -20,7 +20,7 @@ from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
 from deepwell.engine.core.speculation import Draft, RowCost, accept
 from deepwell.engine.core.step import ScheduledStep
 from deepwell.engine.limits import Limits
-from deepwell.engine.protocol import SamplingParams
+from deepwell.engine.protocol import SamplingParams, Window
 
 MAX_LEN = 96
 FREE = RowCost(0.01, 0.01)  # everything that is guessed is drafted
@@ -90,6 +90,7 @@ class Driver:
         tenant: str = "",
         priority: int = 0,
         grammar: Masks | None = None,
+        window: Window | None = None,
     ) -> Sequence:
         spec = SequenceSpec(
             name,
@@ -101,6 +102,7 @@ class Driver:
             priority=priority,
             grammar=grammar,  # pyright: ignore[reportArgumentType]
             eos_token_ids=frozenset({EOS}),
+            window=window,
         )
         sequence = Sequence(spec)
         self.sequences[name] = sequence
@@ -112,6 +114,8 @@ class Driver:
     def step(self) -> ScheduledStep:
         step = self.scheduler.schedule()
         assert step.sequences, "a step with work computes something"
+        for move in step.moves:
+            self.model.shift_blocks(self.cache, move.sources, move.targets, move.positions)
         batch = self.builder.build(step)
         argmax = np.zeros(len(batch.output_rows), np.int32)
         self.model.forward(batch, self.cache, argmax=argmax)

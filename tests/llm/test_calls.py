@@ -21,6 +21,7 @@ from deepwell import LLM
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.dialogue.tools import json_format
+from deepwell.engine.protocol import Window
 from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.llm import Completion
 from deepwell.server.build import build_context
@@ -462,3 +463,46 @@ def test_settings_apply_as_in_the_server(smollm2_path: Path, monkeypatch: pytest
     monkeypatch.setenv("DEEPWELL_MODEL", str(smollm2_path))
     with LLM() as opened:
         assert opened.context == opened.capabilities.max_model_len == 512
+
+
+def test_a_window_takes_texts_of_any_length(llm: LLM) -> None:
+    text = "The cat sat on the mat and looked at the dog. " * 150
+    tokens = llm.tokenize(text)
+    assert len(tokens) > llm.context
+    answer = llm.generate(text, max_tokens=12, temperature=0, window=(64, 256))
+    again, short = llm.generate([tokens, "The cat sat on"], max_tokens=12, temperature=0, window=(64, 256))
+    assert again.tokens == answer.tokens
+    assert answer.forgotten_tokens == Window(64, 256).forgotten(len(tokens) + 10)
+    assert short.forgotten_tokens == 0
+    assert short.tokens == llm.generate("The cat sat on", max_tokens=12, temperature=0).tokens
+    pieces = list(llm.generate(text, max_tokens=12, temperature=0, window=(64, 256), stream=True))
+    assert pieces[-1].forgotten_tokens == answer.forgotten_tokens
+    score = llm.score(text, window=(64, 256))
+    assert score.forgotten_tokens == Window(64, 256).forgotten(len(tokens) - 1)
+    assert score.tokens == tuple(tokens[1:]) and score.mean > llm.score(text[:400]).mean
+
+
+def test_a_window_takes_conversations_of_any_length(llm: LLM) -> None:
+    said = [{"role": "user", "content": "Remember: " + "the cat sat on the mat. " * 300}]
+    answer = llm.chat(said, max_tokens=8, temperature=0, window=(64, 512))
+    assert answer.prompt_tokens > llm.context and answer.forgotten_tokens > 0
+    assert len(answer.tokens) <= 8
+    with pytest.raises(ContextLengthExceeded):
+        llm.chat(said, max_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("window", "error", "fix"),
+    [
+        ((8, 64), InvalidRequest, "multiples of 16"),
+        ((-16, 64), InvalidRequest, "window|int"),
+        ((64, 2048), ContextLengthExceeded, r"at most 1024 tokens.*context= up to 8192"),
+    ],
+)
+def test_windows_that_cannot_be_held_are_refused(
+    llm: LLM, window: tuple[int, int], error: type[InvalidRequest], fix: str
+) -> None:
+    with pytest.raises(error, match=fix):
+        llm.generate("a", window=window)
+    with pytest.raises(error):
+        llm.score("a cat", window=window)

@@ -25,6 +25,7 @@ from deepwell.engine.protocol import (
     GenerateRequest,
     Grammar,
     TokenLogprob,
+    Window,
 )
 from deepwell.errors import ContextLengthExceeded, ModelNotFound
 from deepwell.models.text.chat_template import ChatTemplate
@@ -117,7 +118,7 @@ class FakeEngine:
 
     def _deltas(self, request: GenerateRequest) -> Iterator[Delta]:
         params = request.params
-        if len(request.prompt) + params.max_tokens > self.max_model_len:
+        if request.window is None and len(request.prompt) + params.max_tokens > self.max_model_len:
             raise ContextLengthExceeded("too long")
         script = self._script(request)
         produced = 0
@@ -173,7 +174,9 @@ class FakeEngine:
         self.seen.append(request)
         yield from self._deltas(request)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Sequence[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         return np.array([_logprob(t, 0).logprob for t in tokens[start:]], np.float32)
 
     async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:

@@ -24,7 +24,7 @@ from tests.server.fakes import FakeEngine, make_service, write_tokenizer
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
-from deepwell.engine.protocol import Capabilities
+from deepwell.engine.protocol import Capabilities, Window
 from deepwell.errors import DeepwellError
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.server.access.quota import RateLimits
@@ -48,7 +48,9 @@ class Ranker(FakeEngine):
     adapted: set[str] = field(default_factory=set[str])
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Sequence[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         self.scored.append(bytes(tokens))
         self.adapted.add(adapter)
         return await super().score(tokens, start=start)

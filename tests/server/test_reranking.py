@@ -19,6 +19,7 @@ from tests.server.knowledge import use_hash_embedder
 
 from deepwell.cli.loading import load_models
 from deepwell.dialogue.text import Codec
+from deepwell.engine.protocol import Window
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.options import KnowledgeOptions, LimitsConfig
@@ -43,7 +44,9 @@ class Judge(FakeEngine):
     broken: bool = False
     scored: list[str] = field(default_factory=list[str])
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Sequence[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         if self.broken:
             raise DeepwellError("the model broke")
         text = bytes(token for token in tokens if token < 256).decode()

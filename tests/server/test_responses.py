@@ -262,7 +262,7 @@ async def test_input_tokens_are_those_that_an_answer_reads(http: httpx.AsyncClie
     ("extra", "param", "says"),
     [
         ({"temprature": 1}, "temprature", "did you mean 'temperature'"),
-        ({"truncation": "auto"}, "truncation", "nothing is ever cut"),
+        ({"truncation": "end"}, "truncation", "'auto'"),
         ({"tools": [{"type": "web_search"}]}, "tools[0]", "web_search"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name", "pattern"),
         ({"tool_choice": "sometimes"}, "tool_choice", "'required'"),

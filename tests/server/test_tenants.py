@@ -94,6 +94,11 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("conversation_id", RESPONSE | {"conversation": "{}"}),
         ("answer_id", RESPONSE | {"input": [{"type": "item_reference", "id": "{}"}]}),
     ],
+    "POST /v1/responses/compact": [
+        ("response_id", {"model": "toy", "input": "x", "previous_response_id": "{}"}),
+        ("conversation_id", {"model": "toy", "input": "x", "conversation": "{}"}),
+        ("answer_id", {"model": "toy", "input": [{"type": "item_reference", "id": "{}"}]}),
+    ],
     "POST /v1/responses/input_tokens": [
         ("response_id", {"model": "toy", "input": "x", "previous_response_id": "{}"}),
         ("conversation_id", {"model": "toy", "input": "x", "conversation": "{}"}),

@@ -19,6 +19,10 @@ from deepwell.messages import language, nearest, say
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from deepwell.engine.protocol import Window
+    from deepwell.knowledge.context.fitting.ledger import Ledger
+    from deepwell.knowledge.context.fitting.local import LocalFitter
+    from deepwell.knowledge.context.fitting.policy import ContextPolicy
     from deepwell.models.store.sampling import SamplingDefaults
     from deepwell.settings import Settings
 
@@ -29,9 +33,11 @@ __all__ = [
     "LocalAnswers",
     "Part",
     "RemoteAnswers",
+    "context_note",
     "cut_note",
     "last_of",
     "open_answers",
+    "policy_of",
     "warn_of_language",
 ]
 
@@ -54,6 +60,7 @@ class Asked:
     seed: int | None = None
     top_p: float | None = None
     repetition_penalty: float | None = None
+    policy: ContextPolicy | None = None  # None: the server's; here: strict
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -76,6 +83,7 @@ class Report:
     completion_tokens: int
     first_token_seconds: float
     tokens_per_second: float | None  # after the first token; unset for a single token
+    context: dict[str, Any] | None = None  # what became of the prompt's tokens; None: the policy is strict
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,8 @@ class Answers(Protocol):
 
 def last_of(part: Part | None) -> dict[str, Any]:
     """The report of the last part, as JSON."""
-    return asdict(part.report) if part and part.report else {}
+    found = asdict(part.report) if part and part.report else {}
+    return {name: value for name, value in found.items() if name != "context" or value is not None}
 
 
 def cut_note(part: Part | None) -> str:
@@ -119,6 +128,26 @@ def warn_of_language(model: str, question: str) -> bool:
     return bool(note)
 
 
+def context_note(part: Part | None, *, chat: bool = False) -> str:
+    """Returns the words about what became of the prompt's tokens; empty if all were kept."""
+    if part is None or part.report is None or part.report.context is None:
+        return ""
+    ledger = part.report.context
+    if ledger["mechanism"] == "none":
+        return ""
+    read = ledger["kept_tokens"] + ledger["compressed_tokens"] + ledger["recalled_tokens"]
+    return say(
+        "chat_context_fitted" if chat else "context_fitted",
+        original=ledger["original_tokens"],
+        read=read,
+        kept=ledger["kept_tokens"],
+        compressed=ledger["compressed_tokens"],
+        recalled=ledger["recalled_tokens"],
+        gone=ledger["dropped_tokens"] + ledger["forgotten_tokens"],
+        mechanism=ledger["mechanism"],
+    )
+
+
 class _Clock:
     """Times one answer."""
 
@@ -129,7 +158,14 @@ class _Clock:
     def tick(self) -> None:
         self._first = self._first or perf_counter()
 
-    def report(self, finish_reason: str, prompt: int, cached: int, completion: int) -> Report:
+    def report(
+        self,
+        finish_reason: str,
+        prompt: int,
+        cached: int,
+        completion: int,
+        context: dict[str, Any] | None = None,
+    ) -> Report:
         now = perf_counter()
         first = self._first or now
         speed = (completion - 1) / (now - first) if completion > 1 and now > first else None
@@ -140,6 +176,7 @@ class _Clock:
             completion,
             round(first - self._begin, 4),
             speed and round(speed, 1),
+            context,
         )
 
 
@@ -167,7 +204,8 @@ class RemoteAnswers:
         clock = _Clock()
         finish_reason = ""
         try:
-            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+            headers = {} if asked.policy is None else {"x-context-policy": asked.policy}
+            with self._http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
                 if response.status_code != 200:
                     response.read()
                     raise _error_of(response.text)
@@ -184,9 +222,13 @@ class RemoteAnswers:
                             clock.tick()
                             yield Part(text)
                     if usage := chunk.get("usage"):
-                        cached = usage["prompt_tokens_details"]["cached_tokens"]
-                        counts = (usage["prompt_tokens"], cached, usage["completion_tokens"])
-                        yield Part("", clock.report(finish_reason, *counts))
+                        details = usage["prompt_tokens_details"]
+                        counts = (
+                            usage["prompt_tokens"],
+                            details["cached_tokens"],
+                            usage["completion_tokens"],
+                        )
+                        yield Part("", clock.report(finish_reason, *counts, details.get("context")))
         except httpx.HTTPError as error:
             raise ServerFailed.of("server_stopped", url=self.where, reason=error) from None
 
@@ -208,8 +250,23 @@ class LocalAnswers:
 
     where = HERE
 
-    def __init__(self, engine: Any, codec: Any, model: str, defaults: SamplingDefaults | None = None) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        codec: Any,
+        model: str,
+        defaults: SamplingDefaults | None = None,
+        *,
+        settings: Settings | None = None,
+    ) -> None:
+        """Answers with a loaded model.
+
+        Args:
+            settings: name the embedder that recalls passages; None: words alone choose what a long conversation keeps.
+        """
         self.model = model
+        self._settings = settings
+        self._fitter: LocalFitter | None = None
         self._defaults = defaults.parameters() if defaults else {}
         self._engine = engine
         self._codec = codec
@@ -218,18 +275,16 @@ class LocalAnswers:
         from deepwell.dialogue.completion import Choice, complete_sync
         from deepwell.engine.protocol import GenerateRequest, SamplingParams
 
-        prompt = self._codec.encode_chat(asked.messages)
-        left = self._engine.capabilities().max_model_len - len(prompt)
-        if left < (asked.max_tokens or 1):
+        prompt, ledger, window = self._prompt(asked)
+        context = self._engine.capabilities().max_model_len
+        left = context if window is not None else context - len(prompt)
+        if window is None and left < (asked.max_tokens or 1):
             raise ContextLengthExceeded.of(
-                "conversation_too_long",
-                prompt=len(prompt),
-                completion=asked.max_tokens or 1,
-                window=left + len(prompt),
+                "conversation_too_long", prompt=len(prompt), completion=asked.max_tokens or 1, window=context
             )
         params = SamplingParams(max_tokens=asked.max_tokens or left, seed=asked.seed, **self._defaults)
         params = replace(params, **asked.sampling)
-        request = GenerateRequest(uuid.uuid4().hex, prompt, params)
+        request = GenerateRequest(uuid.uuid4().hex, prompt, params, window=window)
         clock = _Clock()
         with closing(self._engine.generate_sync(request)) as deltas:
             for update in complete_sync(deltas, self._codec, Choice(0, request)):
@@ -238,12 +293,45 @@ class LocalAnswers:
                 report = None
                 if update.finish_reason:
                     report = clock.report(
-                        update.finish_reason, counts.prompt, counts.cached, counts.completion
+                        update.finish_reason,
+                        counts.prompt,
+                        counts.cached,
+                        counts.completion,
+                        None if ledger is None else ledger.as_dict(),
                     )
                 yield Part(update.text, report)
 
+    def _prompt(self, asked: Asked) -> tuple[list[int], Ledger | None, Window | None]:
+        """Returns the tokens of a conversation, fitted to the context if its policy allows that.
+
+        Raises:
+            ContextLengthExceeded: what always stays whole does not fit.
+        """
+        if asked.policy is None or asked.policy == "strict":
+            return self._codec.encode_chat(asked.messages), None, None
+        from deepwell.knowledge.context.fitting.local import LocalFitter
+
+        if self._fitter is None:
+            settings = self._settings
+            self._fitter = LocalFitter(
+                self._codec,
+                self._engine.capabilities().max_model_len,
+                embedder=None if settings is None else settings.knowledge_embedder,
+                models_dir=None if settings is None else settings.models_dir,
+                windows=True,
+            )
+        fitted = self._fitter.fit(asked.messages, asked.policy, max_tokens=asked.max_tokens)
+        return self._codec.encode_chat(fitted.messages), fitted.ledger, fitted.window
+
     def close(self) -> None:
+        if self._fitter is not None:
+            self._fitter.close()
         self._engine.close()
+
+
+def policy_of(settings: Settings, default: ContextPolicy) -> ContextPolicy:
+    """Returns the setting `context_policy`; `default` where nobody has set it."""
+    return default if settings.origins()["context_policy"] == "default" else settings.context_policy
 
 
 def open_answers(settings: Settings) -> Answers:
@@ -266,7 +354,7 @@ def open_answers(settings: Settings) -> Answers:
     planned = plan_model(settings)
     with packing(shown=True) as progress:
         opened = open_model(planned, progress)
-    return LocalAnswers(opened.engine, opened.codec, opened.name, opened.defaults)
+    return LocalAnswers(opened.engine, opened.codec, opened.name, opened.defaults, settings=settings)
 
 
 def _remote_answers(settings: Settings) -> RemoteAnswers | None:

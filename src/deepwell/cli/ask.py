@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from deepwell.settings import Settings
 
 __all__ = ["answer_once", "register"]
+
+_LOOK = 4000  # characters at the end of a question that tell its language
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +56,15 @@ def ask(
     port: ServerPort = None,
     api_key: ApiKeyOption = None,
     speculation: Speculation = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Book or other document to answer over, however long: txt, md, pdf and what knowledge bases read.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+        ),
+    ] = None,
     knowledge: Annotated[
         str | None,
         typer.Option(
@@ -65,10 +77,12 @@ def ask(
     """Ask one question; the answer streams to standard output.
 
     A running `deepwell serve` answers with its own model, or with the one that --model names; without one the model is loaded
-    for this question. With --knowledge, every sentence of the answer is checked against the passage that it cites.
+    for this question. With --file, the model reads what the question needs of a document that is longer than its context, and
+    a line on standard error says what became of its tokens. With --knowledge, every sentence of the answer is checked against
+    the passage that it cites.
     """
     with reported_errors(as_json=json):
-        from deepwell.cli.answers import Asked
+        from deepwell.cli.answers import Asked, policy_of
         from deepwell.errors import InvalidRequest
         from deepwell.settings import Settings
 
@@ -86,8 +100,34 @@ def ask(
             answer_from(settings, knowledge, messages, max_tokens=max_tokens, as_json=json)
             return
         messages = [{"role": "system", "content": system}] if system else []
-        asked = Asked([*messages, {"role": "user", "content": text}], max_tokens, temperature, seed)
+        policy = policy_of(settings, "strict")
+        if file is not None:
+            policy = policy_of(settings, "auto")
+            text = f"{_read(file)}\n\n{text}"
+        asked = Asked(
+            [*messages, {"role": "user", "content": text}], max_tokens, temperature, seed, policy=policy
+        )
         answer_once(settings, asked, as_json=json)
+
+
+def _read(file: Path) -> str:
+    """Returns the text of a document.
+
+    Raises:
+        UnsupportedFile, InvalidFile: it cannot be read.
+        InvalidRequest: there is no text in it.
+    """
+    from deepwell.errors import InvalidRequest
+    from deepwell.knowledge.parse.process import ParseProcess
+
+    parser = ParseProcess()
+    try:
+        text = parser.parse_blocking(file, file.name).text.strip()
+    finally:
+        parser.close_blocking()
+    if not text:
+        raise InvalidRequest.of("file_without_text", file=file)
+    return text
 
 
 def joined(question: str, piped: str) -> str:
@@ -108,11 +148,11 @@ def _piped() -> str:
 
 def answer_once(settings: Settings, asked: Asked, *, as_json: bool) -> None:
     """Streams one answer to standard output."""
-    from deepwell.cli.answers import cut_note, last_of, open_answers, warn_of_language
+    from deepwell.cli.answers import context_note, cut_note, last_of, open_answers, warn_of_language
 
     with closing(open_answers(settings)) as answers:
         if not as_json:
-            warn_of_language(answers.model, asked.messages[-1]["content"])
+            warn_of_language(answers.model, asked.messages[-1]["content"][-_LOOK:])
         answer = ""
         last = None
         with closing(answers.stream(asked)) as parts:
@@ -126,5 +166,6 @@ def answer_once(settings: Settings, asked: Asked, *, as_json: bool) -> None:
             write_json({"model": answers.model, "where": answers.where, "answer": answer, **last_of(last)})
         else:
             sys.stdout.write("\n")
-            if note := cut_note(last):
-                console(stderr=True).print(note, style="yellow", soft_wrap=True)
+            for note in (context_note(last), cut_note(last)):
+                if note:
+                    console(stderr=True).print(note, style="yellow", soft_wrap=True)

@@ -24,6 +24,7 @@ from deepwell.messages import nearest, say
 if TYPE_CHECKING:
     from deepwell.cli.answers import Answers
     from deepwell.errors import DeepwellError
+    from deepwell.knowledge.context.fitting.policy import ContextPolicy
     from deepwell.settings import Settings
 
 __all__ = ["Conversation", "converse", "register"]
@@ -72,7 +73,7 @@ def converse(
     settings: Settings, system: str, *, max_tokens: int | None, temperature: float, as_json: bool
 ) -> None:
     """Runs a conversation on the terminal until its input ends."""
-    from deepwell.cli.answers import open_answers
+    from deepwell.cli.answers import open_answers, policy_of
     from deepwell.cli.lines import history_file, typed_lines
 
     with closing(
@@ -82,6 +83,7 @@ def converse(
             max_tokens=max_tokens,
             temperature=temperature,
             as_json=as_json,
+            policy=policy_of(settings, "auto"),
             reopen=lambda name: open_answers(settings.with_model(name)),
         )
     ) as conversation:
@@ -95,6 +97,7 @@ class Conversation:
     """Turns with one model, and the commands between them.
 
     Args:
+        policy: what is done when the conversation outgrows the context; None: it ends in an error.
         reopen: returns the answers of another model, by its name; None: there is only this one.
     """
 
@@ -106,6 +109,7 @@ class Conversation:
         max_tokens: int | None = None,
         temperature: float | None = None,
         as_json: bool = False,
+        policy: ContextPolicy | None = None,
         reopen: Callable[[str], Answers] | None = None,
     ) -> None:
         self._answers = answers
@@ -113,6 +117,7 @@ class Conversation:
         self._max_tokens = max_tokens
         self._temperature = temperature
         self._as_json = as_json
+        self._policy: ContextPolicy | None = policy
         self._reopen = reopen
         self._turns: list[dict[str, str]] = []
         self._warned = False
@@ -175,13 +180,13 @@ class Conversation:
             self._fail(system_error(error))
 
     def _turn(self, text: str) -> None:
-        from deepwell.cli.answers import Asked, cut_note, last_of, warn_of_language
+        from deepwell.cli.answers import Asked, context_note, cut_note, last_of, warn_of_language
         from deepwell.errors import DeepwellError
 
         if not (self._as_json or self._warned):
             self._warned = warn_of_language(self._answers.model, text)
         self._turns.append({"role": "user", "content": text})
-        asked = Asked(self.messages, self._max_tokens, self._temperature)
+        asked = Asked(self.messages, self._max_tokens, self._temperature, policy=self._policy)
         answer = ""
         last = None
         try:
@@ -201,8 +206,9 @@ class Conversation:
         else:
             if not self._as_json:
                 sys.stdout.write("\n")
-                if note := cut_note(last):
-                    self._print(note)
+                for note in (context_note(last, chat=True), cut_note(last)):
+                    if note:
+                        self._print(note)
         self._turns.append({"role": "assistant", "content": answer})
         if self._as_json:
             write_json({"answer": answer, **last_of(last)})

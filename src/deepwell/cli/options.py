@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ __all__ = [
     "ApiKeyOption",
     "BatchSize",
     "Context",
+    "ContextPolicyOption",
     "CorsOrigins",
     "EmbeddingModel",
     "Guard",
@@ -211,6 +212,14 @@ SamplingDefaultsOption = Annotated[
 ]
 ModelsDir = Annotated[
     Path | None, typer.Option(help="Directory of the model store.", rich_help_panel=_ENGINE)
+]
+ContextPolicyOption = Annotated[
+    Literal["strict", "window", "compress", "retrieve", "auto"] | None,
+    typer.Option(
+        "--context-policy",
+        help="What is done with a conversation that is longer than the model's context; unset: strict, it is refused.",
+        rich_help_panel=_SERVER,
+    ),
 ]
 ResponseCacheMb = Annotated[
     int | None,

@@ -101,6 +101,7 @@ class Counts:
     cached: int = 0
     completion: int = 0
     accepted: int = 0  # tokens of the completion that were drafted correctly
+    forgotten: int = 0  # tokens that have left the request's window
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class ChoiceProgress:
             max(counted.cached, delta.cached_tokens),
             completion,
             min(completion, max(counted.accepted, delta.accepted_tokens)),
+            max(counted.forgotten, delta.forgotten_tokens),
         )
         finish: Literal["stop", "length"] | None = delta.finish_reason
         if piece.stopped:

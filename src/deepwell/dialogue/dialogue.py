@@ -24,7 +24,7 @@ from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, 
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.text import Codec, Entry
 from deepwell.dialogue.tools import FunctionTool, ToolChoice, names
-from deepwell.engine.protocol import Grammar, SamplingParams
+from deepwell.engine.protocol import Grammar, SamplingParams, Window
 from deepwell.errors import InvalidRequest
 
 __all__ = [
@@ -57,6 +57,7 @@ class Dialogue:
         variables: further switches of the chat template.
         params: the route's own names for `messages`, `tools`, `tool_choice`, `format` and `thinks`, used in errors.
         counted: the prompt is counted and not run, so that an error for too many tokens has to have their number.
+        most_tokens: the most tokens that the prompt may have; None: those that the context holds.
         begins_answer: whether the prompt ends with the beginning of the answer, as it must for the model to answer.
     """
 
@@ -69,6 +70,7 @@ class Dialogue:
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     params: Mapping[str, str] = field(default_factory=dict[str, str])
     counted: bool = False
+    most_tokens: int | None = None
     begins_answer: bool = True
 
 
@@ -135,6 +137,8 @@ class Plan:
     # Makes the turns in the model's place, where an answer is more than what the model says
     answers: Callable[[Sequence[Choice]], AsyncGenerator[Turn, None]] | None = None
     checked: Any = None  # the note of a guard that has read the dialogue; the caller's own
+    window: Window | None = None  # to run the prompt with
+    ledger: Any = None  # the account of a prompt that was fitted to the context; the caller's own
 
     def parser(self) -> OutputParser | None:
         """Returns a new parser for one choice, or None if all its text is content."""
@@ -156,7 +160,10 @@ class Plan:
         return [
             Choice(
                 index,
-                engine_request(f"{id}-{index}", self.prompt, params, index, caller or Caller(), adapter),
+                replace(
+                    engine_request(f"{id}-{index}", self.prompt, params, index, caller or Caller(), adapter),
+                    window=self.window,
+                ),
                 tuple(stops),
                 visible=self.visible,
                 question=self.question,
@@ -220,7 +227,7 @@ async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
     _check_messages(dialogue.messages)
     tools = _offered(dialogue)
     variables = _variables(codec, dialogue)
-    prompt = await _encode(model, dialogue, tools, variables)
+    prompt = await _encode(model, dialogue, tools, variables, dialogue.most_tokens)
     reasoning = _reasoning(dialect, codec, prompt)
     if dialogue.thinks is False and reasoning != "off":
         raise InvalidRequest(

@@ -230,19 +230,24 @@ class ServedModel:
             error.param = param
             raise
 
-    async def encode_prompts(self, prompts: Sequence[str | list[int]], param: str) -> list[list[int]]:
+    async def encode_prompts(
+        self, prompts: Sequence[str | list[int]], param: str, most_tokens: int | None = None
+    ) -> list[list[int]]:
         """Returns the tokens of every prompt, given as text or as tokens.
 
+        Args:
+            most_tokens: the most that a prompt may have; None: those that the context holds.
+
         Raises:
-            PromptTooLong: a prompt has more tokens than the context.
+            PromptTooLong: a prompt has more tokens.
         """
-        window = self.capabilities.max_model_len
+        window = most_tokens or self.capabilities.max_model_len
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         for index, prompt in enumerate(prompts):
             if not isinstance(prompt, str) and len(prompt) > window:
                 raise self._too_long(TooLong(index, len(prompt), True), param)
         try:
-            tokenised = await self._tokenised(texts)
+            tokenised = await self._tokenised(texts, most_tokens)
         except TooLong as found:  # it counts the texts alone
             places = [index for index, prompt in enumerate(prompts) if isinstance(prompt, str)]
             found.index = places[found.index]

@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.engine.window import Window
+
 __all__ = [
     "AdapterInfo",
     "Capabilities",
@@ -23,6 +25,7 @@ __all__ = [
     "Grammar",
     "SamplingParams",
     "TokenLogprob",
+    "Window",
 ]
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -73,6 +76,7 @@ class GenerateRequest:
     adapter: str = ""  # name of a loaded adapter; empty: the base model
     tenant: str = ""  # owner of the request
     priority: int = 0  # higher ones are served first; people have 0, batches -1
+    window: Window | None = None  # None: nothing is forgotten, and the sequence must fit the context
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Delta:
     error: str = ""
     error_code: str = ""  # code of an error for which the request is to blame: sent again, it fails again
     queue_seconds: float = 0.0  # first delta only: wait of the request for its first step
+    forgotten_tokens: int = 0  # tokens that have left the request's window
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ class EngineStats:
     busy_seconds: float = 0.0
     # For each mixture of experts, the rows that each expert has seen.
     expert_loads: tuple[tuple[int, ...], ...] = ()
+    forgotten_tokens: int = 0  # tokens that have left the windows of their sequences
     expert_reads: int = 0  # reads of any expert's weights; a step reads them once for all rows of the expert
     available: bool = True  # False: the engine's process has ended and its successor is not ready yet
     restarts: int = 0  # processes that ended before this one
@@ -178,14 +184,17 @@ class Engine(Protocol):
         """Continues `request.prompt`. Closing the iterator aborts the request within one step.
 
         Raises:
-            ContextLengthExceeded: the prompt and `max_tokens` exceed `capabilities().max_model_len`.
+            ContextLengthExceeded: the prompt and `max_tokens`, or the window, exceed `capabilities().max_model_len`.
         """
         ...
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Sequence[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         """Returns the log probability of each token from `start` on, given those before it: [len(tokens) - start].
 
-        The tokens before `start` come from the prefix cache where they are in it.
+        The tokens before `start` come from the prefix cache where they are in it. With a `window` there may be more tokens
+        than the context holds, and those that have left the window do not count.
 
         Raises:
             InvalidRequest: `start` is no place behind the first token.

@@ -14,7 +14,7 @@ from deepwell.dialogue.dialogue import Dialogue
 from deepwell.dialogue.model import SamplingOptions
 from deepwell.dialogue.text import Codec
 from deepwell.dialogue.tools import FunctionTool, ToolChoice, json_format
-from deepwell.engine.protocol import Grammar
+from deepwell.engine.protocol import Grammar, Window
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.llm.results import Parsed
 from deepwell.messages import nearest
@@ -38,6 +38,7 @@ __all__ = [
     "sampling_options",
     "split_arguments",
     "stops_of",
+    "window_of",
 ]
 
 Prompt = str | Sequence[int]
@@ -99,6 +100,13 @@ class Sampling(TypedDict, total=False):
         Annotated[Sequence[Annotated[int, msgspec.Meta(ge=0)]], _about("Tokens that end the answer.")] | None
     )
     ignore_eos: Annotated[bool, _about("Whether to go on where the model would end.")] | None
+    window: (
+        Annotated[
+            tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]],
+            _about("First and most recent tokens to keep, in multiples of 16; others are forgotten."),
+        ]
+        | None
+    )
 
 
 class Constraint(TypedDict, total=False):
@@ -185,12 +193,17 @@ def stops_of(sampling: Sampling) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
+def window_of(sizes: tuple[int, int] | None) -> Window | None:
+    """Returns the engine's window for a pair of sizes."""
+    return None if sizes is None else Window(*sizes)
+
+
 def sampling_options(sampling: Sampling) -> SamplingOptions:
     """Returns the parameters as `ServedModel.sampling` takes them."""
     values: dict[str, Any] = {
         name: value
         for name, value in sampling.items()
-        if value is not None and name not in ("max_tokens", "n", "stop", "logprobs")
+        if value is not None and name not in ("max_tokens", "n", "stop", "logprobs", "window")
     }
     return SamplingOptions(**values)
 

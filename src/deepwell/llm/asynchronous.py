@@ -185,7 +185,12 @@ class AsyncLLM(Opened):
 
     @overload
     async def score(
-        self, texts: Prompt | tuple[str, str], *, adapter: str = "", progress: bool = False
+        self,
+        texts: Prompt | tuple[str, str],
+        *,
+        adapter: str = "",
+        window: tuple[int, int] | None = None,
+        progress: bool = False,
     ) -> Score: ...
     @overload
     async def score(
@@ -193,6 +198,7 @@ class AsyncLLM(Opened):
         texts: Sequence[Scored],
         *,
         adapter: str = "",
+        window: tuple[int, int] | None = None,
         progress: bool = False,
     ) -> list[Score]: ...
     async def score(
@@ -200,12 +206,13 @@ class AsyncLLM(Opened):
         texts: Prompt | tuple[str, str] | Sequence[Scored],
         *,
         adapter: str = "",
+        window: tuple[int, int] | None = None,
         progress: bool = False,
     ) -> Score | list[Score]:
         """Returns the log probabilities of the tokens of texts, or of continuations; see `LLM.score`."""
         await self.open()
         (items, single), tally = score_items(texts), Tally()
-        work = score(self._session, items, adapter, tally)
+        work = score(self._session, items, adapter, tally, window)
         scores = await self._result(work, "texts", tally, progress=progress)
         return scores[0] if single else scores
 

@@ -14,6 +14,7 @@ from deepwell.dialogue.model import PromptTooLong
 from deepwell.dialogue.text import Codec, Entry
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.protocol import SamplingParams
+from deepwell.engine.window import MOST_TOKENS
 from deepwell.llm.arguments import (
     ChatOptions,
     Conversation,
@@ -24,6 +25,7 @@ from deepwell.llm.arguments import (
     place,
     sampling_options,
     stops_of,
+    window_of,
 )
 from deepwell.llm.checks import AT_ONCE, check_adapter, check_chats, encoded, generator, larger, room
 from deepwell.llm.results import Completion, CompletionChoice, Piece, TokenLogprob, ToolCall
@@ -161,6 +163,7 @@ class Call:
             counts.prompt,
             counts.cached,
             counts.completion,
+            counts.forgotten,
         )
 
     def _completion(self, answers: Sequence[_Answer]) -> Completion:
@@ -176,6 +179,7 @@ class Call:
                 None
                 if answer.said.calls
                 else self._format.parse(answer.said.content, cut=answer.finish_reason == "length"),
+                answer.counts.forgotten,
             )
             for answer in answers
         )
@@ -194,7 +198,8 @@ async def plan_prompts(
     """
     model = generator(session)
     check_adapter(session, adapter)
-    inputs = await encoded(session, prompts, "prompt")
+    window = window_of(sampling.get("window"))
+    inputs = await encoded(session, prompts, "prompt", window)
     if format.grammar is not None:
         await model.prepare(format.grammar, _NOBODY, "schema")
     id, n = session.next_id(), sampling.get("n") or 1
@@ -203,11 +208,11 @@ async def plan_prompts(
     answers: list[_Answer] = []
     for number, prompt in enumerate(inputs):
         where = place("prompt", number, len(inputs))
-        params = _params(session, sampling, room(session, len(prompt), asked, where), format)
+        params = _params(session, sampling, room(session, len(prompt), asked, where, window), format)
         for choice in range(n):
             index = len(choices)
             request = engine_request(f"{id}-{index}", prompt, params, choice, _NOBODY, adapter)
-            choices.append(Choice(index, request, stops_of(sampling)))
+            choices.append(Choice(index, replace(request, window=window), stops_of(sampling)))
             answers.append(_Answer(number, choice, None))
     return Call(session, choices, answers, format, logprobs=_wants_logprobs(sampling))
 
@@ -229,21 +234,23 @@ async def plan_chats(
     model = generator(session)
     check_adapter(session, adapter)
     check_chats(model)
+    window = window_of(sampling.get("window"))
     id, n = session.next_id(), sampling.get("n") or 1
     choices: list[Choice] = []
     answers: list[_Answer] = []
     for number, messages in enumerate(chats):
         where = place("messages", number, len(chats))
         dialogue = dialogue_of(messages, options, format, model.codec, where)
+        dialogue = replace(dialogue, most_tokens=MOST_TOKENS if window else None)
         try:
             plan = await plan_dialogue(model, dialogue, _NOBODY)
         except PromptTooLong as error:
             raise larger(session, error) from None
-        limit = room(session, len(plan.prompt), sampling.get("max_tokens"), where)
+        limit = room(session, len(plan.prompt), sampling.get("max_tokens"), where, window)
         params = replace(_params(session, sampling, limit, Format()), grammar=plan.grammar)
         for one in _choices_of(plan, f"{id}-{number}", params, n, stops_of(sampling), adapter):
             answers.append(_Answer(number, one.index, TurnParser(plan)))
-            choices.append(replace(one, index=len(choices)))
+            choices.append(replace(one, index=len(choices), request=replace(one.request, window=window)))
         if number % AT_ONCE == 0:
             await asyncio.sleep(0)
     return Call(session, choices, answers, format, logprobs=_wants_logprobs(sampling))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from deepwell.dialogue.model import PromptTooLong, ServedModel
+from deepwell.engine.protocol import Window
+from deepwell.engine.window import MOST_TOKENS, check_window
 from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
 from deepwell.llm.arguments import Prompt, checked_prompts, place
 from deepwell.llm.session import Session
@@ -15,7 +17,7 @@ __all__ = [
     "AT_ONCE",
     "check_adapter",
     "check_chats",
-    "check_window",
+    "check_fits",
     "encoded",
     "generator",
     "larger",
@@ -75,15 +77,20 @@ def check_adapter(session: Session, adapter: str) -> None:
         )
 
 
-async def encoded(session: Session, prompts: Sequence[Prompt], param: str) -> list[list[int]]:
-    """Returns the tokens of each prompt. Each is tokenised by itself, so that only long ones go to the process for those."""
+async def encoded(
+    session: Session, prompts: Sequence[Prompt], param: str, window: Window | None = None
+) -> list[list[int]]:
+    """Returns the tokens of each prompt. Each is tokenised by itself, so that only long ones go to the process for those.
+
+    With a window, prompts may be longer than the context.
+    """
     model = session.model
     checked = checked_prompts(prompts, param)
     found: list[list[int]] = []
     for number, prompt in enumerate(checked):
         where = place(param, number, len(checked))
         try:
-            found += await model.encode_prompts([prompt], where)
+            found += await model.encode_prompts([prompt], where, MOST_TOKENS if window else None)
         except PromptTooLong as error:
             raise larger(session, error) from None
         if number % AT_ONCE == 0:
@@ -91,29 +98,39 @@ async def encoded(session: Session, prompts: Sequence[Prompt], param: str) -> li
     return found
 
 
-def room(session: Session, prompt_tokens: int, max_tokens: int | None, where: str) -> int:
+def room(
+    session: Session, prompt_tokens: int, max_tokens: int | None, where: str, window: Window | None
+) -> int:
     """Returns the number of tokens that may follow a prompt: `max_tokens`, or all that fit if it is None.
 
+    With a window everything fits, and None stands for as many tokens as the context holds.
+
     Raises:
-        ContextLengthExceeded: the prompt or `max_tokens` does not fit.
+        ContextLengthExceeded: the prompt, `max_tokens` or the window does not fit.
+        InvalidRequest: the window cannot be held.
     """
     try:
+        if window is not None:
+            limit = session.model.capabilities.max_model_len
+            most = max_tokens or limit
+            check_window(window, prompt_tokens + most, limit)
+            return most
         return session.model.room(prompt_tokens, max_tokens, where)
     except ContextLengthExceeded as error:
         raise larger(session, error) from None
 
 
-def check_window(session: Session, tokens: int, where: str) -> None:
+def check_fits(session: Session, tokens: int, where: str) -> None:
     """Checks that a text fits the context.
 
     Raises:
         ContextLengthExceeded: it does not.
     """
-    window = session.model.capabilities.max_model_len
-    if tokens > window:
+    context = session.model.capabilities.max_model_len
+    if tokens > context:
         error = ContextLengthExceeded(
-            f"{where} has {tokens} tokens, and the context holds {window}",
-            fix=f"shorten it to at most {window} tokens, or split it",
+            f"{where} has {tokens} tokens, and the context holds {context}",
+            fix=f"shorten it to at most {context} tokens, or split it",
             param=where,
         )
         raise larger(session, error)

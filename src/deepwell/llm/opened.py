@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
+from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import AdapterInfo, Capabilities
 from deepwell.errors import ModelNotFound
 from deepwell.llm.arguments import (
@@ -56,6 +57,11 @@ class Opened:
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, control tokens included."""
         return self._session.model.codec.decode(list(tokens))
+
+    @property
+    def codec(self) -> Codec:
+        """Tokenizer and chat template."""
+        return self._session.model.codec
 
     @property
     def prompts(self) -> Mapping[str, str]:

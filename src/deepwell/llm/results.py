@@ -88,6 +88,7 @@ class CompletionChoice:
         logprobs: the log probability of each token that has text; None unless `logprobs` was given.
         reasoning: text before the answer, of a model that reasons.
         tool_calls: the calls that the model asks for.
+        forgotten_tokens: tokens of the prompt and the answer that left the window; 0 without one.
     """
 
     text: str
@@ -98,6 +99,7 @@ class CompletionChoice:
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     outcome: Parsed | None = field(default=None, repr=False)
+    forgotten_tokens: int = 0
 
     @property
     def parsed(self) -> Any:
@@ -178,6 +180,11 @@ class Completion:
         return sum(choice.completion_tokens for choice in self.choices)
 
     @property
+    def forgotten_tokens(self) -> int:
+        """Number of tokens that left the window of the first choice."""
+        return self._first.forgotten_tokens
+
+    @property
     def logprobs(self) -> tuple[TokenLogprob, ...] | None:
         """Log probabilities of the first choice; None unless they were asked for."""
         return self._first.logprobs
@@ -227,6 +234,7 @@ class Piece:
         prompt_tokens: tokens of the prompt.
         cached_tokens: tokens of the prompt that came from the prefix cache.
         completion_tokens: tokens of the choice so far.
+        forgotten_tokens: tokens that have left the window; 0 without one.
     """
 
     text: str
@@ -239,6 +247,7 @@ class Piece:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    forgotten_tokens: int = 0
 
     def __str__(self) -> str:
         return self.text
@@ -252,11 +261,13 @@ class Score:
         tokens: the tokens that are scored: all but the first of a text, or those of a continuation.
         logprobs: natural logarithm of each token's probability, given all tokens before it.
         prompt_tokens: tokens in front of the scored ones.
+        forgotten_tokens: tokens that had left the window when the last one was scored; 0 without one.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     prompt_tokens: int
+    forgotten_tokens: int = 0
 
     @property
     def sum(self) -> float:

@@ -19,9 +19,10 @@ from deepwell.llm.arguments import (
     dialogue_of,
     place,
     prompt_list,
+    window_of,
 )
 from deepwell.llm.calls import Tally
-from deepwell.llm.checks import check_adapter, check_chats, check_window, encoded, generator
+from deepwell.llm.checks import check_adapter, check_chats, check_fits, encoded, generator, room
 from deepwell.llm.results import Score
 from deepwell.llm.session import Session
 
@@ -44,7 +45,7 @@ async def embed(
     check_adapter(session, adapter)
     inputs = await encoded(session, model.codec.prompted(texts, input_type), "text")
     for number, tokens in enumerate(inputs):
-        check_window(session, len(tokens), place("text", number, len(inputs)))
+        check_fits(session, len(tokens), place("text", number, len(inputs)))
     tally.total = len(inputs)
     vectors = np.empty((len(inputs), model.capabilities.hidden_size), np.float32)
 
@@ -58,13 +59,24 @@ async def embed(
     return vectors
 
 
-async def score(session: Session, items: Sequence[Scored], adapter: str, tally: Tally) -> list[Score]:
-    """Returns the log probabilities of texts, or of continuations behind their prompts."""
+async def score(
+    session: Session,
+    items: Sequence[Scored],
+    adapter: str,
+    tally: Tally,
+    sizes: tuple[int, int] | None = None,
+) -> list[Score]:
+    """Returns the log probabilities of texts, or of continuations behind their prompts.
+
+    Args:
+        sizes: those of a window: the first and the most recent tokens that are kept; None: all are.
+    """
+    window = window_of(sizes)
     model = generator(session)
     check_adapter(session, adapter)
     pairs = [_pair(item) for item in items]
-    prompts = await encoded(session, [one for one, _ in pairs if one is not None], "prompt")
-    texts = await encoded(session, [one for _, one in pairs], "text")
+    prompts = await encoded(session, [one for one, _ in pairs if one is not None], "prompt", window)
+    texts = await encoded(session, [one for _, one in pairs], "text", window)
     before = iter(prompts)
     frame = model.codec.framed([])
     wholes: list[tuple[int, list[int]]] = []
@@ -77,14 +89,19 @@ async def score(session: Session, items: Sequence[Scored], adapter: str, tally: 
         inner = tokens[len(frame) :] if isinstance(text, str) else tokens
         wholes.append((len(given), [*given, *inner]))
     for number, (_, tokens) in enumerate(wholes):
-        check_window(session, len(tokens), place("text", number, len(wholes)))
+        where = place("text", number, len(wholes))
+        if window is None:
+            check_fits(session, len(tokens), where)
+        else:
+            room(session, len(tokens) - 1, 1, where, window)
     tally.total = len(wholes)
     found: list[Score | None] = [None] * len(wholes)
 
     async def one(number: int) -> None:
         start, tokens = wholes[number]
-        logprobs = await model.engine.score(tokens, adapter=adapter, start=start)
-        found[number] = Score(tuple(tokens[start:]), tuple(map(float, logprobs)), start)
+        logprobs = await model.engine.score(tokens, adapter=adapter, start=start, window=window)
+        gone = 0 if window is None else window.forgotten(len(tokens) - 1)
+        found[number] = Score(tuple(tokens[start:]), tuple(map(float, logprobs)), start, gone)
         tally.done += 1
         tally.tokens += len(tokens)
 

@@ -124,7 +124,8 @@ class LLM(Opened):
             A completion for each prompt, in their order. A stream with `stream=True`.
 
         Raises:
-            ContextLengthExceeded: a prompt and `max_tokens` do not fit the context. Nothing is ever cut to make it fit.
+            ContextLengthExceeded: a prompt and `max_tokens` do not fit the context. Nothing is ever cut to make it fit; with
+                `window=` any number fits, and `forgotten_tokens` says how many were forgotten.
             InvalidRequest, ModelNotFound: an argument cannot be used.
         """
         call, single = self._planned_generate(prompt, adapter, arguments)
@@ -213,7 +214,12 @@ class LLM(Opened):
 
     @overload
     def score(  # pyright: ignore[reportOverlappingOverload]
-        self, texts: Prompt | tuple[str, str], *, adapter: str = "", progress: bool = False
+        self,
+        texts: Prompt | tuple[str, str],
+        *,
+        adapter: str = "",
+        window: tuple[int, int] | None = None,
+        progress: bool = False,
     ) -> Score: ...
     @overload
     def score(
@@ -221,6 +227,7 @@ class LLM(Opened):
         texts: Sequence[Scored],
         *,
         adapter: str = "",
+        window: tuple[int, int] | None = None,
         progress: bool = False,
     ) -> list[Score]: ...
     def score(
@@ -228,6 +235,7 @@ class LLM(Opened):
         texts: Prompt | tuple[str, str] | Sequence[Scored],
         *,
         adapter: str = "",
+        window: tuple[int, int] | None = None,
         progress: bool = False,
     ) -> Score | list[Score]:
         """Returns the log probabilities of the tokens of texts, or of continuations.
@@ -236,13 +244,15 @@ class LLM(Opened):
             texts: a text, whose tokens but the first are scored; a tuple (prompt, continuation), whose continuation is; or a
                 list of either. A continuation is tokenised by itself.
             adapter: name of a loaded adapter; empty: the base model.
+            window: the first and the most recent tokens to keep, in multiples of 16, for texts of any length; None: texts must
+                fit the context.
             progress: whether to show a progress bar, if it takes over two seconds.
 
         Raises:
             ContextLengthExceeded: a text is longer than the context.
         """
         (items, single), tally = score_items(texts), Tally()
-        work = score(self._session, items, adapter, tally)
+        work = score(self._session, items, adapter, tally, window)
         scores = self._result(work, "texts", tally, progress=progress)
         return scores[0] if single else scores
 

@@ -18,6 +18,7 @@ from deepwell.server.access.rate_limits import Limiter
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.answering import Answering
 from deepwell.server.background import Background
+from deepwell.server.fitting import ServerFitting
 from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.in_process import InProcessClient
@@ -84,6 +85,7 @@ class ServerContext:
         promoted: the versions of the registry that aliases mean. None: nothing loads them.
         own_routes: calls the routes that batches may call. `create_app` sets it.
         guard: reads all that goes into models and comes out of them. None: nothing does.
+        fitting: fits dialogues to the context of their model.
         rollouts: decides about roll-outs. None: the server was started without.
     """
 
@@ -107,6 +109,7 @@ class ServerContext:
     promoted: PromotedNames | None = field(default=None, init=False)
     own_routes: InProcessClient | None = field(default=None, init=False)
     rollouts: RolloutDesk | None = field(default=None, init=False)
+    fitting: ServerFitting = field(init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)
@@ -115,6 +118,11 @@ class ServerContext:
 
     def __post_init__(self) -> None:
         self.aliases = ModelAliases(lambda: None if self._state is None else self._state.aliases)
+        options = self.options
+        self.fitting = ServerFitting(
+            options.context_policy, options.knowledge.embedder, lambda: self.knowledge, self.metrics.contexts
+        )
+        self.on_erasure(self.fitting.forget)
         if self.database is not None:
             self._keep(self.database)
 

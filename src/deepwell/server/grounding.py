@@ -13,14 +13,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deepwell.dialogue.completion import Choice
-from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
+from deepwell.dialogue.dialogue import Dialogue, Plan, Turn
 from deepwell.dialogue.parsers.events import Content
 from deepwell.errors import NotFound
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
+from deepwell.server.fitting import NO_WISH, FitWish
 from deepwell.server.guarding.checked import Checked
 from deepwell.server.guarding.grounds import Grounds
+from deepwell.server.observe.record import current
 from deepwell.server.reranking import reranker_of
 from deepwell.server.writing import ServedWriter
 from deepwell.storage.database import LOCAL, Tenant
@@ -36,16 +38,23 @@ _MOST_TOKENS = 512  # of an answer: longer ones of small models leave their pass
 
 
 async def planned(
-    context: ServerContext, answering: Answering, adapter: str, principal: Principal, dialogue: Dialogue
+    context: ServerContext,
+    answering: Answering,
+    adapter: str,
+    principal: Principal,
+    dialogue: Dialogue,
+    wish: FitWish = NO_WISH,
 ) -> Plan:
-    """Returns the plan of a dialogue. Raises as `plan_dialogue`."""
-    guard = answering.guard
-    if guard is None:
-        checked = None
-        plan = await plan_dialogue(answering.model, dialogue, principal.caller)
-    else:
+    """Returns the plan of a dialogue, fitted to the context as the request or the server wants it.
+
+    Raises as `ServerFitting.plan`.
+    """
+    guard, checked = answering.guard, None
+    if guard is not None:
         dialogue, checked = await guard.read(dialogue, principal.tenant)
-        plan = guard.sealed(await plan_dialogue(answering.model, dialogue, principal.caller), checked)
+    plan = await context.fitting.plan(answering.model, principal, dialogue, wish)
+    if guard is not None and checked is not None:
+        plan = guard.sealed(plan, checked)
     messages = _texts(dialogue)
     if context.options.knowledge.ground is None or messages is None or plan.answers is not None:
         return plan
@@ -61,7 +70,9 @@ async def planned(
             checked.grounds = Grounds()  # filled in with the passages that the answer turns out to rest on
         return grounded.turns(choices[0])
 
-    return replace(plan, question=None, answers=answers)
+    if (record := current()) is not None:
+        record.ledger = None  # the answer has prompts of its own
+    return replace(plan, question=None, answers=answers, ledger=None)
 
 
 def _texts(dialogue: Dialogue) -> list[dict[str, str]] | None:

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from pydantic import SecretStr
 
+from deepwell.knowledge.context.fitting.policy import ContextPolicy
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.safety.terms.pull import lists_folder
 from deepwell.server.access.quota import RateLimits
@@ -303,6 +304,7 @@ class ServerOptions:
         worker: number of this HTTP process. Process 0 does what only one process may do.
         model_host: address of the process that loads models on demand. Empty means that there are none.
         engine_wait_s: longest wait for an engine that is being restarted.
+        context_policy: what is done with conversations that do not fit, where the request does not say.
         settings: those that the options were read from. Compliance checks look at them; None: at the defaults.
     """
 
@@ -322,6 +324,7 @@ class ServerOptions:
     catalog: CatalogOptions | None = None  # None: there is no API of the catalog
     settings: Settings | None = None
     tuning: TuningOptions = field(default_factory=TuningOptions)
+    context_policy: ContextPolicy = "strict"
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -343,4 +346,5 @@ class ServerOptions:
             CatalogOptions(settings),
             settings,
             TuningOptions.of(settings),
+            settings.context_policy,
         )

@@ -83,6 +83,10 @@ class ServerSettings(Section):
     feedback_per_tenant: int = Field(
         10_000, ge=0, description="Answers that all users of a tenant may rate in a day; 0: no limit."
     )
+    context_policy: Literal["strict", "window", "compress", "retrieve", "auto"] = Field(
+        "strict",
+        description="What is done with a conversation that is longer than the model's context; strict: it is refused.",
+    )
     request_timeout_s: float = Field(
         1800, ge=0, description="Seconds after which a request ends with an error; 0: no limit."
     )

@@ -48,6 +48,7 @@ _DEFAULTS: Mapping[str, str] = {
     # Tools
     "tools": _NONE,
     "tool_choice": "auto",
+    "truncation": "disabled",
     "parallel_tool_calls": "true",
     # What is answered, and what is kept
     "input": "empty",

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.core.streams import DeltaStream, Mailbox, deliver
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import (
     AdapterInfo,
@@ -35,7 +34,9 @@ from deepwell.engine.protocol import (
     GenerateRequest,
     Grammar,
     TokenLogprob,
+    Window,
 )
+from deepwell.engine.streams import DeltaStream, Mailbox, deliver
 from deepwell.errors import ModelNotFound
 from deepwell.models.text.tokenizer import Tokenizer
 
@@ -140,7 +141,9 @@ class PacedEngine:
         """Compiles it as the real engine does, and refuses what that refuses; it is not obeyed."""
         await self._grammars.prepare(grammar, tenant=tenant, salt=cache_salt)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Sequence[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         """Returns zeros: every token is certain."""
         return np.zeros(len(tokens) - start, np.float32)
 

@@ -19,6 +19,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "keys": ("API keys", "API 密钥"),
     "platform": ("The platform: deepwell up", "平台：deepwell up"),
     "requests": ("Requests", "请求"),
+    "context": ("Long contexts", "长上下文"),
     "knowledge": ("Knowledge bases", "知识库"),
     "data": ("Training data", "训练数据"),
     "guard": ("The guard", "安全防护"),

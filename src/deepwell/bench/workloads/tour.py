@@ -228,6 +228,8 @@ async def _responses(tour: Tour) -> None:
         instructions="be brief",
     )
     assert counted.input_tokens == first.usage.input_tokens
+    compacted = await tour.call("responses.compact", responses.compact, model=tour.model, input=_user("hi"))
+    assert [one.type for one in compacted.output] == ["message", "compaction"]
     reference = {"type": "item_reference", "id": first.output[0].id}
     await tour.call(
         "responses.create item_reference",

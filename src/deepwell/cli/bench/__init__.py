@@ -11,6 +11,7 @@ import typer
 
 from deepwell.cli.bench import (
     align,
+    context,
     deploy,
     engine,
     fine_tuning,
@@ -52,6 +53,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "quality": quality.quality,
     "kv": quality.kv,
     "latent": engine.latent,
+    "context-endless": context.context_endless,
     "mixture": engine.mixture,
     "prediction": engine.prediction,
     "determinism": quality.determinism,
@@ -114,6 +116,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "languages": knowledge.languages,
     "medical": knowledge.medical,
     "rerank": knowledge.rerank,
+    "context-survival": knowledge.context_survival,
     "active-learning": labelling.active_learning,
     "back-translation": labelling.back_translation,
     "container": deploy.container,

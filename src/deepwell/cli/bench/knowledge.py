@@ -10,6 +10,7 @@ from deepwell.cli.bench.options import Json, Row, measure
 
 __all__ = [
     "citations",
+    "context_survival",
     "cranfield",
     "current",
     "documents",
@@ -216,4 +217,28 @@ def rerank(
 
     measure(
         "knowledge_rerank", row, json, lambda report: bench_rerank(report, model, development=development)
+    )
+
+
+def context_survival(
+    development: Annotated[
+        bool, typer.Option("--development", help="Measure the haystacks on which choices are made.")
+    ] = False,
+    embedder: Embedder = None,
+    likelihood: Annotated[
+        bool, typer.Option("--likelihood", help="Also score sentences by the likelihoods of the chat model.")
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, help="Ask every n-th question alone.")] = 1,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Counts the facts of long texts that survive compression and retrieval, beside truncation to the same tokens."""
+    from deepwell.bench.suites.context.survival import SurvivalOptions, bench_survival
+
+    options = SurvivalOptions("development" if development else "evaluation", every=every)
+    measure(
+        "context_survival",
+        row,
+        json,
+        lambda report: bench_survival(report, options, embedder=embedder, likelihood=likelihood),
     )

@@ -36,6 +36,7 @@ _PORTS = {
 def store_findings(settings: Settings) -> Iterator[Finding]:
     """Yields what is wrong with the stores of these settings."""
     yield from _models(settings)
+    yield from _embedder(settings)
     yield from _folder(settings.data_dir)
     if settings.database_url is None:
         yield from _database(settings.data_dir / _DATABASE)
@@ -43,6 +44,16 @@ def store_findings(settings: Settings) -> Iterator[Finding]:
         yield from _service("database", "DEEPWELL_DATABASE_URL", settings.database_url.get_secret_value())
     if settings.valkey_url is not None:
         yield from _service("valkey", "DEEPWELL_VALKEY_URL", settings.valkey_url.get_secret_value())
+
+
+def _embedder(settings: Settings) -> Iterator[Finding]:
+    """Looks for the model that chooses what is kept of long conversations, where the policy would use one."""
+    from deepwell.models.store.store import ModelStore
+
+    policy, name = settings.context_policy, settings.knowledge_embedder
+    if policy in ("strict", "window") or name in ModelStore(settings.models_dir).names():
+        return
+    yield found("long contexts", "doctor_context_embedder", policy=policy, name=name)
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

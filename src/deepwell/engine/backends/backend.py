@@ -117,6 +117,19 @@ class Model(Protocol):
         """
         ...
 
+    def shift_blocks(
+        self, cache: KVCache, sources: Sequence[int], targets: Sequence[int], positions: int
+    ) -> None:
+        """Copy blocks of all layers, with their keys turned back as if they stood `positions` places further down.
+
+        A rotation by an angle undoes one of the same angle, so keys need not be computed again; values and latents have no
+        place. Narrow keys are widened, rotated and rounded once more.
+
+        Args:
+            targets: as many as `sources`; each is its own source, or no source at all.
+        """
+        ...
+
 
 class Backend(Protocol):
     """The module surface shared by `reference` and `native`."""

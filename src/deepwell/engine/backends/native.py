@@ -309,3 +309,10 @@ class Model:
             previous,
             states,
         )
+
+    def shift_blocks(
+        self, cache: backend.KVCache, sources: Sequence[int], targets: Sequence[int], positions: int
+    ) -> None:
+        """Copies blocks with their keys turned back; see `backend.Model.shift_blocks`."""
+        of, to = np.asarray(sources, np.int32), np.asarray(targets, np.int32)
+        self._compiled.shift_blocks(cache, of, to, positions)

@@ -118,6 +118,20 @@ class KVCache:
 
         return pages(self.keys, self.key_scales), pages(self.values, self.value_scales)
 
+    def shift(self, sources: Sequence[int], targets: Sequence[int], cos: Float32, sin: Float32) -> None:
+        """Copies blocks with their keys rotated by the angles of `cos` and `sin`, [head_dim / 2]; see `Model.shift_blocks`."""
+        of, to = np.asarray(sources, np.intp), np.asarray(targets, np.intp)
+        self.values[:, to] = self.values[:, of]
+        keys = widen(self.keys[:, of])
+        if self.dtype == "int8":
+            self.value_scales[:, to] = self.value_scales[:, of]
+            keys = keys * self.key_scales[:, of][..., None]
+        keys = apply_rope(keys.reshape(-1, 1, keys.shape[-1]), cos[None], sin[None]).reshape(keys.shape)
+        if self.dtype == "int8":
+            self.keys[:, to], self.key_scales[:, to] = quantize_heads(keys)
+        else:
+            self.keys[:, to] = round_bf16(keys) if self.dtype == "bf16" else keys
+
 
 class Attention:
     """x += o(attend(rope(qkv(rms_norm(x)) + bias))); Qwen3 normalises each query and key head before rope."""
@@ -292,6 +306,16 @@ class Model:
             top = scores.max(axis=1)
             log_sum = np.log(np.exp((scores - top[:, None]).astype(np.float64)).sum(axis=1))
             target_logprobs[...] = scores[np.arange(len(scores)), targets] - top - log_sum
+
+    def shift_blocks(
+        self, cache: backend.KVCache, sources: Sequence[int], targets: Sequence[int], positions: int
+    ) -> None:
+        """Copies blocks with their keys turned back; see `backend.Model.shift_blocks`."""
+        if not isinstance(cache, KVCache | LatentCache):
+            raise TypeError(f"the reference backend needs its own cache, got {type(cache).__name__}")
+        # Yarn's attention factor is in both tables, and in every key already.
+        factor = self._cos[0]
+        cache.shift(sources, targets, self._cos[positions] / factor, -self._sin[positions] / factor)
 
     def _begin(self, batch: Batch, previous: NDArray[np.float32] | None) -> Float32:
         """The rows before the first layer, [rows, hidden_size]."""

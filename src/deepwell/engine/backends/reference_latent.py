@@ -7,6 +7,7 @@ query to the latents' space and v_up takes what it attended to out of it. The to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -88,6 +89,21 @@ class LatentCache:
         if self.dtype == "int8":
             latents = latents * pages(self.scales)[:, None]
         return latents, widen(pages(self.rotated)), widen(pages(self.index_keys))
+
+    def shift(self, sources: Sequence[int], targets: Sequence[int], cos: Float32, sin: Float32) -> None:
+        """Copies blocks with their rotated parts turned by `cos` and `sin`, [rope / 2]; see `Model.shift_blocks`."""
+        of, to = np.asarray(sources, np.intp), np.asarray(targets, np.intp)
+        narrow = np.asarray if self.dtype == "fp32" else round_bf16
+        self.latents[:, to] = self.latents[:, of]
+        if self.dtype == "int8":
+            self.scales[:, to] = self.scales[:, of]
+        rope = self.rotated.shape[-1]
+        for stored in (self.rotated, self.index_keys):
+            stored[:, to] = stored[:, of]
+            if stored.shape[-1]:
+                parts = widen(stored[:, of][..., :rope])
+                turned = apply_rope(parts.reshape(-1, 1, rope), cos[None], sin[None]).reshape(parts.shape)
+                stored[:, to, :, :rope] = narrow(turned)
 
 
 def _causal(positions: NDArray[np.int32], length: int) -> NDArray[np.bool_]:

@@ -28,7 +28,8 @@ class BatchBuilder:
         self._output_rows = np.zeros(rows, np.int32)
         self._prompt_lengths = np.zeros(max_sequences, np.int32)
         self._tables = np.zeros((max_sequences, -(-max_model_len // BLOCK_TOKENS)), np.int32)
-        # The block list that a table row shows, and how much of it. A preempted sequence starts a new list.
+        # The block list that a table row shows, and how much of it. A preempted sequence, or one
+        # whose window slides, starts a new list.
         self._shown: list[tuple[list[int], int]] = [([], 0)] * max_sequences
         self._each_row = np.arange(max_sequences + 1, dtype=np.int32)
         self._decode_batches: dict[int, Batch] = {}
@@ -45,7 +46,7 @@ class BatchBuilder:
         self._fill_tables(sequences)
         decoding = 0 if step.drafted else step.decoding
         self._tokens[:decoding] = [s.last_token for s in sequences[:decoding]]
-        self._positions[:decoding] = [s.computed for s in sequences[:decoding]]
+        self._positions[:decoding] = [s.computed - s.forgotten for s in sequences[:decoding]]
         if decoding == len(sequences):
             return self._decode_batch(decoding)
 
@@ -56,7 +57,7 @@ class BatchBuilder:
             sequence, count = sequences[index], step.counts[index]
             start = sequence.computed
             self._tokens[row : row + count] = sequence.tokens[start : start + count]
-            self._positions[row : row + count] = np.arange(start, start + count)
+            self._positions[row : row + count] = np.arange(start, start + count) - sequence.forgotten
             wanted = output_rows_of(sequence, count)
             first = (
                 row + max(0, sequence.first_row - start)
@@ -96,7 +97,7 @@ class BatchBuilder:
             if blocks is not sequence.blocks or shown != count:
                 self._tables[row, :count] = sequence.table[:count]
                 self._tables[row, count:shown] = 0
-                self._prompt_lengths[row] = sequence.num_prompt
+                self._prompt_lengths[row] = max(0, sequence.num_prompt - sequence.forgotten)
                 self._shown[row] = (sequence.blocks, count)
 
 

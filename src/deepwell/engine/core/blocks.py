@@ -135,11 +135,39 @@ class BlockPool:
 
     def _evict(self) -> int:
         block, _ = self._cached.popitem(last=False)
+        self._withdraw(block)
+        return block
+
+    def _withdraw(self, block: int) -> None:
+        """Offers a registered block to nobody any more."""
         content = self._content[block]
         assert content is not None
         del self._by_hash[content.hash]
         self._content[block] = None
-        return block
+
+    def private(self, block: int) -> bool:
+        """Returns whether one sequence alone can read a block, and no later one."""
+        return self._references[block] == 1 and self._content[block] is None
+
+    def claim(self, blocks: Sequence[int]) -> list[int] | None:
+        """Exchanges blocks of one sequence for private ones: each for itself, or for a new one if others can read it.
+
+        Registered blocks stay in the cache if there is room to write elsewhere. Returns None and changes nothing if there are
+        too few blocks.
+        """
+        public = [block for block in blocks if not self.private(block)]
+        if len(public) > self.available:
+            public = [block for block in public if self._references[block] > 1]
+            if len(public) > self.available:
+                return None
+            for block in set(blocks).difference(public):
+                if self._content[block] is not None:
+                    self._withdraw(block)
+        fresh = self.take(len(public))
+        assert fresh is not None
+        self.release(public)
+        places = dict(zip(public, fresh, strict=True))
+        return [places.get(block, block) for block in blocks]
 
     def release(self, blocks: Sequence[int]) -> None:
         """Drops one reference of each block of one sequence, given in order.

@@ -32,21 +32,22 @@ class DraftPlanner:
             if sequence.slow:  # the masks of its drafts would not be ready
                 continue
             drafter = sequence.drafts.drafter
-            known = sequence.num_tokens
+            text = sequence.tokens[sequence.forgotten : sequence.num_tokens]
             if drafter is None:
-                drafter = sequence.drafts.drafter = PromptLookup(sequence.tokens[:known])
-            elif drafter.num_tokens < known:
-                drafter.observe(sequence.tokens[drafter.num_tokens : known].tolist())
+                drafter = sequence.drafts.drafter = PromptLookup(text)
+            elif drafter.num_tokens < len(text):
+                drafter.observe(text[drafter.num_tokens :].tolist())
             most = min(
                 limits.draft_depth,
                 limits.draft_rows - step.drafted,
                 sequence.max_tokens - sequence.num_generated - 1,  # the step draws one token itself
+                sequence.slides_at - sequence.num_tokens,
             )
             draft = drafter.propose(most)
             count = self._predict(step, index, policy, most, draft.chances) or policy.take(draft.chances)
             if not count:
                 continue
-            room = len(sequence.blocks) * BLOCK_TOKENS - known
+            room = len(sequence.blocks) * BLOCK_TOKENS - len(text)
             if count > room and spare > 0:
                 block = pool.take(1)
                 assert block is not None
@@ -58,6 +59,7 @@ class DraftPlanner:
                 step.predicted[index] = count
                 self.predicted_tokens += count
             else:
+                known = sequence.num_tokens
                 sequence.tokens[known : known + count] = draft.tokens[:count]
             step.counts[index] += count
             step.drafted += count

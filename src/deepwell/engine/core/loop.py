@@ -31,7 +31,6 @@ from deepwell.engine.core.sampler import check_params
 from deepwell.engine.core.scheduler import Scheduler
 from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
 from deepwell.engine.core.step import ScheduledStep
-from deepwell.engine.core.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.grammar.masks import GrammarState
 from deepwell.engine.limits import Limits
@@ -46,8 +45,11 @@ from deepwell.engine.protocol import (
     Grammar,
     SamplingParams,
     TokenLogprob,
+    Window,
 )
+from deepwell.engine.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.weights.adapters import AdapterLoader, LoadedAdapter
+from deepwell.engine.window import check_window
 from deepwell.errors import (
     ContextLengthExceeded,
     DeepwellError,
@@ -163,7 +165,7 @@ class InProcessEngine:
         """Continues `request.prompt`. Called on the event loop that iterates; the request is queued at once.
 
         Raises:
-            ContextLengthExceeded: the prompt and `max_tokens` exceed `capabilities().max_model_len`.
+            ContextLengthExceeded: the prompt and `max_tokens`, or the window, exceed `capabilities().max_model_len`.
             InvalidRequest: the prompt is empty, a token id is unknown, a parameter is out of range, or the id is in use.
         """
         mailbox = Mailbox(asyncio.get_running_loop())
@@ -181,9 +183,11 @@ class InProcessEngine:
         """
         return self._submit_generate(request, outlet)
 
-    async def score(self, tokens: Tokens[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Tokens[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         """Returns the log probability of each token from `start` on, given those before it; see `Engine.score`."""
-        sequence = self._sequence("score", tokens, adapter, start)
+        sequence = self._sequence("score", tokens, adapter, start, window)
         if len(tokens) == start:
             return np.empty(0, np.float32)
         return await self._resolve(sequence)
@@ -270,6 +274,7 @@ class InProcessEngine:
             predicted_tokens=scheduler.predicted_tokens,
             accepted_predictions=scheduler.accepted_predictions,
             preemptions=scheduler.preemptions,
+            forgotten_tokens=scheduler.forgotten_tokens,
             aborted=self._aborted,
             blocks_total=pool.num_blocks,
             blocks_used=pool.used,
@@ -305,7 +310,7 @@ class InProcessEngine:
         """Queues a request and returns a function that aborts it."""
         params = request.params
         check_params(params, self._capabilities.vocab_size)
-        prompt = self._checked(request.prompt, params.max_tokens)
+        prompt = self._checked(request.prompt, params.max_tokens, request.window)
         spec = SequenceSpec(
             request.request_id,
             prompt,
@@ -318,6 +323,7 @@ class InProcessEngine:
             grammar=self._start_grammar(request) if params.grammar else None,
             eos_token_ids=self._eos,
             seed=random.getrandbits(64) if params.seed is None else params.seed,
+            window=request.window,
         )
         sequence = Sequence(spec)
         self._submit(_Job(sequence, sink))
@@ -344,8 +350,10 @@ class InProcessEngine:
             self._stalled = False
             self._wake.notify()
 
-    def _sequence(self, kind: Kind, tokens: Tokens[int], adapter: str, start: int = 1) -> Sequence:
-        prompt = self._checked(tokens, 0)
+    def _sequence(
+        self, kind: Kind, tokens: Tokens[int], adapter: str, start: int = 1, window: Window | None = None
+    ) -> Sequence:
+        prompt = self._checked(tokens, 0, window)
         if not 1 <= start <= len(prompt):
             raise InvalidRequest(
                 f"scores cannot start at token {start} of {len(prompt)}",
@@ -359,20 +367,23 @@ class InProcessEngine:
             kind=kind,
             first_row=start - 1,
             adapter=self._adapter(adapter) if adapter else None,
+            window=window,
         )
         return Sequence(spec)
 
-    def _checked(self, tokens: Tokens[int], max_tokens: int) -> NDArray[np.int32]:
+    def _checked(self, tokens: Tokens[int], max_tokens: int, window: Window | None) -> NDArray[np.int32]:
         """Checks a prompt and returns it as an array.
 
         Raises:
-            ContextLengthExceeded: the prompt and `max_tokens` do not fit together.
+            ContextLengthExceeded: the prompt and `max_tokens` do not fit together, or the window does not fit.
             InvalidRequest: the prompt is empty, is not a list of integers, or holds an id outside the vocabulary.
         """
         count, limit = len(tokens), self._capabilities.max_model_len
         if count == 0:
             raise InvalidRequest("the prompt is empty", fix="send at least one token", param="prompt")
-        if count + max_tokens > limit:
+        if window is not None:
+            check_window(window, count + max_tokens, limit)
+        elif count + max_tokens > limit:
             fix = f"shorten the prompt by {count + max_tokens - limit} tokens"
             if count < limit:
                 fix += f" or ask for max_tokens <= {limit - count}"
@@ -516,6 +527,7 @@ class InProcessEngine:
                     cached_tokens=sequence.cached_tokens,
                     accepted_tokens=sequence.accepted_tokens,
                     queue_seconds=job.told_queueing(),
+                    forgotten_tokens=sequence.forgotten,
                 )
                 self._send(job, delta)
 
@@ -552,6 +564,7 @@ class InProcessEngine:
             error=str(error or ""),
             error_code=error.code or "" if isinstance(error, InvalidRequest) else "",
             queue_seconds=job.told_queueing(),
+            forgotten_tokens=sequence.forgotten,
         )
         self._send(job, delta)
 

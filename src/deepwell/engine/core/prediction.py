@@ -21,7 +21,7 @@ from deepwell.engine.core.batch import Batch
 from deepwell.engine.core.sampler import draw, uniform
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.speculation import PENDING_ROWS, Pending
-from deepwell.engine.core.step import ScheduledStep
+from deepwell.engine.core.step import Move, ScheduledStep
 from deepwell.engine.limits import PASS_ROWS
 from deepwell.errors import DeepwellError
 
@@ -52,6 +52,11 @@ class Predictor:
         if rows > len(self._states):
             self._states = np.empty((rows, self._model.hidden_size), np.float32)
         return self._states[:rows]
+
+    def move(self, moves: Items[Move]) -> None:
+        """Moves the layer's own pages as those of the model."""
+        for move in moves:
+            self._model.shift_blocks(self._cache, move.sources, move.targets, move.positions)
 
     def draft(self, step: ScheduledStep) -> None:
         """Makes the drafts that a step leaves to the layer, and writes them after the known tokens of its sequences."""
@@ -221,12 +226,14 @@ def _batch(spans: list[_Span], *, outputs: bool) -> Batch:
         tokens=np.concatenate([span.tokens for span in spans]),
         positions=np.concatenate(
             [
-                np.arange(span.first, span.first + count, dtype=np.int32)
+                np.arange(count, dtype=np.int32) + (span.first - span.sequence.forgotten)
                 for span, count in zip(spans, counts, strict=True)
             ]
         ),
         seq_starts=starts,
         block_tables=tables,
         output_rows=starts[1:] - 1 if outputs else np.empty(0, np.int32),
-        prompt_lengths=np.array([span.sequence.num_prompt - 1 for span in spans], np.int32),
+        prompt_lengths=np.array(
+            [max(0, span.sequence.num_prompt - 1 - span.sequence.forgotten) for span in spans], np.int32
+        ),
     )

@@ -88,8 +88,11 @@ class StepRunner:
     def execute(self, step: ScheduledStep) -> StepResult:
         """Computes a step and draws its tokens. Scores, prompt logprobs and hidden sums are kept in the sequences."""
         predictor = self._predictor
+        for move in step.moves:
+            self._model.shift_blocks(self._cache, move.sources, move.targets, move.positions)
         if predictor is None:
             return self._compute(step, None)
+        predictor.move(step.moves)
         predictor.draft(step)
         result = self._compute(step, predictor.states(sum(step.counts)))
         predictor.observe(step, result.tokens)

@@ -14,7 +14,7 @@ from deepwell.engine.core.blocks import BlockPool, Prefix
 from deepwell.engine.core.drafting import DraftPlanner
 from deepwell.engine.core.fair import FairQueue
 from deepwell.engine.core.sequence import Sequence
-from deepwell.engine.core.step import ScheduledStep
+from deepwell.engine.core.step import Move, ScheduledStep
 from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import FinishReason
 
@@ -41,6 +41,7 @@ class Scheduler:
         self.cached_tokens = 0  # prompt tokens from prefix hits
         self.accepted_tokens = 0
         self.accepted_predictions = 0
+        self.forgotten_tokens = 0
         self._generating = 0  # sequences of kind "generate", waiting or running
 
     @property
@@ -161,8 +162,13 @@ class Scheduler:
         """Raises if the state is inconsistent; see `BlockPool.check_integrity`."""
         self.pool.check_integrity([s.blocks for s in self.running])
         for sequence in self.running:
-            assert sequence.computed <= len(sequence.blocks) * BLOCK_TOKENS
+            assert sequence.computed - sequence.forgotten <= len(sequence.blocks) * BLOCK_TOKENS
             assert sequence.computed < sequence.num_tokens
+            if window := sequence.window:
+                assert sequence.forgotten in map(window.forgotten, (sequence.computed - 1, sequence.computed))
+                assert len(sequence.blocks) <= window.tokens // BLOCK_TOKENS
+                moved = sequence.blocks[window.sinks // BLOCK_TOKENS :] if sequence.forgotten else []
+                assert all(map(self.pool.private, moved))
             assert sequence.table[: len(sequence.blocks)].tolist() == sequence.blocks
         assert all(not s.blocks and s.computed == 0 for s in self.waiting)
         assert len(self.running) <= self.limits.max_sequences
@@ -178,8 +184,11 @@ class Scheduler:
             position += 1
             if not sequence.mask_ready:
                 step.waiting += 1
+            elif sequence.computed == sequence.slides_at and not self._slide(step, sequence):
+                continue
             elif sequence.decoding and (
-                sequence.num_tokens <= len(sequence.blocks) * BLOCK_TOKENS or self._grow(sequence)
+                sequence.num_tokens - sequence.forgotten <= len(sequence.blocks) * BLOCK_TOKENS
+                or self._grow(sequence)
             ):
                 step.sequences.append(sequence)
         step.decoding = len(step.sequences)
@@ -194,13 +203,30 @@ class Scheduler:
         sequence.assign(block)
         return True
 
+    def _slide(self, step: ScheduledStep, sequence: Sequence) -> bool:
+        """Makes room in a full window, preempting the youngest if needed; False if that is `sequence` itself.
+
+        The blocks of forgotten tokens are the sequence's next ones, so it holds equally many for ever.
+        """
+        window = sequence.window
+        assert window is not None
+        sinks, stride = window.sinks // BLOCK_TOKENS, window.stride // BLOCK_TOKENS
+        recent = sequence.blocks[sinks:]
+        while (claimed := self.pool.claim(recent)) is None:
+            if self._preempt_youngest() is sequence:
+                return False
+        step.moves.append(Move(recent[stride:], claimed[stride:], window.stride))
+        sequence.slide([*sequence.blocks[:sinks], *claimed[stride:], *claimed[:stride]])
+        self.forgotten_tokens += window.stride
+        return True
+
     def _prefill(
         self, step: ScheduledStep, sequence: Sequence, budget: int, row_budget: int, in_flight: set[bytes]
     ) -> int:
         """Adds as many rows to the step as the budgets allow. The blocks that they complete are added to `in_flight`."""
         if sequence.wants_prompt_rows:
             budget = min(budget, row_budget)
-        count = min(sequence.num_tokens - sequence.computed, budget)
+        count = min(min(sequence.num_tokens, sequence.slides_at) - sequence.computed, budget)
         if count <= 0 or not sequence.mask_ready:
             return 0
         step.sequences.append(sequence)
@@ -218,14 +244,14 @@ class Scheduler:
         if self.limits.prefix_cache:
             # The last token is always computed, because its row yields the next one; so are rows whose output is wanted.
             reusable = sequence.first_row if sequence.wants_prompt_rows else sequence.num_tokens - 1
+            reusable = min(reusable, sequence.slides_at - 1)
             blocks = self._shareable(sequence, reusable // BLOCK_TOKENS)
             chain = self._chain(sequence, blocks)
             hits = pool.match(chain)
             if len(hits) < len(chain) and chain[len(hits)].hash in in_flight:
                 return False  # waiting one step for the block costs less than computing it twice
         pool.acquire(hits)
-        room = min(sequence.num_tokens + 1, len(sequence.tokens))
-        blocks = pool.take(-(-room // BLOCK_TOKENS) - len(hits))
+        blocks = pool.take(_blocks_of(sequence) - len(hits))
         if blocks is None:
             pool.release(hits)
             return False
@@ -259,7 +285,7 @@ class Scheduler:
         head = self.waiting.head()
         if running[-1].rank >= head.rank:
             return
-        needed = -(-min(head.num_tokens + 1, len(head.tokens)) // BLOCK_TOKENS)
+        needed = _blocks_of(head)
         held = sum(len(one.blocks) for one in running if one.rank < head.rank)
         if pool.available + held < needed:
             return
@@ -273,7 +299,7 @@ class Scheduler:
     def _preempt_youngest(self) -> Sequence:
         victim = self.running.pop()
         self._vacate(victim)
-        victim.computed = 0
+        victim.restart()
         victim.preemptions += 1
         self.preemptions += 1
         self.waiting.put_back(victim)
@@ -290,6 +316,7 @@ class Scheduler:
 
     def _shareable(self, sequence: Sequence, blocks: int) -> int:
         """Returns how many of the first `blocks` full blocks may be shared through the prefix cache."""
+        blocks = min(blocks, len(sequence.table))  # a window's blocks have other contents after it has slid
         return blocks if self.limits.share_generated else min(blocks, sequence.num_prompt // BLOCK_TOKENS)
 
     def _chain(self, sequence: Sequence, blocks: int) -> list[Prefix]:
@@ -310,3 +337,8 @@ class Scheduler:
             for index in range(sequence.registered, shareable):
                 self.pool.register(sequence.blocks[index], chain[index])
         sequence.registered = full
+
+
+def _blocks_of(sequence: Sequence) -> int:
+    """Returns the number of blocks for all known tokens and the next one, or for a full window."""
+    return min(-(-(sequence.num_tokens + 1) // BLOCK_TOKENS), len(sequence.table))

@@ -13,11 +13,12 @@ from deepwell.engine.core.blocks import Prefix
 from deepwell.engine.core.sampler import GREEDY_BELOW
 from deepwell.engine.core.speculation import DraftState
 from deepwell.engine.grammar.masks import GrammarState
-from deepwell.engine.protocol import FinishReason, SamplingParams, TokenLogprob
+from deepwell.engine.protocol import FinishReason, SamplingParams, TokenLogprob, Window
 from deepwell.engine.weights.adapters import LoadedAdapter
 
 __all__ = ["Kind", "Sequence", "SequenceOutputs", "SequenceSpec"]
 
+_NEVER = 1 << 62
 Kind = Literal["generate", "score", "embed"]
 
 
@@ -42,6 +43,7 @@ class SequenceSpec:
     grammar: GrammarState | None = None
     eos_token_ids: frozenset[int] = frozenset()
     seed: int = 0
+    window: Window | None = None
 
 
 class SequenceOutputs:
@@ -60,6 +62,8 @@ class Sequence:
 
     `computed` alone describes the progress of a request. While it is below `num_tokens` there is work: the prompt, tokens
     to recompute after a preemption, or the last drawn token.
+
+    A sequence with a window forgets tokens as it slides. Those behind them lie `forgotten` places further down in the cache.
     """
 
     __slots__ = (
@@ -71,6 +75,7 @@ class Sequence:
         "computed",
         "drafts",
         "first_row",
+        "forgotten",
         "grammar",
         "kind",
         "last_token",
@@ -87,12 +92,14 @@ class Sequence:
         "root",
         "salt",
         "seed",
+        "slides_at",
         "slow",
         "stop_ids",
         "table",
         "tenant",
         "tokens",
         "wants_prompt_rows",
+        "window",
     )
 
     def __init__(self, spec: SequenceSpec) -> None:
@@ -119,12 +126,16 @@ class Sequence:
         self.tokens = np.empty(capacity, np.int32)
         self.tokens[: len(prompt)] = prompt
         self.last_token = int(prompt[-1])
+        self.window = spec.window
         self.computed = 0
+        self.forgotten = 0  # computed tokens that have left the window
+        self.slides_at = _NEVER if spec.window is None else spec.window.tokens  # value of `computed`
         self.cached_tokens = 0  # tokens from the prefix cache at first admission
         self.preemptions = 0
         self.drafts = DraftState()
         self.blocks: list[int] = []
-        self.table = np.zeros(-(-capacity // BLOCK_TOKENS), np.int32)  # the same ids as an array, for copying
+        held = min(capacity, self.slides_at)
+        self.table = np.zeros(-(-held // BLOCK_TOKENS), np.int32)  # the same ids as an array, for copying
         self.root: Prefix | None = None
         self.chain: list[Prefix] = []  # one node per full block of known tokens
         self.registered = 0  # leading blocks already offered to the prefix cache
@@ -192,6 +203,22 @@ class Sequence:
         have = len(self.blocks)
         self.table[have : have + len(blocks)] = blocks
         self.blocks += blocks
+
+    def slide(self, blocks: list[int]) -> None:
+        """Forgets the next tokens that leave the window; `blocks` are now those of the others, and empty ones."""
+        assert self.window is not None
+        self.blocks = []
+        self.assign(blocks)
+        self.forgotten += self.window.stride
+        self.slides_at += self.window.stride
+        self.drafts.forget()
+
+    def restart(self) -> None:
+        """Gives up all computed tokens. They are computed again, with the same slides."""
+        if self.forgotten:
+            self.slides_at -= self.forgotten
+            self.drafts.forget()
+        self.computed = self.forgotten = 0
 
     def append(self, token: int) -> FinishReason | None:
         """Appends a drawn token and returns why the sequence ended, or None. A stop token is not kept."""

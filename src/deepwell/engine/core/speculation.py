@@ -298,6 +298,12 @@ class DraftState:
         self.pending: Pending | None = None  # rows that the prediction layer has not read yet
         self.accepted_tokens = 0
 
+    def forget(self) -> None:
+        """Forgets the text so far, when tokens leave a window: a lookup of an endless text would grow without end."""
+        self.drafter = None
+        if self.pending is not None:
+            self.pending.count = 0
+
 
 def accept(draft: Sequence[int], drawn: Iterable[int], stop_ids: frozenset[int]) -> list[int]:
     """Returns the tokens that one step gives a sequence: the drawn tokens, up to the first that differs from the draft.

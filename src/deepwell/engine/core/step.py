@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 
 from deepwell.engine.core.sequence import Sequence
 
-__all__ = ["ScheduledStep"]
+__all__ = ["Move", "ScheduledStep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Blocks of a window that slides: `targets` get the contents of `sources`, with keys turned back by `positions`."""
+
+    sources: list[int]
+    targets: list[int]
+    positions: int
 
 
 @dataclass(slots=True)
@@ -17,6 +26,7 @@ class ScheduledStep:
     counts: list[int]
     decoding: int = 0  # leading sequences that compute their last drawn token, and drafts after it
     drafted: int = 0  # draft rows, in steps where all sequences decode
+    moves: list[Move] = field(default_factory=list[Move])  # made in their order before anything is computed
     waiting: int = 0  # running sequences that are left out because their mask is not ready
     # Position of a sequence -> number of drafts that the prediction layer makes for it when the step is executed. Their rows
     # are reserved but hold no tokens yet. 0 means one prediction that is only compared with the drawn token.

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends.encoder_backend import Encoder
-from deepwell.engine.core.streams import DeltaStream, SyncDeltaStream
 from deepwell.engine.prompts import token_array
-from deepwell.engine.protocol import AdapterInfo, Capabilities, EngineStats, GenerateRequest, Grammar
+from deepwell.engine.protocol import AdapterInfo, Capabilities, EngineStats, GenerateRequest, Grammar, Window
+from deepwell.engine.streams import DeltaStream, SyncDeltaStream
 from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest
 from deepwell.process.progress import Progress
 from deepwell.process.turns import Turn
@@ -87,7 +87,9 @@ class EncoderEngine:
         """Raises `InvalidRequest`, as `generate` does."""
         raise self._no_text()
 
-    async def score(self, tokens: Tokens[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Tokens[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         """Raises `InvalidRequest`, because the tokens of an encoder also attend to later ones."""
         raise self._no_text()
 

@@ -23,7 +23,6 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import msgspec
 
-from deepwell.engine.core.streams import Outlet
 from deepwell.engine.hosting.wire import (
     MAX_REQUEST_BYTES,
     Abort,
@@ -41,6 +40,7 @@ from deepwell.engine.hosting.wire import (
     row_of,
 )
 from deepwell.engine.protocol import Delta, Engine, EngineStats, GenerateRequest
+from deepwell.engine.streams import Outlet
 from deepwell.errors import DeepwellError
 from deepwell.process.channel import FramedChannel
 from deepwell.process.control import ControlChannel
@@ -174,7 +174,9 @@ class _Connection:
             else:
                 self._start(number, self._generate(number, request))
         elif isinstance(message, Score):
-            scores = engine.score(message.tokens, adapter=message.adapter, start=message.start)
+            scores = engine.score(
+                message.tokens, adapter=message.adapter, start=message.start, window=message.window
+            )
             self._start(number, self._rows(number, scores))
         elif isinstance(message, Embed):
             self._start(number, self._rows(number, engine.embed(message.tokens, adapter=message.adapter)))

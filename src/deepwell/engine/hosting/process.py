@@ -25,7 +25,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.core.streams import DeltaStream, Mailbox, deliver
 from deepwell.engine.hosting.host import Kept, Launch, main
 from deepwell.engine.hosting.wire import (
     MAX_ANSWER_BYTES,
@@ -52,7 +51,9 @@ from deepwell.engine.protocol import (
     EngineStats,
     GenerateRequest,
     Grammar,
+    Window,
 )
+from deepwell.engine.streams import DeltaStream, Mailbox, deliver
 from deepwell.errors import DeepwellError, EngineRestarted, EngineUnavailable, InvalidRequest
 from deepwell.process.channel import FramedChannel
 from deepwell.process.frames import Failure, Frames, encode, error_of
@@ -453,9 +454,11 @@ class ProcessEngine:
 
         return DeltaStream(mailbox, drop)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Sequence[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         """Returns the log probability of each token from `start` on, given those before it; see `Engine.score`."""
-        data: bytes = await self._ask(lambda number: Score(number, list(tokens), adapter, start))
+        data: bytes = await self._ask(lambda number: Score(number, list(tokens), adapter, start, window))
         return np.frombuffer(data, np.float32).copy()
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:

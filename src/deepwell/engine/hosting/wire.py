@@ -16,6 +16,7 @@ from deepwell.engine.protocol import (
     GenerateRequest,
     Grammar,
     TokenLogprob,
+    Window,
 )
 from deepwell.errors import InvalidRequest
 from deepwell.process.frames import Failure, WireError, encode
@@ -60,6 +61,7 @@ _Row = tuple[
     str,
     str,
     float,
+    int,
 ]
 
 
@@ -77,6 +79,7 @@ class Score(msgspec.Struct, tag=2, array_like=True, frozen=True):
     tokens: list[int]
     adapter: str
     start: int
+    window: Window | None = None
 
 
 class Embed(msgspec.Struct, tag=3, array_like=True, frozen=True):
@@ -224,6 +227,7 @@ def row_of(number: int, delta: Delta) -> _Row:
         delta.error,
         delta.error_code,
         delta.queue_seconds,
+        delta.forgotten_tokens,
     )
 
 
@@ -242,6 +246,7 @@ def delta_of(row: _Row, request_id: str) -> Delta:
         error,
         code,
         queued,
+        forgotten,
     ) = row
     return Delta(
         request_id,
@@ -258,6 +263,7 @@ def delta_of(row: _Row, request_id: str) -> Delta:
         error,
         code,
         queued,
+        forgotten,
     )
 
 

@@ -80,6 +80,7 @@ class AnswerKey:
             params.ignore_eos,
             params.grammar,
             tuple(sorted(choice.visible)),
+            choice.request.window,
         )
         return cls(
             fingerprint=fingerprint,

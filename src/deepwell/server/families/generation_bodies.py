@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from deepwell.dialogue.completion import Counts
 from deepwell.dialogue.text import Codec, Entry
+from deepwell.knowledge.context.fitting.ledger import Ledger
 
 __all__ = [
     "ChatLogprob",
@@ -47,6 +48,9 @@ class PromptTokensDetails(Struct):
     """Details of the prompt: the tokens that were not computed but came from the prefix cache, or all of a reused answer."""
 
     cached_tokens: int
+    context: dict[str, Any] | UnsetType = (
+        UNSET  # what became of the prompt's tokens, unless the policy is strict
+    )
 
 
 class CompletionTokensDetails(Struct):
@@ -65,12 +69,16 @@ class Usage(Struct):
     completion_tokens_details: CompletionTokensDetails
 
 
-def usage(counts: Sequence[Counts], n: int) -> Usage:
-    """Sums the counts of a request's choices, in order. A prompt counts once, however many (`n`) choices continue it."""
+def usage(counts: Sequence[Counts], n: int, ledger: Ledger | None = None) -> Usage:
+    """Sums the counts of a request's choices, in order. A prompt counts once, however many (`n`) choices continue it.
+
+    `ledger` tells what became of the prompt's tokens.
+    """
     prompts = counts[::n]
     prompt = sum(count.prompt for count in prompts)
     completion = sum(count.completion for count in counts)
-    cached = PromptTokensDetails(sum(count.cached for count in prompts))
+    fate = UNSET if ledger is None else ledger.as_dict()
+    cached = PromptTokensDetails(sum(count.cached for count in prompts), fate)
     accepted = CompletionTokensDetails(sum(count.accepted for count in counts))
     return Usage(prompt, completion, prompt + completion, cached, accepted)
 

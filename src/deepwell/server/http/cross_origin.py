@@ -33,6 +33,16 @@ _EXPOSED = ", ".join(
         "traceparent",
         "x-deepwell-cache",
         "x-aigc-label",
+        "x-context-policy",
+        "x-context-mechanism",
+        "x-context-tokens-original",
+        "x-context-tokens-prompt",
+        "x-context-tokens-kept",
+        "x-context-tokens-compressed",
+        "x-context-tokens-recalled",
+        "x-context-tokens-dropped",
+        "x-context-tokens-forgotten",
+        "x-context-tokens-added",
         *(
             f"x-ratelimit-{part}-{what}"
             for what in ("requests", "tokens")

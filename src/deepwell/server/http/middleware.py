@@ -19,6 +19,7 @@ from deepwell.server.access.principal import principal_in
 from deepwell.server.http.body_room import SMALL_BODY_BYTES, BodyRoom, owner_of
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.errors import BodyTooLarge, SlowBody, error_response, unexpected
+from deepwell.server.observe.contexts import context_headers
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
 from deepwell.server.observe.record import Record, observing
@@ -105,6 +106,8 @@ class Envelope:
             headers.append((b"request-id", id))  # Anthropic's name of it, which their SDK reports
         if record.trace is not None and self._observer.traces:
             headers.append((b"traceparent", record.trace.header().encode()))
+        if record.ledger is not None and record.status < 400:
+            headers += context_headers(record.ledger)
         if record.label and record.status < 400:
             headers.append((b"x-aigc-label", record.label.encode()))
         return headers

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 
 from deepwell.engine.protocol import Engine
 from deepwell.safety.findings import Decision
+from deepwell.server.observe.contexts import ContextMetrics
 from deepwell.server.observe.loop_lag import LoopLag
 from deepwell.server.observe.record import current
 from deepwell.server.observe.rollouts import RolloutMetrics
@@ -457,6 +458,7 @@ class Metrics:
         self.tuning = TuningMetrics(registry)
         self.guard = GuardMetrics(registry)
         self.rollouts = RolloutMetrics(registry)
+        self.contexts = ContextMetrics(registry)
         self._lookups, self.semantic_misses = _lookups(registry)
         self.first_token = Histogram(
             "deepwell_time_to_first_token_seconds",

@@ -7,9 +7,12 @@ import time
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepwell.server.observe.trace_context import TraceContext
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.context.fitting.ledger import Ledger
 
 __all__ = ["Phase", "Record", "current", "observing", "queued", "request_id_of"]
 
@@ -61,6 +64,7 @@ class Record:
     noted: set[object] | None = (
         None  # texts whose decisions are in the audit trail: a request may read one twice
     )
+    ledger: Ledger | None = None  # what became of the tokens of its prompt
     phases: list[Phase] = field(default_factory=list[Phase])
 
     @classmethod

@@ -197,6 +197,9 @@ def _model_attributes(record: Record) -> dict[str, Any]:
         attributes[Attribute.FINISH_REASONS] = [record.finish_reason]
     if record.cache:
         attributes["deepwell.cache"] = record.cache
+    if record.ledger is not None:
+        attributes["deepwell.context.policy"] = record.ledger.policy
+        attributes |= {f"deepwell.context.{fate}_tokens": n for fate, n in record.ledger.totals().items()}
     if record.alias:
         attributes |= {"deepwell.alias": record.alias, "deepwell.arm": record.arm}
     return attributes

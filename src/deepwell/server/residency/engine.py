@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.core.streams import DeltaStream
 from deepwell.engine.hosting.process import ProcessEngine
 from deepwell.engine.protocol import (
     AdapterInfo,
@@ -19,7 +18,9 @@ from deepwell.engine.protocol import (
     EngineStats,
     GenerateRequest,
     Grammar,
+    Window,
 )
+from deepwell.engine.streams import DeltaStream
 from deepwell.errors import UnsupportedModel
 from deepwell.server.residency.lease import ModelLease
 from deepwell.server.residency.wire import Offer
@@ -41,10 +42,12 @@ class OnDemandEngine:
         """Continues `request.prompt` once the model is loaded. Closing the iterator aborts the request within one step."""
         return _LeasedStream(self.lease, request, self._offer.version)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+    async def score(
+        self, tokens: Sequence[int], *, adapter: str = "", start: int = 1, window: Window | None = None
+    ) -> NDArray[np.float32]:
         """Returns the log probability of each token from `start` on, given those before it; see `Engine.score`."""
         async with self._used() as engine:
-            return await engine.score(tokens, adapter=adapter, start=start)
+            return await engine.score(tokens, adapter=adapter, start=start, window=window)
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns the pooled hidden states, L2-normalised: [hidden_size]."""

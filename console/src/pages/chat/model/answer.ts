@@ -1,6 +1,6 @@
 import { ApiError, errorOf, isRecord } from "../../../api/errors";
 import type { ServerEvent } from "../../../api/sse";
-import type { Citation, Finish, Message, Passage, ToolCall, Usage } from "./types";
+import type { Citation, ContextLedger, Fate, Finish, Message, Passage, ToolCall, Usage } from "./types";
 
 /** What an answer has become so far. */
 export type Answer = Pick<
@@ -61,6 +61,7 @@ export class AnswerReader {
         prompt: number(data.usage.prompt_tokens),
         completion: number(data.usage.completion_tokens),
         cached: number(details.cached_tokens),
+        ...ledgerOf(details.context),
       };
     }
     const choice: unknown = Array.isArray(data.choices) ? data.choices[0] : undefined;
@@ -146,6 +147,7 @@ export class AnswerReader {
         prompt: number(response.usage.input_tokens),
         completion: number(response.usage.output_tokens),
         cached: number(details.cached_tokens),
+        ...ledgerOf(details.context),
       };
     }
     if (type === "response.completed") this.#finish = this.#calls.length > 0 ? "tool_calls" : "stop";
@@ -180,6 +182,30 @@ export function passageOf(citation: Citation, passages: readonly Passage[], sent
     .filter((one) => one.file_id === citation.file_id)
     .sort((a, b) => shared(b) - shared(a))
     .at(0);
+}
+
+export const FATES: readonly Fate[] = ["kept", "compressed", "recalled", "dropped", "forgotten"];
+
+/** The ledger of a prompt that was fitted to the context; nothing where it fitted as it was. */
+function ledgerOf(context: unknown): { context?: ContextLedger } {
+  if (!isRecord(context) || context.mechanism === "none") return {};
+  const fates = (from: Record<string, unknown>, suffix: string) =>
+    Object.fromEntries(FATES.flatMap((fate) => (number(from[fate + suffix]) > 0 ? [[fate, number(from[fate + suffix])]] : [])));
+  const rows = Array.isArray(context.messages) ? context.messages.filter(isRecord) : [];
+  return {
+    context: {
+      mechanism: text(context.mechanism) ?? "",
+      original: number(context.original_tokens),
+      fates: fates(context, "_tokens"),
+      added: number(context.added_tokens),
+      rows: rows.map((row) => ({
+        first: number(row.first),
+        last: number(row.last),
+        role: text(row.role) ?? "",
+        fates: fates(row, ""),
+      })),
+    },
+  };
 }
 
 function text(value: unknown): string | undefined {

@@ -32,6 +32,26 @@ export interface Usage {
   prompt: number;
   completion: number;
   cached: number;
+  /** What became of the conversation's tokens, where it did not fit the model's context as it is. */
+  context?: ContextLedger;
+}
+
+export type Fate = "kept" | "compressed" | "recalled" | "dropped" | "forgotten";
+
+/** Messages `first` to `last` of the request, and their tokens by fate. */
+export interface LedgerRow {
+  first: number;
+  last: number;
+  role: string;
+  fates: Partial<Record<Fate, number>>;
+}
+
+export interface ContextLedger {
+  mechanism: string;
+  original: number;
+  fates: Partial<Record<Fate, number>>;
+  added: number;
+  rows: LedgerRow[];
 }
 
 export type Finish = "stop" | "length" | "tool_calls" | "content_filter" | "stopped" | "error";

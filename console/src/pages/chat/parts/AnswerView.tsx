@@ -9,6 +9,7 @@ import type { Message } from "../model/types";
 import { say } from "../say";
 import { Branches } from "./Branches";
 import { Citations, PassageDialog } from "./Citations";
+import { ContextNote } from "./ContextNote";
 import { Feedback } from "./Feedback";
 import { GuardNote } from "./GuardNote";
 import { Structured } from "./Structured";
@@ -69,6 +70,7 @@ export function AnswerView({ message, last }: { message: Message; last: boolean 
           <Stats message={message} />
         </div>
       )}
+      {!live && message.usage?.context !== undefined && <ContextNote ledger={message.usage.context} />}
       {rating !== null && <Feedback message={message} rating={rating} onClose={() => setRating(null)} />}
       {cited !== null && <PassageDialog message={message} mark={cited} onClose={() => setCited(null)} />}
     </>

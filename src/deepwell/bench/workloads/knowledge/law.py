@@ -20,7 +20,7 @@ from deepwell.knowledge.collection import Collection
 from deepwell.models.store.download import silent
 from deepwell.models.store.sources import PyPISource
 
-__all__ = ["cited", "law"]
+__all__ = ["articles_text", "cited", "law"]
 
 _CITATION = re.compile(
     r"(?:《)?([\u4e00-\u9fff]{2,25}?(?:法|条例|办法|规定|典))(?:》)?(?:的)?(第[一二三四五六七八九十百零千]+条)"
@@ -52,6 +52,12 @@ def law() -> Collection:
             queries[f"q{number}"] = row["query"]
             qrels[f"q{number}"] = dict.fromkeys(sorted(relevant), 1)
     return Collection(documents, queries, qrels)
+
+
+def articles_text() -> list[str]:
+    """Returns the texts of all articles, without their numbers, in the order of the collection. Raises as `law`."""
+    package, version = next(iter(_WHEELS))
+    return [text for _, _, _, text in _articles(_member(_wheel(package, version), _ARTICLES))]
 
 
 def cited(text: str, ids: dict[tuple[str, str], str]) -> Iterator[str]:

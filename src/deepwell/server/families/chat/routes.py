@@ -37,6 +37,7 @@ from deepwell.server.families.chat.schema import ChatRequest, choose
 from deepwell.server.families.chat.stored import keep_completion, stored_router
 from deepwell.server.families.generation_bodies import ChatLogprob, logprobs_of, usage
 from deepwell.server.families.reasoning import reasoning_of
+from deepwell.server.fitting import room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, event
@@ -55,8 +56,11 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
-        plan = await planned(context, answering, adapter, principal_of(request), dialogue_of(model, body))
-        limit = model.room(len(plan.prompt), body.limit, "messages")
+        wish = wish_of(request, body.limit)
+        plan = await planned(
+            context, answering, adapter, principal_of(request), dialogue_of(model, body), wish
+        )
+        limit = room_of(model, plan, body.limit, "messages")
         params = model.sampling(body.sampling(), limit, logprobs=body.alternatives)
         params = replace(params, grammar=plan.grammar)
         id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -167,7 +171,7 @@ class _ChatAnswer:
                 )
                 for index in range(count)
             ],
-            usage=usage([last[index].counts for index in range(count)], count),
+            usage=usage([last[index].counts for index in range(count)], count, self._plan.ledger),
             system_fingerprint=self._answering.model.fingerprint,
         )
 
@@ -210,7 +214,7 @@ class _ChatAnswer:
             yield b"".join(chunks)
         if include_usage:
             ordered = [last[choice.index].counts for choice in self._choices]
-            total = usage(ordered, len(ordered))
+            total = usage(ordered, len(ordered), self._plan.ledger)
             yield event(_encode(ChatChunk(self._id, created, self._model, model.fingerprint, [], total)))
 
 

@@ -32,6 +32,7 @@ from deepwell.server.families.messages.schema import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from deepwell.server.fitting import room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.errors import anthropic_error
 from deepwell.server.http.json_route import JsonRoute
@@ -53,8 +54,9 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
-        plan = await planned(context, answering, adapter, principal_of(request), _dialogue(body))
-        limit = model.room(len(plan.prompt), body.max_tokens, "messages")
+        wish = wish_of(request, body.max_tokens)
+        plan = await planned(context, answering, adapter, principal_of(request), _dialogue(body), wish)
+        limit = room_of(model, plan, body.max_tokens, "messages")
         options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, top_k=body.top_k)
         params = replace(model.sampling(options, limit, logprobs=None), grammar=plan.grammar)
         id = f"msg_{uuid.uuid4().hex}"

@@ -37,6 +37,7 @@ from deepwell.server.families.ollama.schema import (
     OllamaGenerationRequest,
 )
 from deepwell.server.families.reasoning import reasoning_of
+from deepwell.server.fitting import room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import AnyTypeJsonRoute
 from deepwell.server.http.sse import Answer, EventStream
@@ -59,7 +60,7 @@ def router(context: ServerContext) -> APIRouter:
         dialogue = replace(
             asked.dialogue(), messages=body.plain(), tools=tuple(tool.tool() for tool in body.tools or ())
         )
-        plan = await planned(context, asked.answering, asked.adapter, principal_of(request), dialogue)
+        plan = await asked.plan(context, request, dialogue)
         return asked.answered(context, plan, "messages")
 
     @routes.post("/api/generate", summary="Answer or continue a text (ollama)", response_model=None)
@@ -72,7 +73,7 @@ def router(context: ServerContext) -> APIRouter:
             plan = await asked.raw_plan(body.prompt)
         else:
             dialogue = replace(asked.dialogue(), messages=body.plain())
-            plan = await planned(context, asked.answering, asked.adapter, principal_of(request), dialogue)
+            plan = await asked.plan(context, request, dialogue)
         return asked.answered(context, plan, "prompt")
 
     for more in (models_router, embeddings_router):
@@ -111,6 +112,11 @@ class _Asked:
             thinks, variables = reasoning_of(self.model, think, "think", off="true or false")
         return Dialogue((), format=self.body.grammar(), thinks=thinks, variables=variables, params=_NAMES)
 
+    async def plan(self, context: ServerContext, request: Request, dialogue: Dialogue) -> Plan:
+        """Returns the plan of a dialogue. Raises as `planned`."""
+        wish = wish_of(request, self.body.settings.limit)
+        return await planned(context, self.answering, self.adapter, principal_of(request), dialogue, wish)
+
     async def raw_plan(self, prompt: str) -> Plan:
         """Returns the plan to continue a prompt as it stands.
 
@@ -134,7 +140,9 @@ class _Asked:
             ContextLengthExceeded: the prompt, or the tokens that are asked for, do not fit the context.
         """
         body, model, options = self.body, self.model, self.body.settings
-        limit = model.room(len(plan.prompt), options.limit, param)
+        raw = isinstance(body, OllamaGenerateRequest) and body.raw
+        room = model.room(len(plan.prompt), options.limit, param) if raw else None
+        limit = room or room_of(model, plan, options.limit, param)
         params = model.sampling(options.sampling(), limit, logprobs=body.alternatives)
         choices = plan.choices(
             f"ollama-{uuid.uuid4().hex}",

@@ -8,6 +8,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "AnnotationEvent",
+    "CompactedResponse",
+    "CompactionItem",
     "ConversationRef",
     "FileCitation",
     "FileSearchCall",
@@ -134,7 +136,14 @@ class FileSearchCall(Struct, tag_field="type", tag="file_search_call"):
     results: list[FileSearchResult] | None = None
 
 
-Item = MessageItem | ReasoningItem | FunctionCall | FunctionCallOutput | FileSearchCall
+class CompactionItem(Struct, tag_field="type", tag="compaction"):
+    """What a compaction has kept of a conversation, in a form that clients send back as it is."""
+
+    id: str
+    encrypted_content: str
+
+
+Item = CompactionItem | MessageItem | ReasoningItem | FunctionCall | FunctionCallOutput | FileSearchCall
 
 
 class ResponseError(Struct):
@@ -153,6 +162,9 @@ class ConversationRef(Struct):
 class InputTokensDetails(Struct):
     cached_tokens: int
     cache_write_tokens: int = 0  # the prefix cache takes every prompt; nothing is charged for it
+    context: dict[str, Any] | UnsetType = (
+        UNSET  # what became of the input's tokens, unless the policy is strict
+    )
 
 
 class OutputTokensDetails(Struct):
@@ -185,7 +197,7 @@ class Response(Struct, tag_field="object", tag="response"):
     top_logprobs: int
     metadata: dict[str, str]
     store: bool
-    truncation: Literal["disabled"] = "disabled"
+    truncation: Literal["auto", "disabled"] = "disabled"
     service_tier: Literal["default"] = "default"
     completed_at: int | None = None
     error: ResponseError | None = None
@@ -199,6 +211,15 @@ class Response(Struct, tag_field="object", tag="response"):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+
+class CompactedResponse(Struct, tag_field="object", tag="response.compaction"):
+    """A conversation that was compacted: its user messages, then one item for everything else."""
+
+    id: str
+    created_at: int
+    output: list[Item]
+    usage: ResponseUsage
 
 
 class ResponseDeleted(Struct, tag_field="object", tag="response"):

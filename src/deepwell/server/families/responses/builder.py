@@ -13,6 +13,7 @@ from deepwell.dialogue.dialogue import Turn, new_call_id
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.dialogue.text import Codec, Entry
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.knowledge.context.fitting.ledger import Ledger
 from deepwell.server.families.responses.bodies import (
     AnnotationEvent,
     Created,
@@ -68,8 +69,10 @@ class ResponseBuilder:
         *,
         with_logprobs: bool = False,
         with_encrypted: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self.response = response
+        self._ledger = ledger
         self._codec = codec
         self._with_logprobs = with_logprobs and codec is not None
         self._with_encrypted = with_encrypted
@@ -186,7 +189,9 @@ class ResponseBuilder:
             return
         self.response.usage = ResponseUsage(
             input_tokens=counts.prompt,
-            input_tokens_details=InputTokensDetails(counts.cached),
+            input_tokens_details=InputTokensDetails(
+                counts.cached, context=msgspec.UNSET if self._ledger is None else self._ledger.as_dict()
+            ),
             output_tokens=counts.completion,
             output_tokens_details=OutputTokensDetails(min(self._reasoning_tokens, counts.completion)),
             total_tokens=counts.prompt + counts.completion,

@@ -7,12 +7,19 @@ from fastapi import FastAPI
 from deepwell.server.background import LeaseKeeper
 from deepwell.server.context import ServerContext
 from deepwell.server.families.family import Family
-from deepwell.server.families.responses.bodies import InputTokenCount, ItemList, Response, ResponseDeleted
+from deepwell.server.families.responses.bodies import (
+    CompactedResponse,
+    InputTokenCount,
+    ItemList,
+    Response,
+    ResponseDeleted,
+)
 from deepwell.server.families.responses.item_schema import ITEM_TYPES, PART_TYPES
 from deepwell.server.families.responses.routes import router
 from deepwell.server.families.responses.schema import (
     FORMAT_TYPES,
     INCLUDES,
+    CompactRequest,
     InputTokensRequest,
     ResponseRequest,
 )
@@ -61,6 +68,13 @@ FAMILY = Family(
                 request=InputTokensRequest,
                 example='{"model": "$model", "input": "$text"}',
             ),
+            Operation(
+                "post",
+                f"{_RESPONSES}/compact",
+                CompactedResponse,
+                request=CompactRequest,
+                example='{"model": "$model", "input": "$text"}',
+            ),
             Operation("get", _RESPONSE, Response, streams=True),
             Operation("delete", _RESPONSE, ResponseDeleted),
             Operation("post", f"{_RESPONSE}/cancel", Response),
@@ -68,9 +82,6 @@ FAMILY = Family(
         ),
         in_one_process=True,  # background responses
         not_served={
-            "POST /v1/responses/compact": (
-                "compaction is not served yet: it comes with the management of long contexts; until then shorten the input"
-            ),
             "GET /v1/responses (WebSocket)": "one transport, server-sent events, does the same",
         },
         accepts={

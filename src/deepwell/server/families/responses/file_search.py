@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from deepwell.knowledge.protocols import Embedder
     from deepwell.knowledge.search import Ranker
 
-__all__ = ["Searched", "results_of", "searched"]
+__all__ = ["Searched", "results_of", "searched", "searches"]
 
 _RESULTS = 20  # if a request names no number, as at OpenAI
 _CANDIDATES = 20  # that are judged, even if fewer are wanted
@@ -64,6 +64,11 @@ class Searched:
     embedder: Embedder | None = None
     declines: str = ""
     quotes: bool = False
+
+
+def searches(body: ResponseRequest | InputTokensRequest) -> bool:
+    """Returns whether a request asks for a search."""
+    return _wanted(body) is not None
 
 
 async def searched(

@@ -22,6 +22,7 @@ from deepwell.server.http.schema import (
 __all__ = [
     "ITEM_TYPES",
     "PART_TYPES",
+    "CompactionInput",
     "FileSearchCallInput",
     "FunctionCallInput",
     "FunctionOutputInput",
@@ -40,6 +41,7 @@ ITEM_TYPES = (
     "function_call_output",
     "file_search_call",
     "reasoning",
+    "compaction",
     "item_reference",
 )
 PART_TYPES = ("input_text", "output_text", "text", "refusal")
@@ -202,6 +204,21 @@ class ReasoningInput(Strict):
         return self
 
 
+class CompactionInput(Strict):
+    """What `POST /v1/responses/compact` has kept of a conversation."""
+
+    type: Literal["compaction"]
+    encrypted_content: str
+    id: Id | None = None
+    created_by: str | None = None  # a label
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if unsealed(self.encrypted_content) is None:
+            raise crossed("encrypted_content", "the compaction was not made here: leave the item out")
+        return self
+
+
 class ItemReference(Strict):
     """An item of a stored response, by its id."""
 
@@ -222,6 +239,7 @@ ItemInput = Annotated[
     | Annotated[FunctionOutputInput, Tag(f"{TAG_MARK}function_call_output")]
     | Annotated[FileSearchCallInput, Tag(f"{TAG_MARK}file_search_call")]
     | Annotated[ReasoningInput, Tag(f"{TAG_MARK}reasoning")]
+    | Annotated[CompactionInput, Tag(f"{TAG_MARK}compaction")]
     | Annotated[ItemReference, Tag(f"{TAG_MARK}item_reference")],
     Discriminator(_item_kind),
     only_kinds("items", *ITEM_TYPES, default="message"),

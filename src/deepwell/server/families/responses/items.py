@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from deepwell.server.families.responses.bodies import (
+    CompactionItem,
     FileCitation,
     FileSearchCall,
     FileSearchResult,
@@ -24,6 +25,7 @@ from deepwell.server.families.responses.bodies import (
     SummaryText,
 )
 from deepwell.server.families.responses.item_schema import (
+    CompactionInput,
     FileSearchCallInput,
     FunctionCallInput,
     FunctionOutputInput,
@@ -75,7 +77,12 @@ def to_items(
 
 
 def _item(
-    one: MessageInput | FunctionCallInput | FunctionOutputInput | FileSearchCallInput | ReasoningInput,
+    one: MessageInput
+    | FunctionCallInput
+    | FunctionOutputInput
+    | FileSearchCallInput
+    | ReasoningInput
+    | CompactionInput,
     new: Callable[[str], str],
 ) -> Item:
     match one:
@@ -91,6 +98,8 @@ def _item(
         case FileSearchCallInput():
             found = None if one.results is None else [FileSearchResult(**dict(part)) for part in one.results]
             return FileSearchCall(one.id or new("fs"), one.queries, one.status or "completed", found)
+        case CompactionInput():
+            return CompactionItem(one.id or new("cmp"), one.encrypted_content)
         case ReasoningInput():
             sealed = one.encrypted_content
             texts = [part.text for part in one.content or ()]
@@ -156,6 +165,8 @@ def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[
                 assistant(calls=True).setdefault("tool_calls", []).append(call)
             case FunctionCallOutput():
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
+            case CompactionItem():
+                messages.append({"role": "assistant", "content": unsealed(item.encrypted_content) or ""})
             case FileSearchCall():  # its passages stood in the prompt of that turn alone
                 pass
     return messages

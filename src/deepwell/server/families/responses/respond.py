@@ -22,7 +22,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
 from deepwell.server.families.responses.citing import Spoken, spoken
-from deepwell.server.families.responses.file_search import Searched, results_of, searched
+from deepwell.server.families.responses.file_search import Searched, results_of, searched, searches
 from deepwell.server.families.responses.guarded import guarded
 from deepwell.server.families.responses.history import before, referenced
 from deepwell.server.families.responses.items import encode_item, messages_of, to_items
@@ -40,6 +40,7 @@ from deepwell.server.families.responses.tool_schema import (
     NamedTool,
     ToolSpec,
 )
+from deepwell.server.fitting import NO_WISH, FitWish, room_of
 from deepwell.server.grounding import planned
 from deepwell.server.guarding.checked import Checked
 from deepwell.server.state import State
@@ -86,29 +87,34 @@ async def prompted(
     principal: Principal,
     body: ResponseRequest,
     response_id: str,
+    wish: FitWish = NO_WISH,
 ) -> Prompted:
     """Reads the history of the principal's tenant, searches if the request asks for it, and renders the dialogue.
 
-    Raises as `dialogue_of` and `searched`.
+    Raises as `dialogue_of`, `searched` and `planned`.
     """
     model = answering.model
     own, dialogue = await dialogue_of(model, context.state, principal.tenant, body, response_id)
     guard, checked = answering.guard, None
     if guard is not None:
         dialogue, checked = await guard.read(dialogue, principal.tenant)
-    search = None
+    search = ledger = None
     refused = checked is not None and checked.blocked
-    if not refused:
-        search = await searched(context, answering, adapter, principal, body, dialogue, checked)
+    if not refused and searches(body):
+        short, ledger = await context.fitting.shortened(model, principal, dialogue, wish)
+        search = await searched(context, answering, adapter, principal, body, short, checked)
     if search is None:
-        plan = await planned(context, answering, adapter, principal, dialogue)
+        plan = await planned(context, answering, adapter, principal, dialogue, wish)
         return Prompted(own, plan, refused=refused)
     plan = await plan_dialogue(model, search.dialogue, principal.caller)
     if guard is not None and checked is not None:
         plan = guard.sealed(plan, checked)
     # An answer to a similar prompt may not be given again: it would rest on other passages.
     plan = replace(plan, question=None)
-    return Prompted(own, plan, search)
+    if ledger is not None:
+        ledger = replace(ledger, prompt_tokens=len(plan.prompt))
+        context.fitting.note(ledger)
+    return Prompted(own, replace(plan, ledger=ledger), search)
 
 
 def spoken_of(
@@ -264,6 +270,7 @@ def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response
         user=body.user,
         safety_identifier=body.safety_identifier,
         prompt_cache_key=body.prompt_cache_key,
+        truncation=body.truncation or "disabled",
     )
 
 
@@ -288,7 +295,7 @@ def choices_of(
     Raises:
         ContextLengthExceeded: prompt and answer do not fit.
     """
-    limit = model.room(len(plan.prompt), body.max_output_tokens, "input")
+    limit = room_of(model, plan, body.max_output_tokens, "input")
     options = SamplingOptions(
         temperature=body.temperature,
         top_p=body.top_p,
@@ -306,13 +313,14 @@ def _wants_logprobs(body: ResponseRequest) -> bool:
     return LOGPROBS in (body.include or ())
 
 
-def builder_of(model: ServedModel, body: ResponseRequest, response: Response) -> ResponseBuilder:
+def builder_of(model: ServedModel, body: ResponseRequest, response: Response, plan: Plan) -> ResponseBuilder:
     """Returns the state machine of a new response."""
     return ResponseBuilder(
         response,
         model.codec,
         with_logprobs=_wants_logprobs(body),
         with_encrypted=ENCRYPTED in (body.include or ()),
+        ledger=plan.ledger,
     )
 
 

@@ -15,6 +15,7 @@ from deepwell.server.background import Run, to_its_end
 from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import InputTokenCount, Item
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
+from deepwell.server.families.responses.compacting import compacted
 from deepwell.server.families.responses.file_search import searched
 from deepwell.server.families.responses.items import new_id
 from deepwell.server.families.responses.respond import (
@@ -30,10 +31,12 @@ from deepwell.server.families.responses.respond import (
     stored_of,
 )
 from deepwell.server.families.responses.schema import (
+    CompactRequest,
     InputTokensRequest,
     ResponseRequest,
 )
 from deepwell.server.families.responses.stored import event_stream, stored_router
+from deepwell.server.fitting import wish_of
 from deepwell.server.http.json_route import JsonRoute, json_response
 from deepwell.server.http.sse import Answer
 from deepwell.storage.database import Tenant
@@ -55,12 +58,14 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = await context.generator(body.model, tenant)
         model, state = answering.model, context.state
         id = new_id("resp")
-        said = await prompted(context, answering, adapter, principal_of(request), body, id)
+        policy = "auto" if body.truncation == "auto" else None
+        wish = wish_of(request, body.max_output_tokens, policy=policy)
+        said = await prompted(context, answering, adapter, principal_of(request), body, id, wish)
         response = new_response(model, body, id)
         if answering.guard is not None and not said.refused:
             response.metadata |= answering.guard.embedded_label(id)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
-        builder = builder_of(model, body, response)
+        builder = builder_of(model, body, response, said.plan)
 
         async def store_now(_last: ResponseEvent) -> None:
             await store(state, tenant, builder, said.own)
@@ -89,6 +94,11 @@ def router(context: ServerContext) -> APIRouter:
         dialogue = dialogue if search is None else search.dialogue
         counted = await count_prompt(answering.model, dialogue, principal.caller)
         return json_response(_encode(InputTokenCount(counted)))
+
+    @routes.post("/v1/responses/compact", summary="Compact a conversation", response_model=None)
+    async def compact(request: Request, body: CompactRequest) -> HttpResponse:
+        answering, _ = await context.generator(body.model, tenant_of(request))
+        return json_response(_encode(await compacted(context, answering, principal_of(request), body)))
 
     routes.routes += stored_router(context).routes
     return routes

@@ -110,9 +110,10 @@ class _Prompted(Strict):
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    truncation: Annotated[
-        Any, refuse("nothing is ever cut: shorten the input, or leave truncation out", "disabled")
-    ] = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None,
+        description="auto: fits an input that is too long to the context, by the policy `auto`; disabled: the server decides.",
+    )
 
     @model_validator(mode="after")
     def _one_history(self) -> Self:
@@ -136,6 +137,16 @@ class InputTokensRequest(_Prompted):
 
     model: str | None = None
     personality: Annotated[Any, refuse("personalities are not supported: say it in instructions")] = None
+
+
+class CompactRequest(_Prompted):
+    """`POST /v1/responses/compact`."""
+
+    model: str
+    prompt_cache_key: str | None = None
+    prompt_cache_options: Annotated[Any, refuse("prefixes are always cached: leave it out")] = None
+    service_tier: str | None = None
+    image: Annotated[Any, refuse("images are not supported: leave image out")] = None
 
 
 class ResponseRequest(_Prompted):

@@ -1,0 +1,379 @@
+"""`Fitter`: fits a conversation to the room that a model has for it, and accounts for every token.
+
+    fitter = Fitter(model, room=3_500, recalling=Recalling(memories, key, embedder))
+    fitted = await fitter.fit(messages, prompt, "auto")
+
+NOTE: threads. Reading a long text takes as long as hundreds of steps of an event loop. A caller with other work on its loop
+runs `fit` on a thread that has a loop of its own; `render` and the embedder then have to come back to the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from deepwell.engine.window import Window
+from deepwell.errors import ContextLengthExceeded
+from deepwell.knowledge.answer.text import language_of
+from deepwell.knowledge.context.compress import ELLIPSIS
+from deepwell.knowledge.context.fitting.draft import Draft
+from deepwell.knowledge.context.fitting.layout import Layout, Message, text_of
+from deepwell.knowledge.context.fitting.ledger import Fates, Ledger, LedgerRow
+from deepwell.knowledge.context.fitting.memories import Forgotten, Memories, MemoryKey
+from deepwell.knowledge.context.fitting.placing import PromptMap
+from deepwell.knowledge.context.fitting.policy import (
+    FIT_OPTIONS,
+    ContextPolicy,
+    FitOptions,
+    Mechanism,
+    mechanism_of,
+)
+from deepwell.knowledge.context.fitting.texts import Part, nearest, newest, shorten
+from deepwell.knowledge.context.tokens import CodecTokens
+from deepwell.knowledge.protocols import Embedder
+
+__all__ = ["FitModel", "Fitted", "Fitter", "ModelText", "Recalling"]
+
+_TRIES: Final = 6
+_SPARE: Final = 8  # tokens below the room that a further try aims at
+_BLOCK: Final = 16  # sizes of a window are multiples of it
+_NOTES: Final = {
+    "en": "From earlier in this conversation:",
+    "zh": "本次对话中先前的内容：",
+}
+
+
+class ModelText(Protocol):
+    """The part of `dialogue.text.Codec` that fitting needs."""
+
+    def encode_text(self, text: str) -> list[int]:
+        """Returns the tokens of a piece of text, in which control tokens are plain text."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """Returns the bytes that a token stands for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FitModel:
+    """The model that is to read the conversation.
+
+    Attributes:
+        codec: its tokenizer.
+        render: returns the tokens of a conversation by the model's template, with the tools of the request.
+        context: tokens that it holds at once.
+        windows: whether its engine has windows.
+    """
+
+    codec: ModelText
+    render: Callable[[Sequence[Message]], Awaitable[list[int]]]
+    context: int
+    windows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recalling:
+    """What recalls passages: the memories of a process, the owner's key, and the embedder."""
+
+    memories: Memories
+    key: MemoryKey
+    embedder: Embedder
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A conversation that fits.
+
+    Attributes:
+        messages: as the model is to read them; those of the request where nothing was done.
+        ledger: the account.
+        window: the window to run it with; None: none.
+    """
+
+    messages: Sequence[Message]
+    ledger: Ledger
+    window: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One conversation, measured.
+
+    Attributes:
+        prompt: the owners of the original prompt's tokens.
+        base: tokens of what stays in any case.
+        frame: tokens of the template around a message, about.
+    """
+
+    messages: Sequence[Message]
+    layout: Layout
+    prompt: PromptMap
+    query: str
+    base: int
+    frame: int
+
+    def cost(self, index: int) -> int:
+        """Returns the tokens of a message with those around it."""
+        return self.prompt.placed[index].tokens + self.frame
+
+    def turn_cost(self, turn: Sequence[int]) -> int:
+        """Returns the tokens of a turn."""
+        return sum(self.cost(index) for index in turn)
+
+    def part(self, index: int) -> Part | None:
+        """Returns the text of a message that may be shortened."""
+        text, parts = text_of(self.messages[index]), self.layout.parts
+        if not text or not text.strip():
+            return None
+        if index == self.layout.last:
+            return Part(index, text, parts.start, parts.end) if parts.has_document else None
+        return Part(index, text, 0, len(text))
+
+    def size(self, part: Part) -> int:
+        """Returns the tokens of a part."""
+        return self.prompt.placed[part.index].between(part.start, part.end)
+
+
+class Fitter:
+    """Fits conversations to one model.
+
+    Args:
+        room: most tokens of a prompt.
+        recalling: None: nothing is recalled, and sentences are chosen by their words alone.
+        options: sizes.
+    """
+
+    def __init__(
+        self,
+        model: FitModel,
+        room: int,
+        *,
+        recalling: Recalling | None = None,
+        options: FitOptions = FIT_OPTIONS,
+    ) -> None:
+        self._model = model
+        self._room = room
+        self._recalling = recalling
+        self._options = options
+        self._tokens = CodecTokens(model.codec)
+        self._nearest = nearest(None if recalling is None else recalling.embedder)
+
+    async def fit(self, messages: Sequence[Message], prompt: Sequence[int], policy: ContextPolicy) -> Fitted:
+        """Returns the conversation as the model is to read it, and the ledger of its tokens.
+
+        Args:
+            prompt: its tokens, as the template renders it.
+
+        Raises:
+            ContextLengthExceeded: what always stays whole does not fit, or the policy is strict.
+        """
+        mechanism = mechanism_of(
+            policy,
+            len(prompt),
+            self._room,
+            self._options,
+            windows=self._model.windows,
+            remembers=self._recalling is not None,
+        )
+        if mechanism == "none":
+            if len(prompt) > self._room:
+                raise self._too_long(len(prompt))
+            return Fitted(messages, Ledger.whole(policy, len(prompt)))
+        placed = PromptMap(prompt, [text_of(one) for one in messages], self._model.codec)
+        if mechanism == "window":
+            if (found := self._windowed(messages, placed, policy)) is not None:
+                return found
+            mechanism = "drop"
+        case = await self._measured(messages, placed)
+        if mechanism == "retrieve" and not case.layout.turns:
+            mechanism = "compress"  # there is nothing to recall but the document of the question
+        room = self._room
+        for _ in range(_TRIES):
+            draft = await self._draft(case, mechanism, max(room - case.base, 0))
+            made = await self._model.render(draft.messages)
+            if len(made) <= self._room:
+                return self._fitted(case, draft, made, policy, mechanism)
+            room -= len(made) - self._room + _SPARE
+        raise self._too_long(case.base)
+
+    def _too_long(self, tokens: int) -> ContextLengthExceeded:
+        return ContextLengthExceeded.of(
+            "context_whole_too_long", tokens=tokens, room=self._room, param="messages"
+        )
+
+    async def _measured(self, messages: Sequence[Message], placed: PromptMap) -> _Case:
+        """Measures what stays in any case.
+
+        Raises:
+            ContextLengthExceeded: it does not fit.
+        """
+        layout = Layout.of(messages)
+        if layout.last is None:
+            raise self._too_long(placed.tokens)
+        draft = Draft(messages, layout.last)
+        for turn in layout.turns:
+            for index in turn:
+                draft.remove(index)
+        stays = [*layout.system, layout.last, *layout.trail]
+        case = _Case(messages, layout, placed, layout.query(messages), 0, 0)
+        for index in (layout.last, *layout.trail):
+            if (part := case.part(index)) is not None and case.size(part) > 1:
+                draft.replace(index, part.text[: part.start] + ELLIPSIS + part.text[part.end :], [])
+        base = await self._model.render(draft.messages)
+        if len(base) > self._room:
+            raise self._too_long(len(base))
+        texts = [text_of(one) for one in draft.messages]
+        around = PromptMap(base, texts, self._model.codec).template
+        others = len(messages) - len(stays)
+        frame = -(-max(placed.template - around, 0) // others) if others else 0
+        return _Case(messages, layout, placed, case.query, len(base), frame)
+
+    async def _draft(self, case: _Case, mechanism: Mechanism, room: int) -> Draft:
+        draft = Draft(case.messages, case.layout.last)
+        if mechanism == "compress":
+            await self._compress(case, draft, room)
+        else:
+            await self._forget(case, draft, room, recall=mechanism == "retrieve")
+        return draft
+
+    # Recent turns as a whole, and passages of the others
+
+    async def _forget(self, case: _Case, draft: Draft, room: int, *, recall: bool) -> None:
+        turns = [case.turn_cost(turn) for turn in case.layout.turns]
+        room -= await self._own_texts(case, draft, room, sum(turns), recall=recall)
+        recalling = self._recalling if recall else None
+        budget = 0 if recalling is None else min(self._options.recall_tokens, room // 4)
+        first = self._first_recent(case, turns, room - budget)
+        gone = [index for turn in case.layout.turns[:first] for index in turn]
+        for index in gone:
+            draft.remove(index)
+        if recalling is not None and gone:
+            await self._recall(case, draft, gone, budget, recalling)
+
+    async def _own_texts(self, case: _Case, draft: Draft, room: int, turns: int, *, recall: bool) -> int:
+        """Shortens the document of the last user message and the results behind it; returns the tokens that they take.
+
+        They give way to turns down to half of the room.
+        """
+        layout = case.layout
+        assert layout.last is not None
+        parts = [part for at in (layout.last, *layout.trail) if (part := case.part(at)) is not None]
+        size = sum(case.size(part) for part in parts)
+        budget = max(room // 2, room - turns)
+        if size <= budget:
+            return size
+        chooser = self._nearest if recall else newest()
+        await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=chooser)
+        return budget
+
+    def _first_recent(self, case: _Case, costs: Sequence[int], room: int) -> int:
+        """Returns the number of the first turn that stays; see `FitOptions.recent_share`."""
+        fixed = sum(case.prompt.placed[index].tokens for index in case.layout.system)
+        most = int((self._room - fixed) * self._options.recent_share)
+        first = held = 0
+        for number, cost in enumerate(costs):
+            held += cost
+            if held > most:
+                while first <= number and held > most // 2:
+                    held -= costs[first]
+                    first += 1
+        while held > max(room, 0):
+            held -= costs[first]
+            first += 1
+        return first
+
+    async def _recall(
+        self, case: _Case, draft: Draft, gone: Sequence[int], budget: int, recalling: Recalling
+    ) -> None:
+        said = [(at, text) for at in gone if (text := text_of(case.messages[at])) and text.strip()]
+        note = _NOTES[language_of(case.query)]
+        budget -= self._tokens.count(note) + _SPARE
+        if not said or budget <= 0:
+            return
+        found = await recalling.memories.recall(
+            recalling.key,
+            [Forgotten(str(case.messages[at]["role"]), text) for at, text in said],
+            case.query,
+            budget,
+            tokens=self._tokens,
+            embedder=recalling.embedder,
+        )
+        if not found.passages:
+            return
+        draft.note = f"{note}\n{found.text}"
+        for passage in found.passages:
+            draft.recall(said[passage.turn][0], passage.start, passage.end)
+
+    # Sentences of everything
+
+    async def _compress(self, case: _Case, draft: Draft, room: int) -> None:
+        layout = case.layout
+        assert layout.last is not None
+        costs = [case.turn_cost(turn) for turn in layout.turns]
+        recent = _suffix(costs, int(room * self._options.whole_share))
+        old = layout.turns[:recent]
+        at = [index for turn in old for index in turn]
+        parts = [
+            part for index in (*at, layout.last, *layout.trail) if (part := case.part(index)) is not None
+        ]
+        size = sum(map(case.size, parts))
+        frames = case.frame * len(at)
+        room -= sum(costs[recent:])
+        if not parts or size + frames <= room:
+            return
+        # Turns of which nothing is left go with the template's tokens around them; the others keep those as they stand.
+        budget = int(room * size / (size + frames)) if old else room
+        empty = await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=self._nearest)
+        for turn in old:
+            if all(index in empty for index in turn if case.part(index) is not None):
+                for index in turn:
+                    draft.remove(index)
+
+    # The engine's window
+
+    def _windowed(
+        self, messages: Sequence[Message], placed: PromptMap, policy: ContextPolicy
+    ) -> Fitted | None:
+        """Returns the whole conversation with a window, or None if the last user message would not stay whole in it."""
+        layout = Layout.of(messages)
+        if layout.last is None:
+            return None
+        others = [one.first for at, one in enumerate(placed.placed) if at not in layout.system and one.tokens]
+        sinks = -(-min(others, default=0) // _BLOCK) * _BLOCK
+        recent = (self._model.context - sinks) // _BLOCK * _BLOCK
+        if recent <= 0:
+            return None
+        window = Window(sinks, recent)
+        behind = sinks + window.forgotten(placed.tokens)
+        if placed.placed[layout.last].first < behind:
+            return None
+        rows: list[LedgerRow] = []
+        for at, one in enumerate(placed.placed):
+            gone = max(0, min(one.first + one.tokens, behind) - max(one.first, sinks))
+            rows.append(
+                LedgerRow(at, at, str(messages[at]["role"]), Fates(one.tokens - gone, forgotten=gone))
+            )
+        gone = behind - sinks - sum(row.fates.forgotten for row in rows)
+        template = Fates(placed.template - gone, forgotten=gone)
+        return Fitted(messages, Ledger(policy, "window", placed.tokens, tuple(rows), template), window)
+
+    def _fitted(
+        self, case: _Case, draft: Draft, made: Sequence[int], policy: ContextPolicy, mechanism: Mechanism
+    ) -> Fitted:
+        messages = draft.messages
+        shown = PromptMap(made, [text_of(one) for one in messages], self._model.codec).template
+        before = case.prompt.template
+        template = Fates(min(before, shown), dropped=max(0, before - shown))
+        rows = draft.rows(case.prompt)
+        return Fitted(messages, Ledger(policy, mechanism, len(made), rows, template))
+
+
+def _suffix(costs: Sequence[int], room: int) -> int:
+    """Returns the number of the first of the last turns that fit together."""
+    first = len(costs)
+    while first and costs[first - 1] <= room:
+        room -= costs[first - 1]
+        first -= 1
+    return first

@@ -1,0 +1,69 @@
+"""`ContextPolicy`, `FitOptions`: what may be done with a conversation that does not fit, and the sizes that decide it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+__all__ = ["FIT_OPTIONS", "POLICIES", "ContextPolicy", "FitOptions", "Mechanism", "mechanism_of"]
+
+ContextPolicy = Literal["strict", "window", "compress", "retrieve", "auto"]
+"""What a request allows. `strict` refuses a conversation that does not fit."""
+
+Mechanism = Literal["none", "window", "drop", "compress", "retrieve"]
+"""What was done. `none`: everything fitted. `drop`: the oldest turns were left out, because the engine has no window."""
+
+POLICIES: Final[tuple[ContextPolicy, ...]] = get_args(ContextPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """Sizes of a fitted prompt.
+
+    Attributes:
+        answer_tokens: room for the answer of a request that names none, at most a quarter of the context.
+        compress_up_to: `auto` compresses up to this multiple of the room, and retrieves beyond it.
+        recent_share: most of the room that recent turns take as a whole beside recalled passages. When they exceed it, the
+            oldest are forgotten until they take half of it, so that a growing conversation keeps its beginning, and the prefix
+            cache serves it, for many turns.
+        recall_tokens: most tokens of recalled passages, at most a quarter of the room.
+        whole_share: most of the room that recent turns keep as a whole beside compressed ones.
+    """
+
+    answer_tokens: int = 512
+    compress_up_to: float = 2.0
+    recent_share: float = 0.6
+    recall_tokens: int = 1024
+    whole_share: float = 0.25
+
+    def answer_room(self, max_tokens: int | None, context: int) -> int:
+        """Returns the number of tokens that are kept free for the answer."""
+        return max(1, min(self.answer_tokens, context // 4)) if max_tokens is None else max_tokens
+
+
+FIT_OPTIONS: Final = FitOptions()
+"""The sizes unless others are given."""
+
+
+def mechanism_of(
+    policy: ContextPolicy, tokens: int, room: int, options: FitOptions, *, windows: bool, remembers: bool
+) -> Mechanism:
+    """Returns what a policy does with a prompt of `tokens` tokens where there is room for `room`.
+
+    Args:
+        windows: whether the engine has windows.
+        remembers: whether there is an embedder to recall passages with.
+    """
+    if tokens <= room:
+        return "none"
+    match policy:
+        case "strict":
+            return "none"
+        case "window":
+            return "window" if windows else "drop"
+        case "compress":
+            return "compress"
+        case "retrieve":
+            return "retrieve"
+        case "auto":
+            return "retrieve" if remembers and tokens > options.compress_up_to * room else "compress"

@@ -1,0 +1,88 @@
+"""`read_turn`: the question of a user turn, and the document that it is about.
+
+The question is a short paragraph at the end or at the beginning; where a turn has no paragraphs, a line, and where it has no
+lines, a sentence. One with a question mark comes first, then the last. What stands short at the other end (such as "Read this
+report:") stays with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from deepwell.knowledge.sentences import sentence_spans
+
+__all__ = ["TurnParts", "read_turn"]
+
+_SHORT: Final = 1200  # most characters of a question
+_BLANK: Final = re.compile(r"\n[ \t\r]*\n\s*")
+_LINE: Final = re.compile(r"\r?\n\s*")
+_ASKS: Final = re.compile(r"[?？]\s*[\"”’」』)）]?\s*$|[?？]")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnParts:
+    """A user turn as a question and a document.
+
+    Attributes:
+        query: the question, by which the document is fitted.
+        start, end: offsets of the document; equal: there is none.
+    """
+
+    query: str
+    start: int
+    end: int
+
+    @property
+    def has_document(self) -> bool:
+        """True if there is a document that may be shortened."""
+        return self.start < self.end
+
+
+def read_turn(text: str) -> TurnParts:
+    """Returns the question and the document of a user turn. A turn that is short as a whole is a question."""
+    if len(text) <= _SHORT:
+        return TurnParts(text.strip(), 0, 0)
+    for cut in (_by(_BLANK), _by(_LINE), _sentences):
+        if (found := _read(text, cut)) is not None:
+            return found
+    # One endless sentence: its end is as good a query as any, and all of it is a document.
+    return TurnParts(text[-_SHORT // 4 :].strip(), 0, len(text))
+
+
+Ends = tuple[tuple[int, int], tuple[int, int]]  # the first and the last part, each as start and end
+
+
+def _read(text: str, cut: Callable[[str], Ends | None]) -> TurnParts | None:
+    ends = cut(text)
+    if ends is None:
+        return None
+    (first_start, first_end), (last_start, last_end) = ends
+    first, last = text[first_start:first_end].strip(), text[last_start:last_end].strip()
+    short = [one for one in (last, first) if one and len(one) <= _SHORT]
+    if not short:
+        return None
+    query = next((one for one in short if _ASKS.search(one)), short[0])
+    start = first_end if len(first) <= _SHORT else 0
+    end = last_start if len(last) <= _SHORT else len(text)
+    return TurnParts(query, start, end) if start < end else None
+
+
+def _by(separator: re.Pattern[str]) -> Callable[[str], Ends | None]:
+    def cut(text: str) -> Ends | None:
+        begin = len(text) - len(text.lstrip())
+        stop = len(text.rstrip())
+        seen = [found.span() for found in separator.finditer(text, begin, stop)]
+        if not seen:
+            return None
+        return (begin, seen[0][0]), (seen[-1][1], stop)
+
+    return cut
+
+
+def _sentences(text: str) -> Ends | None:
+    spans: Iterator[tuple[int, int]] = sentence_spans(text)
+    found = list(spans)
+    return (found[0], found[-1]) if len(found) > 2 else None

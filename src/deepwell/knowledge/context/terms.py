@@ -1,0 +1,102 @@
+"""The words by which texts are compared, how rare they are among the texts themselves, and the parts of a question."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.knowledge.answer.text import content_words
+from deepwell.knowledge.index.lexical import normalised
+from deepwell.knowledge.sentences import sentence_spans
+
+__all__ = ["MOST_PARTS", "coverage", "facets_of", "terms_of"]
+
+MOST_PARTS: Final = 12
+"""Parts of a question that are looked for one by one. The rest counts with the whole alone."""
+
+_K1, _B = 1.2, 0.5  # BM25's
+_TOGETHER, _SHARE = 1.2, 0.9  # least gain of two neighbours, and the share of their coverage that each takes
+_HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_IS_HAN: Final = re.compile(f"[{_HAN}]")
+# Letters that neither English nor Chinese has, and so `content_words` leaves out.
+_OTHER_LETTER: Final = re.compile(rf"[^\W\d_a-zA-Z{_HAN}]")
+_JOINTS: Final = re.compile(
+    r"[,;:](?=\s)|\?\s|\b(?:and|or|as well as|plus|also)\b|[，、；：？]|以及|还有|和|与|跟|及|或",
+    re.IGNORECASE,
+)
+
+
+def terms_of(text: str) -> Counter[str]:
+    """Returns the words of a text with their counts: English ones stemmed and without stop words, Chinese ones as pairs.
+
+    Words of other scripts are taken as the lexical index has them.
+    """
+    words = content_words(text)
+    if _OTHER_LETTER.search(text):
+        words += [one for one in normalised(text).split() if not one.isascii() and not _IS_HAN.search(one)]
+    return Counter(words)
+
+
+def coverage(queries: Sequence[Mapping[str, int]], texts: Sequence[Mapping[str, int]]) -> NDArray[np.float64]:
+    """Returns how much of each query the words of each text cover, 0 to 1: float64 [queries, texts].
+
+    It is BM25 over its ceiling, with the frequencies of the texts themselves. A word that no text has counts in the ceiling:
+    where the texts use other words than the query, this arm has little say. Texts are neighbours in their order. Two that cover
+    a query together better than either alone ("The Rotterdam depot was refitted. Its new safe has the number 48213.") both
+    take a share of what they cover together.
+    """
+    wanted = {word: index for index, word in enumerate(sorted({word for query in queries for word in query}))}
+    counts = np.zeros((len(texts), len(wanted)))
+    lengths = np.zeros(len(texts))
+    for row, text in enumerate(texts):
+        lengths[row] = sum(text.values())
+        for word in text.keys() & wanted.keys():
+            counts[row, wanted[word]] = text[word]
+    frequency = np.count_nonzero(counts, axis=0)
+    idf = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5))
+    lengths /= max(float(lengths.mean()), 1.0) if len(texts) else 1.0
+    columns = [sorted(wanted[word] for word in query) for query in queries]
+    alone = _covered(counts, lengths, idf, columns)
+    if len(texts) < 2:
+        return alone
+    together = _covered(counts[:-1] + counts[1:], (lengths[:-1] + lengths[1:]) / 2, idf, columns)
+    gain = together >= _TOGETHER * np.maximum(alone[:, :-1], alone[:, 1:])
+    shared = np.where(gain, _SHARE * together, 0.0)
+    found = alone.copy()
+    found[:, :-1] = np.maximum(found[:, :-1], shared)
+    found[:, 1:] = np.maximum(found[:, 1:], shared)
+    return found
+
+
+def _covered(
+    counts: NDArray[np.float64],
+    lengths: NDArray[np.float64],
+    idf: NDArray[np.float64],
+    columns: Sequence[Sequence[int]],
+) -> NDArray[np.float64]:
+    """Returns BM25 over its ceiling, [queries, texts], of counts [texts, words] and lengths in units of the mean."""
+    norm = _K1 * (1 - _B + _B * lengths)
+    gains = (idf * counts / (counts + norm[:, None])).T  # [words, texts]
+    found = np.zeros((len(columns), len(counts)))
+    for row, used in enumerate(columns):
+        if ceiling := math.fsum(idf[used].tolist()):
+            found[row] = np.add.reduce(gains[used], axis=0) / ceiling
+    return found
+
+
+def facets_of(query: str) -> tuple[str, ...]:
+    """Returns a question, then its parts if it asks for several things: between commas, "and", "以及" and the like.
+
+    A part without a word of meaning is none.
+    """
+    parts: list[str] = []
+    for start, end in sentence_spans(query):
+        parts += [part.strip(" .?!。？！") for part in _JOINTS.split(query[start:end])]
+    parts = list(dict.fromkeys(part for part in parts if part and content_words(part)))
+    return (query, *parts[:MOST_PARTS]) if len(parts) > 1 else (query,)

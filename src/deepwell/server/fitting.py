@@ -1,0 +1,319 @@
+"""`ServerFitting`: plans of dialogues that may be longer than the context, by the policy of the server or of the request.
+
+What the guard has read is the whole request; what the model reads is a part of it, so nothing comes in that was not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
+
+from starlette.requests import Request
+
+from deepwell.dialogue.dialogue import Dialogue, Plan, encode_dialogue, plan_dialogue
+from deepwell.dialogue.model import ServedModel
+from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
+from deepwell.knowledge.context.fitting.ledger import Ledger
+from deepwell.knowledge.context.fitting.policy import FIT_OPTIONS, POLICIES, ContextPolicy
+from deepwell.server.access.principal import Principal
+from deepwell.server.access.ticket import current_ticket
+from deepwell.server.observe.contexts import ContextMetrics
+from deepwell.server.observe.record import Phase, current
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deepwell.knowledge.context.fitting.fit import Fitted, Recalling
+    from deepwell.knowledge.context.fitting.memories import Memories
+    from deepwell.knowledge.protocols import Embedder
+    from deepwell.server.knowledge import ServerKnowledge
+
+__all__ = ["NO_WISH", "POLICY_HEADER", "FitWish", "ServerFitting", "room_of", "wish_of"]
+
+POLICY_HEADER: Final = "x-context-policy"
+
+_log = logging.getLogger("deepwell.server")
+_MOST_TOKENS: Final = 1 << 20  # of a conversation that is fitted
+_AT_ONCE: Final = 2  # conversations that are fitted on threads of one process
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FitWish:
+    """What a request asks of its context.
+
+    Attributes:
+        policy: None: the server's.
+        max_tokens: longest answer; None: the request names none.
+    """
+
+    policy: ContextPolicy | None = None
+    max_tokens: int | None = None
+
+
+NO_WISH: Final = FitWish()
+"""The wish of a request that says nothing."""
+
+
+def wish_of(request: Request, max_tokens: int | None, *, policy: ContextPolicy | None = None) -> FitWish:
+    """Returns what a request asks of its context: in the header, or else in its body, which `policy` is of.
+
+    Raises:
+        InvalidRequest: the header names no policy.
+    """
+    named = request.headers.get(POLICY_HEADER)
+    if named is None:
+        return FitWish(policy, max_tokens)
+    if named not in POLICIES:
+        raise InvalidRequest.of(
+            "context_policy_unknown", policy=named, known=", ".join(POLICIES), param=POLICY_HEADER
+        )
+    return FitWish(named, max_tokens)
+
+
+def room_of(model: ServedModel, plan: Plan, max_tokens: int | None, param: str) -> int:
+    """Returns the number of tokens that may be generated behind a plan's prompt.
+
+    A prompt with a window leaves as many as the context holds, unless the request names a number.
+
+    Raises:
+        ContextLengthExceeded: prompt and answer do not fit. The fix names the policies.
+    """
+    if plan.window is not None:
+        return model.capabilities.max_model_len if max_tokens is None else max_tokens
+    try:
+        return model.room(len(plan.prompt), max_tokens, param)
+    except ContextLengthExceeded as error:
+        key, values = error.texts
+        raise ContextLengthExceeded.of(f"{key}_policies", param=error.param, **values) from None
+
+
+class ServerFitting:
+    """Fits the dialogues of one HTTP process.
+
+    Args:
+        default: policy of requests that name none.
+        embedder: name of the model that finds passages to recall.
+    """
+
+    def __init__(
+        self,
+        default: ContextPolicy,
+        embedder: str,
+        knowledge: Callable[[], ServerKnowledge],
+        metrics: ContextMetrics,
+    ) -> None:
+        self._default: ContextPolicy = default
+        self._embedder_name = embedder
+        self._knowledge = knowledge
+        self._metrics = metrics
+        self._memories: Memories | None = None
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._told = False
+
+    async def forget(self) -> None:
+        """Drops all that is remembered of conversations: somebody's data were erased."""
+        if self._memories is not None:
+            self._memories.clear()
+
+    def policy(self, wish: FitWish) -> ContextPolicy:
+        """Returns the policy of a request."""
+        return wish.policy or self._default
+
+    async def plan(self, model: ServedModel, principal: Principal, dialogue: Dialogue, wish: FitWish) -> Plan:
+        """Returns the plan of a dialogue, fitted to the context if its policy allows that. Raises as `plan_dialogue`.
+
+        Raises:
+            ContextLengthExceeded: what always stays whole does not fit.
+        """
+        policy = self.policy(wish)
+        if policy == "strict":
+            plan = await plan_dialogue(model, dialogue, principal.caller)
+            if len(plan.prompt) < model.capabilities.max_model_len:
+                self.note(Ledger.whole(policy, len(plan.prompt)))
+            return plan
+        plan = await plan_dialogue(model, replace(dialogue, most_tokens=_MOST_TOKENS), principal.caller)
+        room = _room(model, wish)
+        if len(plan.prompt) <= room:
+            ledger = Ledger.whole(policy, len(plan.prompt))
+            self.note(ledger)
+            return replace(plan, ledger=ledger)
+        fitted = await self._fitted(model, principal, dialogue, plan.prompt, policy, room)
+        if fitted.window is None:
+            dialogue = replace(dialogue, messages=cast("Sequence[Mapping[str, Any]]", fitted.messages))
+            plan = await plan_dialogue(model, dialogue, principal.caller)
+        self.note(fitted.ledger)
+        # An answer to a similar question may not be given again: it would rest on other passages.
+        return replace(plan, question=None, window=fitted.window, ledger=fitted.ledger)
+
+    async def shortened(
+        self, model: ServedModel, principal: Principal, dialogue: Dialogue, wish: FitWish
+    ) -> tuple[Dialogue, Ledger | None]:
+        """Returns a dialogue that leaves half of the room for passages, and its ledger; the same one under `strict`.
+
+        The last user message stays as it is but for a long document in it, so that it can be searched for.
+        """
+        policy = self.policy(wish)
+        if policy == "strict":
+            return dialogue, None
+        prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
+        room = _room(model, wish)
+        if len(prompt) <= room // 2:
+            return dialogue, Ledger.whole(policy, len(prompt))
+        try:
+            fitted = await self._fitted(model, principal, dialogue, prompt, "compress", room // 2)
+        except ContextLengthExceeded:
+            if len(prompt) > room:
+                raise
+            return dialogue, Ledger.whole(policy, len(prompt))  # few passages are better than no answer
+        ledger = replace(fitted.ledger, policy=policy)
+        messages = cast("Sequence[Mapping[str, Any]]", fitted.messages)
+        return replace(dialogue, messages=messages), ledger
+
+    async def noted(self, model: ServedModel, said: Sequence[tuple[str, str]], query: str) -> tuple[str, int]:
+        """Returns the best sentences of what was said, in a quarter of the context, and the number of their tokens.
+
+        Args:
+            said: texts in their order, each behind the name of who said it.
+        """
+        if not said:
+            return "", 0
+        home = asyncio.get_running_loop()
+        embedder = await self._embedder("compress", home)
+        budget = max(model.capabilities.max_model_len // 4, 1)
+
+        async def work() -> tuple[str, int]:
+            from deepwell.knowledge.context.compress import compress
+            from deepwell.knowledge.context.fitting.question import read_turn
+            from deepwell.knowledge.context.fitting.texts import nearest
+            from deepwell.knowledge.context.tokens import CodecTokens
+
+            tokens, chooser = CodecTokens(model.codec), nearest(embedder)
+            heads = [f"[{who}] " if who else "" for who, _ in said]
+            room = max(budget - sum(map(tokens.count, heads)), 1)
+            texts, question = [text for _, text in said], read_turn(query).query
+            found = await compress(texts, question, room, tokens=tokens, scorer=chooser.scorer)
+            shown = zip(heads, found.texts, strict=True)
+            note = "\n".join(f"{head}{text}" for head, text in shown if text)
+            return note, tokens.count(note)
+
+        async with self._turns:
+            return await asyncio.to_thread(asyncio.run, work())
+
+    def note(self, ledger: Ledger) -> None:
+        """Enters a ledger into the request's record and the metrics."""
+        self._metrics.count(ledger)
+        if (record := current()) is not None:
+            record.ledger = ledger
+        if ledger.policy != "strict" and (ticket := current_ticket()) is not None:
+            ticket.replayable = False  # an equal body may come with another policy
+
+    async def _fitted(
+        self,
+        model: ServedModel,
+        principal: Principal,
+        dialogue: Dialogue,
+        prompt: Sequence[int],
+        policy: ContextPolicy,
+        room: int,
+    ) -> Fitted:
+        from deepwell.knowledge.context.fitting.fit import FitModel, Fitter
+
+        begin = time.perf_counter()
+        home = asyncio.get_running_loop()
+        recalling = None if policy == "window" else await self._recalling(model, principal, policy, home)
+
+        async def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+            work = encode_dialogue(model, replace(dialogue, messages=messages), _MOST_TOKENS)
+            return await _at_home(work, home)
+
+        described = FitModel(
+            model.codec, render, model.capabilities.max_model_len, windows=model.capabilities.generates
+        )
+        fitter = Fitter(described, room, recalling=recalling)
+        param = dialogue.params.get("messages", "messages")
+        async with self._turns:
+            try:
+                work = fitter.fit(dialogue.messages, prompt, policy)
+                fitted = await asyncio.to_thread(asyncio.run, work)
+            except ContextLengthExceeded as error:
+                error.param = param
+                raise
+        end = time.perf_counter()
+        self._metrics.seconds.labels(fitted.ledger.mechanism).observe(end - begin)
+        if (record := current()) is not None:
+            attributes = {"deepwell.context.mechanism": fitted.ledger.mechanism}
+            record.phases.append(Phase("fit", begin, end, attributes))
+        return fitted
+
+    async def _recalling(
+        self,
+        model: ServedModel,
+        principal: Principal,
+        policy: ContextPolicy,
+        home: asyncio.AbstractEventLoop,
+    ) -> Recalling | None:
+        """Returns what recalls passages. Without an embedder `auto` and `compress` go by words alone.
+
+        Raises:
+            ModelNotFound: the policy is `retrieve`, and there is no embedder.
+        """
+        from deepwell.knowledge.context.fitting.fit import Recalling
+        from deepwell.knowledge.context.fitting.memories import Memories, MemoryKey
+
+        embedder = await self._embedder(policy, home)
+        if embedder is None:
+            return None
+        if self._memories is None:
+            self._memories = Memories()
+        return Recalling(self._memories, MemoryKey(principal.tenant, model.name), embedder)
+
+    async def _embedder(self, policy: ContextPolicy, home: asyncio.AbstractEventLoop) -> Embedder | None:
+        """Returns the embedder, for work on another thread; None if it is not in the store. Raises as `_recalling`."""
+        try:
+            embedder = await self._knowledge().embedders.named(self._embedder_name)
+        except ModelNotFound as error:
+            if policy == "retrieve":
+                raise
+            if not self._told:
+                self._told = True
+                _log.warning("long conversations are compressed by their words alone: %s", error)
+            return None
+        return _HomeEmbedder(embedder, home)
+
+
+def _room(model: ServedModel, wish: FitWish) -> int:
+    context = model.capabilities.max_model_len
+    return context - FIT_OPTIONS.answer_room(wish.max_tokens, context)
+
+
+async def _at_home(work: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop) -> T:
+    """Runs work on another event loop, and waits for it on this one."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+
+
+class _HomeEmbedder:
+    """An embedder of one event loop, for work on another."""
+
+    def __init__(self, embedder: Embedder, home: asyncio.AbstractEventLoop) -> None:
+        self._embedder = embedder
+        self._home = home
+        self.name, self.hash, self.dimensions = embedder.name, embedder.hash, embedder.dimensions
+
+    @property
+    def max_tokens(self) -> int:
+        return self._embedder.max_tokens
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return self._embedder.count(texts)
+
+    async def embed(
+        self, texts: Sequence[str], input_type: Literal["query", "passage"]
+    ) -> NDArray[np.float32]:
+        return await _at_home(self._embedder.embed(texts, input_type), self._home)

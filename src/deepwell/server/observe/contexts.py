@@ -1,0 +1,58 @@
+"""`ContextMetrics`: what became of the tokens of prompts, by policy and fate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.context.fitting.ledger import Ledger
+
+__all__ = ["ContextMetrics", "context_headers"]
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class ContextMetrics:
+    """Counters of prompts and their tokens, and the time that fitting takes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.prompts = Counter(
+            "deepwell_context_prompts",
+            "Prompts by the policy of their request and what was done to fit them into the context.",
+            ("policy", "mechanism"),
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "deepwell_context_tokens",
+            "Tokens of prompts by policy and fate: kept, compressed, recalled, dropped, forgotten, added.",
+            ("policy", "fate"),
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "deepwell_context_fit_seconds",
+            "Time in which a conversation was fitted into the context.",
+            ("mechanism",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def count(self, ledger: Ledger) -> None:
+        """Counts a prompt."""
+        self.prompts.labels(ledger.policy, ledger.mechanism).inc()
+        for fate, count in ledger.totals().items():
+            if count > 0:  # seams may join tokens, and a counter only rises
+                self.tokens.labels(ledger.policy, fate).inc(count)
+
+
+def context_headers(ledger: Ledger) -> list[tuple[bytes, bytes]]:
+    """Returns the headers that tell what became of the tokens of a request's prompt."""
+    words = {
+        "policy": ledger.policy,
+        "mechanism": ledger.mechanism,
+        "tokens-original": ledger.original_tokens,
+        "tokens-prompt": ledger.prompt_tokens,
+        **{f"tokens-{name}": count for name, count in ledger.totals().items()},
+    }
+    return [(f"x-context-{name}".encode(), str(value).encode()) for name, value in words.items()]

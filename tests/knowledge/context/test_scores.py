@@ -1,0 +1,121 @@
+"""Contracts of the scorers of sentences."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.knowledge.hashing import HashEmbedder
+
+from deepwell import AsyncLLM
+from deepwell.knowledge.context.likelihood import LikelihoodScorer, ModelLikelihoods
+from deepwell.knowledge.context.scores import CascadeScorer, EmbeddingScorer, FusedScorer, LexicalScorer
+from deepwell.knowledge.context.terms import coverage, facets_of, terms_of
+
+TEXTS = [
+    "The access code of the Rotterdam depot is 48213.",
+    "The access code of the Lisbon depot is 70961.",
+    "The boundary layer is thin.",
+    "鹿特丹仓库的门禁密码是48213。",
+]
+
+
+class CountedLikelihoods:
+    """The likelihood of a question is the number of its letters that stand in the passage. `asked` counts pairs."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def mean_logprobs(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        self.asked += len(pairs)
+        return [-1.0 + sum(word in prompt for word in target.split()) for prompt, target in pairs]
+
+
+async def test_words_count_by_their_rarity_in_the_text_itself() -> None:
+    scorer = LexicalScorer()
+    found = await scorer.score(["Which code opens the depot in Rotterdam?", "仓库的密码"], TEXTS)
+    assert found.shape == (2, 4)
+    assert found.min() >= 0 and found.max() <= 1
+    assert found[0].argmax() == 0
+    assert found[0, 1] > found[0, 2]
+    assert found[1].argmax() == 3
+    assert (
+        found == await scorer.score(["Which code opens the depot in Rotterdam?", "仓库的密码"], TEXTS)
+    ).all()
+
+
+def test_words_of_every_script_count() -> None:
+    assert terms_of("Straße, Москва и 東京タワー")
+    covered = coverage([terms_of("где Москва")], [terms_of("Москва большая"), terms_of("Paris is big")])
+    assert covered[0, 0] > covered[0, 1] == 0
+    assert coverage([terms_of("")], [terms_of("word")]).tolist() == [[0.0]]
+    assert coverage([terms_of("word")], []).shape == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("query", "parts"),
+    [
+        ("What is the code of the Oslo depot?", []),
+        (
+            "What are the codes of the Oslo depot, the Lima office and the Bern lab?",
+            ["What are the codes of the Oslo depot", "the Lima office", "the Bern lab"],
+        ),
+        ("Who leads it? When did it open?", ["Who leads it", "When did it open"]),
+        (
+            "杭州仓库、苏州码头和南京展厅的密码分别是多少？",
+            ["杭州仓库", "苏州码头", "南京展厅的密码分别是多少"],
+        ),
+    ],
+)
+def test_a_question_falls_into_the_facts_that_it_asks_for(query: str, parts: list[str]) -> None:
+    assert facets_of(query) == (query, *parts)
+
+
+async def test_vectors_of_sentences_are_computed_once() -> None:
+    embedder = HashEmbedder()
+    scorer = FusedScorer(embedder)
+    first = await scorer.score(["access code of the Rotterdam depot"], TEXTS)
+    assert first[0].argmax() == 0
+    again = await scorer.score(["access code of the Rotterdam depot"], [*TEXTS, TEXTS[0], "A new one."])
+    assert embedder.embedded == [*TEXTS, "A new one."]
+    assert again[0, 0] == again[0, 4]
+
+
+async def test_only_the_best_by_words_are_embedded() -> None:
+    embedder = HashEmbedder()
+    await FusedScorer(embedder, most=2).score(["access code of the Rotterdam depot"], TEXTS)
+    assert embedder.embedded == TEXTS[:2]
+    assert (await EmbeddingScorer(embedder).score(["a"], [])).shape == (1, 0)
+
+
+async def test_likelihoods_are_contrasted_with_no_passage() -> None:
+    model = CountedLikelihoods()
+    gains = await LikelihoodScorer(model).gains(["Rotterdam code", "boundary"], TEXTS)
+    assert gains.tolist() == [[2, 1, 0, 0], [0, 0, 1, 0]]
+    assert model.asked == 2 * (len(TEXTS) + 1)
+
+
+async def test_the_costly_scorer_is_asked_about_the_best_alone() -> None:
+    model = CountedLikelihoods()
+    cascade = CascadeScorer(LexicalScorer(), LikelihoodScorer(model), most=2)
+    found = await cascade.score(["Rotterdam depot code"], TEXTS)
+    assert model.asked == 3
+    assert found[0].argmax() == 0
+    assert min(found[0, :2]) >= 0.5 >= max(found[0, 2:])
+    assert (await cascade.score(["x"], [])).shape == (1, 0)
+
+
+@pytest.fixture
+async def smollm2(smollm2_path: Path) -> AsyncIterator[AsyncLLM]:
+    async with AsyncLLM(smollm2_path, context=512) as opened:
+        yield opened
+
+
+async def test_a_model_finds_the_question_likelier_behind_its_answer(smollm2: AsyncLLM) -> None:
+    scorer = LikelihoodScorer(ModelLikelihoods(smollm2))
+    texts = ["The boundary layer is thin.", "The access code of the Rotterdam depot is 48213."]
+    gains = await scorer.gains(["What is the access code of the Rotterdam depot?"], texts)
+    assert gains[0, 1] > max(gains[0, 0], 0)
+    assert np.isfinite(gains).all()

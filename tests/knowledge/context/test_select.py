@@ -1,0 +1,51 @@
+"""Contracts of the choice of pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from deepwell.knowledge.context.select import Choice, choose
+
+
+@given(
+    scores=arrays.arrays(np.float64, (3, 12), elements=st.floats(0, 1)),
+    costs=arrays.arrays(np.int64, 12, elements=st.integers(1, 20)),
+    budget=st.integers(0, 100),
+)
+@settings(max_examples=100, deadline=None)
+def test_the_budget_is_kept_and_filled(scores, costs, budget) -> None:
+    found = choose(scores, costs, budget)
+    assert len(set(found)) == len(found)
+    used = int(costs[found].sum())
+    assert used <= budget
+    rest = [int(cost) for index, cost in enumerate(costs) if index not in found]
+    assert not rest or used + min(rest) > budget
+    assert found == choose(scores.copy(), costs.copy(), budget)
+
+
+def test_each_part_of_a_question_gets_its_piece() -> None:
+    # Three pieces fit the first part well, and one the second.
+    whole = np.array([0.9, 0.85, 0.8, 0.4, 0.1])
+    first = np.array([1.0, 1.0, 1.0, 0.0, 0.0])
+    second = np.array([0.0, 0.0, 0.0, 1.0, 0.0])
+    costs = np.ones(5, np.int64)
+    assert choose(whole[None], costs, 2) == [0, 1]
+    assert choose(np.stack([whole, first, second]), costs, 2, Choice(0.8, 0.9, 0.0)) == [0, 3]
+
+
+def test_equal_pieces_are_taken_from_the_front() -> None:
+    assert choose(np.full((1, 4), 0.5), np.ones(4, np.int64), 3) == [0, 1, 2]
+
+
+def test_the_cost_of_seams_counts() -> None:
+    asked: list[tuple[int, set[int]]] = []
+
+    def seams(index: int, taken: set[int]) -> int:
+        asked.append((index, set(taken)))
+        return 3
+
+    assert choose(np.array([[0.9, 0.8, 0.7]]), np.full(3, 2), 10, extra=seams) == [0, 1]
+    assert asked[:2] == [(0, set()), (1, {0})]
