@@ -70,7 +70,7 @@ def bench_improve_loop(report: Report, model: Path) -> dict[str, Any]:
             time.sleep(_SEEN_S)
             before = world.liked(held_out)
             votes = world.vote(asked * 2, _USERS)
-            first = world.improve("--held-out", "0.25", "--share", "0.5")
+            first = world.improve("--held-out", "0.35", "--share", "0.5")
             looks = 0
             while first["waiting"] and first["round"] and looks < _LOOKS:
                 world.canary(held_out, looks)
