@@ -167,7 +167,9 @@ async def test_bytes_go_unless_another_tenant_has_the_same(database, tmp_path): 
 async def test_copies_of_votes_in_rounds_go_with_whom_they_name(database, tmp_path):  # noqa: F811
     ratings, rounds = FeedbackStore(database), tmp_path / "improve"
     for tenant, number, user in ((A, 0, ME), (A, 1, OTHER), (B, 2, ME)):
-        given = StoredFeedback(f"fb_{number}", f"t{number}", "up", 1, end_user=user, voter=voter_of(user))
+        given = StoredFeedback(
+            f"fb_{number}", f"t{number}", "up", 1, end_user=user, voter=voter_of(user), consent=True
+        )
         await ratings.put(tenant, given)
     for alias, numbers in (("both", (0, 1)), ("other", (1,)), ("elsewhere", (1, 2))):
         folder = rounds / f"{alias}@prod" / "0001"

@@ -57,7 +57,7 @@ class Fates:
     @property
     def only(self) -> Fate | None:
         """The fate of all tokens, if it is one."""
-        found = [one for one in FATES if getattr(self, one)]
+        found: list[Fate] = [one for one in FATES if getattr(self, one)]
         return found[0] if len(found) == 1 else None
 
 
