@@ -7,11 +7,13 @@ from rich.console import Console
 
 from deepwell.bench.harness.report import Report
 from deepwell.bench.peers.ours import Ours
+from deepwell.bench.suites.context.endless import measure_endless
 from deepwell.bench.suites.engine.profile import bench_profile
 from deepwell.bench.suites.quality.determinism import COMPANIES, bench_determinism
 from deepwell.bench.suites.quality.size import bench_model_size
-from deepwell.bench.workloads.text import prompts
+from deepwell.bench.workloads.text import prompts, text_tokens
 from deepwell.engine.backends import native
+from deepwell.engine.protocol import Window
 
 pytestmark = [
     pytest.mark.native,
@@ -91,3 +93,13 @@ def test_packed_files_shrink_with_their_bits(report, smollm2_path):
     value = bench_model_size(report, smollm2_path)
 
     assert value["int4_full"] < value["int4"] < value["int8"] < 0.27
+
+
+def test_an_endless_sequence_holds_one_window(report, smollm2_path):
+    text = text_tokens(smollm2_path)[:3000]
+    value = measure_endless(report, smollm2_path, text, 200, Window(16, 112))
+
+    assert value["pool_flat"] and value["blocks"] == 8
+    assert value["forgotten_tokens"] == Window(16, 112).forgotten(3198)
+    assert 0.8 < value["perplexity_ratio"] < 1.2
+    assert value["read_tokens_per_s"] > 0 and value["write_tokens_per_s"] > 0

@@ -164,6 +164,24 @@ class EngineConformance:
         assert scores.dtype == np.float32
         assert scores == pytest.approx([entry.logprob for entry in known], abs=1e-4)
 
+    async def test_prompt_logprobs_start_where_they_are_asked_for(self, engine: Engine) -> None:
+        prompt = [(7 * i) % 16 for i in range(100)]
+        whole = await collect(engine, request("whole", prompt, salt="start", prompt_logprobs=1))
+        expected = whole.deltas[0].prompt_logprobs or ()
+        for start in (1, 2, 64, 65, 99, 100):
+            asked = request(
+                f"{start}", prompt, salt="start", prompt_logprobs=1, prompt_logprobs_start=start, logprobs=1
+            )
+            answer, _ = await asyncio.gather(collect(engine, asked), collect(engine, request("mate")))
+            found = answer.deltas[0].prompt_logprobs or ()
+            assert found == (*[None] * start, *expected[start:])
+            assert answer.tokens == whole.tokens
+            assert answer.last.cached_tokens == (start - 1) // 16 * 16
+        for start in (0, 101):
+            with pytest.raises(InvalidRequest) as caught:
+                await collect(engine, request("a", prompt, prompt_logprobs_start=start))
+            assert caught.value.param == "prompt_logprobs_start"
+
     async def test_scores_do_not_depend_on_company(self, engine: Engine) -> None:
         prompt = [(5 * i) % 16 for i in range(100)]
         alone = await engine.score(prompt)

@@ -28,8 +28,8 @@ def requests(vocab: int, tokens: int) -> list[GenerateRequest]:
     head = rng.integers(2, vocab, 70).tolist()
     made: list[GenerateRequest] = []
     for number in range(8):
-        own = rng.integers(2, vocab, int(rng.integers(5, 60))).tolist()
-        prompt = [*head[: 70 * (number % 2)], *(own * 3)]
+        own = rng.integers(2, vocab, int(rng.integers(5, 30))).tolist()
+        prompt = [*head, *(own * 3)] if number % 3 == 2 else own
         params = SamplingParams(
             max_tokens=tokens,
             temperature=[0.0, 0.8][number % 3 == 0],

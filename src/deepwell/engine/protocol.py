@@ -56,6 +56,8 @@ class SamplingParams:
     seed: int | None = None
     logprobs: int | None = None  # n: report the drawn token and the n most likely ones; None: report none
     prompt_logprobs: int | None = None  # the same for every prompt token but the first
+    # First prompt token that they are reported for, at least 1. The tokens before it may come from the prefix cache.
+    prompt_logprobs_start: int = 1
     stop_token_ids: tuple[int, ...] = ()  # end the sequence, in addition to the model's own EOS
     ignore_eos: bool = False
     # Excludes `ignore_eos` and `min_tokens`, because the sequence ends where the grammar does

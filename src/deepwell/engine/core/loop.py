@@ -315,6 +315,7 @@ class InProcessEngine:
             request.request_id,
             prompt,
             params,
+            first_row=_first_row(prompt, params.prompt_logprobs_start, "prompt_logprobs_start"),
             choice=request.choice,
             salt=request.cache_salt,
             tenant=request.tenant,
@@ -354,18 +355,12 @@ class InProcessEngine:
         self, kind: Kind, tokens: Tokens[int], adapter: str, start: int = 1, window: Window | None = None
     ) -> Sequence:
         prompt = self._checked(tokens, 0, window)
-        if not 1 <= start <= len(prompt):
-            raise InvalidRequest(
-                f"scores cannot start at token {start} of {len(prompt)}",
-                fix="start behind the first token",
-                param="start",
-            )
         spec = SequenceSpec(
             f"{kind}-{next(self._ids)}\0",
             prompt,
             SamplingParams(max_tokens=0),
             kind=kind,
-            first_row=start - 1,
+            first_row=_first_row(prompt, start, "start"),
             adapter=self._adapter(adapter) if adapter else None,
             window=window,
         )
@@ -609,6 +604,21 @@ class InProcessEngine:
             job = self._jobs.get(sequence.request_id)
             if job is not None and job.sequence is sequence:
                 self._end(sequence, "error", error=DeepwellError(f"{type(error).__name__}: {error}"))
+
+
+def _first_row(prompt: NDArray[np.int32], start: int, param: str) -> int:
+    """Returns the row that scores token `start` of a prompt.
+
+    Raises:
+        InvalidRequest: there is no such row.
+    """
+    if not 1 <= start <= len(prompt):
+        raise InvalidRequest(
+            f"scores cannot start at token {start} of {len(prompt)}",
+            fix="start behind the first token",
+            param=param,
+        )
+    return start - 1
 
 
 def _resolve_rows(

@@ -239,7 +239,7 @@ def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:
     if entries is None:
         return  # already delivered
     top = sequence.params.prompt_logprobs or 0
-    for position, row in enumerate(logits, sequence.computed + 1):
+    for position, row in enumerate(logits, max(sequence.computed, sequence.first_row) + 1):
         if position < sequence.num_prompt:
             token = int(sequence.tokens[position])
             entries[position] = token_logprob(row, log_normalizer(row), token, top)

@@ -102,7 +102,7 @@ class Scheduler:
             if not sequence.decoding:
                 taken = self._prefill(step, sequence, budget, row_budget, in_flight)
                 budget -= taken
-                row_budget -= taken if sequence.wants_prompt_rows else 0
+                row_budget -= sequence.scored(taken)
         if preemptions != self.preemptions:
             return step
         while self.waiting and budget > 0 and len(self.running) < limits.max_sequences:
@@ -111,7 +111,7 @@ class Scheduler:
                 break
             taken = self._prefill(step, sequence, budget, row_budget, in_flight)
             budget -= taken
-            row_budget -= taken if sequence.wants_prompt_rows else 0
+            row_budget -= sequence.scored(taken)
         return step
 
     def commit(self, step: ScheduledStep, tokens: Tokens[Tokens[int]]) -> list[FinishReason | None]:
@@ -225,7 +225,7 @@ class Scheduler:
     ) -> int:
         """Adds as many rows to the step as the budgets allow. The blocks that they complete are added to `in_flight`."""
         if sequence.wants_prompt_rows:
-            budget = min(budget, row_budget)
+            budget = min(budget, row_budget + max(0, sequence.first_row - sequence.computed))
         count = min(min(sequence.num_tokens, sequence.slides_at) - sequence.computed, budget)
         if count <= 0 or not sequence.mask_ready:
             return 0

@@ -194,6 +194,11 @@ class Sequence:
         """True if the row of the last known token yields a new token."""
         return self.kind == "generate" and self.max_tokens > 0
 
+    def scored(self, count: int) -> int:
+        """Returns how many of the next `count` rows are prompt rows whose output is wanted."""
+        wanted = count - max(0, self.first_row - self.computed)
+        return max(0, wanted) if self.wants_prompt_rows else 0
+
     def drafted(self, count: int) -> int:
         """Returns how many of the next `count` rows are drafts, which follow the known tokens."""
         return max(0, self.computed + count - self.num_tokens)

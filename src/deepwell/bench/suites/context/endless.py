@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,11 @@ from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams, Window
 
-__all__ = ["bench_context_endless"]
+__all__ = ["bench_context_endless", "measure_endless"]
 
 _LAST_TOKENS: Final = 10_000  # whose perplexity is held against that of a fresh window
 _TENTHS: Final = 10
+_WARM_TOKENS: Final = 32
 _LOOK_S: Final = 0.2
 _POOL: Final = 4  # blocks of the cache, in windows: a sequence that took more than its own would find them
 
@@ -47,13 +47,21 @@ class _Sample:
 def bench_context_endless(
     report: Report, model: Path, *, tokens: int, generated: int, window: Window
 ) -> dict[str, Any]:
-    """Scores `tokens` tokens of real text in one windowed sequence, then continues the same text by `generated` tokens.
+    """Measures a windowed sequence that reads `tokens` tokens of real text and writes `generated` tokens; see `measure_endless`."""
+    return measure_endless(report, model, long_text(model, tokens), generated, window)
 
-    The perplexity of the last tokens is compared with that in a sequence that begins one window before them. Text is written
-    with a temperature, as greedy text of a small model repeats itself, and without speculation, so that every token costs a
-    step.
+
+def measure_endless(
+    report: Report, model: Path, ids: Sequence[int], generated: int, window: Window
+) -> dict[str, Any]:
+    """Reads a text in one windowed sequence, and continues it by `generated` tokens.
+
+    The perplexity of the last tokens read is compared with that in a sequence which begins one window before them. Text is
+    written with a temperature, as greedy text of a small model repeats itself, and without speculation, so that every token
+    costs a step.
     """
-    ids = long_text(model, tokens)
+    tokens = len(ids)
+    last = min(_LAST_TOKENS, tokens - window.tokens)
     options = EngineOptions(
         context=window.tokens,
         kv_tokens=_POOL * window.tokens,
@@ -62,38 +70,28 @@ def bench_context_endless(
     )
     with open_engine(model, options, quiet=True) as engine:
         assert isinstance(engine, InProcessEngine)
-        began = time.perf_counter()
-        scores, read = _read(engine, ids, window)
-        last = min(_LAST_TOKENS, tokens - window.tokens)
         fresh = asyncio.run(engine.score(ids[-last - window.tokens :], start=window.tokens, window=window))
-        written = _write(engine, ids, generated, window)
-        value = _figures(engine, window, scores, fresh, read, written)
-        value["minutes"] = rounded((time.perf_counter() - began) / 60, 3)
-    _show(report, read, scores, written, tokens)
-    return {"tokens": tokens, "generated": generated, **value}
-
-
-def _figures(
-    engine: InProcessEngine,
-    window: Window,
-    scores: NDArray[np.float32],
-    fresh: NDArray[np.float32],
-    read: Sequence[_Sample],
-    written: Sequence[_Sample],
-) -> dict[str, Any]:
-    ran, tokens = engine.capabilities(), read[-1].tokens
-    full = [one.blocks for one in (*read, *written) if window.tokens < one.tokens < written[-1].tokens]
-    reading, writing = (_speeds(read, 0, tokens), _speeds(written, tokens, written[-1].tokens))
-    perplexity, expected = _perplexity(scores[-len(fresh) :]), _perplexity(fresh)
+        # Buffers that grow with the first steps of each kind are no part of the slope.
+        _run(engine, ids[: 2 * window.tokens], window.tokens, _WARM_TOKENS, window)
+        scores, samples = _run(engine, ids, last, generated, window)
+        ran = engine.capabilities()
+    # While the last tokens read are scored, steps are shorter: speed is told apart from them.
+    reading, writing = _speeds(samples, 0, tokens - last), _speeds(samples, tokens, tokens + generated)
+    perplexity, expected = _perplexity(scores), _perplexity(fresh)
+    blocks = window.tokens // BLOCK_TOKENS
+    full = {one.blocks for one in samples if window.tokens < one.tokens < tokens + generated}
+    _show(report, samples, tokens, generated)
     return {
+        "tokens": tokens,
+        "generated": generated,
         "precision": ran.precision,
         "isa": ran.isa,
         "sinks": window.sinks,
         "recent": window.recent,
-        "blocks": window.tokens // BLOCK_TOKENS,
-        "pool_flat": set(full) == {window.tokens // BLOCK_TOKENS},
-        "forgotten_tokens": window.forgotten(written[-1].tokens - 1),
-        "rss_mb_per_100k": rounded(max(_slope_mb(read), _slope_mb(written)), 3),
+        "blocks": blocks,
+        "pool_flat": full == {blocks},
+        "forgotten_tokens": window.forgotten(tokens + generated - 2),
+        "rss_mb_per_100k": rounded(_slope_mb(samples, window.tokens, tokens + generated), 3),
         "read_tokens_per_s": rounded(reading[-1]),
         "read_speed_ratio": rounded(reading[-1] / reading[0]),
         "write_tokens_per_s": rounded(writing[-1]),
@@ -101,32 +99,23 @@ def _figures(
         "perplexity": rounded(perplexity, 5),
         "fresh_perplexity": rounded(expected, 5),
         "perplexity_ratio": rounded(perplexity / expected),
+        "minutes": rounded(samples[-1].seconds / 60, 3),
     }
 
 
-def _read(
-    engine: InProcessEngine, ids: Sequence[int], window: Window
+def _run(
+    engine: InProcessEngine, ids: Sequence[int], last: int, generated: int, window: Window
 ) -> tuple[NDArray[np.float32], list[_Sample]]:
-    """Returns the log probability of every token but the first, and samples on the way."""
-    scored: Future[NDArray[np.float32]] = Future()
-
-    def work() -> None:
-        try:
-            scored.set_result(asyncio.run(engine.score(ids, window=window)))
-        except BaseException as error:
-            scored.set_exception(error)
-
-    before = engine.stats().prompt_tokens
-    with _watched(engine, lambda: engine.stats().prompt_tokens - before) as samples:
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-    return scored.result(), samples
-
-
-def _write(engine: InProcessEngine, ids: Sequence[int], generated: int, window: Window) -> list[_Sample]:
-    """Reads the same text again, continues it, and returns samples on the way."""
-    params = SamplingParams(max_tokens=generated, temperature=1.0, top_p=0.95, seed=1, ignore_eos=True)
+    """Returns the log probabilities of the last tokens read, and samples on the way."""
+    params = SamplingParams(
+        max_tokens=generated,
+        temperature=1.0,
+        top_p=0.95,
+        seed=1,
+        ignore_eos=True,
+        prompt_logprobs=0,
+        prompt_logprobs_start=len(ids) - last,
+    )
     before = engine.stats()
 
     def done() -> int:
@@ -134,10 +123,13 @@ def _write(engine: InProcessEngine, ids: Sequence[int], generated: int, window: 
         read = now.prompt_tokens + now.cached_tokens - before.prompt_tokens - before.cached_tokens
         return read + now.generated_tokens - before.generated_tokens
 
+    scores = np.empty(0, np.float32)
     with _watched(engine, done) as samples:
-        for _ in engine.generate_sync(GenerateRequest("endless", ids, params, window=window)):
-            pass
-    return samples
+        for delta in engine.generate_sync(GenerateRequest("endless", ids, params, cache_salt=f"{len(ids)}", window=window)):
+            if delta.prompt_logprobs is not None:
+                entries = delta.prompt_logprobs[-last:]
+                scores = np.array([one.logprob for one in entries if one is not None], np.float32)
+    return scores, samples
 
 
 @contextmanager
@@ -169,13 +161,14 @@ def _watched(engine: InProcessEngine, tokens: Callable[[], int]) -> Iterator[lis
 def _speeds(samples: Sequence[_Sample], first: int, last: int) -> list[float]:
     """Returns the tokens a second of each tenth of the tokens from `first` to `last`."""
     marks = np.linspace(first, last, _TENTHS + 1)
-    times = np.interp(marks, [0, *(one.tokens for one in samples)], [0, *(one.seconds for one in samples)])
-    return (np.diff(marks) / np.diff(times)).tolist()
+    counts, seen = np.unique([0, *(one.tokens for one in samples)], return_index=True)
+    times = np.array([0.0, *(one.seconds for one in samples)])[seen]
+    return (np.diff(marks) / np.diff(np.interp(marks, counts, times))).tolist()
 
 
-def _slope_mb(samples: Sequence[_Sample]) -> float:
-    """Returns the growth of the process in MB per 100,000 tokens, after the first tenth of a request."""
-    late = [one for one in samples if one.tokens > samples[-1].tokens / _TENTHS]
+def _slope_mb(samples: Sequence[_Sample], first: int, last: int) -> float:
+    """Returns the growth of the process in MB per 100,000 tokens, from the first tenth of the tokens on."""
+    late = [one for one in samples if one.tokens >= first + (last - first) / _TENTHS]
     slope = np.polyfit([one.tokens for one in late], [one.rss_bytes for one in late], 1)[0]
     return float(slope) * 100_000 / 1e6
 
@@ -184,27 +177,14 @@ def _perplexity(logprobs: NDArray[np.float32]) -> float:
     return float(np.exp(-logprobs.mean(dtype=np.float64)))
 
 
-def _show(
-    report: Report,
-    read: Sequence[_Sample],
-    scores: NDArray[np.float32],
-    written: Sequence[_Sample],
-    tokens: int,
-) -> None:
+def _show(report: Report, samples: Sequence[_Sample], tokens: int, generated: int) -> None:
     """Prints one row for each tenth of the text read, and of the text written."""
-    columns = ["tokens", "blocks", "RSS MB", "tokens/s", "perplexity"]
-    parts = np.array_split(scores, _TENTHS)
-    rows = _rows(read, 0, tokens, [f"{_perplexity(part):.3f}" for part in parts])
-    report.table("text read", columns, rows)
-    rows = _rows(written, tokens, written[-1].tokens, ["" for _ in parts])
-    report.table("text written behind it", columns, rows)
-
-
-def _rows(samples: Sequence[_Sample], first: int, last: int, notes: Sequence[str]) -> list[list[Any]]:
-    rows: list[list[Any]] = []
-    for number, (speed, note) in enumerate(zip(_speeds(samples, first, last), notes, strict=True), 1):
-        end = first + (last - first) * number // _TENTHS
-        at = next((one for one in samples if one.tokens >= end), samples[-1])
-        blocks = max(one.blocks for one in samples if one.tokens <= at.tokens)
-        rows.append([f"{end:,}", blocks, f"{at.rss_bytes / 1e6:,.1f}", speed, note])
-    return rows
+    for title, first, count in (("text read", 0, tokens), ("text written behind it", tokens, generated)):
+        rows: list[list[Any]] = []
+        for number, speed in enumerate(_speeds(samples, first, first + count), 1):
+            begin, end = (first + count * part // _TENTHS for part in (number - 1, number))
+            seen = [one for one in samples if begin <= one.tokens <= end] or [samples[-1]]
+            blocks = sorted({one.blocks for one in seen})
+            held = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]}-{blocks[-1]}"
+            rows.append([f"{end:,}", held, f"{seen[-1].rss_bytes / 1e6:,.1f}", f"{speed:,.0f}"])
+        report.table(title, ["tokens", "blocks", "RSS MB", "tokens/s"], rows)
