@@ -29,7 +29,7 @@ class Choice:
 
     parts: float = 0.8
     covered: float = 0.8
-    size: float = 0.25
+    size: float = 0.1
 
 
 CHOICE: Final = Choice()

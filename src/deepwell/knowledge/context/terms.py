@@ -22,6 +22,7 @@ MOST_PARTS: Final = 12
 
 _K1, _B = 1.2, 0.5  # BM25's
 _TOGETHER, _SHARE = 1.2, 0.9  # least gain of two neighbours, and the share of their coverage that each takes
+_FOLLOWS: Final = 0.5
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _IS_HAN: Final = re.compile(f"[{_HAN}]")
 # Letters that neither English nor Chinese has, and so `content_words` leaves out.
@@ -49,7 +50,7 @@ def coverage(queries: Sequence[Mapping[str, int]], texts: Sequence[Mapping[str, 
     It is BM25 over its ceiling, with the frequencies of the texts themselves. A word that no text has counts in the ceiling:
     where the texts use other words than the query, this arm has little say. Texts are neighbours in their order. Two that cover
     a query together better than either alone ("The Rotterdam depot was refitted. Its new safe has the number 48213.") both
-    take a share of what they cover together.
+    take a share of what they cover together. A text takes half of what the one before it covers: it may go on about it.
     """
     wanted = {word: index for index, word in enumerate(sorted({word for query in queries for word in query}))}
     counts = np.zeros((len(texts), len(wanted)))
@@ -70,7 +71,7 @@ def coverage(queries: Sequence[Mapping[str, int]], texts: Sequence[Mapping[str, 
     shared = np.where(gain, _SHARE * together, 0.0)
     found = alone.copy()
     found[:, :-1] = np.maximum(found[:, :-1], shared)
-    found[:, 1:] = np.maximum(found[:, 1:], shared)
+    found[:, 1:] = np.maximum.reduce([found[:, 1:], shared, _FOLLOWS * alone[:, :-1]])
     return found
 
 

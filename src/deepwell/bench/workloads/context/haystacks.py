@@ -2,6 +2,7 @@
 
 The texts are Cranfield's abstracts, the LibreOffice help and Debian's manual pages in English, and Chinese statutes.
 Development reads their odd paragraphs, evaluation the even ones, and the facts of the two share no form, city or name.
+Sentences of more than 400 characters are left out.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import json
 import random
 import tomllib
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +43,7 @@ HAYSTACKS: Final[Mapping[str, Language]] = {"abstracts": "en", "help": "en", "ma
 _FROZEN: Final = Path(__file__).with_name("frozen.toml")
 _CHARACTERS: Final = 400_000  # of a haystack's text at most: 64k tokens of English have about 300,000
 _LEAST_PARAGRAPH: Final = 40
+_LONGEST_SENTENCE: Final = 400  # characters: a longer one would move needles from their depth
 _JITTER: Final = 0.04  # about a needle's depth
 _TURN_CHARACTERS: Final = 1200
 
@@ -152,6 +155,8 @@ def _sentences(name: str, split: Split) -> tuple[str, ...]:
     for text in order:
         spans = list(sentence_spans(text))
         for number, (start, end) in enumerate(spans):
+            if end - start > _LONGEST_SENTENCE:
+                continue
             space = "\n\n" if not number else text[spans[number - 1][1] : start]
             found.append(space + text[start:end])
             size += len(found[-1])
@@ -178,9 +183,10 @@ def _laid(
     facts: list[Fact] = [fact for one in hidden for fact in (one.fact, *one.distractors)]
     places = _places(name, split, hidden)
     space = "" if HAYSTACKS[name] == "zh" else " "
+    ends = list(accumulate(map(len, sentences)))
     at: dict[int, list[str]] = {}
-    for _, fact, place in sorted(zip(places, facts, places, strict=True), key=lambda one: one[0]):
-        at.setdefault(int(place * len(sentences)), []).append(space + fact.sentence)
+    for place, fact in sorted(zip(places, facts, strict=True), key=lambda one: one[0]):
+        at.setdefault(bisect_left(ends, place * ends[-1]), []).append(space + fact.sentence)
     pieces = [piece for number, one in enumerate(sentences) for piece in (one, *at.get(number, ()))]
     edges = [0]
     for piece in pieces:
