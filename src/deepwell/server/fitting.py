@@ -176,32 +176,25 @@ class ServerFitting:
         messages = cast("Sequence[Mapping[str, Any]]", fitted.messages)
         return replace(dialogue, messages=messages), ledger
 
-    async def noted(self, model: ServedModel, said: Sequence[tuple[str, str]], query: str) -> tuple[str, int]:
-        """Returns the best sentences of what was said, in a quarter of the context, and the number of their tokens.
-
-        Args:
-            said: texts in their order, each behind the name of who said it.
-        """
-        if not said:
-            return "", 0
+    async def compressed(
+        self, model: ServedModel, texts: Sequence[str], query: str
+    ) -> tuple[Sequence[str], int]:
+        """Returns the best sentences of texts, in a quarter of the context, and the number of their tokens."""
+        if not texts:
+            return (), 0
         home = asyncio.get_running_loop()
         embedder = await self._embedder("compress", home)
         budget = max(model.capabilities.max_model_len // 4, 1)
 
-        async def work() -> tuple[str, int]:
+        async def work() -> tuple[Sequence[str], int]:
             from deepwell.knowledge.context.compress import compress
             from deepwell.knowledge.context.fitting.question import read_turn
             from deepwell.knowledge.context.fitting.texts import nearest
             from deepwell.knowledge.context.tokens import CodecTokens
 
-            tokens, chooser = CodecTokens(model.codec), nearest(embedder)
-            heads = [f"[{who}] " if who else "" for who, _ in said]
-            room = max(budget - sum(map(tokens.count, heads)), 1)
-            texts, question = [text for _, text in said], read_turn(query).query
-            found = await compress(texts, question, room, tokens=tokens, scorer=chooser.scorer)
-            shown = zip(heads, found.texts, strict=True)
-            note = "\n".join(f"{head}{text}" for head, text in shown if text)
-            return note, tokens.count(note)
+            scorer, question = nearest(embedder).scorer, read_turn(query).query
+            found = await compress(texts, question, budget, tokens=CodecTokens(model.codec), scorer=scorer)
+            return found.texts, found.tokens
 
         async with self._turns:
             return await asyncio.to_thread(asyncio.run, work())

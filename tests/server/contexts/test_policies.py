@@ -249,12 +249,13 @@ async def test_a_compaction_keeps_user_messages_and_goes_on(
         compacted = await client.responses.compact(model="toy", input=talk)
         said: list[Any] = [item.model_dump() for item in compacted.output]
         assert compacted.object == "response.compaction"
-        assert [one["type"] for one in said] == ["message"] * 7 + ["compaction"]
-        assert "".join(part["text"] for part in said[6]["content"]) == talk[-1]["content"]
+        assert [one["type"] for one in said] == ["compaction"]
         assert compacted.usage.output_tokens <= ROOM // 4
         more: Any = [said[-1], {"role": "user", "content": "And who keeps the lighthouse?"}]
         await client.responses.create(model="toy", input=more, max_output_tokens=8)
-        assert "I noted item 5." in codec.decode(list(engine.seen[-1].prompt))
+        prompt = codec.decode(list(engine.seen[-1].prompt))
+        assert all(one["content"] in prompt for one in talk if one["role"] == "user")
+        assert "The lighthouse keeper" in prompt and prompt.count("Nothing else.") < 60
         forged: Any = [{"type": "compaction", "encrypted_content": "none of ours"}]
         with pytest.raises(BadRequestError):
             await client.responses.create(model="toy", input=forged)

@@ -214,7 +214,7 @@ class Response(Struct, tag_field="object", tag="response"):
 
 
 class CompactedResponse(Struct, tag_field="object", tag="response.compaction"):
-    """A conversation that was compacted: its user messages, then one item for everything else."""
+    """A conversation that was compacted into one item."""
 
     id: str
     created_at: int

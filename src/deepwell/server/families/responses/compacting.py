@@ -1,13 +1,15 @@
-"""Compaction of a conversation: user messages stay whole, and the best sentences of everything else become one item.
+"""Compaction of a conversation into one item: messages of users stay whole, and of everything else the best sentences.
 
 Nothing is written anew: what the item holds was said, word for word, with an ellipsis for what was left out. Clients send it
 back as it is. It is opaque but no secret, and read by the guard like any message.
+
+NOTE: OpenAI lists the user messages in front of the item. Its SDK has no type for them there and refuses them where it checks
+answers strictly, so they are in the item.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from deepwell.dialogue.dialogue import Dialogue, encode_dialogue
 from deepwell.errors import InvalidRequest
@@ -26,7 +28,7 @@ from deepwell.server.families.responses.bodies import (
     ResponseUsage,
 )
 from deepwell.server.families.responses.history import before, referenced
-from deepwell.server.families.responses.item_schema import sealed, unsealed
+from deepwell.server.families.responses.item_schema import Compacted, compacted_in, compaction_of
 from deepwell.server.families.responses.items import messages_of, new_id, text_of, to_items
 from deepwell.server.families.responses.schema import CompactRequest
 
@@ -58,29 +60,30 @@ async def compacted(
         raise InvalidRequest("there is nothing to compact", fix="send input", param="input")
     dialogue = Dialogue(messages_of(items, body.instructions), params={"messages": "input"})
     prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
-    whole: list[Item] = [one for one in items if isinstance(one, MessageItem) and one.role != "assistant"]
-    query = next((text_of(one) for one in reversed(whole) if isinstance(one, MessageItem)), "")
-    note, tokens = await context.fitting.noted(model, _said(items), query)
-    kept = [*whole, CompactionItem(new_id("cmp"), sealed(note))]
+    said = [one for item in items for one in _said(item) if one.content.strip()]
+    query = next((one.content for one in reversed(said) if one.role == "user"), "")
+    short = [one for one in said if one.role == "assistant"]
+    texts, tokens = await context.fitting.compressed(model, [one.content for one in short], query)
+    left = iter(texts)
+    kept = [Compacted(one.role, next(left)) if one.role == "assistant" else one for one in said]
+    item = CompactionItem(new_id("cmp"), compaction_of([one for one in kept if one.content]))
     usage = ResponseUsage(
         len(prompt), InputTokensDetails(0), tokens, OutputTokensDetails(0), len(prompt) + tokens
     )
-    return CompactedResponse(new_id("resp"), int(time.time()), kept, usage)
+    return CompactedResponse(new_id("resp"), int(time.time()), [item], usage)
 
 
-def _said(items: Sequence[Item]) -> list[tuple[str, str]]:
-    """Returns the texts that are compacted, each with the name of who said it."""
-    found: list[tuple[str, str]] = []
-    for item in items:
-        match item:
-            case MessageItem(role="assistant"):
-                found.append(("assistant", text_of(item)))
-            case FunctionCall():
-                found.append(("call", f"{item.name} {item.arguments}"))
-            case FunctionCallOutput():
-                found.append(("result", item.output))
-            case CompactionItem():
-                found.append(("", unsealed(item.encrypted_content) or ""))
-            case _:
-                pass
-    return [(who, text) for who, text in found if text.strip()]
+def _said(item: Item) -> list[Compacted]:
+    """Returns what an item says, as messages."""
+    match item:
+        case MessageItem():
+            role = "system" if item.role == "developer" else item.role
+            return [Compacted(role, text_of(item))]
+        case FunctionCall():
+            return [Compacted("assistant", f"{item.name} {item.arguments}")]
+        case FunctionCallOutput():
+            return [Compacted("assistant", item.output)]
+        case CompactionItem():
+            return list(compacted_in(item.encrypted_content) or ())
+        case _:
+            return []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
+import msgspec
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from deepwell.server.http.schema import (
@@ -22,6 +24,7 @@ from deepwell.server.http.schema import (
 __all__ = [
     "ITEM_TYPES",
     "PART_TYPES",
+    "Compacted",
     "CompactionInput",
     "FileSearchCallInput",
     "FunctionCallInput",
@@ -31,6 +34,8 @@ __all__ = [
     "MessageInput",
     "ReasoningInput",
     "RefusalPart",
+    "compacted_in",
+    "compaction_of",
     "sealed",
     "unsealed",
 ]
@@ -60,6 +65,29 @@ def unsealed(content: str) -> str | None:
     try:
         return base64.b64decode(content[len(_SEAL) :], b"-_", validate=True).decode("utf-8", "surrogatepass")
     except (binascii.Error, ValueError):
+        return None
+
+
+class Compacted(msgspec.Struct, array_like=True, frozen=True):
+    """A message in a compaction."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str
+
+
+_compacted = msgspec.json.Decoder(list[Compacted])
+
+
+def compaction_of(messages: Sequence[Compacted]) -> str:
+    """Returns messages as the `encrypted_content` of a compaction."""
+    return sealed(msgspec.json.encode(messages).decode())
+
+
+def compacted_in(content: str) -> list[Compacted] | None:
+    """Returns the messages in the `encrypted_content` of a compaction, or None if it was not made here."""
+    try:
+        return _compacted.decode(unsealed(content) or "")
+    except (msgspec.DecodeError, UnicodeEncodeError):
         return None
 
 
@@ -214,7 +242,7 @@ class CompactionInput(Strict):
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
-        if unsealed(self.encrypted_content) is None:
+        if compacted_in(self.encrypted_content) is None:
             raise crossed("encrypted_content", "the compaction was not made here: leave the item out")
         return self
 

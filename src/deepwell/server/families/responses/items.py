@@ -34,6 +34,7 @@ from deepwell.server.families.responses.item_schema import (
     MessageInput,
     ReasoningInput,
     RefusalPart,
+    compacted_in,
     unsealed,
 )
 
@@ -166,7 +167,8 @@ def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[
             case FunctionCallOutput():
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
             case CompactionItem():
-                messages.append({"role": "assistant", "content": unsealed(item.encrypted_content) or ""})
+                said = compacted_in(item.encrypted_content) or ()
+                messages += [{"role": one.role, "content": one.content} for one in said]
             case FileSearchCall():  # its passages stood in the prompt of that turn alone
                 pass
     return messages
