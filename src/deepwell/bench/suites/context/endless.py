@@ -125,7 +125,9 @@ def _run(
 
     scores = np.empty(0, np.float32)
     with _watched(engine, done) as samples:
-        for delta in engine.generate_sync(GenerateRequest("endless", ids, params, cache_salt=f"{len(ids)}", window=window)):
+        for delta in engine.generate_sync(
+            GenerateRequest("endless", ids, params, cache_salt=f"{len(ids)}", window=window)
+        ):
             if delta.prompt_logprobs is not None:
                 entries = delta.prompt_logprobs[-last:]
                 scores = np.array([one.logprob for one in entries if one is not None], np.float32)
