@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class FitWish:
-    """What a request asks of its context.
+    """Wishes of a request about its context.
 
     Attributes:
         policy: None: the server's.

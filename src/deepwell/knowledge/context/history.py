@@ -72,7 +72,7 @@ class RecalledPassage:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a question brings back, in the order in which it was said.
+    """Passages that a question brings back, in the order in which they were said.
 
     Attributes:
         passages: stretches that do not overlap.

@@ -47,7 +47,7 @@ class _Sample:
 def bench_context_endless(
     report: Report, model: Path, *, tokens: int, generated: int, window: Window
 ) -> dict[str, Any]:
-    """Measures a windowed sequence that reads `tokens` tokens of real text and writes `generated` tokens; see `measure_endless`."""
+    """Measures a windowed sequence that reads `tokens` tokens of real text and writes `generated`; see `measure_endless`."""
     return measure_endless(report, model, long_text(model, tokens), generated, window)
 
 

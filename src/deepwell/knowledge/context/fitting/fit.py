@@ -75,7 +75,7 @@ class FitModel:
 
 @dataclass(frozen=True, slots=True)
 class Recalling:
-    """What recalls passages: the memories of a process, the owner's key, and the embedder."""
+    """Means to recall passages: the memories of a process, the owner's key, and the embedder."""
 
     memories: Memories
     key: MemoryKey

@@ -8,10 +8,10 @@ from typing import Final, Literal, get_args
 __all__ = ["FIT_OPTIONS", "POLICIES", "ContextPolicy", "FitOptions", "Mechanism", "mechanism_of"]
 
 ContextPolicy = Literal["strict", "window", "compress", "retrieve", "auto"]
-"""What a request allows. `strict` refuses a conversation that does not fit."""
+"""Means that a request allows. `strict` refuses a conversation that does not fit."""
 
 Mechanism = Literal["none", "window", "drop", "compress", "retrieve"]
-"""What was done. `none`: everything fitted. `drop`: the oldest turns were left out, because the engine has no window."""
+"""Means that were used. `none`: everything fitted. `drop`: the oldest turns were left out, because the engine has no window."""
 
 POLICIES: Final[tuple[ContextPolicy, ...]] = get_args(ContextPolicy)
 

@@ -137,7 +137,7 @@ class FileSearchCall(Struct, tag_field="type", tag="file_search_call"):
 
 
 class CompactionItem(Struct, tag_field="type", tag="compaction"):
-    """What a compaction has kept of a conversation, in a form that clients send back as it is."""
+    """Text that a compaction has kept of a conversation, in a form that clients send back as it is."""
 
     id: str
     encrypted_content: str

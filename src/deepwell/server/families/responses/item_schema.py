@@ -233,7 +233,7 @@ class ReasoningInput(Strict):
 
 
 class CompactionInput(Strict):
-    """What `POST /v1/responses/compact` has kept of a conversation."""
+    """Text that `POST /v1/responses/compact` has kept of a conversation."""
 
     type: Literal["compaction"]
     encrypted_content: str
