@@ -27,6 +27,7 @@ GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chin
 # Their Python blocks run in tests
 TESTED = {
     *GUIDES,
+    "alignment",
     "audit-and-privacy",
     "compliance",
     "embeddings",
@@ -35,6 +36,7 @@ TESTED = {
     "fine-tuning-api",
     "keys-and-limits",
     "labelling",
+    "long-contexts",
     "promotion",
     "python-api",
     "rerank",

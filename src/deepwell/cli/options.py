@@ -217,7 +217,7 @@ ContextPolicyOption = Annotated[
     Literal["strict", "window", "compress", "retrieve", "auto"] | None,
     typer.Option(
         "--context-policy",
-        help="What is done with a conversation that is longer than the model's context; unset: strict, it is refused.",
+        help="Treatment of a conversation that is longer than the model's context; unset: strict, it is refused.",
         rich_help_panel=_SERVER,
     ),
 ]

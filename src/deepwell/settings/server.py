@@ -85,7 +85,7 @@ class ServerSettings(Section):
     )
     context_policy: Literal["strict", "window", "compress", "retrieve", "auto"] = Field(
         "strict",
-        description="What is done with a conversation that is longer than the model's context; strict: it is refused.",
+        description="Treatment of a conversation that is longer than the model's context; strict: it is refused.",
     )
     request_timeout_s: float = Field(
         1800, ge=0, description="Seconds after which a request ends with an error; 0: no limit."
