@@ -67,6 +67,7 @@ SHAPING: dict[str, Any] = {
     "seed": 8,
     "logprobs": 1,
     "prompt_logprobs": 1,
+    "prompt_logprobs_start": 2,
     "stop_token_ids": (4,),
     "ignore_eos": True,
     "grammar": Grammar("regex", "a"),

@@ -76,6 +76,7 @@ class AnswerKey:
             tuple(sorted(params.logit_bias.items())),
             params.logprobs,
             params.prompt_logprobs,
+            params.prompt_logprobs_start,
             tuple(sorted(params.stop_token_ids)),
             params.ignore_eos,
             params.grammar,
