@@ -47,7 +47,11 @@ def votes(count: int) -> list[Vote]:
     ]
 
 
-async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_path: Path) -> None:
+async def test_a_round_measures_every_gate_of_a_real_adapter(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"train": SETTINGS, "lora": {"r": 4, "alpha": 8}}
+    monkeypatch.setattr("deepwell.fleet.improve.loop.settings_of", lambda votes: settings if votes else {})
     frozen = tmp_path / "frozen"
     frozen.mkdir()
     (frozen / "texts.txt").write_text("hello world 1 2 3\n\nhello 4 5")
@@ -84,7 +88,7 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
         await AliasStore(database).set(PROD, tiny.name, "cli")
         StateFile(tmp_path / "loop").folder.mkdir()
         StateFile(tmp_path / "loop").write(State(salt="0"))
-        terms = ImproveTerms(PROD, str(tiny), training={"train": SETTINGS, "lora": {"r": 4, "alpha": 8}})
+        terms = ImproveTerms(PROD, str(tiny))
         material = tmp_path / "material"
         material.mkdir()
         (material / "requests.txt").write_text("hello?\n\n1 2 3?\n")
