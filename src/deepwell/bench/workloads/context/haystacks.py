@@ -1,14 +1,15 @@
 """Haystacks: real text, with facts among its sentences, at a length in tokens; development apart from frozen evaluation.
 
-The texts are Cranfield's abstracts, the LibreOffice help and Debian's manual pages in English, and Chinese statutes.
-Development reads their odd paragraphs, evaluation the even ones, and the facts of the two share no form, city or name.
-Sentences of more than 400 characters are left out.
+The texts are Cranfield's abstracts, with capitals where their sentences begin, the LibreOffice help and Debian's manual pages
+in English, and Chinese statutes. Development reads their odd paragraphs, evaluation the even ones, and the facts of the two
+share no form, city or name. Sentences of more than 400 characters are left out.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 import tomllib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,7 @@ _FROZEN: Final = Path(__file__).with_name("frozen.toml")
 _CHARACTERS: Final = 400_000  # of a haystack's text at most: 64k tokens of English have about 300,000
 _LEAST_PARAGRAPH: Final = 40
 _LONGEST_SENTENCE: Final = 400  # characters: a longer one would move needles from their depth
+_FULL_STOP: Final = re.compile(r" \.\s+([a-z])")
 _JITTER: Final = 0.04  # about a needle's depth
 _TURN_CHARACTERS: Final = 1200
 
@@ -126,12 +128,18 @@ def texts_of(name: str) -> list[str]:
         DownloadError: a source is not there, and cannot be fetched; the fix is the command that does.
     """
     if name == "abstracts":
-        return list(cranfield().documents.values())
+        return [_capitalised(one) for one in cranfield().documents.values()]
     if name == "help":
         return [one.english for one in help_passages()]
     if name == "manuals":
         return [text for page, text in manual_paragraphs() if page.startswith("manpages/")]
     return articles_text()
+
+
+def _capitalised(text: str) -> str:
+    """Returns a text in lower case, with its full stops behind spaces, as sentences are written."""
+    ended = _FULL_STOP.sub(lambda found: f". {found[1].upper()}", text)
+    return ended[:1].upper() + ended[1:].removesuffix(" .") + ("." if ended.endswith(" .") else "")
 
 
 @cache
