@@ -70,9 +70,20 @@ class Embedders:
         from deepwell.knowledge.models import LLMEmbedder
         from deepwell.llm import AsyncLLM
         from deepwell.llm.arguments import Options
+        from deepwell.models.formats.checkpoint import open_checkpoint
+        from deepwell.models.store.store import ModelStore
+        from deepwell.settings import Settings
 
-        options: Options = {} if self._models_dir is None else {"models_dir": self._models_dir}
-        llm = await asyncio.to_thread(lambda: AsyncLLM(name, **options))
+        def opened() -> AsyncLLM:
+            # The setting `context` is about the model that answers, and may be more than an encoder has.
+            store = ModelStore(self._models_dir or Settings.load().models_dir)
+            positions = open_checkpoint(store.resolve(name).path).config.max_position_embeddings
+            options: Options = {"context": positions}
+            if self._models_dir is not None:
+                options["models_dir"] = self._models_dir
+            return AsyncLLM(name, **options)
+
+        llm = await asyncio.to_thread(opened)
         try:
             return await llm.open(), LLMEmbedder(llm)
         except BaseException:

@@ -193,8 +193,10 @@ async def test_the_sdk_takes_the_ledger(service: ServerContext) -> None:
             max_tokens=8,
             extra_headers={"x-context-policy": "auto"},  # type: ignore[arg-type]
         )
-        details = raw.parse().usage.prompt_tokens_details
-        assert details is not None and details.model_extra is not None
+        usage = raw.parse().usage
+        assert usage is not None and usage.prompt_tokens_details is not None
+        details = usage.prompt_tokens_details
+        assert details.model_extra is not None
         assert details.model_extra["context"]["policy"] == raw.headers["x-context-policy"] == "auto"
         text = "\n\n".join(one["content"] for one in conversation(120))
         with pytest.raises(BadRequestError) as caught:
