@@ -28,7 +28,7 @@ class Choice:
     """
 
     parts: float = 0.8
-    covered: float = 0.8
+    covered: float = 0.5
     size: float = 0.1
 
 
