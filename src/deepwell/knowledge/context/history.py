@@ -4,9 +4,10 @@ NOTE: time. A turn is cut into overlapping chunks, which are embedded when it is
 embeds the question alone and compares it with every chunk and sentence: those of 64k tokens take tens of milliseconds.
 
 NOTE: ranking. A sentence has its own words and the vector of the nearest chunk that it is in; both are fused as in `scores`.
-Sentences are chosen as in `select`, so that each part of a question that asks for several facts finds its own. Chunks as
-the unit of recall lose a quarter of such facts to the same budget. The statistics of words are those of the sentences that are
-there, so the same history gives the same ranking whatever was forgotten before.
+Sentences are chosen as in `select`, so that each part of a question that asks for several facts finds its own. On the
+development haystacks, 1,000 tokens of whole chunks hold 92 % of the facts of such questions, and of sentences 99 %. The
+statistics of words are those of the sentences that are there, so the same history gives the same ranking whatever was forgotten
+before.
 """
 
 from __future__ import annotations

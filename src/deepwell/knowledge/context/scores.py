@@ -3,7 +3,7 @@
 NOTE: fusion. relevance = 0.1 * nearness + 0.9 * coverage. Cosines of one embedder lie in a narrow band and are stretched over
 the candidates of a question, while coverage is absolute, so that vectors decide among sentences that have the same words of the
 question, or none. The weight was set on the development split of `bench/workloads/context`. There 0.3, which is best for
-passages of documents in `knowledge.fuse`, loses 1.3 points of the facts: vectors hardly tell two places with a fact of one
+passages of documents in `knowledge.fuse`, loses a point of the facts: vectors hardly tell two places with a fact of one
 form apart.
 """
 
