@@ -325,6 +325,8 @@ class Fitter:
             return
         # Turns of which nothing is left go with the template's tokens around them; the others keep those as they stand.
         budget = int(room * size / (size + frames)) if old else room
+        if size > self._options.compress_up_to * budget:
+            budget = min(budget, self._options.sparse_tokens)
         empty = await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=self._nearest)
         for turn in old:
             if all(index in empty for index in turn if case.part(index) is not None):

@@ -27,6 +27,8 @@ class FitOptions:
             oldest are forgotten until they take half of it, so that a growing conversation keeps its beginning, and the prefix
             cache serves it, for many turns.
         recall_tokens: most tokens of recalled passages, at most a quarter of the room.
+        sparse_tokens: most tokens of what is compressed to less than 1 / `compress_up_to`: little of a text that long is about
+            the question, and small models lose the thread in the rest.
         whole_share: most of the room that recent turns keep as a whole beside compressed ones.
     """
 
@@ -34,6 +36,7 @@ class FitOptions:
     compress_up_to: float = 2.0
     recent_share: float = 0.6
     recall_tokens: int = 1024
+    sparse_tokens: int = 512
     whole_share: float = 0.25
 
     def answer_room(self, max_tokens: int | None, context: int) -> int:
