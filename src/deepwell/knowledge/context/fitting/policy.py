@@ -35,7 +35,7 @@ class FitOptions:
     answer_tokens: int = 512
     compress_up_to: float = 2.0
     recent_share: float = 0.6
-    recall_tokens: int = 1024
+    recall_tokens: int = 512
     sparse_tokens: int = 512
     whole_share: float = 0.25
 
