@@ -59,7 +59,7 @@ def test_a_window_holds_its_sinks_and_the_most_recent_tokens(window: Window, pos
 def said_with_roles(
     prompt: list[int], params: SamplingParams, window: Window | None
 ) -> tuple[list[int], str]:
-    """What `RoleModel` says: it tells a generated token from one of the prompt."""
+    """Tokens that `RoleModel` draws: it tells a generated token from one of the prompt."""
     tokens, said = list(prompt), list[int]()
     while len(said) < params.max_tokens:
         token = int(logits_after(np.array(visible(tokens, window), np.int32)).argmax())

@@ -1,4 +1,4 @@
-"""What one tenant's conversation has left in the server's memory serves no other tenant."""
+"""Memories of one tenant's conversations serve no other tenant."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _NLL_WEIGHT: Final = (
 _RANK: Final = 8  # half of the default: the cost of an adapter counts against the gate of latency
 _STEPS: Final = 175  # more refuse more, of harmless requests too, and fewer change too little
 _BATCH_TOKENS: Final = 1024
-_VOTES: Final = 400  # that a round of so many tokens a step sees about one and a half times
+_VOTES: Final = 400  # that a round of so many tokens a step sees about twice
 
 
 def settings_of(votes: int) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def _show(report: Report, samples: Sequence[_Sample], tokens: int, generated: in
         rows: list[list[Any]] = []
         for number, speed in enumerate(_speeds(samples, first, first + count), 1):
             begin, end = (first + count * part // _TENTHS for part in (number - 1, number))
-            seen = [one for one in samples if begin <= one.tokens <= end] or [samples[-1]]
+            seen = [one for one in samples[:-1] if begin <= one.tokens <= end] or [samples[-1]]
             blocks = sorted({one.blocks for one in seen})
             held = f"{blocks[0]}" if len(blocks) == 1 else f"{blocks[0]}-{blocks[-1]}"
             rows.append([f"{end:,}", held, f"{seen[-1].rss_bytes / 1e6:,.1f}", f"{speed:,.0f}"])
