@@ -278,6 +278,14 @@ class Canary:
         await self.service.aliases.refresh()
         return made
 
+    @staticmethod
+    def user_of(rollout: Rollout) -> str:
+        """Returns a user who gets the candidate: whom the split takes differs with every roll-out's name."""
+        users = (f"user-{number}" for number in range(1000))
+        return next(
+            one for one in users if takes_candidate(rollout.id, rollout.share, "local", identity_of(one, ""))
+        )
+
     async def end(self, outcome: Outcome) -> None:
         await self.registry.end("prod", outcome, "cli")
         await self.service.aliases.refresh()
@@ -313,10 +321,11 @@ async def test_users_are_split_by_their_hash_until_the_roll_out_ends(canary: Can
 
 
 async def test_a_roll_out_that_is_rolled_back_gives_everybody_the_model_of_before(canary: Canary) -> None:
-    await canary.start(share=0.99)
-    assert await canary.served(user="lin") == "v2"
+    rollout = await canary.start()
+    user = canary.user_of(rollout)
+    assert await canary.served(user=user) == "v2"
     await canary.end("rolled_back")
-    assert await canary.served(user="lin") == "v1"
+    assert await canary.served(user=user) == "v1"
 
 
 async def test_tenants_are_split_apart_and_keys_stand_for_users(canary: Canary) -> None:
@@ -336,10 +345,10 @@ async def test_tenants_are_split_apart_and_keys_stand_for_users(canary: Canary) 
 async def test_a_candidate_that_is_not_served_here_fails_nobody(
     canary: Canary, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await canary.start(share=0.99)
+    user = canary.user_of(await canary.start())
     canary.engine.unload_adapter("v2")
     for _ in range(3):
-        assert await canary.served(user="lin") == "v1"
+        assert await canary.served(user=user) == "v1"
     assert [one.message for one in caplog.records if "is not served here" in one.message] == [
         "the candidate v2 of the alias prod is not served here: its model answers"
     ]
@@ -376,5 +385,5 @@ async def test_a_tenant_cannot_put_its_own_adapter_in_the_place_of_a_candidate(c
     for name in ("a::v1", "a::v2"):
         canary.engine.loaded[name] = replace(canary.engine.load_adapter(name, name), digest=name)
     await canary.start()
-    sides = {await canary.served(headers, safety_identifier=f"user-{number}") for number in range(12)}
+    sides = {await canary.served(headers, safety_identifier=f"user-{number}") for number in range(40)}
     assert sides == {"v1", "v2"}, "an alias means the same for everybody"
