@@ -310,15 +310,17 @@ class LocalAnswers:
         if asked.policy is None or asked.policy == "strict":
             return self._codec.encode_chat(asked.messages), None, None
         from deepwell.knowledge.context.fitting.local import LocalFitter
+        from deepwell.knowledge.context.fitting.policy import fit_options
 
         if self._fitter is None:
-            settings = self._settings
+            settings, runs = self._settings, self._engine.capabilities()
             self._fitter = LocalFitter(
                 self._codec,
-                self._engine.capabilities().max_model_len,
+                runs.max_model_len,
                 embedder=None if settings is None else settings.knowledge_embedder,
                 models_dir=None if settings is None else settings.models_dir,
                 windows=True,
+                options=fit_options(runs.weights_bytes),
             )
         fitted = self._fitter.fit(asked.messages, asked.policy, max_tokens=asked.max_tokens)
         return self._codec.encode_chat(fitted.messages), fitted.ledger, fitted.window

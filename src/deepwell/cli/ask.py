@@ -65,6 +65,13 @@ def ask(
             readable=True,
         ),
     ] = None,
+    map_reduce: Annotated[
+        bool,
+        typer.Option(
+            "--map-reduce",
+            help="With --file: read all of it in blocks of 512 tokens and answer from notes of every block, for summaries.",
+        ),
+    ] = False,
     knowledge: Annotated[
         str | None,
         typer.Option(
@@ -78,8 +85,9 @@ def ask(
 
     A running `deepwell serve` answers with its own model, or with the one that --model names; without one the model is loaded
     for this question. With --file, the model reads what the question needs of a document that is longer than its context, and
-    a line on standard error says what became of its tokens. With --knowledge, every sentence of the answer is checked against
-    the passage that it cites.
+    a line on standard error says what became of its tokens; with --map-reduce it reads all of it, block by block, which takes
+    minutes for a book, and answers what no single sentence does. With --knowledge, every sentence of the answer is checked
+    against the passage that it cites.
     """
     with reported_errors(as_json=json):
         from deepwell.cli.answers import Asked, policy_of
@@ -98,6 +106,16 @@ def ask(
             before = [{"role": "system", "content": system}] if system else []
             messages = [*before, {"role": "user", "content": text}]
             answer_from(settings, knowledge, messages, max_tokens=max_tokens, as_json=json)
+            return
+        if map_reduce:
+            from deepwell.cli.knowledge.answering import answer_over
+
+            if file is None:
+                raise InvalidRequest.of("map_reduce_without_file")
+            if url is not None or port is not None:
+                raise InvalidRequest.of("map_reduce_is_local")
+            asked_for = f"{system.strip()}\n\n{text}" if system else text
+            answer_over(settings, _read(file), asked_for, max_tokens=max_tokens, as_json=json)
             return
         messages = [{"role": "system", "content": system}] if system else []
         policy = policy_of(settings, "strict")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deepwell.models.store.download import Progress as Fetched
 
-__all__ = ["counting", "downloads", "packing"]
+__all__ = ["counted", "counting", "downloads", "packing"]
 
 
 @contextmanager
@@ -80,3 +80,20 @@ def counting(label: str, total: int, *, shown: bool) -> Iterator[Callable[[int],
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def counted(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar for a number of things that grows while they are counted. Yields the function that takes how many of how many."""
+    from deepwell.cli.output import console
+
+    err = console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

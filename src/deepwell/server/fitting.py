@@ -18,7 +18,7 @@ from deepwell.dialogue.dialogue import Dialogue, Plan, encode_dialogue, plan_dia
 from deepwell.dialogue.model import ServedModel
 from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
 from deepwell.knowledge.context.fitting.ledger import Ledger
-from deepwell.knowledge.context.fitting.policy import FIT_OPTIONS, POLICIES, ContextPolicy
+from deepwell.knowledge.context.fitting.policy import FIT_OPTIONS, POLICIES, ContextPolicy, fit_options
 from deepwell.server.access.principal import Principal
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.observe.contexts import ContextMetrics
@@ -229,7 +229,8 @@ class ServerFitting:
         described = FitModel(
             model.codec, render, model.capabilities.max_model_len, windows=model.capabilities.generates
         )
-        fitter = Fitter(described, room, recalling=recalling)
+        options = fit_options(model.capabilities.weights_bytes)
+        fitter = Fitter(described, room, recalling=recalling, options=options)
         param = dialogue.params.get("messages", "messages")
         async with self._turns:
             try:

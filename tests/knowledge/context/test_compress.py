@@ -151,3 +151,23 @@ async def test_a_text_that_was_read_is_not_read_again() -> None:
     found = await compress([source], QUERY, 30, tokens=tokens, scorer=LexicalScorer())
     assert source.text not in tokens.counted
     check(found, [source.text], 30)
+
+
+@given(st.lists(TEXT, min_size=1, max_size=4), st.integers(1, 120), st.integers(0, 60))
+@settings(max_examples=60, deadline=None)
+async def test_what_stands_out_is_accounted_for_too(texts: list[str], budget: int, focus: int) -> None:
+    found = await compress(texts, QUERY, budget, tokens=WordTokens(), scorer=LexicalScorer(), focus=focus)
+    check(found, texts, budget)
+
+
+async def test_a_sentence_that_stands_out_comes_with_what_leans_on_it_and_stands_around() -> None:
+    filler = " ".join(f"Ship {number} sailed on." for number in range(40))
+    text = f"{filler} The Rotterdam depot got a new lock. Its access code is 48213. {filler}"
+    asked = "What is the access code of the Rotterdam depot?"
+    few = await compress(text, asked, 150, tokens=WordTokens(), scorer=LexicalScorer(), focus=0)
+    assert few.focused and few.texts == ("… The Rotterdam depot got a new lock. Its access code is 48213. …",)
+    more = await compress(text, asked, 150, tokens=WordTokens(), scorer=LexicalScorer(), focus=40)
+    assert more.focused and "Ship 39 sailed on. The Rotterdam depot" in more.texts[0]
+    assert few.tokens < more.tokens <= 50
+    whole = await compress(text, "What sailed?", 150, tokens=WordTokens(), scorer=LexicalScorer(), focus=40)
+    assert not whole.focused and whole.tokens > 100, "nothing stands out: the budget is filled"

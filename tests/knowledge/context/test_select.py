@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from deepwell.knowledge.context.select import Choice, choose
+from deepwell.knowledge.context.select import Choice, choose, evidence, surrounded
 
 
 @given(
@@ -49,3 +49,43 @@ def test_the_cost_of_seams_counts() -> None:
 
     assert choose(np.array([[0.9, 0.8, 0.7]]), np.full(3, 2), 10, extra=seams) == [0, 1]
     assert asked[:2] == [(0, set()), (1, {0})]
+
+
+def test_what_stands_out_for_each_part_is_evidence() -> None:
+    whole = np.full(8, 0.2)
+    first, second = np.full(8, 0.3), np.full(8, 0.3)
+    first[2], second[5], second[6] = 0.9, 0.8, 0.78
+    assert evidence(np.stack([whole, first, second])) == [2, 5, 6]
+
+
+def test_a_part_for_which_nothing_stands_out_leaves_no_evidence() -> None:
+    first = np.full(8, 0.3)
+    first[2] = 0.9
+    assert evidence(np.stack([np.full(8, 0.2), first, np.full(8, 0.3)])) == []
+    assert evidence(np.zeros((1, 3))) == [] and evidence(np.zeros((1, 0))) == []
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(0, 60), st.data())
+def test_surroundings_stay_in_their_text_and_budget(
+    costs: list[int], budget: int, data: st.DataObject
+) -> None:
+    places = st.integers(0, len(costs) - 1)
+    found = data.draw(st.lists(places, min_size=1, max_size=3, unique=True))
+    leaning = data.draw(st.sets(places))
+    sources = sorted(data.draw(st.lists(st.integers(0, 3), min_size=len(costs), max_size=len(costs))))
+    taken = surrounded(found, sources, np.array(costs, np.int64), leaning.__contains__, budget)
+    assert taken[: len(found)] == found and len(set(taken)) == len(taken)
+    assert {sources[one] for one in taken} == {sources[one] for one in found}
+    needed = {
+        near
+        for one in found
+        for near, by in ((one - 1, one), (one + 1, one + 1))
+        if 0 <= near < len(costs) and by in leaning and sources[near] == sources[one]
+    }
+    assert needed <= set(taken)
+    assert sum(costs[one] for one in taken if one not in {*found, *needed}) <= budget
+
+
+def test_surroundings_grow_on_both_sides() -> None:
+    costs = np.full(9, 10, np.int64)
+    assert sorted(surrounded([4], [0] * 9, costs, lambda _: False, 40)) == [2, 3, 4, 5, 6]

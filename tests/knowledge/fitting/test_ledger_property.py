@@ -17,7 +17,7 @@ from deepwell.dialogue.text import Codec
 from deepwell.errors import ContextLengthExceeded
 from deepwell.knowledge.context.fitting.fit import FitModel, Fitted, Fitter, Recalling
 from deepwell.knowledge.context.fitting.memories import Memories, MemoryKey
-from deepwell.knowledge.context.fitting.policy import ContextPolicy
+from deepwell.knowledge.context.fitting.policy import FIT_OPTIONS, ContextPolicy, FitOptions, fit_options
 from deepwell.models.text.chat_template import ChatTemplate
 from deepwell.models.text.tokenizer import Tokenizer
 
@@ -69,14 +69,21 @@ def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 def fitted(
-    codec: Codec, messages: Sequence[Any], room: int, policy: ContextPolicy, *, windows: bool, embedder: bool
+    codec: Codec,
+    messages: Sequence[Any],
+    room: int,
+    policy: ContextPolicy,
+    *,
+    windows: bool,
+    embedder: bool,
+    options: FitOptions = FIT_OPTIONS,
 ) -> tuple[int, Fitted]:
     async def render(some: Sequence[Any]) -> list[int]:
         return codec.encode_chat(some)
 
     recalling = Recalling(Memories(), MemoryKey("", "toy"), HashEmbedder()) if embedder else None
     prompt = codec.encode_chat(messages)
-    fitter = Fitter(FitModel(codec, render, room, windows), room, recalling=recalling)
+    fitter = Fitter(FitModel(codec, render, room, windows), room, recalling=recalling, options=options)
     return len(prompt), asyncio.run(fitter.fit(messages, prompt, policy))
 
 
@@ -88,6 +95,7 @@ def fitted(
     st.booleans(),
     st.booleans(),
     st.integers(0, 1),
+    st.sampled_from([FIT_OPTIONS, fit_options(1)]),
 )
 def test_every_token_has_one_fate(
     codecs: list[Codec],
@@ -97,10 +105,13 @@ def test_every_token_has_one_fate(
     windows: bool,
     embedder: bool,
     which: int,
+    options: FitOptions,
 ) -> None:
     codec = codecs[which]
     try:
-        tokens, found = fitted(codec, messages, room, policy, windows=windows, embedder=embedder)
+        tokens, found = fitted(
+            codec, messages, room, policy, windows=windows, embedder=embedder, options=options
+        )
     except ContextLengthExceeded:
         return
     ledger = found.ledger
@@ -123,7 +134,13 @@ def test_every_token_has_one_fate(
     for one in found.messages:
         for line in one["content"].replace("…", "\n").split("\n"):
             plain = line.split("] ", 1)[1] if line.startswith("[") and "] " in line else line
+            plain = plain.removeprefix("Question: ").removeprefix("问题：")
             assert plain.strip() in said or line in NOTES
 
 
-NOTES = ("From earlier in this conversation:", "本次对话中先前的内容：")
+NOTES = (
+    "From earlier in this conversation:",
+    "本次对话中先前的内容：",
+    "Answer the question from these excerpts of a longer text.",
+    "请根据以下长文摘录回答问题。",
+)

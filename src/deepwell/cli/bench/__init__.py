@@ -115,6 +115,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "languages": knowledge.languages,
     "medical": knowledge.medical,
     "rerank": knowledge.rerank,
+    "context-needle": context.context_needle,
     "context-survival": knowledge.context_survival,
     "active-learning": tuning_data.active_learning,
     "back-translation": tuning_data.back_translation,

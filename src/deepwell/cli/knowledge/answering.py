@@ -1,4 +1,4 @@
-"""`deepwell ask --knowledge`: one question, answered from a knowledge base with checked citations."""
+"""`deepwell ask --knowledge` and `--map-reduce`: answers with checked citations, and answers over a whole text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from deepwell.cli.knowledge.options import tell_found
 from deepwell.cli.output import console, write_json
+from deepwell.messages import say
 
 if TYPE_CHECKING:
     from deepwell.knowledge.answer.cite import GroundedAnswer
+    from deepwell.knowledge.context.blocks import MapReduced
     from deepwell.knowledge.documents import Passage
     from deepwell.settings import Settings
 
-__all__ = ["answer_from"]
+__all__ = ["answer_from", "answer_over"]
 
 
 def answer_from(
@@ -119,3 +121,51 @@ def _plain(found: GroundedAnswer) -> dict[str, Any]:
         "dropped": [asdict(one) for one in found.dropped],
         "tokens": None if found.ledger is None else asdict(found.ledger),
     }
+
+
+def answer_over(
+    settings: Settings, text: str, question: str, *, max_tokens: int | None, as_json: bool
+) -> None:
+    """Writes an answer over the whole of a text to standard output, from notes of all its blocks.
+
+    Raises:
+        ModelNotFound: the model is not in the store.
+        ContextLengthExceeded: the question leaves no room for a block of the text.
+    """
+    found = asyncio.run(_map_reduced(settings, text, question, max_tokens, as_json=as_json))
+    if as_json:
+        from dataclasses import asdict
+
+        write_json(asdict(found))
+        return
+    sys.stdout.write(f"{found.answer}\n")
+    note = say(
+        "map_reduced",
+        tokens=found.source_tokens,
+        blocks=found.blocks,
+        repeated=found.repeated_tokens,
+        rounds=found.rounds,
+        notes=found.note_tokens,
+    )
+    if found.lost_tokens:
+        note = f"{note} {say('map_reduce_lost', tokens=found.lost_tokens)}"
+    console(stderr=True).print(note, style="yellow", soft_wrap=True)
+
+
+async def _map_reduced(
+    settings: Settings, text: str, question: str, max_tokens: int | None, *, as_json: bool
+) -> MapReduced:
+    from dataclasses import replace
+
+    from deepwell.cli.progress import counted
+    from deepwell.knowledge.context.blocks import BLOCK_OPTIONS, map_reduce
+    from deepwell.knowledge.context.tokens import CodecTokens
+    from deepwell.knowledge.models import LLMWriter
+    from deepwell.llm import AsyncLLM
+
+    options = BLOCK_OPTIONS if max_tokens is None else replace(BLOCK_OPTIONS, answer_tokens=max_tokens)
+    async with AsyncLLM(settings.model, models_dir=settings.models_dir) as llm:
+        with counted(say("blocks_read"), shown=not as_json) as told:
+            return await map_reduce(
+                text, question, LLMWriter(llm), CodecTokens(llm.codec), options, told=told
+            )

@@ -8,15 +8,15 @@ numbers and negations stay; only one that alone passes the budget is cut, by the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from deepwell.errors import InvalidRequest
-from deepwell.knowledge.context.pieces import Piece, Source, cut
+from deepwell.knowledge.context.pieces import Piece, Source, cut, leans
 from deepwell.knowledge.context.scores import SentenceScorer
-from deepwell.knowledge.context.select import CHOICE, Choice, choose
+from deepwell.knowledge.context.select import CHOICE, Choice, choose, evidence, surrounded
 from deepwell.knowledge.context.terms import facets_of
 from deepwell.knowledge.context.tokens import Tokens, tokens_between
 
@@ -56,12 +56,14 @@ class Compressed:
         stretches: in order; those of a source cover it, so that their tokens add up to the source's.
         tokens: tokens of `texts`, each counted by itself.
         seam_tokens: those of them that begin in an ellipsis or the space before it.
+        focused: whether only what stands out was kept, with its surroundings.
     """
 
     texts: tuple[str, ...]
     stretches: tuple[Stretch, ...]
     tokens: int
     seam_tokens: int
+    focused: bool = False
 
     @property
     def source_tokens(self) -> int:
@@ -87,6 +89,7 @@ async def compress(
     tokens: Tokens,
     scorer: SentenceScorer,
     choice: Choice = CHOICE,
+    focus: int | None = None,
 ) -> Compressed:
     """Returns what is left of texts within a budget of tokens.
 
@@ -99,6 +102,8 @@ async def compress(
         tokens: counts as the model that will read the result.
         scorer: tells how much of what the query needs each sentence has.
         choice: weights of the choice.
+        focus: tokens that suffice where a few sentences stand out for every part of the question: these come first, then what
+            stands around them. None, or where none stand out: the budget is filled with what is relevant.
 
     Raises:
         InvalidRequest: the budget does not even hold the mark of a dropped text.
@@ -115,6 +120,13 @@ async def compress(
     shown = [read[one.source].text[one.start : one.end].strip() for one in pieces]
     scores = await scorer.score(facets_of(query), shown)
     costs = np.array([one.tokens for one in pieces], np.int64)
+    if focus is not None and (found := evidence(scores)):
+        size = int(costs[found].sum())
+        sources = [one.source for one in pieces]
+        near = surrounded(found, sources, costs, lambda index: leans(shown[index]), focus - size)
+        seams = 2 * _SEAM_TOKENS * (len(found) + 1)
+        if int(costs[near].sum()) + seams <= budget:
+            return replace(_fitted(read, tokens, pieces, near, budget), focused=True)
     order = choose(scores, costs, budget, choice, extra=_Seams(pieces))
     return _fitted(read, tokens, pieces, order, budget)
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from deepwell.knowledge.chunk import chunk_document
 from deepwell.knowledge.context.compress import ELLIPSIS
-from deepwell.knowledge.context.pieces import Source, cut
+from deepwell.knowledge.context.pieces import Source, cut, leans
 from deepwell.knowledge.context.scores import fused, nearness
-from deepwell.knowledge.context.select import CHOICE, Choice, choose
+from deepwell.knowledge.context.select import CHOICE, Choice, choose, evidence, surrounded
 from deepwell.knowledge.context.terms import coverage, facets_of, terms_of
 from deepwell.knowledge.context.tokens import Tokens, tokens_between
 from deepwell.knowledge.documents import Document, Section
@@ -190,10 +190,13 @@ class History:
             self.tokens += added.tokens
             self._forget()
 
-    async def recall(self, query: str, budget: int, *, choice: Choice = CHOICE) -> Recalled:
+    async def recall(
+        self, query: str, budget: int, *, choice: Choice = CHOICE, focus: int | None = None
+    ) -> Recalled:
         """Returns the sentences that a question needs, within a budget of tokens, in the order in which they were said.
 
         Neighbouring ones are joined to a passage. An empty history, or a budget too small for any sentence, recalls nothing.
+        `focus`: see `compress`.
         """
         sentences = list(self._sentences)
         if not sentences or not query.strip():
@@ -209,8 +212,19 @@ class History:
             cosines[row, hits.keys - first] = hits.scores
         near = nearness(np.maximum(cosines[:, edges[:, 0]], cosines[:, edges[:, 1]]))
         costs = np.array([one.tokens for one in sentences], np.int64)
+        scores = fused(near, covered)
+        if focus is not None and (found := evidence(scores)):
+
+            def leaning(index: int) -> bool:
+                one = sentences[index]
+                return leans(one.turn.source.text[one.start : one.end])
+
+            numbers = [one.turn.number for one in sentences]
+            order = surrounded(found, numbers, costs, leaning, focus - int(costs[found].sum()))
+            if (recalled := self._fitted(sentences, order, budget)).passages:
+                return recalled
         head = self._tokens.count(_head(sentences[-1].turn)) + 1
-        order = choose(fused(near, covered), costs, budget, choice, extra=_Seams(sentences, head))
+        order = choose(scores, costs, budget, choice, extra=_Seams(sentences, head))
         return self._fitted(sentences, order, budget)
 
     def _begin(self, source: Source) -> int:

@@ -24,7 +24,7 @@ from deepwell.knowledge.answer.text import is_negated
 from deepwell.knowledge.context.tokens import Tokens, tokens_between
 from deepwell.knowledge.sentences import sentence_spans
 
-__all__ = ["Piece", "Source", "cut"]
+__all__ = ["Piece", "Source", "cut", "leans"]
 
 _CLAUSE_TOKENS: Final = 48
 """Neighbouring clauses of a sentence that is cut share a piece up to this size."""
@@ -39,6 +39,10 @@ _BETWEEN_HAN: Final = re.compile(rf"(?<=[{_HAN}])(?<![{_HAN_NUMERALS}第])(?=[{_
 _WORD_BEFORE: Final = re.compile(rf"[^\s{_HAN}]+$")
 _WORD_BEHIND: Final = re.compile(rf"\s*([^\s{_HAN}]+)")
 _PARTICLES: Final = frozenset("of the de del della der den di da du la le van von zu al el bin and y".split())
+_LEANS: Final = re.compile(
+    r"\s*(?:(?:it|its|they|their|them|he|his|him|she|her|this|these|those|such|both)\b|[它其他她该此这]|前者|后者)",
+    re.IGNORECASE,
+)
 _LOOK: Final = 64  # characters looked at on either side of a cut between words
 
 
@@ -103,6 +107,11 @@ def cut(sources: Sequence[Source], room: int) -> list[Piece]:
             before = edge
             sentence += 1
     return found
+
+
+def leans(text: str) -> bool:
+    """Returns whether a sentence begins with a word that stands for something said before it: "Its number is 48213."."""
+    return _LEANS.match(text) is not None
 
 
 def _covering(text: str) -> Iterator[tuple[int, int]]:

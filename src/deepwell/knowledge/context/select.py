@@ -1,20 +1,26 @@
 """`choose`: takes the pieces that a question needs, up to a budget, so that every part of the question gets its own.
 
+`evidence`, `surrounded`: takes the few pieces that stand out, and what stands around them, for models that more would mislead.
+
 NOTE: several facts. The best pieces by the whole question may all speak of one of its parts. The choice is that of xQuAD
 (Santos et al. 2010, "Exploiting Query Reformulations for Web Search Result Diversification"): a piece counts for a part of the
 question as far as the pieces taken so far have left it open, and for the whole question at all times.
+
+NOTE: small models. A budget that is filled by relevance is filled with what looks like the answer: the same statement about
+other places. qwen2.5-coder-0.5b answers 22 to 31 % of the development questions from 512 tokens of such sentences, 98 % from
+those alone that are near the best (1.4 on average), 98 % with their surroundings up to 128 tokens, and 89 % up to 512.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHOICE", "Choice", "choose"]
+__all__ = ["CHOICE", "EVIDENCE", "Choice", "Evidence", "choose", "evidence", "surrounded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,96 @@ class Choice:
 
 CHOICE: Final = Choice()
 """The weights unless others are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Bounds of what stands out. They were set on the development split of `bench/workloads/context`.
+
+    Attributes:
+        near: least share of a part's best score.
+        few: most pieces that stand out for one part.
+        whole: weight of a piece's score for the whole question beside that for a part.
+    """
+
+    near: float = 0.9
+    few: int = 6
+    whole: float = 0.5
+
+
+EVIDENCE: Final = Evidence()
+"""The bounds unless others are given."""
+
+
+def evidence(scores: NDArray[np.float64], bounds: Evidence = EVIDENCE) -> list[int]:
+    """Returns the pieces that stand out for each part of a question, the best of a part first; none if for some part none does.
+
+    Args:
+        scores: float64 [facets, pieces], 0 to 1; the first facet is the whole question.
+    """
+    if not scores.size:
+        return []
+    parts = scores if len(scores) == 1 else scores[1:] + bounds.whole * scores[0]
+    found: list[int] = []
+    for row in parts:
+        best = float(row.max())
+        order = np.argsort(-row, kind="stable")[: bounds.few + 1].tolist()
+        out = [index for index in order if row[index] >= bounds.near * best]
+        if best <= 0 or len(out) > bounds.few:
+            return []
+        found += out
+    return list(dict.fromkeys(found))
+
+
+def surrounded(
+    found: Sequence[int],
+    sources: Sequence[int],
+    costs: NDArray[np.int64],
+    leans: Callable[[int], bool],
+    budget: int,
+) -> list[int]:
+    """Returns pieces with those around them: first what they lean on, then the nearest on either side within a budget.
+
+    Args:
+        found: the pieces, the first of which come first.
+        sources: the text that each piece belongs to; pieces of a text stand together, and nothing of another is taken.
+        costs: int64 [pieces]: tokens of each.
+        leans: returns whether a piece cannot be understood without the one before it ("Its number is 48213.").
+        budget: most tokens of what is added. What a piece leans on comes in any case.
+    """
+    taken = list(found)
+    seen = set(found)
+
+    def add(index: int) -> None:
+        seen.add(index)
+        taken.append(index)
+
+    def inside(index: int, of: int) -> bool:
+        return 0 <= index < len(sources) and sources[index] == sources[of] and index not in seen
+
+    for one in found:
+        if inside(one - 1, one) and leans(one):
+            add(one - 1)
+        if inside(one + 1, one) and leans(one + 1):
+            add(one + 1)
+    left = budget
+    edges = [(one, step) for one in sorted(found) for step in (-1, 1)]
+    distance = 0
+    while edges and left > 0:
+        distance += 1
+        going: list[tuple[int, int]] = []
+        for one, step in edges:
+            index = one + step * distance
+            if not (0 <= index < len(sources) and sources[index] == sources[one]):
+                continue
+            if index not in seen:
+                if costs[index] > left:
+                    continue
+                left -= int(costs[index])
+                add(index)
+            going.append((one, step))
+        edges = going
+    return taken
 
 
 def choose(

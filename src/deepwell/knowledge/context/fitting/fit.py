@@ -265,7 +265,8 @@ class Fitter:
         if size <= budget:
             return size
         chooser = self._nearest if recall else newest()
-        await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=chooser)
+        focus = self._options.focus_tokens if recall else None
+        await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=chooser, focus=focus)
         return budget
 
     def _first_recent(self, case: _Case, costs: Sequence[int], room: int) -> int:
@@ -299,6 +300,7 @@ class Fitter:
             budget,
             tokens=self._tokens,
             embedder=recalling.embedder,
+            focus=self._options.focus_tokens,
         )
         if not found.passages:
             return
@@ -325,9 +327,18 @@ class Fitter:
             return
         # Turns of which nothing is left go with the template's tokens around them; the others keep those as they stand.
         budget = int(room * size / (size + frames)) if old else room
-        if size > self._options.compress_up_to * budget:
-            budget = min(budget, self._options.sparse_tokens)
-        empty = await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=self._nearest)
+        options = self._options
+        if options.sparse_tokens is not None and size > options.compress_up_to * budget:
+            budget = min(budget, options.sparse_tokens)
+        empty = await shorten(
+            draft,
+            parts,
+            case.query,
+            budget,
+            tokens=self._tokens,
+            chooser=self._nearest,
+            focus=options.focus_tokens,
+        )
         for turn in old:
             if all(index in empty for index in turn if case.part(index) is not None):
                 for index in turn:

@@ -88,6 +88,7 @@ class Memories:
         *,
         tokens: Tokens,
         embedder: Embedder,
+        focus: int | None = None,
     ) -> Recalled:
         """Recalls from exactly these messages. Those that the memory does not know yet are added to it first.
 
@@ -105,7 +106,7 @@ class Memories:
             except BaseException:  # it may hold half of a message
                 self._drop(memory)
                 raise
-            found = await memory.history.recall(query, budget)
+            found = await memory.history.recall(query, budget, focus=focus)
         self._shrink(key.tenant)
         return found
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-__all__ = ["FIT_OPTIONS", "POLICIES", "ContextPolicy", "FitOptions", "Mechanism", "mechanism_of"]
+__all__ = [
+    "FIT_OPTIONS",
+    "POLICIES",
+    "SMALL_MODEL_BYTES",
+    "ContextPolicy",
+    "FitOptions",
+    "Mechanism",
+    "fit_options",
+    "mechanism_of",
+]
 
 ContextPolicy = Literal["strict", "window", "compress", "retrieve", "auto"]
 """Means that a request allows. `strict` refuses a conversation that does not fit."""
@@ -27,8 +36,10 @@ class FitOptions:
             oldest are forgotten until they take half of it, so that a growing conversation keeps its beginning, and the prefix
             cache serves it, for many turns.
         recall_tokens: most tokens of recalled passages, at most a quarter of the room.
-        sparse_tokens: most tokens of what is compressed to less than 1 / `compress_up_to`: little of a text that long is about
-            the question, and small models lose the thread in the rest.
+        focus_tokens: tokens that suffice where a few sentences stand out for the question: those sentences, and what stands
+            around them. None: the room is filled.
+        sparse_tokens: most tokens of what is compressed to less than 1 / `compress_up_to`; None: the room. Little of a text
+            that long is about the question, and small models lose the thread in the rest.
         whole_share: most of the room that recent turns keep as a whole beside compressed ones.
     """
 
@@ -36,7 +47,8 @@ class FitOptions:
     compress_up_to: float = 2.0
     recent_share: float = 0.6
     recall_tokens: int = 512
-    sparse_tokens: int = 512
+    focus_tokens: int | None = None
+    sparse_tokens: int | None = None
     whole_share: float = 0.25
 
     def answer_room(self, max_tokens: int | None, context: int) -> int:
@@ -46,6 +58,16 @@ class FitOptions:
 
 FIT_OPTIONS: Final = FitOptions()
 """The sizes unless others are given."""
+
+SMALL_MODEL_BYTES: Final = 2_000_000_000
+"""Weights, as they are held in memory, below which a model reads little at once: about 2 billion parameters in int8."""
+
+_SMALL: Final = FitOptions(focus_tokens=128, sparse_tokens=512)
+
+
+def fit_options(weights_bytes: int) -> FitOptions:
+    """Returns the sizes for a model whose weights take that many bytes; 0: unknown."""
+    return _SMALL if 0 < weights_bytes < SMALL_MODEL_BYTES else FIT_OPTIONS
 
 
 def mechanism_of(

@@ -1,8 +1,8 @@
 """`read_turn`: the question of a user turn, and the document that it is about.
 
 The question is a short paragraph at the end or at the beginning; where a turn has no paragraphs, a line, and where it has no
-lines, a sentence. One with a question mark comes first, then the last. What stands short at the other end (such as "Read this
-report:") stays with it.
+lines, a sentence. One with a question mark comes first, then the last. What introduces the text at the other end (a few
+words, or what ends with a colon, such as "Read this report:") stays with it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from deepwell.knowledge.sentences import sentence_spans
 __all__ = ["TurnParts", "read_turn"]
 
 _SHORT: Final = 1200  # most characters of a question
+_FEW: Final = 120  # most bytes of an introduction that has no colon
 _BLANK: Final = re.compile(r"\n[ \t\r]*\n\s*")
 _LINE: Final = re.compile(r"\r?\n\s*")
 _ASKS: Final = re.compile(r"[?？]\s*[\"”’」』)）]?\s*$|[?？]")
@@ -65,9 +66,15 @@ def _read(text: str, cut: Callable[[str], Ends | None]) -> TurnParts | None:
     if not short:
         return None
     query = next((one for one in short if _ASKS.search(one)), short[0])
-    start = first_end if len(first) <= _SHORT else 0
-    end = last_start if len(last) <= _SHORT else len(text)
+    start = first_end if first == query or _introduces(first) else 0
+    end = last_start if last == query or _introduces(last) else len(text)
     return TurnParts(query, start, end) if start < end else None
+
+
+def _introduces(part: str) -> bool:
+    return len(part.encode("utf-8", "replace")) <= _FEW or (
+        len(part) <= _SHORT and part.endswith((":", "："))
+    )
 
 
 def _by(separator: re.Pattern[str]) -> Callable[[str], Ends | None]:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.knowledge.answer.text import language_of
 from deepwell.knowledge.context.compress import ELLIPSIS, compress
 from deepwell.knowledge.context.fitting.draft import Draft, Range
 from deepwell.knowledge.context.scores import FusedScorer, LexicalScorer, SentenceScorer
@@ -18,6 +19,10 @@ from deepwell.knowledge.protocols import Embedder
 
 __all__ = ["Part", "nearest", "newest", "shorten"]
 
+_FOCUSED: Final = {
+    "en": ("Answer the question from these excerpts of a longer text.\n\n", "Question: "),
+    "zh": ("请根据以下长文摘录回答问题。\n\n", "问题："),
+}
 _EMBEDDED: Final = 64
 """Sentences of which vectors are made, the best by words: more would cost more time than the answer."""
 
@@ -64,11 +69,19 @@ def nearest(embedder: Embedder | None) -> Chooser:
 
 
 async def shorten(
-    draft: Draft, parts: Sequence[Part], query: str, budget: int, *, tokens: Tokens, chooser: Chooser
+    draft: Draft,
+    parts: Sequence[Part],
+    query: str,
+    budget: int,
+    *,
+    tokens: Tokens,
+    chooser: Chooser,
+    focus: int | None = None,
 ) -> set[int]:
     """Shortens parts into a budget of tokens, and returns the messages of which nothing is left.
 
-    The text of such a message is an ellipsis.
+    The text of such a message is an ellipsis. Where sentences stand out for the question (see `compress`), the text says that
+    it is excerpts, and what the question is: small models then answer it and do not continue the text.
     """
     least = tokens.count(ELLIPSIS)
     found = await compress(
@@ -78,7 +91,9 @@ async def shorten(
         tokens=tokens,
         scorer=chooser.scorer,
         choice=chooser.choice,
+        focus=focus,
     )
+    head, label = _FOCUSED[language_of(query)] if found.focused else ("", "")
     empty: set[int] = set()
     for number, part in enumerate(parts):
         mine = [one for one in found.stretches if one.source == number]
@@ -90,5 +105,8 @@ async def shorten(
         before, behind = part.text[: part.start], part.text[part.end :]
         around = [Range(0, part.start, "kept"), Range(part.end, len(part.text), "kept")]
         shown = found.texts[number] or ELLIPSIS
+        if found.focused and kept and behind.strip():  # the document of a question
+            shown, behind = head + shown.strip(), f"\n\n{label}{behind.strip()}"
+            before = f"{before.rstrip()}\n\n" if before.strip() else ""
         draft.replace(part.index, before + shown + behind, [*kept, *around])
     return empty
