@@ -58,10 +58,10 @@ def context_needle(
     json: Json = False,
 ) -> None:
     """Asks a language model for facts in texts of 4k to 64k tokens, by each way to fit them and by none."""
-    from deepwell.bench.suites.context.needle import MECHANISMS, NeedleOptions, bench_needle
+    from deepwell.bench.suites.context.needle import MECHANISMS, Mechanism, NeedleOptions, bench_needle
     from deepwell.settings import Settings
 
-    chosen = tuple(one for one in MECHANISMS if one in mechanisms.split(","))
+    chosen: tuple[Mechanism, ...] = tuple(one for one in MECHANISMS if one in mechanisms.split(","))
     if len(chosen) != len(mechanisms.split(",")):
         raise typer.BadParameter(f"choose from {', '.join(MECHANISMS)}", param_hint="--mechanisms")
     options = NeedleOptions(

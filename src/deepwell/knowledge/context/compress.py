@@ -122,8 +122,8 @@ async def compress(
     costs = np.array([one.tokens for one in pieces], np.int64)
     if focus is not None and (found := evidence(scores)):
         size = int(costs[found].sum())
-        sources = [one.source for one in pieces]
-        near = surrounded(found, sources, costs, lambda index: leans(shown[index]), focus - size)
+        texts = [one.source for one in pieces]
+        near = surrounded(found, texts, costs, lambda index: leans(shown[index]), focus - size)
         seams = 2 * _SEAM_TOKENS * (len(found) + 1)
         if int(costs[near].sum()) + seams <= budget:
             return replace(_fitted(read, tokens, pieces, near, budget), focused=True)

@@ -193,7 +193,6 @@ def _asked(
     for start in range(0, len(asked), _AT_ONCE):
         made = [prompt(one) for one in asked[start : start + _AT_ONCE]]
         window = next((window for _, window in made if window is not None), None)
-        given = {} if window is None else {"window": window}
         answers = llm.chat(
             [list(one) for one, _ in made], max_tokens=_ANSWER_TOKENS, temperature=0.0, **given
         )
