@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from starlette.types import Receive, Scope
 
 from deepwell.server.access.principal import ANYONE, Principal
 from deepwell.server.access.quota import Quota
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.context.fitting.ledger import Ledger
 
 __all__ = ["CacheUse", "Lookup", "Offer", "Ticket", "current_ticket", "offer", "set_ticket"]
 
@@ -22,11 +25,12 @@ CacheUse = Literal["use", "renew", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A whole answer that the next equal request may get, with a new id and time."""
+    """A whole answer that the next equal request may get, with a new id and time, and the account of its prompt."""
 
     id: str
     created: int
     body: bytes
+    ledger: Ledger | None = None
 
 
 @dataclass(slots=True)
@@ -44,6 +48,7 @@ class Ticket:
     offer: Offer | None = None
     replayable: bool = True  # equal bytes get equal answers as long as the server runs
     connection: tuple[Scope, Receive] | None = None
+    ledger: Ledger | None = None  # what became of the tokens of its prompt
 
     @property
     def lookup(self) -> Lookup | None:
@@ -73,7 +78,7 @@ def offer(id: str, created: int, body: bytes) -> None:
     """Offers this answer to the next equal request. It is used only if all of it came from the cache."""
     ticket = _current.get()
     if ticket is not None and ticket.replayable:
-        ticket.offer = Offer(id, created, body)
+        ticket.offer = Offer(id, created, body, ticket.ledger)
 
 
 def set_ticket(ticket: Ticket | None) -> None:

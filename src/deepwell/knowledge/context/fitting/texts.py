@@ -36,6 +36,11 @@ class Part:
         """The stretch."""
         return self.text[self.start : self.end]
 
+    @property
+    def around(self) -> tuple[Range, Range]:
+        """What stands around it."""
+        return Range(0, self.start, "kept"), Range(self.end, len(self.text), "kept")
+
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
@@ -88,7 +93,6 @@ async def shorten(
         if not kept:
             empty.add(part.index)
         before, behind = part.text[: part.start], part.text[part.end :]
-        around = [Range(0, part.start, "kept"), Range(part.end, len(part.text), "kept")]
         shown = found.texts[number] or ELLIPSIS
-        draft.replace(part.index, before + shown + behind, [*kept, *around])
+        draft.replace(part.index, before + shown + behind, [*kept, *part.around])
     return empty
