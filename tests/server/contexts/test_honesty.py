@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,6 +29,7 @@ class Books:
 
     def __init__(self, codec: Codec, context: int) -> None:
         self.codec = codec
+        self.loop = asyncio.new_event_loop()  # one for all requests, as a server has
         self.engine = FakeEngine(max_model_len=context)
         self.service = make_service(self.engine, codec, model="toy", response_cache_bytes=1 << 20)
         embedder = HashEmbedder()
@@ -45,7 +46,7 @@ class Books:
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
                 return await http.post(path, json=body, headers={"x-context-policy": policy})
 
-        return anyio.run(sent)
+        return self.loop.run_until_complete(sent())
 
     def tokens(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> int:
         shown = [FunctionTool(one["function"]["name"], one["function"]["description"]) for one in tools]
@@ -90,6 +91,7 @@ def books(codec: Codec) -> Iterator[dict[int, Books]]:
     for one in made.values():
         if one.service.kept.is_set():
             one.service.state.close()
+        one.loop.close()
 
 
 def same(details: dict[str, Any], headers: dict[str, int]) -> None:
@@ -196,7 +198,7 @@ def test_a_refused_request_is_not_counted(codec: Codec) -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             return (await http.get("/metrics")).text
 
-    assert 'deepwell_context_tokens_total{fate="kept"' not in anyio.run(metrics)
+    assert 'deepwell_context_tokens_total{fate="kept"' not in server.loop.run_until_complete(metrics())
 
 
 def test_a_replayed_answer_is_that_of_its_policy(codec: Codec) -> None:
