@@ -237,10 +237,8 @@ class ServerFitting:
     def note(self, ledger: Ledger) -> None:
         """Enters a ledger into the request's record and the metrics."""
         note_ledger(ledger, self._metrics)
-        if (ticket := current_ticket()) is not None:
-            ticket.ledger = ledger
-            if ledger.policy != "strict":
-                ticket.replayable = False  # its answer rests on what the server remembers
+        if ledger.policy != "strict" and (ticket := current_ticket()) is not None:
+            ticket.replayable = False  # only what is kept whole is replayed
 
     def note_whole(self, tokens: int) -> None:
         """Enters the ledger of prompts that are no conversation: they run as they stand, or are refused."""

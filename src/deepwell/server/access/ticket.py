@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope
 
 from deepwell.server.access.principal import ANYONE, Principal
 from deepwell.server.access.quota import Quota
+from deepwell.server.observe.record import current
 
 if TYPE_CHECKING:
     from deepwell.knowledge.context.fitting.ledger import Ledger
@@ -48,7 +49,6 @@ class Ticket:
     offer: Offer | None = None
     replayable: bool = True  # equal bytes get equal answers as long as the server runs
     connection: tuple[Scope, Receive] | None = None
-    ledger: Ledger | None = None  # what became of the tokens of its prompt
 
     @property
     def lookup(self) -> Lookup | None:
@@ -78,7 +78,8 @@ def offer(id: str, created: int, body: bytes) -> None:
     """Offers this answer to the next equal request. It is used only if all of it came from the cache."""
     ticket = _current.get()
     if ticket is not None and ticket.replayable:
-        ticket.offer = Offer(id, created, body, ticket.ledger)
+        record = current()
+        ticket.offer = Offer(id, created, body, None if record is None else record.ledger)
 
 
 def set_ticket(ticket: Ticket | None) -> None:

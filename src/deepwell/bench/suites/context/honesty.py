@@ -60,7 +60,7 @@ class HonestyOptions:
 
 @dataclass(slots=True)
 class Answered:
-    """What came back for one conversation.
+    """The answer to one conversation.
 
     Attributes:
         tokens: of the conversation, as we render it.

@@ -152,7 +152,7 @@ def _case(model: str, codec: Codec, page_bytes: float, length: int) -> MemoryCas
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """What is kept of a history to recall from: bytes of its text, of its vectors, and of everything else of its index."""
+    """Bytes that are kept of a history to recall from: of its text, of its vectors, and of everything else of its index."""
 
     text: int
     vectors: int

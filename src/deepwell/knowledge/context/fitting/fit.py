@@ -280,7 +280,8 @@ class Fitter:
             for number in range(max(first, since), len(layout.turns))
         ]
         questions = [asked(at, query, self._room, self._options) for at, query in earlier if query]
-        questions.append(asked(layout.last, case.query, max(room, 0), self._options))
+        if layout.parts.asks:  # nothing is recalled for a long text alone
+            questions.append(asked(layout.last, case.query, max(room, 0), self._options))
         gone = [index for turn in layout.turns[:first] for index in turn]
         return await recalled(recalling, self._tokens, case.messages, gone, questions)
 

@@ -72,13 +72,13 @@ class Layout:
         )
 
     def query_of_turn(self, messages: Sequence[Message], number: int) -> tuple[int, str]:
-        """Returns the number of the user message that opens a turn, and the text by which others were chosen for it then.
+        """Returns the number of the user message that opens a turn, and the text by which others were recalled for it then.
 
-        The text is empty if no user message opens it.
+        The text is empty if no user message opens it, or if that is a long text which asks nothing.
         """
         at = self.turns[number][0]
         parts = read_turn(_user_text(messages[at]))
-        return at, query_of(parts, self._asked_before(messages, number))
+        return at, query_of(parts, self._asked_before(messages, number)) if parts.asks else ""
 
     def _asked_before(self, messages: Sequence[Message], number: int) -> str:
         """Returns the user message in front of a turn; empty: there is none."""

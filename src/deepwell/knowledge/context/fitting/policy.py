@@ -32,7 +32,7 @@ class FitOptions:
             they exceed it, the oldest are forgotten until they take half of it; see `recent`.
         recall_tokens: most tokens of the passages for one question, at most a quarter of the room.
         part_tokens: most tokens of them for a question that asks for one thing; a second and a third add as many. On the
-            development haystacks of 64k tokens 98 % of single facts are among them, and of three at once 98 % among 336.
+            development haystacks of 64k tokens 98 % of single facts are among them, and of three at once 98 % among 288.
         sparse_tokens: most tokens of what is compressed to less than 1 / `compress_up_to`: little of a text that long is about
             the question, and small models lose the thread in the rest.
         whole_share: most of the room that recent turns keep as a whole beside compressed ones.
@@ -42,7 +42,7 @@ class FitOptions:
     compress_up_to: float = 2.0
     recent_share: float = 0.6
     recall_tokens: int = 512
-    part_tokens: int = 112
+    part_tokens: int = 96
     sparse_tokens: int = 512
     whole_share: float = 0.25
 

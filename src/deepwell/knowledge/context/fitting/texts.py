@@ -38,7 +38,7 @@ class Part:
 
     @property
     def around(self) -> tuple[Range, Range]:
-        """What stands around it."""
+        """The ranges around it, which stay."""
         return Range(0, self.start, "kept"), Range(self.end, len(self.text), "kept")
 
 
