@@ -49,7 +49,8 @@ class Reader:
     """Fits conversations with one memory, and keeps what it was asked."""
 
     def __init__(self, codec: Codec) -> None:
-        self.codec, self.embedder, self.memories = codec, HashEmbedder(), Memories()
+        self.codec, self.memories = codec, Memories()
+        self.embedder: Any = HashEmbedder()
 
     def fit(self, messages: Sequence[Any]) -> Fitted:
         async def render(some: Sequence[Any]) -> list[int]:
