@@ -36,7 +36,7 @@ __all__ = ["HonestyOptions", "bench_context_honesty", "faults_of"]
 
 _ANSWER: Final = 4
 _ROUTES: Final = ("chat", "chat", "responses", "messages")
-_REPEATED: Final = 5  # one conversation in so many goes twice
+_REPEATED: Final = 7  # one conversation in so many goes twice
 _SHOWN: Final = 12  # faults that are printed
 _NUMBERS: Final = ("original", "prompt", *FATES, "added")
 
