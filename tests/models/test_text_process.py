@@ -209,6 +209,21 @@ async def test_tenants_share_one_child_in_turns(model: Path, local: Tokenizer) -
     await asyncio.to_thread(until, lane.process, alive=False)
 
 
+async def test_what_remembers_texts_ends_when_somebodys_data_are_erased(model: Path) -> None:
+    lane = TextLane(TextProcess(model), idle_s=60.0)
+    lane.forget()  # there is nothing yet
+
+    def work(process: TextProcess) -> tuple[list[int], int]:
+        return process.encode_chat([{"role": "user", "content": "a b " * 100}], owner="a"), process.pid
+
+    tokens, pid = await lane.run("a", 1, work)
+    lane.forget()
+    again, other = await lane.run("a", 1, work)
+    assert tokens == again and pid != other
+    lane.close()
+    await asyncio.to_thread(until, lane.process, alive=False)
+
+
 async def test_whoever_leaves_ends_the_work_and_nobody_else_waits_for_it(model: Path) -> None:
     lane = TextLane(TextProcess(model), idle_s=0.0)
     await lane.run("a", 1, TextProcess.start)

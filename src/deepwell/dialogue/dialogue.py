@@ -84,6 +84,9 @@ class Turn:
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"] | None = None
     counts: Counts = field(default_factory=Counts)
     stop: str | None = None  # the stop string that ended it
+    ledger: Any = (
+        None  # of the last turn: the account of a prompt that was made on the way; it replaces the plan's
+    )
 
 
 @dataclass(slots=True)

@@ -72,6 +72,11 @@ class TextLane:
         else:
             self.process.close()  # which may have been started before there was an event loop
 
+    def forget(self) -> None:
+        """Ends the child, which remembers texts, behind the call in progress. The next call starts another."""
+        if self._thread is not None:
+            self._thread.submit(self.process.close)
+
     def end(self) -> None:
         """Ends the child and the thread, and waits for both. Called when the event loop of the lane has ended."""
         self._ending = None

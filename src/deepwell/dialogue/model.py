@@ -138,6 +138,11 @@ class ServedModel:
         for lane in self._lanes:
             lane.close()
 
+    def forget_texts(self) -> None:
+        """Ends what remembers texts: somebody's data were erased. The next long text starts it again."""
+        for lane in self._lanes:
+            lane.forget()
+
     def end_texts(self) -> None:
         """Ends the processes that tokenise, and waits for their end. Called when the event loop has ended."""
         _ = self._quick
@@ -192,13 +197,18 @@ class ServedModel:
         self.codec.check_chats()
         window = most_tokens or self.capabilities.max_model_len
 
-        def work(process: TextProcess) -> list[int]:
+        def work(tenant: str, process: TextProcess) -> list[int]:
             return process.encode_chat(
-                messages, tools=tools, most_tokens=window, counted=counted, variables=variables
+                messages,
+                tools=tools,
+                most_tokens=window,
+                counted=counted,
+                variables=variables,
+                owner=tenant,
             )
 
         try:
-            return await self._in_turn(lane, size, work)
+            return await self.attend(lambda tenant: lane.run(tenant, size, partial(work, tenant)))
         except TooLong as found:
             raise self._too_long(found, param) from None
 

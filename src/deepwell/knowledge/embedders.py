@@ -75,10 +75,11 @@ class Embedders:
         from deepwell.settings import Settings
 
         def opened() -> AsyncLLM:
-            # The setting `context` is about the model that answers, and may be more than an encoder has.
+            # The settings `context`, `kv_tokens` and `precision` are about the model that answers. The first two may not fit an
+            # encoder, and the third would change its vectors, so that stores made under another setting could not be read.
             store = ModelStore(self._models_dir or Settings.load().models_dir)
             positions = open_checkpoint(store.resolve(name).path).config.max_position_embeddings
-            options: Options = {"context": positions}
+            options: Options = {"context": positions, "kv_tokens": positions, "precision": "auto"}
             if self._models_dir is not None:
                 options["models_dir"] = self._models_dir
             return AsyncLLM(name, **options)

@@ -123,6 +123,7 @@ class ServerContext:
             options.context_policy, options.knowledge.embedder, lambda: self.knowledge, self.metrics.contexts
         )
         self.on_erasure(self.fitting.forget)
+        self.on_erasure(self._forget_texts)
         if self.database is not None:
             self._keep(self.database)
 
@@ -176,6 +177,12 @@ class ServerContext:
     def on_erasure(self, forget: Callable[[], Awaitable[object]]) -> None:
         """Registers `forget` for `forget_answers` to call."""
         self._forgetting.append(forget)
+
+    async def _forget_texts(self) -> None:
+        for answering in self.served:
+            answering.model.forget_texts()
+        if self.on_demand is not None:
+            self.on_demand.forget_texts()
 
     async def forget_answers(self) -> None:
         """Empties every cache of answers, because somebody's data were erased."""

@@ -21,7 +21,7 @@ from deepwell.knowledge.context.fitting.ledger import Ledger
 from deepwell.knowledge.context.fitting.policy import FIT_OPTIONS, POLICIES, ContextPolicy, fit_options
 from deepwell.server.access.principal import Principal
 from deepwell.server.access.ticket import current_ticket
-from deepwell.server.observe.contexts import ContextMetrics
+from deepwell.server.observe.contexts import ContextMetrics, note_ledger
 from deepwell.server.observe.record import Phase, current
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from deepwell.knowledge.protocols import Embedder
     from deepwell.server.knowledge import ServerKnowledge
 
-__all__ = ["NO_WISH", "POLICY_HEADER", "FitWish", "ServerFitting", "room_of", "wish_of"]
+__all__ = ["NO_WISH", "POLICY_HEADER", "FitWish", "ReadPrompt", "ServerFitting", "room_of", "wish_of"]
 
 POLICY_HEADER: Final = "x-context-policy"
 
@@ -55,6 +55,20 @@ class FitWish:
 
     policy: ContextPolicy | None = None
     max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPrompt:
+    """A prompt that was made of passages and of whole messages.
+
+    Attributes:
+        messages, prompt: what the model reads, and its tokens.
+        keeps: tells by the number of a message of the dialogue whether its whole text is in them.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    prompt: Sequence[int]
+    keeps: Callable[[int], bool]
 
 
 NO_WISH: Final = FitWish()
@@ -127,7 +141,9 @@ class ServerFitting:
         return wish.policy or self._default
 
     async def plan(self, model: ServedModel, principal: Principal, dialogue: Dialogue, wish: FitWish) -> Plan:
-        """Returns the plan of a dialogue, fitted to the context if its policy allows that. Raises as `plan_dialogue`.
+        """Returns the plan of a dialogue, fitted to the context if its policy allows that, with its ledger.
+
+        Raises as `plan_dialogue`.
 
         Raises:
             ContextLengthExceeded: what always stays whole does not fit.
@@ -135,36 +151,29 @@ class ServerFitting:
         policy = self.policy(wish)
         if policy == "strict":
             plan = await plan_dialogue(model, dialogue, principal.caller)
-            if len(plan.prompt) < model.capabilities.max_model_len:
-                self.note(Ledger.whole(policy, len(plan.prompt)))
-            return plan
+            return replace(plan, ledger=Ledger.whole(policy, len(plan.prompt)))
         plan = await plan_dialogue(model, replace(dialogue, most_tokens=_MOST_TOKENS), principal.caller)
         room = _room(model, wish)
         if len(plan.prompt) <= room:
-            ledger = Ledger.whole(policy, len(plan.prompt))
-            self.note(ledger)
-            return replace(plan, ledger=ledger)
+            return replace(plan, ledger=Ledger.whole(policy, len(plan.prompt)))
         fitted = await self._fitted(model, principal, dialogue, plan.prompt, policy, room)
         if fitted.window is None:
             dialogue = replace(dialogue, messages=cast("Sequence[Mapping[str, Any]]", fitted.messages))
             plan = await plan_dialogue(model, dialogue, principal.caller)
-        self.note(fitted.ledger)
         # An answer to a similar question may not be given again: it would rest on other passages.
         return replace(plan, question=None, window=fitted.window, ledger=fitted.ledger)
 
     async def shortened(
         self, model: ServedModel, principal: Principal, dialogue: Dialogue, wish: FitWish
-    ) -> tuple[Dialogue, Ledger | None]:
+    ) -> tuple[Dialogue, Ledger]:
         """Returns a dialogue that leaves half of the room for passages, and its ledger; the same one under `strict`.
 
         The last user message stays as it is but for a long document in it, so that it can be searched for.
         """
         policy = self.policy(wish)
-        if policy == "strict":
-            return dialogue, None
         prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
         room = _room(model, wish)
-        if len(prompt) <= room // 2:
+        if policy == "strict" or len(prompt) <= room // 2:
             return dialogue, Ledger.whole(policy, len(prompt))
         try:
             fitted = await self._fitted(model, principal, dialogue, prompt, "compress", room // 2)
@@ -175,6 +184,32 @@ class ServerFitting:
         ledger = replace(fitted.ledger, policy=policy)
         messages = cast("Sequence[Mapping[str, Any]]", fitted.messages)
         return replace(dialogue, messages=messages), ledger
+
+    async def searched(
+        self,
+        model: ServedModel,
+        dialogue: Dialogue,
+        ledger: Ledger,
+        read: tuple[Sequence[Mapping[str, Any]], Sequence[int]] | None,
+    ) -> Ledger:
+        """Returns the ledger of a dialogue that passages were added to.
+
+        Args:
+            dialogue, ledger: as `shortened` returned them.
+            read: the messages with the passages, and their prompt; None: no model reads them.
+        """
+        from deepwell.knowledge.context.fitting.account import account, beside, quoted
+
+        if read is None:
+            return quoted(ledger.policy, ledger.original_tokens)
+        messages, prompt = read
+        if ledger.messages:
+            return await asyncio.to_thread(beside, ledger, messages, prompt, codec=model.codec)
+        original = await encode_dialogue(model, dialogue, _MOST_TOKENS)
+        said = dialogue.messages
+        return await asyncio.to_thread(
+            account, ledger.policy, said, original, messages, prompt, codec=model.codec, keeps=lambda _: True
+        )
 
     async def compressed(
         self, model: ServedModel, texts: Sequence[str], query: str
@@ -201,11 +236,38 @@ class ServerFitting:
 
     def note(self, ledger: Ledger) -> None:
         """Enters a ledger into the request's record and the metrics."""
-        self._metrics.count(ledger)
-        if (record := current()) is not None:
-            record.ledger = ledger
+        note_ledger(ledger, self._metrics)
         if ledger.policy != "strict" and (ticket := current_ticket()) is not None:
-            ticket.replayable = False  # an equal body may come with another policy
+            ticket.replayable = False  # only what is kept whole is replayed
+
+    def note_whole(self, tokens: int) -> None:
+        """Enters the ledger of prompts that are no conversation: they run as they stand, or are refused."""
+        self.note(Ledger.whole("strict", tokens))
+
+    async def grounded(
+        self, model: ServedModel, dialogue: Dialogue, wish: FitWish, read: ReadPrompt | None
+    ) -> Ledger:
+        """Returns the ledger of a dialogue that is answered from passages.
+
+        Args:
+            read: the prompt with the passages; None: no model has read the dialogue.
+        """
+        from deepwell.knowledge.context.fitting.account import account, quoted
+
+        policy = self.policy(wish)
+        prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
+        if read is None:
+            return quoted(policy, len(prompt))
+        return await asyncio.to_thread(
+            account,
+            policy,
+            dialogue.messages,
+            prompt,
+            read.messages,
+            read.prompt,
+            codec=model.codec,
+            keeps=read.keeps,
+        )
 
     async def _fitted(
         self,

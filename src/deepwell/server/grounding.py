@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from deepwell.dialogue.completion import Choice
 from deepwell.dialogue.dialogue import Dialogue, Plan, Turn
@@ -19,10 +19,9 @@ from deepwell.errors import NotFound
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
-from deepwell.server.fitting import NO_WISH, FitWish
+from deepwell.server.fitting import NO_WISH, FitWish, ReadPrompt
 from deepwell.server.guarding.checked import Checked
 from deepwell.server.guarding.grounds import Grounds
-from deepwell.server.observe.record import current
 from deepwell.server.reranking import reranker_of
 from deepwell.server.writing import ServedWriter
 from deepwell.storage.database import LOCAL, Tenant
@@ -30,6 +29,8 @@ from deepwell.storage.knowledge.stores import StoredStore
 
 if TYPE_CHECKING:
     from deepwell.knowledge.answer.cite import GroundedAnswer
+    from deepwell.knowledge.answer.ledger import GroundedPrompt
+    from deepwell.knowledge.context.fitting.ledger import Ledger
     from deepwell.knowledge.documents import Passage
 
 __all__ = ["planned"]
@@ -53,26 +54,30 @@ async def planned(
     if guard is not None:
         dialogue, checked = await guard.read(dialogue, principal.tenant)
     plan = await context.fitting.plan(answering.model, principal, dialogue, wish)
+    ledger: Ledger = plan.ledger
     if guard is not None and checked is not None:
         plan = guard.sealed(plan, checked)
     messages = _texts(dialogue)
     if context.options.knowledge.ground is None or messages is None or plan.answers is not None:
+        # A prompt that is refused next has no account.
+        most = answering.model.capabilities.max_model_len - (wish.max_tokens or 1)
+        if ledger.prompt_tokens <= most or plan.window is not None:
+            context.fitting.note(ledger)
         return plan
-    grounded = _Grounded(context, answering, adapter, principal, messages)
+    grounded = _Grounded(context, answering, adapter, principal, replace(dialogue, messages=messages), wish)
     grounded.checked = checked
 
     def answers(choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
         # An answer to a similar question may not be given again: it would rest on other passages.
         if len(choices) > 1 or choices[0].request.params.logprobs is not None:
+            context.fitting.note(ledger)
             # The guard reads what comes of this function, and need not read it twice.
             return answering.converse(replace(plan, question=None, checked=Checked.part()), choices)
         if checked is not None:
             checked.grounds = Grounds()  # filled in with the passages that the answer turns out to rest on
         return grounded.turns(choices[0])
 
-    if (record := current()) is not None:
-        record.ledger = None  # the answer has prompts of its own
-    return replace(plan, question=None, answers=answers, ledger=None)
+    return replace(plan, question=None, answers=answers)
 
 
 def _texts(dialogue: Dialogue) -> list[dict[str, str]] | None:
@@ -102,13 +107,16 @@ class _Grounded:
         answering: Answering,
         adapter: str,
         principal: Principal,
-        messages: list[dict[str, str]],
+        dialogue: Dialogue,
+        wish: FitWish,
     ) -> None:
         self._context = context
         self._answering = answering
         self._adapter = adapter
         self._principal = principal
-        self._messages = messages
+        self._dialogue = dialogue
+        self._messages = cast("list[dict[str, str]]", dialogue.messages)
+        self._wish = wish
 
     async def turns(self, choice: Choice) -> AsyncGenerator[Turn, None]:
         """Yields checked sentences, then the list of cited sources."""
@@ -133,10 +141,17 @@ class _Grounded:
             return await guard.passages(found, self.checked)
 
         limit = choice.request.params.max_tokens
-        options = AnswerOptions(answer_tokens=min(limit, _MOST_TOKENS))
-        parts: AsyncGenerator[Any, None] = stream_answer(self._messages, search, writer, embedder, options)
+        strict = self._context.fitting.policy(self._wish) == "strict"
+        options = AnswerOptions(answer_tokens=min(limit, _MOST_TOKENS), turns="all" if strict else "newest")
+        prompts: list[GroundedPrompt] = []
+        parts: AsyncGenerator[Any, None] = stream_answer(
+            self._messages, search, writer, embedder, options, assembled=prompts.append
+        )
+        ledger: Ledger | None = None
         async with aclosing(parts):
             async for part in parts:
+                if ledger is None:  # before the first headers leave
+                    ledger = await self._account(prompts, writer.prompt)
                 if not isinstance(part, GroundedAnswer):
                     yield Turn(choice.index, (Content(part.text),))
                     continue
@@ -149,7 +164,28 @@ class _Grounded:
                     (Content(text),) if text else (),
                     finish_reason="stop",
                     counts=writer.counts,
+                    ledger=ledger,
                 )
+
+    async def _account(self, prompts: Sequence[GroundedPrompt], tokens: Sequence[int]) -> Ledger:
+        """Enters the ledger of the answer. It rests on at most one prompt."""
+        read = None
+        if prompts:
+            made, messages = prompts[0], self._messages
+            last = len(messages) - 1
+
+            def keeps(index: int) -> bool:
+                if messages[index]["role"] in ("system", "developer"):
+                    return True
+                if index < last:
+                    return index in made.turns
+                return messages[last]["content"] in made.messages[-1]["content"]
+
+            read = ReadPrompt(made.messages, tokens, keeps)
+        fitting = self._context.fitting
+        ledger = await fitting.grounded(self._answering.model, self._dialogue, self._wish, read)
+        fitting.note(ledger)
+        return ledger
 
     async def _store(self) -> tuple[Tenant, StoredStore]:
         """Returns the knowledge base: the tenant's own of that name, else the one that the operator made for all.

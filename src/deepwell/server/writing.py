@@ -19,7 +19,11 @@ __all__ = ["ServedWriter"]
 
 
 class ServedWriter:
-    """Writes for one request. Its tokens count against the limits of the caller."""
+    """Writes for one request. Its tokens count against the limits of the caller.
+
+    Attributes:
+        prompt: tokens of the prompt that was written for last.
+    """
 
     def __init__(self, answering: Answering, id: str, caller: Caller, adapter: str = "") -> None:
         """Writes with a served model. `id` is the request's, which the engine's log shows."""
@@ -30,6 +34,7 @@ class ServedWriter:
         self._adapter = adapter
         self._calls = 0
         self._ended: list[Counts] = []
+        self.prompt: Sequence[int] = ()
 
     @property
     def counts(self) -> Counts:
@@ -82,6 +87,7 @@ class ServedWriter:
         model, self._calls = self._answering.model, self._calls + 1
         format = None if regex is None else Grammar("regex", regex)
         plan = await plan_dialogue(model, Dialogue(messages, format=format), self._caller)
+        self.prompt = plan.prompt
         # A similar question that was asked before may not answer for this one: its passages were others.
         plan = replace(plan, question=None, checked=Checked.part())
         limit = model.room(len(plan.prompt), max_tokens, "messages")

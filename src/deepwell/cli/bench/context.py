@@ -6,9 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
+from deepwell.cli.bench.options import Json, Model, Rounds, Row, measure, model_path
 
-__all__ = ["context_endless", "context_needle"]
+__all__ = ["context_endless", "context_honesty", "context_memory", "context_needle", "context_time"]
+
+Lengths = Annotated[
+    list[int] | None,
+    typer.Option("--length", min=1000, help="Length of a history in tokens; may be repeated."),
+]
 
 
 def context_endless(
@@ -73,3 +78,49 @@ def context_needle(
         json,
         lambda report: bench_needle(report, model or Settings.load().model, options),
     )
+
+
+def context_honesty(
+    model: Annotated[str, typer.Option(help="Model to serve: a name in the store.")] = "smollm2",
+    count: Annotated[int, typer.Option(min=1, help="Number of random conversations.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the conversations.")] = 1,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Sends random conversations to a real server under every policy, and checks its account of every token against ours."""
+    from deepwell.bench.suites.context.honesty import HonestyOptions, bench_context_honesty
+
+    options = HonestyOptions(model, count, seed=seed)
+    measure("context_honesty", row, json, lambda report: bench_context_honesty(report, options))
+
+
+def context_memory(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model in the store; may be repeated; unset: both of the row.")
+    ] = None,
+    length: Lengths = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Counts the bytes a token of a long history in exact pages, in a window, compressed, and kept to recall from."""
+    from deepwell.bench.suites.context.memory import MemoryOptions, bench_context_memory
+
+    default = MemoryOptions()
+    options = MemoryOptions(tuple(model or default.models), tuple(length or default.lengths))
+    measure("context_memory", row, json, lambda report: bench_context_memory(report, options))
+
+
+def context_time(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model in the store; may be repeated; unset: both of the row.")
+    ] = None,
+    rounds: Rounds = 9,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Times the first token of new turns behind a history of 4k tokens and of 64k, through the real server."""
+    from deepwell.bench.suites.context.turns import TurnOptions, bench_context_time
+
+    default = TurnOptions()
+    options = TurnOptions(tuple(model or default.models), rounds=rounds)
+    measure("context_time", row, json, lambda report: bench_context_time(report, options))

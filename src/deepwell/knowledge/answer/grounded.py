@@ -32,7 +32,7 @@ from deepwell.knowledge.answer.wording import WORDING
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.protocols import Embedder, Writer
 
-__all__ = ["AnswerDelta", "AnswerOptions", "Search", "answer", "quotation", "stream_answer"]
+__all__ = ["AnswerDelta", "AnswerOptions", "Search", "answer", "asked_words", "quotation", "stream_answer"]
 
 _QUOTED = 400  # the most characters of a quotation of two sentences
 
@@ -53,6 +53,8 @@ class AnswerOptions:
         unsupported: treatment of a written sentence that no passage supports.
         declining: "relevance": declines unless a passage is relevant enough; "empty": only if the search finds nothing.
         temperature: of the model.
+        turns: earlier turns that the model reads: "newest": those that fit beside the passages; "all": all of them, and the
+            last message in its own words beside the rewritten question. Passages give way to them.
     """
 
     candidates: int = 20
@@ -62,6 +64,7 @@ class AnswerOptions:
     unsupported: Unsupported = "drop"
     declining: Literal["relevance", "empty"] = "relevance"
     temperature: float = 0.0
+    turns: Literal["newest", "all"] = "newest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,18 @@ async def stream_answer(
     writer: Writer,
     embedder: Embedder,
     options: AnswerOptions | None = None,
+    *,
+    assembled: Callable[[GroundedPrompt], None] | None = None,
 ) -> AsyncGenerator[AnswerDelta | GroundedAnswer, None]:
-    """Yields an answer sentence by sentence, each checked before it is shown, and at the end the whole. Raises as `answer`."""
+    """Yields an answer sentence by sentence, each checked before it is shown, and at the end the whole. Raises as `answer`.
+
+    Args:
+        assembled: called with the prompt before the model is asked. It is not called for an answer without the model.
+    """
     options = options or AnswerOptions()
     course = await _prepared(messages, search, writer, embedder, options)
+    if course.prompt is not None and assembled is not None:
+        assembled(course.prompt)
     if not course.relevant:
         yield _declined(course)
         return
@@ -164,8 +175,9 @@ async def _prepared(
         raise InvalidRequest(
             "there is no question", fix="end the conversation with a user message", param="messages"
         )
+    last = messages[-1]["content"]
     query = (await rewrite(messages, writer)).query
-    course = _Course(query, language_of(messages[-1]["content"]))
+    course = _Course(query, language_of(last))
     found = await search(query, options.candidates)
     style = (
         ("quoted" if prefers_quotation(writer) else "written") if options.style == "auto" else options.style
@@ -177,15 +189,23 @@ async def _prepared(
         course.relevant = await chosen(query, found, writer, embedder)
     if course.relevant and style == "written":
         course.prompt = assemble(
-            query,
+            asked_words(last, query) if options.turns == "all" else query,
             course.relevant,
             writer,
             language=course.language,
             answer_tokens=options.answer_tokens,
             max_passages=options.passages,
             turns=messages[:-1],
+            keep=options.turns,
         )
     return course
+
+
+def asked_words(last: str, query: str) -> str:
+    """Returns a question in which the last message stands as it is, in front of what it was rewritten to."""
+    if query == last.strip():
+        return last
+    return query if last in query else f"{last}\n{query}"
 
 
 async def _written(

@@ -77,6 +77,14 @@ class GroundedPrompt:
     passages: tuple[Passage, ...]
     ledger: Ledger
 
+    @property
+    def turns(self) -> frozenset[int]:
+        """Indices of the turns of the conversation that went in, without those of the system."""
+        lines = self.ledger.lines
+        return frozenset(
+            line.number for line in lines if line.part == "turn" and line.included and line.number is not None
+        )
+
 
 def quoted(passage: Passage, number: int) -> str:
     """Returns a passage as it stands in a prompt: number and headings in one line, then its text with > before each line.
@@ -98,8 +106,9 @@ def assemble(
     answer_tokens: int,
     max_passages: int,
     turns: Sequence[Mapping[str, str]] = (),
+    keep: Literal["newest", "all"] = "newest",
 ) -> GroundedPrompt:
-    """Assembles a prompt from whole passages, the best first, and as many of the newest turns as fit behind them.
+    """Assembles a prompt from whole passages, the best first, and turns of the conversation.
 
     Args:
         question: the question, which can be understood without the turns.
@@ -108,9 +117,10 @@ def assemble(
         answer_tokens: room to keep for the answer.
         max_passages: the most passages to put in.
         turns: earlier messages of the conversation. Those of the role "system" are always put in, in front.
+        keep: "newest": as many of the newest turns as fit behind the passages; "all": as many passages as fit beside all turns.
 
     Raises:
-        ContextLengthExceeded: the question and the best passage do not fit.
+        ContextLengthExceeded: the question, the best passage and the turns that have to stay do not fit.
     """
     wording = WORDING[language]
     system = [turn["content"] for turn in turns if turn["role"] in ("system", "developer")]
@@ -120,10 +130,16 @@ def assemble(
     lines.append(LedgerLine("answer", answer_tokens))
     lines.append(LedgerLine("template", 3 * _TEMPLATE_TOKENS))
     room = writer.context_tokens - sum(line.tokens for line in lines)
+    reserved = _turn_tokens(turns, writer) if keep == "all" else 0
+    room -= reserved
     taken: list[Passage] = []
     for number, passage in enumerate(passages, 1):
         tokens = writer.count(quoted(passage, number) + "\n\n")
         fits = len(taken) < max_passages and tokens <= room
+        if number == 1 and not fits and reserved and tokens <= room + reserved:
+            raise ContextLengthExceeded.of(
+                "grounded_too_long", passage=tokens, turns=reserved, room=max(room, 0), param="messages"
+            )
         if number == 1 and not fits:
             raise ContextLengthExceeded(
                 f"the best passage has {tokens} tokens, and beside the question and {answer_tokens} tokens of answer the"
@@ -134,12 +150,18 @@ def assemble(
         if fits:
             room -= tokens
             taken.append(passage)
-    kept = _turns(turns, writer, room, lines)
+    kept = _turns(turns, writer, room + reserved, lines)
     blocks = "\n\n".join(quoted(passage, number) for number, passage in enumerate(taken, 1))
     # Neither text is formatted a second time: braces in them stay as they are.
     asked = wording.prompt.format(passages=blocks, question=question)
     messages = ({"role": "system", "content": instruction}, *kept, {"role": "user", "content": asked})
     return GroundedPrompt(messages, tuple(taken), Ledger(writer.context_tokens, tuple(lines)))
+
+
+def _turn_tokens(turns: Sequence[Mapping[str, str]], writer: Writer) -> int:
+    """Returns the tokens of all turns, those of the system apart."""
+    said = [turn["content"] for turn in turns if turn["role"] in ("user", "assistant")]
+    return sum(writer.count(text) + _TEMPLATE_TOKENS for text in said)
 
 
 def _turns(

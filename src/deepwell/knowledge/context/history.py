@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,11 +79,13 @@ class Recalled:
         passages: stretches that do not overlap.
         text: the passages of each turn behind its number, with an ellipsis where something of the turn is left out.
         tokens: tokens of `text`.
+        sentences: numbers of the sentences in it, for later calls.
     """
 
     passages: tuple[RecalledPassage, ...]
     text: str
     tokens: int
+    sentences: frozenset[int] = frozenset()
 
     @property
     def passage_tokens(self) -> int:
@@ -148,6 +150,7 @@ class History:
         self._turns: deque[_Turn] = deque()
         self._sentences: list[_Sentence] = []
         self._first = 0  # key of the first chunk that is there
+        self._begun = 0  # number of the first sentence that is there
         self._adding = asyncio.Lock()
         self._last_turn: int | None = None
         self.tokens = 0
@@ -191,17 +194,30 @@ class History:
             self._forget()
 
     async def recall(
-        self, query: str, budget: int, *, choice: Choice = CHOICE, focus: int | None = None
+        self,
+        query: str,
+        budget: int,
+        *,
+        choice: Choice = CHOICE,
+        focus: int | None = None,
+        before: int | None = None,
+        shown: Set[int] = frozenset(),
     ) -> Recalled:
         """Returns the sentences that a question needs, within a budget of tokens, in the order in which they were said.
 
         Neighbouring ones are joined to a passage. An empty history, or a budget too small for any sentence, recalls nothing.
-        `focus`: see `compress`.
+
+        Args:
+            focus: tokens that suffice where a few sentences stand out; see `compress`.
+            before: number of the first turn that is not looked at; None: all are.
+            shown: numbers of sentences that the reader has before it. They take their part of the budget if the question needs
+                them, and are not repeated.
         """
-        sentences = list(self._sentences)
+        turns = [one for one in self._turns if before is None or one.number < before]
+        sentences = self._sentences[: sum(one.sentences for one in turns)]
         if not sentences or not query.strip():
             return Recalled((), "", 0)
-        first, count = self._first, len(self._index)
+        first, count = self._first, sum(one.chunks for one in turns)
         facets = facets_of(query)
         covered = coverage([terms_of(one) for one in facets], [one.terms for one in sentences])
         cosines = np.zeros((len(facets), count))
@@ -213,7 +229,9 @@ class History:
         near = nearness(np.maximum(cosines[:, edges[:, 0]], cosines[:, edges[:, 1]]))
         costs = np.array([one.tokens for one in sentences], np.int64)
         scores = fused(near, covered)
-        if focus is not None and (found := evidence(scores)):
+        known = frozenset(one - self._begun for one in shown)
+        found = evidence(scores) if focus is not None else []
+        if focus is not None and found and int(costs[found].sum()) <= budget:
 
             def leaning(index: int) -> bool:
                 one = sentences[index]
@@ -221,11 +239,10 @@ class History:
 
             numbers = [one.turn.number for one in sentences]
             order = surrounded(found, numbers, costs, leaning, focus - int(costs[found].sum()))
-            if (recalled := self._fitted(sentences, order, budget)).passages:
-                return recalled
+            return self._fitted(sentences, order, budget, known)
         head = self._tokens.count(_head(sentences[-1].turn)) + 1
         order = choose(scores, costs, budget, choice, extra=_Seams(sentences, head))
-        return self._fitted(sentences, order, budget)
+        return self._fitted(sentences, order, budget, known)
 
     def _begin(self, source: Source) -> int:
         """Returns the offset from which a turn is remembered: 0, or a sentence of one that alone is too long."""
@@ -255,15 +272,21 @@ class History:
             self._index.remove(np.arange(self._first, self._first + chunks, dtype=np.int64))
             del self._sentences[:sentences]
             self._first += chunks
+            self._begun += sentences
 
-    def _fitted(self, sentences: Sequence[_Sentence], order: Sequence[int], budget: int) -> Recalled:
-        """Returns the most of the chosen sentences that fits when it is counted as a whole."""
+    def _fitted(
+        self, sentences: Sequence[_Sentence], order: Sequence[int], budget: int, shown: Set[int]
+    ) -> Recalled:
+        """Returns the most of the chosen sentences that fits when it is counted as a whole, without those that are shown."""
         kept = len(order)
         while kept:
             found = self._shown(_joined([sentences[index] for index in sorted(order[:kept])]))
             over = found.tokens - budget
             if over <= 0:
-                return found
+                new = sorted(index for index in order[:kept] if index not in shown)
+                if len(new) < kept:
+                    found = self._shown(_joined([sentences[index] for index in new]))
+                return replace(found, sentences=frozenset(self._begun + index for index in new))
             while kept and over > 0:
                 kept -= 1
                 over -= max(sentences[order[kept]].tokens, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import Any, Final, cast
@@ -22,6 +23,7 @@ from deepwell.models.text.sandbox import (
     budget,
     weigh,
 )
+from deepwell.models.text.token_memo import TokenMemo
 from deepwell.models.text.tokenizer import Tokenizer, TooManyTokens
 
 __all__ = ["TRIAL_SECONDS", "ChatTemplate", "RenderedChat", "encode_chat", "render_chat"]
@@ -236,8 +238,11 @@ class RenderedChat:
         self._mark = mark
         self._said = said
 
-    def encode(self, most_tokens: int | None = None) -> list[int]:
+    def encode(self, most_tokens: int | None = None, memo: TokenMemo | None = None) -> list[int]:
         """Returns the token ids.
+
+        Args:
+            memo: tokens of long pieces of earlier chats: a conversation is sent again with every turn.
 
         Raises:
             TooManyTokens: there are certainly more than `most_tokens`, by the length of the text.
@@ -251,7 +256,9 @@ class RenderedChat:
                 ids.append(control.ids[text])
                 continue
             plain = text.replace(mark, "")
-            if said is None or len(plain) > _LONGEST_FIXED or any(one in plain for one in said):
+            if memo is not None and len(plain) >= _SHORTEST_KEPT:
+                ids.extend(memo.of(plain, partial(tokenizer.encode, allow_special=False)))
+            elif said is None or len(plain) > _LONGEST_FIXED or _holds(plain, said):
                 ids.extend(tokenizer.encode(plain, allow_special=False))
             else:
                 ids.extend(control.fixed(plain))
@@ -266,8 +273,13 @@ class RenderedChat:
         )
 
 
+def _holds(piece: str, said: Sequence[str]) -> bool:
+    """Returns whether a piece contains one of the contents, which are sorted by their lengths."""
+    return any(one in piece for one in said[: bisect_right(said, len(piece), key=len)])
+
+
 def _said(messages: Messages) -> list[str] | None:
-    """Returns the contents of the messages, or None if one holds more than plain text.
+    """Returns the contents of the messages once each, the shortest first, or None if one holds more than plain text.
 
     A rendered piece that contains none of them comes from the template itself.
     """
@@ -277,12 +289,13 @@ def _said(messages: Messages) -> list[str] | None:
             return None
         if content := message["content"].strip():
             said.append(content)
-    return said
+    return sorted(set(said), key=len)
 
 
 _FEW_CANDIDATES = 512
 _LONGEST_FIXED = 512  # characters; the tokens of longer pieces are not cached
 _MOST_FIXED = 64  # cached pieces
+_SHORTEST_KEPT = 128  # characters of a piece that a memo keeps: shorter ones are tokenised as fast
 
 
 class _ControlTokens:

@@ -22,6 +22,7 @@ import numpy as np
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidModelFile, InvalidRequest
 from deepwell.models.formats.e5 import e5_file_in
 from deepwell.models.text.chat_template import TRIAL_SECONDS, ChatTemplate, render_chat
+from deepwell.models.text.token_memo import TokenPieces
 from deepwell.models.text.tokenizer import Tokenizer, TokenizerKind, TooManyTokens
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, twice_if_lost
 from deepwell.process.frames import Failure, error_of, failure_of
@@ -180,17 +181,19 @@ class TextProcess:
         most_tokens: int | None = None,
         counted: bool = False,
         variables: Mapping[str, Any] | None = None,
+        owner: str = "",
     ) -> list[int]:
         """Returns the tokens of a rendered chat, as `chat_template.encode_chat` does.
 
         Args:
+            owner: tenant whose earlier texts may save time.
             counted: the caller wants to know the number of tokens, even where there are too many.
 
         Raises:
             TooLong: there are more than `most_tokens`.
             InvalidRequest, InvalidModelFile: as for `ChatTemplate.render`, or the limits are too small.
         """
-        arguments = (messages, tools, most_tokens, counted, variables or {})
+        arguments = (messages, tools, most_tokens, counted, variables or {}, owner)
         return self._tokens("encode_chat", arguments)[0]
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
@@ -322,6 +325,7 @@ class _Child:
         self._tokenizer: Tokenizer | None = None
         self._template: ChatTemplate | None = None
         self._nbytes = 0  # of the request
+        self._pieces = TokenPieces()
 
     def answer(self, body: bytes) -> bytes:
         reply = self._reply(body)
@@ -382,12 +386,13 @@ class _Child:
         most_tokens: int | None,
         counted: bool,
         variables: dict[str, Any],
+        owner: str,
     ) -> msgspec.Struct:
         assert self._tokenizer is not None and self._template is not None
         with limited(_render_s(self._nbytes)):
             chat = render_chat(self._tokenizer, self._template, messages, tools=tools, **variables)
         with limited(_encode_s(self._nbytes)):
-            ids = chat.encode(None if counted else most_tokens)
+            ids = chat.encode(None if counted else most_tokens, self._pieces.of(owner))
         if most_tokens is not None and len(ids) > most_tokens:
             return _Count(0, len(ids), True)
         return _Tokens([np.array(ids, np.int32).tobytes()])

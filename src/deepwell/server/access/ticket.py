@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from starlette.types import Receive, Scope
 
 from deepwell.server.access.principal import ANYONE, Principal
 from deepwell.server.access.quota import Quota
+from deepwell.server.observe.record import current
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.context.fitting.ledger import Ledger
 
 __all__ = ["CacheUse", "Lookup", "Offer", "Ticket", "current_ticket", "offer", "set_ticket"]
 
@@ -22,11 +26,12 @@ CacheUse = Literal["use", "renew", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A whole answer that the next equal request may get, with a new id and time."""
+    """A whole answer that the next equal request may get, with a new id and time, and the account of its prompt."""
 
     id: str
     created: int
     body: bytes
+    ledger: Ledger | None = None
 
 
 @dataclass(slots=True)
@@ -73,7 +78,8 @@ def offer(id: str, created: int, body: bytes) -> None:
     """Offers this answer to the next equal request. It is used only if all of it came from the cache."""
     ticket = _current.get()
     if ticket is not None and ticket.replayable:
-        ticket.offer = Offer(id, created, body)
+        record = current()
+        ticket.offer = Offer(id, created, body, None if record is None else record.ledger)
 
 
 def set_ticket(ticket: Ticket | None) -> None:

@@ -1,9 +1,9 @@
 """ASGI middleware that answers a request whose exact bytes were answered before, without parsing them.
 
 The response cache knows answers by tokens and parameters. To find those takes validation, a rendered template and a
-tokenizer, all functions of the path, the query, the content type and the body. So where these are equal, for the same
-tenant and the same weights, the answer is the one that the routes gave when every choice was a hit. Only its id and its
-time are made anew.
+tokenizer, all functions of the path, the query, the content type, the body, and what the request allows for a context that is
+too short. So where these are equal, for the same tenant and the same weights, the answer is the one that the routes gave when
+every choice was a hit. Only its id and its time are made anew. The account of its prompt is the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,7 +21,11 @@ from deepwell.server.access.adapter_names import adapters_of
 from deepwell.server.access.ticket import Offer, Ticket
 from deepwell.server.caches.response_cache import ByteLru
 from deepwell.server.http.errors import BodyRefused
+from deepwell.server.observe.contexts import note_ledger
 from deepwell.server.observe.metrics import Metrics
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.context.fitting.ledger import Ledger
 
 __all__ = ["Replay", "Replays"]
 
@@ -29,7 +33,9 @@ _ENTRY_BYTES = 1024  # overhead of a key and an entry, beside their bytes
 _LONGEST_BYTES = 64 << 10  # of a body; a longer one would be held in memory until its answer ends
 _CREATED = b'"created":'
 
-Key = tuple[str, str, bytes, bytes, bytes, tuple[tuple[str, str], ...]]
+_SHAPING = (b"content-type", b"x-context-policy")  # headers that decide the answer
+
+Key = tuple[str, str, bytes, tuple[bytes, ...], bytes, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class _Known:
     prefix: str  # of the id
     choices: int
     route: Any
+    ledger: Ledger | None
 
     def body(self) -> bytes:
         before, between, after = self.parts
@@ -64,7 +71,7 @@ def _cut(offer: Offer, choices: int, route: Any) -> _Known:
     before, _, rest = offer.body.partition(offer.id.encode())
     between, mark, rest = rest.partition(_CREATED)
     after = rest.removeprefix(b"%d" % offer.created)
-    return _Known((before, between + mark, after), offer.id.rpartition("-")[0], choices, route)
+    return _Known((before, between + mark, after), offer.id.rpartition("-")[0], choices, route, offer.ledger)
 
 
 class Replay:
@@ -125,17 +132,14 @@ class Replay:
             self._replays.offer(key, ticket, scope.get("route"))
 
     def _key(self, scope: Scope, ticket: Ticket, body: bytes) -> Key:
-        kind = b""
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                kind = value
-                break
+        found = {name: value for name, value in scope["headers"] if name in _SHAPING}
+        shaping = tuple(found.get(name, b"") for name in _SHAPING)
         tenant = ticket.principal.tenant
         adapters: tuple[tuple[str, str], ...] = ()
         if loaded := self._adapters():
             seen = adapters_of(loaded, tenant).values()
             adapters = tuple((adapter.name, adapter.digest) for adapter in seen)
-        return tenant, scope["path"], scope["query_string"], kind, body, adapters
+        return tenant, scope["path"], scope["query_string"], shaping, body, adapters
 
     async def _answer(self, known: _Known, ticket: Ticket, scope: Scope, send: Send) -> None:
         if known.route is not None:
@@ -143,6 +147,8 @@ class Replay:
         for _ in range(known.choices):
             ticket.lookups.append("hit")
             self._metrics.count_lookup("hit")
+        if known.ledger is not None:
+            note_ledger(known.ledger, self._metrics.contexts)
         body = known.body()
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -20,6 +20,7 @@ __all__ = [
     "PromptTokensDetails",
     "Usage",
     "arguments_object",
+    "context_detail",
     "logprobs_of",
     "usage",
 ]
@@ -49,7 +50,7 @@ class PromptTokensDetails(Struct):
 
     cached_tokens: int
     context: dict[str, Any] | UnsetType = (
-        UNSET  # what became of the prompt's tokens, unless the policy is strict
+        UNSET  # what became of the prompt's tokens, unless the policy is strict and all are kept
     )
 
 
@@ -77,10 +78,16 @@ def usage(counts: Sequence[Counts], n: int, ledger: Ledger | None = None) -> Usa
     prompts = counts[::n]
     prompt = sum(count.prompt for count in prompts)
     completion = sum(count.completion for count in counts)
-    fate = UNSET if ledger is None else ledger.as_dict()
-    cached = PromptTokensDetails(sum(count.cached for count in prompts), fate)
+    cached = PromptTokensDetails(sum(count.cached for count in prompts), context_detail(ledger))
     accepted = CompletionTokensDetails(sum(count.accepted for count in counts))
     return Usage(prompt, completion, prompt + completion, cached, accepted)
+
+
+def context_detail(ledger: Ledger | None) -> dict[str, Any] | UnsetType:
+    """Returns what usage details tell of a ledger: nothing where the policy is strict and the prompt is the conversation."""
+    if ledger is None or (ledger.policy == "strict" and ledger.mechanism == "none" and not ledger.added):
+        return UNSET
+    return ledger.as_dict()
 
 
 def logprobs_of(entries: Sequence[Entry], codec: Codec) -> list[ChatLogprob]:

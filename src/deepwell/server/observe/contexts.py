@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from deepwell.server.observe.record import current
+
 if TYPE_CHECKING:
     from deepwell.knowledge.context.fitting.ledger import Ledger
 
-__all__ = ["ContextMetrics", "context_headers"]
+__all__ = ["ContextMetrics", "context_headers", "note_ledger"]
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
@@ -44,6 +46,13 @@ class ContextMetrics:
         for fate, count in ledger.totals().items():
             if count > 0:  # seams may join tokens, and a counter only rises
                 self.tokens.labels(ledger.policy, fate).inc(count)
+
+
+def note_ledger(ledger: Ledger, metrics: ContextMetrics) -> None:
+    """Enters a ledger into the record of the current request, whose headers it becomes, and into the metrics."""
+    metrics.count(ledger)
+    if (record := current()) is not None:
+        record.ledger = ledger
 
 
 def context_headers(ledger: Ledger) -> list[tuple[bytes, bytes]]:

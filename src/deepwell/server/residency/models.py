@@ -96,6 +96,11 @@ class OnDemandModels:
         """Returns every model that may be loaded."""
         return await self.client.offers()
 
+    def forget_texts(self) -> None:
+        """Ends what remembers texts: somebody's data were erased."""
+        for known in self._known.values():
+            known.answering.model.forget_texts()
+
     def close(self) -> None:
         """Closes the connections. Called on the event loop."""
         for known in self._known.values():

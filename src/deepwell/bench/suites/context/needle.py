@@ -194,7 +194,7 @@ def _asked(
         made = [prompt(one) for one in asked[start : start + _AT_ONCE]]
         window = next((window for _, window in made if window is not None), None)
         answers = llm.chat(
-            [list(one) for one, _ in made], max_tokens=_ANSWER_TOKENS, temperature=0.0, **given
+            [list(one) for one, _ in made], max_tokens=_ANSWER_TOKENS, temperature=0.0, window=window
         )
         found += [(one.text, one.prompt_tokens) for one in answers]
     return (perf_counter() - began) / len(asked), found

@@ -8,6 +8,7 @@ from typing import Any
 
 from deepwell.knowledge.context.fitting.layout import Message, text_of
 from deepwell.knowledge.context.fitting.ledger import Fate, Fates, LedgerRow
+from deepwell.knowledge.context.fitting.notes import Note
 from deepwell.knowledge.context.fitting.placing import Placed, PromptMap
 
 __all__ = ["Draft", "Range"]
@@ -23,18 +24,13 @@ class Range:
 
 
 class Draft:
-    """The changes to a conversation. Messages without a change stay as they are.
+    """The changes to a conversation. Messages without a change stay as they are."""
 
-    Attributes:
-        note: text that stands in front of the last user message.
-    """
-
-    def __init__(self, messages: Sequence[Message], last: int | None) -> None:
+    def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
-        self._last = last
         self._texts: dict[int, str | None] = {}
         self._ranges: dict[int, list[Range]] = {}
-        self.note = ""
+        self._notes: dict[int, str] = {}
 
     def remove(self, index: int) -> None:
         """Leaves a message out."""
@@ -46,9 +42,11 @@ class Draft:
         self._texts[index] = text
         self._ranges[index] = list(ranges)
 
-    def recall(self, index: int, start: int, end: int) -> None:
-        """Notes that a stretch of a message that is left out stands in the note."""
-        self._ranges[index].append(Range(start, end, "recalled"))
+    def note(self, note: Note) -> None:
+        """Puts passages of messages that are left out in front of another."""
+        self._notes[note.index] = note.text
+        for index, start, end in note.stretches:
+            self._ranges[index].append(Range(start, end, "recalled"))
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -61,8 +59,8 @@ class Draft:
             made = dict(message)
             if index in self._texts:
                 made["content"] = text
-            if index == self._last and self.note:
-                made["content"] = f"{self.note}\n\n{made['content']}"
+            if index in self._notes:
+                made["content"] = f"{self._notes[index]}\n\n{made['content']}"
             found.append(made)
         return found
 

@@ -15,12 +15,11 @@ from typing import Final, Protocol
 
 from deepwell.engine.window import Window
 from deepwell.errors import ContextLengthExceeded
-from deepwell.knowledge.answer.text import language_of
 from deepwell.knowledge.context.compress import ELLIPSIS
 from deepwell.knowledge.context.fitting.draft import Draft
 from deepwell.knowledge.context.fitting.layout import Layout, Message, text_of
 from deepwell.knowledge.context.fitting.ledger import Fates, Ledger, LedgerRow
-from deepwell.knowledge.context.fitting.memories import Forgotten, Memories, MemoryKey
+from deepwell.knowledge.context.fitting.notes import Note, Recalling, asked, recalled
 from deepwell.knowledge.context.fitting.placing import PromptMap
 from deepwell.knowledge.context.fitting.policy import (
     FIT_OPTIONS,
@@ -29,19 +28,15 @@ from deepwell.knowledge.context.fitting.policy import (
     Mechanism,
     mechanism_of,
 )
+from deepwell.knowledge.context.fitting.recent import slide
 from deepwell.knowledge.context.fitting.texts import Part, nearest, newest, shorten
 from deepwell.knowledge.context.tokens import CodecTokens
-from deepwell.knowledge.protocols import Embedder
 
 __all__ = ["FitModel", "Fitted", "Fitter", "ModelText", "Recalling"]
 
 _TRIES: Final = 6
 _SPARE: Final = 8  # tokens below the room that a further try aims at
 _BLOCK: Final = 16  # sizes of a window are multiples of it
-_NOTES: Final = {
-    "en": "From earlier in this conversation:",
-    "zh": "本次对话中先前的内容：",
-}
 
 
 class ModelText(Protocol):
@@ -74,15 +69,6 @@ class FitModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Recalling:
-    """Means to recall passages: the memories of a process, the owner's key, and the embedder."""
-
-    memories: Memories
-    key: MemoryKey
-    embedder: Embedder
-
-
-@dataclass(frozen=True, slots=True)
 class Fitted:
     """A conversation that fits.
 
@@ -103,7 +89,8 @@ class _Case:
 
     Attributes:
         prompt: the owners of the original prompt's tokens.
-        base: tokens of what stays in any case.
+        bare: what stays in any case.
+        base: its tokens.
         frame: tokens of the template around a message, about.
     """
 
@@ -111,6 +98,7 @@ class _Case:
     layout: Layout
     prompt: PromptMap
     query: str
+    bare: Draft
     base: int
     frame: int
 
@@ -187,8 +175,10 @@ class Fitter:
                 return found
             mechanism = "drop"
         case = await self._measured(messages, placed)
-        if mechanism == "retrieve" and not case.layout.turns:
-            mechanism = "compress"  # there is nothing to recall but the document of the question
+        if mechanism == "retrieve" and (self._recalling is None or not case.layout.turns):
+            mechanism = (
+                "compress"  # there is nothing to recall with, or nothing but the document of the question
+            )
         room = self._room
         for _ in range(_TRIES):
             draft = await self._draft(case, mechanism, max(room - case.base, 0))
@@ -196,7 +186,8 @@ class Fitter:
             if len(made) <= self._room:
                 return self._fitted(case, draft, made, policy, mechanism)
             room -= len(made) - self._room + _SPARE
-        raise self._too_long(case.base)
+        # Messages without text, of which there may be many, cannot be shortened. What always stays fits.
+        return self._fitted(case, case.bare, await self._model.render(case.bare.messages), policy, "drop")
 
     def _too_long(self, tokens: int) -> ContextLengthExceeded:
         return ContextLengthExceeded.of(
@@ -212,15 +203,15 @@ class Fitter:
         layout = Layout.of(messages)
         if layout.last is None:
             raise self._too_long(placed.tokens)
-        draft = Draft(messages, layout.last)
+        draft = Draft(messages)
         for turn in layout.turns:
             for index in turn:
                 draft.remove(index)
         stays = [*layout.system, layout.last, *layout.trail]
-        case = _Case(messages, layout, placed, layout.query(messages), 0, 0)
+        case = _Case(messages, layout, placed, layout.query(messages), draft, 0, 0)
         for index in (layout.last, *layout.trail):
             if (part := case.part(index)) is not None and case.size(part) > 1:
-                draft.replace(index, part.text[: part.start] + ELLIPSIS + part.text[part.end :], [])
+                draft.replace(index, part.text[: part.start] + ELLIPSIS + part.text[part.end :], part.around)
         base = await self._model.render(draft.messages)
         if len(base) > self._room:
             raise self._too_long(len(base))
@@ -228,10 +219,10 @@ class Fitter:
         around = PromptMap(base, texts, self._model.codec).template
         others = len(messages) - len(stays)
         frame = -(-max(placed.template - around, 0) // others) if others else 0
-        return _Case(messages, layout, placed, case.query, len(base), frame)
+        return _Case(messages, layout, placed, case.query, draft, len(base), frame)
 
     async def _draft(self, case: _Case, mechanism: Mechanism, room: int) -> Draft:
-        draft = Draft(case.messages, case.layout.last)
+        draft = Draft(case.messages)
         if mechanism == "compress":
             await self._compress(case, draft, room)
         else:
@@ -241,16 +232,24 @@ class Fitter:
     # Recent turns as a whole, and passages of the others
 
     async def _forget(self, case: _Case, draft: Draft, room: int, *, recall: bool) -> None:
-        turns = [case.turn_cost(turn) for turn in case.layout.turns]
-        room -= await self._own_texts(case, draft, room, sum(turns), recall=recall)
-        recalling = self._recalling if recall else None
-        budget = 0 if recalling is None else min(self._options.recall_tokens, room // 4)
-        first = self._first_recent(case, turns, room - budget)
-        gone = [index for turn in case.layout.turns[:first] for index in turn]
-        for index in gone:
-            draft.remove(index)
-        if recalling is not None and gone:
-            await self._recall(case, draft, gone, budget, recalling)
+        costs = [case.turn_cost(turn) for turn in case.layout.turns]
+        room -= await self._own_texts(case, draft, room, sum(costs), recall=recall)
+        fixed = sum(case.prompt.placed[index].tokens for index in case.layout.system)
+        most = int((self._room - fixed) * self._options.recent_share)
+        kept = slide(costs, [self._options.part_tokens if recall else 0] * len(costs), most)
+        first = kept.first
+        while True:
+            while sum(costs[first:]) > max(room, 0):
+                first += 1
+            notes = await self._notes(case, first, kept.since, room) if recall else []
+            if sum(costs[first:]) + sum(one.tokens for one in notes) <= room or first == len(costs):
+                break
+            first += 1
+        for turn in case.layout.turns[:first]:
+            for index in turn:
+                draft.remove(index)
+        for note in notes:
+            draft.note(note)
 
     async def _own_texts(self, case: _Case, draft: Draft, room: int, turns: int, *, recall: bool) -> int:
         """Shortens the document of the last user message and the results behind it; returns the tokens that they take.
@@ -269,44 +268,23 @@ class Fitter:
         await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=chooser, focus=focus)
         return budget
 
-    def _first_recent(self, case: _Case, costs: Sequence[int], room: int) -> int:
-        """Returns the number of the first turn that stays; see `FitOptions.recent_share`."""
-        fixed = sum(case.prompt.placed[index].tokens for index in case.layout.system)
-        most = int((self._room - fixed) * self._options.recent_share)
-        first = held = 0
-        for number, cost in enumerate(costs):
-            held += cost
-            if held > most:
-                while first <= number and held > most // 2:
-                    held -= costs[first]
-                    first += 1
-        while held > max(room, 0):
-            held -= costs[first]
-            first += 1
-        return first
+    async def _notes(self, case: _Case, first: int, since: int, room: int) -> list[Note]:
+        """Returns the passages in front of the last user message, and of earlier ones since the last slide, as they had them.
 
-    async def _recall(
-        self, case: _Case, draft: Draft, gone: Sequence[int], budget: int, recalling: Recalling
-    ) -> None:
-        said = [(at, text) for at in gone if (text := text_of(case.messages[at])) and text.strip()]
-        note = _NOTES[language_of(case.query)]
-        budget -= self._tokens.count(note) + _SPARE
-        if not said or budget <= 0:
-            return
-        found = await recalling.memories.recall(
-            recalling.key,
-            [Forgotten(str(case.messages[at]["role"]), text) for at, text in said],
-            case.query,
-            budget,
-            tokens=self._tokens,
-            embedder=recalling.embedder,
-            focus=self._options.focus_tokens,
-        )
-        if not found.passages:
-            return
-        draft.note = f"{note}\n{found.text}"
-        for passage in found.passages:
-            draft.recall(said[passage.turn][0], passage.start, passage.end)
+        Args:
+            first: number of the first turn that stays.
+        """
+        layout, recalling = case.layout, self._recalling
+        assert recalling is not None and layout.last is not None
+        earlier = [
+            layout.query_of_turn(case.messages, number)
+            for number in range(max(first, since), len(layout.turns))
+        ]
+        questions = [asked(at, query, self._room, self._options) for at, query in earlier if query]
+        if layout.parts.asks:  # nothing is recalled for a long text alone
+            questions.append(asked(layout.last, case.query, max(room, 0), self._options))
+        gone = [index for turn in layout.turns[:first] for index in turn]
+        return await recalled(recalling, self._tokens, case.messages, gone, questions)
 
     # Sentences of everything
 

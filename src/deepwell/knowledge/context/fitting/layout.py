@@ -66,19 +66,36 @@ class Layout:
         return cls(system, tuple(map(tuple, turns)), last, tuple(trail), parts)
 
     def query(self, messages: Sequence[Message]) -> str:
-        """Returns the text by which others are chosen: the question, behind the one before it if it leans on that."""
-        from deepwell.knowledge.answer.rewrite import needs_rewrite
+        """Returns the text by which others are chosen; see `query_of`."""
+        return (
+            "" if self.last is None else query_of(self.parts, self._asked_before(messages, len(self.turns)))
+        )
 
-        query = self.parts.query
-        if self.last is None:
-            return ""
-        if self.parts.has_document or not query:
-            return query
-        before = [text for turn in self.turns for at in turn if (text := _user_text(messages[at]))]
-        asked = [{"role": "user", "content": read_turn(text).query} for text in before[-1:]]
-        if asked and needs_rewrite([*asked, {"role": "user", "content": query}]):
-            return f"{asked[0]['content']}\n{query}"
+    def query_of_turn(self, messages: Sequence[Message], number: int) -> tuple[int, str]:
+        """Returns the number of the user message that opens a turn, and the text by which others were recalled for it then.
+
+        The text is empty if no user message opens it, or if that is a long text which asks nothing.
+        """
+        at = self.turns[number][0]
+        parts = read_turn(_user_text(messages[at]))
+        return at, query_of(parts, self._asked_before(messages, number)) if parts.asks else ""
+
+    def _asked_before(self, messages: Sequence[Message], number: int) -> str:
+        """Returns the user message in front of a turn; empty: there is none."""
+        before = (_user_text(messages[turn[0]]) for turn in reversed(self.turns[:number]))
+        return next(filter(None, before), "")
+
+
+def query_of(parts: TurnParts, before: str) -> str:
+    """Returns the question of a user turn, behind the one of the turn before it if it leans on that."""
+    from deepwell.knowledge.answer.rewrite import needs_rewrite
+
+    query = parts.query
+    if parts.has_document or not query or not before:
         return query
+    asked = read_turn(before).query
+    leans = needs_rewrite([{"role": "user", "content": one} for one in (asked, query)])
+    return f"{asked}\n{query}" if leans else query
 
 
 def _user_text(message: Message) -> str:

@@ -2,8 +2,8 @@
 
 Every token of the original prompt, as the chat template renders it, has one fate. Tokens of a message's text are entered with
 the message; all others (the template's own, tools and calls) in one row, because a template may write them anywhere. The
-tokens that the model reads beyond those that survive are `added`: ellipses, the heads of recalled passages, and what the
-tokenizer makes of the seams.
+tokens that the model reads beyond those that survive are `added`: ellipses, the heads of recalled passages, what the tokenizer
+makes of the seams, and passages of a knowledge base with the instruction to answer from them.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Ledger:
         policy: what the request allowed.
         mechanism: what was done.
         prompt_tokens: tokens of the prompt that the model reads.
-        messages: one row a message of the request, in order; empty where everything was kept.
-        template: tokens that belong to no message's text; all of them where everything was kept.
+        messages: one row a message of the request, in order; empty where all tokens have the same fate.
+        template: tokens that belong to no message's text; all of them where there are no rows.
     """
 
     policy: ContextPolicy

@@ -3,6 +3,7 @@
 A request carries its whole conversation, so nothing has to be kept for an answer to be right: what is kept saves the time of
 embedding the same turns again. A memory belongs to one tenant, one model and one conversation, which is known by its first
 forgotten turn. One that differs from the request in any turn is made anew, so that a request recalls nothing but its own text.
+A request that has forgotten less than an earlier one, because it leaves more room, recalls from the beginning of what is there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from deepwell.knowledge.context.history import History, Recalled
 from deepwell.knowledge.context.tokens import Tokens
@@ -30,25 +32,37 @@ class MemoryKey:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The text of a message that the model does not read."""
+    """The text of a message that the model does not read, and its identity."""
 
     role: str
     text: str
+    digest: bytes = field(init=False)
 
-    @property
-    def digest(self) -> bytes:
-        """Identity of the message."""
-        return hashlib.blake2b(
-            f"{self.role}\0{self.text}".encode("utf-8", "replace"), digest_size=16
-        ).digest()
+    def __post_init__(self) -> None:
+        said = f"{self.role}\0{self.text}".encode("utf-8", "replace")
+        object.__setattr__(self, "digest", hashlib.blake2b(said, digest_size=16).digest())
+
+
+_ANSWERS: Final = (
+    64  # recalls that a memory keeps: the passages of earlier questions are asked for at every turn
+)
+
+_Asked = tuple[int, str, int, int | None, frozenset[int]]
 
 
 @dataclass(slots=True)
 class _Memory:
     history: History
     digests: list[bytes] = field(default_factory=list[bytes])
+    answers: OrderedDict[_Asked, Recalled] = field(default_factory=OrderedDict[_Asked, Recalled])
     # Held by a thread whose event loop does nothing else, so that waiting for it stalls nobody.
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _agree(known: Sequence[bytes], asked: Sequence[bytes]) -> bool:
+    """Returns whether two runs of messages are equal as far as both go."""
+    both = min(len(known), len(asked))
+    return known[:both] == asked[:both]
 
 
 _Place = tuple[str, str, str, bytes]
@@ -89,16 +103,25 @@ class Memories:
         tokens: Tokens,
         embedder: Embedder,
         focus: int | None = None,
+        shown: frozenset[int] = frozenset(),
     ) -> Recalled:
         """Recalls from exactly these messages. Those that the memory does not know yet are added to it first.
 
         Called on a thread of its own; see `fit.Fitter`. A passage's `turn` is the number of its message in `turns`.
+
+        Args:
+            focus: see `History.recall`.
+            shown: sentences that stand in front of earlier questions; see `History.recall`.
         """
         digests = [one.digest for one in turns]
         memory = self._of(key, digests, tokens, embedder)
+        asked = (len(turns), query, budget, focus, shown)
         with memory.lock:
-            if memory.digests != digests[: len(memory.digests)]:  # another request has just added to it
+            if not _agree(memory.digests, digests):  # another request has just added to it
                 memory = _Memory(History(tokens, embedder))
+            if (known := memory.answers.get(asked)) is not None:
+                memory.answers.move_to_end(asked)
+                return known
             try:
                 for number in range(len(memory.digests), len(turns)):
                     await memory.history.add(number, turns[number].text, turns[number].role)
@@ -106,7 +129,10 @@ class Memories:
             except BaseException:  # it may hold half of a message
                 self._drop(memory)
                 raise
-            found = await memory.history.recall(query, budget, focus=focus)
+            found = await memory.history.recall(query, budget, before=len(turns), shown=shown, focus=focus)
+            memory.answers[asked] = found
+            if len(memory.answers) > _ANSWERS:
+                memory.answers.popitem(last=False)
         self._shrink(key.tenant)
         return found
 
@@ -119,7 +145,7 @@ class Memories:
         place = (key.tenant, key.model, embedder.hash, digests[0])
         with self._lock:
             found = self._kept.get(place)
-            if found is None or found.digests != digests[: len(found.digests)]:
+            if found is None or not _agree(found.digests, digests):
                 found = self._kept[place] = _Memory(History(tokens, embedder))
             self._kept.move_to_end(place)
             return found

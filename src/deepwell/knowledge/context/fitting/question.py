@@ -30,6 +30,8 @@ class TurnParts:
     Attributes:
         query: the question, by which the document is fitted.
         start, end: offsets of the document; equal: there is none.
+
+    A long text may have no question: `asks` is false for one that nothing is asked about.
     """
 
     query: str
@@ -40,6 +42,11 @@ class TurnParts:
     def has_document(self) -> bool:
         """True if there is a document that may be shortened."""
         return self.start < self.end
+
+    @property
+    def asks(self) -> bool:
+        """True if something may be asked: the turn is short as a whole, or has a question mark in its question."""
+        return bool(self.query) and (not self.has_document or _ASKS.search(self.query) is not None)
 
 
 def read_turn(text: str) -> TurnParts:

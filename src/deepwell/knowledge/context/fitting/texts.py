@@ -41,6 +41,11 @@ class Part:
         """The stretch."""
         return self.text[self.start : self.end]
 
+    @property
+    def around(self) -> tuple[Range, Range]:
+        """The ranges around it, which stay."""
+        return Range(0, self.start, "kept"), Range(self.end, len(self.text), "kept")
+
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
@@ -103,10 +108,9 @@ async def shorten(
         if not kept:
             empty.add(part.index)
         before, behind = part.text[: part.start], part.text[part.end :]
-        around = [Range(0, part.start, "kept"), Range(part.end, len(part.text), "kept")]
         shown = found.texts[number] or ELLIPSIS
         if found.focused and kept and behind.strip():  # the document of a question
             shown, behind = head + shown.strip(), f"\n\n{label}{behind.strip()}"
             before = f"{before.rstrip()}\n\n" if before.strip() else ""
-        draft.replace(part.index, before + shown + behind, [*kept, *around])
+        draft.replace(part.index, before + shown + behind, [*kept, *part.around])
     return empty

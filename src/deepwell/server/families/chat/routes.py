@@ -35,7 +35,7 @@ from deepwell.server.families.chat.bodies import (
 )
 from deepwell.server.families.chat.schema import ChatRequest, choose
 from deepwell.server.families.chat.stored import keep_completion, stored_router
-from deepwell.server.families.generation_bodies import ChatLogprob, logprobs_of, usage
+from deepwell.server.families.generation_bodies import ChatLogprob, Usage, logprobs_of, usage
 from deepwell.server.families.reasoning import reasoning_of
 from deepwell.server.fitting import room_of, wish_of
 from deepwell.server.grounding import planned
@@ -171,7 +171,7 @@ class _ChatAnswer:
                 )
                 for index in range(count)
             ],
-            usage=usage([last[index].counts for index in range(count)], count, self._plan.ledger),
+            usage=self._usage(last),
             system_fingerprint=self._answering.model.fingerprint,
         )
 
@@ -213,9 +213,12 @@ class _ChatAnswer:
                 chunks.append(chunk(ChatChunkChoice(index, ChatDelta(), None, turn.finish_reason)))
             yield b"".join(chunks)
         if include_usage:
-            ordered = [last[choice.index].counts for choice in self._choices]
-            total = usage(ordered, len(ordered), self._plan.ledger)
-            yield event(_encode(ChatChunk(self._id, created, self._model, model.fingerprint, [], total)))
+            blank = self._usage(last)
+            yield event(_encode(ChatChunk(self._id, created, self._model, model.fingerprint, [], blank)))
+
+    def _usage(self, last: Mapping[int, Turn]) -> Usage:
+        turns = [last[choice.index] for choice in self._choices]
+        return usage([one.counts for one in turns], len(turns), turns[0].ledger or self._plan.ledger)
 
 
 def message_of(said: Said) -> Message:

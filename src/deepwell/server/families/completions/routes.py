@@ -67,6 +67,7 @@ def router(context: ServerContext) -> APIRouter:
                 index = number * n + choice
                 generate = engine_request(f"{id}-{index}", prompt, params, choice, caller, adapter)
                 choices.append(Choice(index, generate, tuple(body.stop), offset))
+        context.fitting.note_whole(sum(map(len, prompts)))
         answer = _CompletionAnswer(answering, id, body.model, choices, echoes, n, prompt_only=asked == 0)
         answer.checked = checked
         answer.with_logprobs = body.logprobs is not None

@@ -143,6 +143,8 @@ class _Asked:
         raw = isinstance(body, OllamaGenerateRequest) and body.raw
         room = model.room(len(plan.prompt), options.limit, param) if raw else None
         limit = room or room_of(model, plan, options.limit, param)
+        if raw:
+            context.fitting.note_whole(len(plan.prompt))
         params = model.sampling(options.sampling(), limit, logprobs=body.alternatives)
         choices = plan.choices(
             f"ollama-{uuid.uuid4().hex}",

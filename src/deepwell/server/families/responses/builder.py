@@ -14,6 +14,7 @@ from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, 
 from deepwell.dialogue.text import Codec, Entry
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.knowledge.context.fitting.ledger import Ledger
+from deepwell.server.families.generation_bodies import context_detail
 from deepwell.server.families.responses.bodies import (
     AnnotationEvent,
     Created,
@@ -122,6 +123,7 @@ class ResponseBuilder:
         if isinstance(self._open, ReasoningItem):
             self._reasoning_tokens += max(tokens, 0)
         self._finish = turn.finish_reason or self._finish
+        self._ledger = turn.ledger or self._ledger
         return self._take_events()
 
     def end(self) -> list[ResponseEvent]:
@@ -185,13 +187,11 @@ class ResponseBuilder:
 
     def _account(self) -> None:
         counts = self._counts
-        if not counts.prompt and not self._searched:
+        if not counts.prompt and not self._searched and self._finish is None:
             return
         self.response.usage = ResponseUsage(
             input_tokens=counts.prompt,
-            input_tokens_details=InputTokensDetails(
-                counts.cached, context=msgspec.UNSET if self._ledger is None else self._ledger.as_dict()
-            ),
+            input_tokens_details=InputTokensDetails(counts.cached, context=context_detail(self._ledger)),
             output_tokens=counts.completion,
             output_tokens_details=OutputTokensDetails(min(self._reasoning_tokens, counts.completion)),
             total_tokens=counts.prompt + counts.completion,

@@ -56,7 +56,7 @@ async def spoken(
             yield Turn(0, (Content(search.declines),), finish_reason="stop")
             return
         answer = _CitedAnswer(search) if prose and search.passages else None
-        if answer is not None and search.quotes:
+        if answer is not None and not search.asks_model(prose=prose):
             for one in await answer.quoted(Turn(0, ())):
                 yield one
             yield Turn(0, (), finish_reason="stop")

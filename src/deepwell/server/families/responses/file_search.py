@@ -65,6 +65,14 @@ class Searched:
     declines: str = ""
     quotes: bool = False
 
+    def asks_model(self, *, prose: bool) -> bool:
+        """Returns whether the model is asked. It is not where the answer declines, or is a quotation.
+
+        Args:
+            prose: whether the text of the answer is made of sentences.
+        """
+        return not self.declines and not (self.quotes and prose and self.passages)
+
 
 def searches(body: ResponseRequest | InputTokensRequest) -> bool:
     """Returns whether a request asks for a search."""
@@ -188,7 +196,11 @@ def _declines(query: str) -> str:
 
 
 def _grounded(dialogue: Dialogue, query: str, passages: Sequence[Passage]) -> Dialogue:
-    """Returns the dialogue with the passages in front of the last user turn, and the instruction to answer from them."""
+    """Returns the dialogue with the passages in front of the last user turn, and the instruction to answer from them.
+
+    What the user said stays as it is, in front of what it was rewritten to.
+    """
+    from deepwell.knowledge.answer.grounded import asked_words
     from deepwell.knowledge.answer.ledger import quoted
     from deepwell.knowledge.answer.text import language_of
     from deepwell.knowledge.answer.wording import WORDING
@@ -197,7 +209,8 @@ def _grounded(dialogue: Dialogue, query: str, passages: Sequence[Passage]) -> Di
     messages = [dict(one) for one in dialogue.messages]
     blocks = "\n\n".join(quoted(passage, number) for number, passage in enumerate(passages, 1))
     last = max(index for index, one in enumerate(messages) if one["role"] == "user")
-    messages[last]["content"] = wording.prompt.format(passages=blocks, question=query)
+    asked = asked_words(str(messages[last]["content"]), query)
+    messages[last]["content"] = wording.prompt.format(passages=blocks, question=asked)
     if messages[0]["role"] == "system":
         messages[0]["content"] += f"\n\n{wording.instruction}"
     else:

@@ -98,7 +98,7 @@ async def prompted(
     guard, checked = answering.guard, None
     if guard is not None:
         dialogue, checked = await guard.read(dialogue, principal.tenant)
-    search = ledger = None
+    search, short, ledger = None, dialogue, None
     refused = checked is not None and checked.blocked
     if not refused and searches(body):
         short, ledger = await context.fitting.shortened(model, principal, dialogue, wish)
@@ -111,9 +111,11 @@ async def prompted(
         plan = guard.sealed(plan, checked)
     # An answer to a similar prompt may not be given again: it would rest on other passages.
     plan = replace(plan, question=None)
-    if ledger is not None:
-        ledger = replace(ledger, prompt_tokens=len(plan.prompt))
-        context.fitting.note(ledger)
+    assert ledger is not None
+    asks = search.asks_model(prose=_is_prose(body))
+    read = (search.dialogue.messages, plan.prompt) if asks else None
+    ledger = await context.fitting.searched(model, short, ledger, read)
+    context.fitting.note(ledger)
     return Prompted(own, replace(plan, ledger=ledger), search)
 
 
@@ -130,11 +132,18 @@ def spoken_of(
     guard, plan = answering.guard, said.plan
     # What leaves is made of passages as much as of the model's words: it is read as a whole.
     turns = answering.converse(plan if guard is None else replace(plan, checked=Checked.part()), choices)
-    prose = _format(body.text.format if body.text else None) is None
     parts = spoken(
-        turns, said.search, results_of(said.search, body), prose=prose, answered=context.knowledge.answered
+        turns,
+        said.search,
+        results_of(said.search, body),
+        prose=_is_prose(body),
+        answered=context.knowledge.answered,
     )
     return parts if guard is None else guarded(guard, plan.checked, parts)
+
+
+def _is_prose(body: ResponseRequest) -> bool:
+    return _format(body.text.format if body.text else None) is None
 
 
 async def dialogue_of(
