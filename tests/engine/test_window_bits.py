@@ -21,7 +21,7 @@ from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams, Window
 
-WINDOWS = (Window(16, 48), Window(0, 80), Window(32, 64))
+WINDOWS = (Window(16, 48), Window(0, 80), Window(32, 64), Window(16, 48, rank=16))
 
 
 def requests(vocab: int, tokens: int) -> list[GenerateRequest]:

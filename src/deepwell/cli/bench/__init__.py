@@ -53,6 +53,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "kv": quality.kv,
     "latent": engine.latent,
     "context-endless": context.context_endless,
+    "context-low-rank": context.context_low_rank,
     "mixture": engine.mixture,
     "prediction": engine.prediction,
     "determinism": quality.determinism,
