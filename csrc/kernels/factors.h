@@ -1,20 +1,20 @@
 // Tokens that have left a window, kept as factors: of each segment, layer and KV head
 //
-//   keys  ~ A B + mean   A: int8 [tokens, key_rank], B: [key_rank, head_dim]
-//   values ~ C D + mean  C: int8 [tokens, value_rank], D: [value_rank, head_dim]
+//   keys  ~ A B + mean   A: codes of 4 bits [tokens, key_rank], B: [key_rank, head_dim]
+//   values ~ C D + mean  C: codes of 4 bits [tokens, value_rank], D: [value_rank, head_dim]
 //
 // A query is taken to the space of A (q B^T) once a piece, the result back from the space of C once a piece. In between a piece is
-// one of int8 pages whose heads are `key_rank` and `value_rank` wide: `attend_piece` as it is. The scales of A and C lie in B and D, one
-// for each column, so the inner loops multiply by none. The mean key adds one number to all scores of a query, the mean value one
-// vector to its result.
+// one of pages whose heads are `key_rank` and `value_rank` wide: `attend_piece` as it is. The scales of A and C lie in B and D, one
+// for each column, so the inner loops multiply by none. Codes run from 0 to 15; that they mean -7.5 to 7.5 is part of the means. The
+// mean key adds one number to all scores of a query, the mean value one vector to its result.
 //
 // Keys are kept without their rotation. All tokens of a piece are seen at one place, so the query is turned back by that place and
 // the factors stay as they are, however far the window moves on.
 //
-// NOTE cost. Rank 16 of 64 dimensions: 32 bytes a token and head instead of 256 (bf16), and a quarter of the products; B and D
-// of 512 tokens add 8.5 bytes a token.
+// NOTE cost. Rank 32 of 64 dimensions: 32 bytes a token and head instead of 256 (bf16), and half of the products; B, D and the
+// means of 512 tokens add 17 bytes a token. Codes of 8 bits at half the rank take as much and lose more (docs/log.md).
 //
-// A head in memory: blocks of 16 tokens { A int8 [key_rank][16], C int8 [16][value_rank] }, B bf16 [dims][key_rank],
+// A head in memory: blocks of 16 tokens { A [key_rank / 2][16] pairs of dimensions, C [8][value_rank] pairs of tokens }, B bf16 [dims][key_rank],
 // D bf16 [value_rank][dims], means float [dims] each; dims is head_dim padded to 16, with zeros.
 #pragma once
 #include <stddef.h>
@@ -47,7 +47,7 @@ struct FactorLayout {  // offsets in bytes inside a head
 DW_INLINE FactorLayout factor_layout(const Memory& m, int head_dim) {
   int dims = padded_dims(head_dim);
   FactorLayout f;
-  f.block = (size_t)kBlockTokens * (m.key_rank + m.value_rank);
+  f.block = (size_t)kBlockTokens / 2 * (m.key_rank + m.value_rank);
   f.keys = m.tokens / kBlockTokens * f.block;
   f.values = f.keys + (size_t)dims * m.key_rank * 2;
   f.key_mean = f.values + (size_t)dims * m.value_rank * 2;
@@ -73,7 +73,7 @@ static FactorPiece find_factors(const Memory& m, int layer, int kv_head, int hea
 }
 
 DW_INLINE void prefetch_factors(const Memory& m, const FactorPiece& p, int head_dim) {
-  int block = kBlockTokens * (m.key_rank + m.value_rank);
+  int block = kBlockTokens / 2 * (m.key_rank + m.value_rank);
   for (int i = 0; i < padded_dims(head_dim) * m.key_rank * 2; i += 64) prefetch((const uint8_t*)p.keys + i);
   for (int i = 0; i < min_of(2 * block, p.tokens / kBlockTokens * block); i += 64) prefetch(p.coded.blocks[0] + i);
 }
@@ -140,7 +140,7 @@ static void attend_factors(const Model& m, const Memory& memory, const float* co
       queries[r] = projected + r * memory.key_rank, out[r] = coded + r * memory.value_rank, visible[r] = p.tokens;
     }
     project_all(n, turned, p.keys, dims, memory.key_rank, projected);
-    attend<int8_t>(n, queries, visible, p.coded, memory.key_rank, memory.value_rank, l.scratch, out, softmax);
+    attend<Nibbles>(n, queries, visible, p.coded, memory.key_rank, memory.value_rank, l.scratch, out, softmax);
     for (int r = 0; r < n; r++) {
       softmax[r].max += dot_mean(turned + r * dims, p.key_mean, dims);
       expand_result(out[r], softmax[r].sum, p, memory.value_rank, dims, expanded + r * dims);

@@ -170,7 +170,7 @@ static void find_basis(const float* gram, int rank, int dims, float* basis, floa
   }
 }
 
-// coded = x basis^T [tokens][rank], each column scaled to -127..127; the scale goes into the basis.
+// coded = x basis^T [tokens][rank], each column scaled to -7.5..7.5; the scale goes into the basis.
 static void code_tokens(const float* x, int tokens, int rank, int dims, float* basis, float* coded) {
   for (int t = 0; t < tokens; t++)
     for (int j = 0; j < rank; j++) coded[(size_t)t * rank + j] = dot(x + (size_t)t * dims, basis + j * dims, dims);
@@ -180,9 +180,9 @@ static void code_tokens(const float* x, int tokens, int rank, int dims, float* b
       float a = __builtin_fabsf(coded[(size_t)t * rank + j]);
       peak = a > peak ? a : peak;
     }
-    float inverse = peak > kSmallestPeak ? 127.0f / peak : 0.0f;
+    float inverse = peak > kSmallestPeak ? 7.5f / peak : 0.0f;
     for (int t = 0; t < tokens; t++) coded[(size_t)t * rank + j] *= inverse;
-    scale_row(basis + j * dims, peak / 127.0f, dims);
+    scale_row(basis + j * dims, peak / 7.5f, dims);
   }
 }
 
@@ -194,20 +194,24 @@ static void remember_head(const KVCache& c, const Remember& r, int layer, int kv
   read_tokens(c, r, layer, kv_head, values, dims, s.x);
   if (!values) turn_back(r, c.head_dim, dims, s.x, s.mean);
   take_mean(s.x, m.tokens, dims, s.mean);
-  memcpy(head + (values ? f.value_mean : f.key_mean), s.mean, dims * sizeof(float));
   gram_of(s.x, m.tokens, dims, s.gram);
   find_basis(s.gram, rank, dims, s.basis, s.next);
   code_tokens(s.x, m.tokens, rank, dims, s.basis, s.coded);
   auto basis = (uint16_t*)(head + (values ? f.values : f.keys));
   for (int j = 0; j < rank; j++)
-    for (int d = 0; d < dims; d++) basis[values ? j * dims + d : d * rank + j] = to_bf16(s.basis[j * dims + d]);
+    for (int d = 0; d < dims; d++) {
+      uint16_t narrow = to_bf16(s.basis[j * dims + d]);
+      basis[values ? j * dims + d : d * rank + j] = narrow;
+      s.mean[d] = fma1(-7.5f, widen(narrow), s.mean[d]);
+    }
+  memcpy(head + (values ? f.value_mean : f.key_mean), s.mean, dims * sizeof(float));
   for (int t = 0; t < m.tokens; t++) {
-    auto to = (int8_t*)(head + t / kBlockTokens * f.block);
+    uint8_t* to = head + t / kBlockTokens * f.block;
     int slot = t % kBlockTokens;
     for (int j = 0; j < rank; j++) {
-      int8_t q = (int8_t)round_to_int(set1(s.coded[(size_t)t * rank + j]))[0];
-      if (values) to[m.key_rank * kBlockTokens + slot * rank + j] = q;
-      else to[j * kBlockTokens + slot] = q;
+      int code = round_to_int(set1(s.coded[(size_t)t * rank + j] + 7.5f))[0], odd = (values ? slot : j) % 2;
+      uint8_t* pair = to + (values ? m.key_rank * kBlockTokens / 2 + slot / 2 * rank + j : j / 2 * kBlockTokens + slot);
+      *pair = odd ? (uint8_t)(*pair | code << 4) : (uint8_t)code;
     }
   }
 }

@@ -155,7 +155,7 @@ def visible(tokens: Sequence[int], window: Window | None) -> list[int]:
     """The tokens that the last of `tokens` may look at: those of the memory come first."""
     gone = window.forgotten(len(tokens) - 1) if window else 0
     sinks = window.sinks if window else 0
-    kept = min(gone, memory_spec(window).most * window.stride) if window and window.rank else 0
+    kept = min(gone, memory_spec(window, window.tokens).most * window.stride) if window and window.rank else 0
     return [*tokens[sinks + gone - kept : sinks + gone], *tokens[:sinks], *tokens[sinks + gone :]]
 
 

@@ -23,8 +23,6 @@ from deepwell.errors import InvalidRequest
 
 SPEC = MemorySpec(tokens=48, first=16, key_rank=16, value_rank=16, floor=16, most=4)
 TOKENS = np.random.default_rng(4).integers(0, VOCAB, 400).astype(np.int32)
-# Beside those of pages: int8 codes round to a 254th of their column's range, bases to bf16.
-MAX_DIFFERENCE = {"fp32": 2e-2, "bf16": 3e-2, "int8": 4e-2}
 
 
 def low_rank(rng: np.random.Generator, rank: int, tokens: int = 200, dim: int = 64) -> NDArray[np.float32]:
@@ -83,15 +81,15 @@ def test_rows_of_that_rank_are_kept_to_the_rounding_of_their_codes(rank: int) ->
     rows = low_rank(np.random.default_rng(1), rank)
     kept = factored(rows, rank)
     error = np.abs(kept.rows(0) - rows[0]).max() / np.abs(rows - rows.mean(axis=2, keepdims=True)).max()
-    assert error < 0.02
-    worse = factored(rows, rank - 8)
-    assert np.square(worse.rows(0) - rows[0]).sum() > 100 * np.square(kept.rows(0) - rows[0]).sum()
+    assert error < 0.1
+    worse = factored(rows, rank // 2)
+    assert np.square(worse.rows(0) - rows[0]).sum() > 10 * np.square(kept.rows(0) - rows[0]).sum()
 
 
 def test_equal_rows_are_their_mean() -> None:
     rows = np.full((2, 3, 32, 24), 7.5, np.float32)
     kept = factored(rows, 16)
-    assert not kept.codes.any()
+    assert not kept.basis.any()
     assert np.array_equal(kept.rows(1), rows[1])
 
 
@@ -111,24 +109,26 @@ def test_every_kernel_table_remembers_as_the_reference(
     )
     found, expected = (one.read(TOKENS[:330]) for one in (ours, specified))
     assert ours.memory.tokens == specified.memory.tokens == 4 * 48, "the oldest of five segments is dropped"
-    assert np.abs(found - expected).max() < MAX_DIFFERENCE[dtype]
-    without = Reading(grouped(reference, dtype, head_dim), spec)
-    without.read(TOKENS[:330])
-    lost = without.forward([TOKENS[330:331]], [None])[0]
-    assert (
-        np.abs(lost - without.forward([TOKENS[330:331]], [without.memory])[0]).max()
-        > 2 * MAX_DIFFERENCE[dtype]
-    )
+    without, kept = (specified.forward([TOKENS[330:331]], [one])[0] for one in (None, specified.memory))
+    assert np.linalg.norm(found - expected) < 0.3 * np.linalg.norm(kept - without)
 
 
-def test_full_rank_gives_what_attention_over_the_exact_keys_gives() -> None:
-    """Far tokens stand where they stood, but for the half of a piece: here all of a segment are seen at its middle."""
-    decoder = grouped(reference, "fp32", 16)
-    reading = Reading(decoder, replace(SPEC, floor=-255))
-    found = reading.read(TOKENS[:160])
-    keys, _ = reading.memory.read(0)
-    assert keys.shape == (2, 48, 16)
-    assert np.isfinite(found).all()
+@pytest.mark.parametrize("engine", ["reference", "native"])
+@pytest.mark.parametrize("floor", [-255, 16])
+def test_rows_of_low_rank_are_attended_to_as_if_they_were_there(engine: str, floor: int) -> None:
+    """Keys and values of six tokens have a rank of five beside their mean; the window forgets and still knows them."""
+    few = TOKENS[:6][np.random.default_rng(1).integers(0, 6, 161)]
+    reading = Reading(grouped(backend(engine), "fp32", 16), replace(SPEC, floor=floor))
+    reading.read(few[:160])
+    assert reading.memory.tokens == 48
+    reading.table = [*reading.table, 8]
+    kept, lost = (reading.forward([few[160:]], [one])[0] for one in (reading.memory, None))
+    whole = Reading(grouped(backend(engine), "fp32", 16))
+    whole.table = list(range(11))
+    whole.decoder.run(few[:160], 0, whole.table)
+    exact = whole.decoder.run(few[160:], 160, whole.table)
+    assert np.abs(lost - exact).max() > 0.01
+    assert np.linalg.norm(kept - exact) < np.linalg.norm(lost - exact)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
@@ -159,11 +159,11 @@ def test_company_steps_and_threads_change_no_bit(isa: str, rows: int, two_thread
 
 
 def test_a_memory_says_what_it_takes(isa: str) -> None:
-    """Codes of a byte, bases of two and means of four."""
+    """Codes of half a byte, bases of two and means of four."""
     backend("native")
     reading = Reading(grouped(native, "bf16", 32))
     reading.read(TOKENS[:304])
-    segment = 2 * (48 * 32 + 2 * 32 * 16 * 2 + 2 * 32 * 4)
+    segment = 2 * (48 * 32 // 2 + 2 * 32 * 16 * 2 + 2 * 32 * 4)
     assert reading.memory.nbytes == 4 * segment
 
 
@@ -192,9 +192,10 @@ def test_blocks_that_no_cache_has_are_refused() -> None:
 
 
 def test_a_window_says_which_factors_it_wants() -> None:
-    spec = memory_spec(Window(64, 1024, rank=32, remembered=2000))
+    spec = memory_spec(Window(64, 1024, rank=32, remembered=2000), 4096)
     assert (spec.tokens, spec.first, spec.key_rank, spec.value_rank) == (512, 64, 32, 32)
     assert spec.most == 4, "as many whole segments as hold 2,000 tokens"
+    assert 1088 - spec.floor == 4096, "no token is farther from the end of the window than the model reaches"
     assert spec.tokens % BLOCK_TOKENS == 0
 
 

@@ -105,7 +105,7 @@ class Driver:
             grammar=grammar,  # pyright: ignore[reportArgumentType]
             eos_token_ids=frozenset({EOS}),
             window=window,
-            new_memory=window and factor_memory(cast(Any, self.model), self.cache, window),
+            new_memory=window and factor_memory(cast(Any, self.model), self.cache, window, MAX_LEN),
         )
         sequence = Sequence(spec)
         self.sequences[name] = sequence

@@ -14,19 +14,25 @@ from deepwell.errors import InvalidRequest
 __all__ = ["factor_memory", "memory_spec"]
 
 
-def memory_spec(window: Window) -> MemorySpec:
-    """Returns the factors that a window asks for. A segment is what leaves the window at once."""
+def memory_spec(window: Window, positions: int) -> MemorySpec:
+    """Returns the factors that a window asks for, in a model that knows so many positions.
+
+    A segment is what leaves the window at once. Its tokens are seen where they stood, but none farther from the end of a full
+    window than the model's positions reach.
+    """
     return MemorySpec(
         tokens=window.stride,
         first=window.sinks,
         key_rank=window.rank,
         value_rank=window.rank,
-        floor=window.sinks,
+        floor=window.tokens - positions,
         most=-(-window.remembered // window.stride),
     )
 
 
-def factor_memory(model: Model, cache: KVCache, window: Window) -> Callable[[], Memory] | None:
+def factor_memory(
+    model: Model, cache: KVCache, window: Window, positions: int
+) -> Callable[[], Memory] | None:
     """Returns what makes empty memories for sequences with this window; None: their forgotten tokens are lost.
 
     Raises:
@@ -34,7 +40,7 @@ def factor_memory(model: Model, cache: KVCache, window: Window) -> Callable[[], 
     """
     if not window.rank:
         return None
-    make = partial(model.memory, cache, memory_spec(window))
+    make = partial(model.memory, cache, memory_spec(window, positions))
     try:
         make()
     except (TypeError, ValueError):

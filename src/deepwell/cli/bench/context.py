@@ -47,7 +47,7 @@ def context_low_rank(
         list[int] | None,
         typer.Option("--rank", help="Rank of the factors, once each; unset: 16, 32, 48, 64."),
     ] = None,
-    length: Annotated[int, typer.Option(min=8000, help="Length of a haystack, in tokens.")] = 16_000,
+    length: Annotated[int, typer.Option(min=5000, help="Length of a haystack, in tokens.")] = 16_000,
     recent: Annotated[int, typer.Option(min=256, help="Most recent tokens that stay exact.")] = 1024,
     haystacks: Annotated[
         list[str] | None, typer.Option("--haystack", help="Haystack to ask, once each; unset: all four.")

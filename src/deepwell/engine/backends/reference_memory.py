@@ -22,9 +22,9 @@ PIECE_TOKENS: Final = 256  # seen at one place
 class Factors:
     """Rows of `layers` and `heads` as codes and a basis: x ~ codes @ basis + mean."""
 
-    codes: NDArray[np.int8]  # [layers, heads, tokens, rank]
+    codes: NDArray[np.uint8]  # [layers, heads, tokens, rank], 0 to 15
     basis: Float32  # [layers, heads, rank, dim], of bf16 values, with the scales of the codes
-    mean: Float32  # [layers, heads, dim]
+    mean: Float32  # [layers, heads, dim], less 7.5 of each row of the basis, as codes stand for -7.5 to 7.5
 
     def rows(self, layer: int) -> Float32:
         """Returns the rows of a layer, [heads, tokens, dim]."""
@@ -49,9 +49,9 @@ class Memory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, bases (two a number) and means."""
+        """Bytes of codes (two a byte), bases (two a number) and means."""
         return sum(
-            one.codes.nbytes + one.basis.nbytes // 2 + one.mean.nbytes
+            one.codes.nbytes // 2 + one.basis.nbytes // 2 + one.mean.nbytes
             for segment in self.segments
             for one in segment
         )
@@ -91,10 +91,10 @@ def factored(rows: Float32, rank: int) -> Factors:
     basis = vectors[..., ::-1][..., :rank].swapaxes(-1, -2)  # [layers, heads, rank or dim, dim]
     columns = centred @ basis.swapaxes(-1, -2)
     peak = np.abs(columns).max(axis=2, keepdims=True)
-    factor = np.divide(127.0, peak, out=np.zeros_like(peak), where=peak > SMALLEST_PEAK)
-    codes = np.rint(columns * factor).astype(np.int8)
-    scaled = (basis * (peak / 127.0).swapaxes(-1, -2)).astype(np.float32)
-    return Factors(codes, widen(round_bf16(scaled)), mean.astype(np.float32))
+    factor = np.divide(7.5, peak, out=np.zeros_like(peak), where=peak > SMALLEST_PEAK)
+    codes = np.rint(columns * factor + 7.5).astype(np.uint8)
+    scaled = widen(round_bf16((basis * (peak / 7.5).swapaxes(-1, -2)).astype(np.float32)))
+    return Factors(codes, scaled, (mean - 7.5 * scaled.sum(axis=2)).astype(np.float32))
 
 
 def _turned(rows: Float32, cos: Float32, sin: Float32) -> Float32:

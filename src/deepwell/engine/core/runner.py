@@ -67,6 +67,7 @@ class StepRunner:
         predictor: Predictor | None = None,
     ) -> None:
         self._model = model
+        self._positions = max_model_len
         self._predictor = predictor
         self._cache = cache
         max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens, limits.draft_rows)
@@ -88,7 +89,7 @@ class StepRunner:
 
     def memory_of(self, window: Window | None) -> Callable[[], Memory] | None:
         """Returns what makes a memory for a sequence with this window; see `factor_memory`."""
-        return window and factor_memory(self._model, self._cache, window)
+        return window and factor_memory(self._model, self._cache, window, self._positions)
 
     def execute(self, step: ScheduledStep) -> StepResult:
         """Computes a step and draws its tokens. Scores, prompt logprobs and hidden sums are kept in the sequences."""

@@ -30,6 +30,7 @@ from deepwell.models.text.tokenizer import Tokenizer
 __all__ = ["LowRankOptions", "bench_low_rank", "bench_low_rank_speed"]
 
 _ANSWER_TOKENS: Final = 20
+_NEEDLES: Final = 25  # of a haystack
 _SCORED_TOKENS: Final = 1024
 _ERROR_TOKENS: Final = 2688  # 64 sinks, 3 segments of 512 and a window of 1024
 _SHARE: Final = 0.25  # of the bytes of bf16 pages
@@ -60,17 +61,27 @@ class LowRankOptions:
     full: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Case:
-    """A way to keep what has left the window.
+    """A way to keep what has left the window, and what was measured of it.
 
     Attributes:
         token_bytes: of a forgotten token, all layers.
+        needles: found in each haystack.
+        error: of attention; None where nothing is factored.
     """
 
     name: str
     window: Window
     token_bytes: float
+    needles: list[int] = field(default_factory=list[int])
+    perplexity: float = 0.0
+    error: float | None = None
+
+    @property
+    def percent(self) -> float:
+        """Share of the needles that are found."""
+        return 100 * sum(self.needles) / (_NEEDLES * max(len(self.needles), 1))
 
 
 def bench_low_rank(
@@ -83,77 +94,77 @@ def bench_low_rank(
     """
     positions = -(-(options.length + 2048) // BLOCK_TOKENS) * BLOCK_TOKENS
     tokenizer, loaded = Tokenizer.load(model), Loaded.open(model, "int8", positions)
-    page = kv_token_bytes(loaded.config, "bf16")
+    page, text = kv_token_bytes(loaded.config, "bf16"), long_text(model, options.length)
     cases = [_Case("truncation", options.window, 0.0)]
     for rank in options.ranks:
         window = replace(options.window, rank=rank, remembered=options.length)
         cases.append(_Case(f"rank {rank}", window, _token_bytes(loaded, window)))
     if options.full:
         cases.append(_Case("exact keys", Window(0, positions), float(page)))
-    found: dict[str, list[int]] = {case.name: [] for case in cases}
     for name in options.haystacks:
         hay = haystack(name, options.split, options.length, lambda text: len(tokenizer.encode(text)))
         for case in cases:
-            found[case.name].append(_needles(tokenizer, loaded, case.window, hay))
-        report.note(f"{name}: { ({case.name: found[case.name][-1] for case in cases}) } of {_asked(hay)}")
-    text = long_text(model, options.length)
-    perplexities = {case.name: _perplexity(loaded, case.window, text) for case in cases}
+            case.needles.append(_needles(tokenizer, loaded, case.window, hay))
+        found = {case.name: case.needles[-1] for case in cases}
+        report.note(f"{name}: of {_asked(hay)} needles {found}")
+    for case in cases:
+        case.perplexity = _perplexity(loaded, case.window, text)
     kept = [case for case in cases if case.window.rank]
-    errors = dict.fromkeys((case.name for case in cases), 0.0) | {"truncation": 1.0}
-    found_errors = attention_errors(model, text[:_ERROR_TOKENS], [one.window for one in kept])
-    errors |= {case.name: error for case, error in zip(kept, found_errors, strict=True)}
-    questions = 25 * len(options.haystacks)
-    report.table(
-        f"{options.length:,} tokens, window of {options.window.sinks} + {options.window.recent}, {options.split}",
-        [
-            "",
-            "bytes a forgotten token",
-            "of bf16 pages",
-            "of int8 pages",
-            "attention error",
-            "needles",
-            "perplexity",
-        ],
-        [
-            [
-                case.name,
-                f"{case.token_bytes:,.0f}",
-                f"{case.token_bytes / page:.1%}",
-                f"{case.token_bytes / kv_token_bytes(loaded.config, 'int8'):.1%}",
-                f"{errors[case.name]:.3f}" if case in kept else "",
-                f"{sum(found[case.name]) / questions:.0%}",
-                perplexities[case.name],
-            ]
-            for case in cases
-        ],
-    )
+    errors = attention_errors(model, text[:_ERROR_TOKENS], [one.window for one in kept])
+    for case, error in zip(kept, errors, strict=True):
+        case.error = error
+    _show(report, options, cases, page, kv_token_bytes(loaded.config, "int8"))
+    if picture is not None:
+        _draw(picture, cases)
+    questions = _NEEDLES * len(options.haystacks)
     value: dict[str, Any] = {"tokens": options.length, "page_bytes": page, "questions": questions}
     for case in cases:
         key = case.name.replace(" ", "_")
         value |= {
             f"{key}_bytes_ratio": rounded(case.token_bytes / page),
-            f"{key}_needle_percent": rounded(100 * sum(found[case.name]) / questions),
-            f"{key}_perplexity": rounded(perplexities[case.name], 5),
+            f"{key}_needle_percent": rounded(case.percent),
+            f"{key}_perplexity": rounded(case.perplexity, 5),
         }
-        if case in kept:
-            value[f"{key}_attention_error"] = rounded(errors[case.name], 3)
-    best = max(sum(found[case.name]) for case in kept if case.token_bytes <= _SHARE * page)
-    value["needle_over_truncation"] = rounded(100 * (best - sum(found["truncation"])) / questions)
-    if picture is not None:
-        draw_curve(
-            picture,
-            [case.window.rank for case in kept],
-            {
-                "attention error": [errors[case.name] for case in kept],
-                "perplexity": [perplexities[case.name] for case in kept],
-                "needles, %": [100 * sum(found[case.name]) / questions for case in kept],
-            },
-            {
-                "perplexity": perplexities["truncation"],
-                "needles, %": 100 * sum(found["truncation"]) / questions,
-            },
+        if case.error is not None:
+            value[f"{key}_attention_error"] = rounded(case.error, 3)
+    small = [case for case in kept if case.token_bytes <= _SHARE * page]
+    if small:
+        value["needle_over_truncation"] = rounded(max(case.percent for case in small) - cases[0].percent)
+        value["perplexity_over_truncation"] = rounded(
+            min(case.perplexity for case in small) / cases[0].perplexity
         )
     return value
+
+
+def _show(report: Report, options: LowRankOptions, cases: Sequence[_Case], wide: int, narrow: int) -> None:
+    sizes = f"window of {options.window.sinks} + {options.window.recent} tokens"
+    report.table(
+        f"{options.length:,} tokens, {sizes}, {options.split}",
+        ["", "bytes a token", "of bf16 pages", "of int8 pages", "attention error", "needles", "perplexity"],
+        [
+            [
+                case.name,
+                f"{case.token_bytes:,.0f}",
+                f"{case.token_bytes / wide:.1%}",
+                f"{case.token_bytes / narrow:.1%}",
+                "" if case.error is None else f"{case.error:.3f}",
+                f"{case.percent:.0f} %",
+                case.perplexity,
+            ]
+            for case in cases
+        ],
+    )
+
+
+def _draw(picture: Path, cases: Sequence[_Case]) -> None:
+    kept, lost = [case for case in cases if case.window.rank], cases[0]
+    curves = {
+        "attention error": [case.error or 0.0 for case in kept],
+        "perplexity": [case.perplexity for case in kept],
+        "needles, %": [case.percent for case in kept],
+    }
+    lines = {"perplexity": lost.perplexity, "needles, %": lost.percent}
+    draw_curve(picture, [case.window.rank for case in kept], curves, lines)
 
 
 def _asked(hay: Haystack) -> int:

@@ -69,7 +69,9 @@ class Reader:
         self._model = loaded.model
         self.window = window
         self._cache = loaded.pages(blocks + questions * own, dtype)
-        self.memory = loaded.model.memory(self._cache, memory_spec(window)) if window.rank else None
+        self.memory = (
+            loaded.model.memory(self._cache, memory_spec(window, loaded.positions)) if window.rank else None
+        )
         self._table = list(range(blocks))
         self._free = [range(blocks + n * own, blocks + (n + 1) * own) for n in range(questions)]
         self._rest: list[int] = []  # read last, which fill no block
