@@ -114,11 +114,10 @@ def test_every_kernel_table_remembers_as_the_reference(
 
 
 @pytest.mark.parametrize("engine", ["reference", "native"])
-@pytest.mark.parametrize("floor", [-255, 16])
-def test_rows_of_low_rank_are_attended_to_as_if_they_were_there(engine: str, floor: int) -> None:
+def test_rows_of_low_rank_are_attended_to_as_if_they_were_there(engine: str) -> None:
     """Keys and values of six tokens have a rank of five beside their mean; the window forgets and still knows them."""
     few = TOKENS[:6][np.random.default_rng(1).integers(0, 6, 161)]
-    reading = Reading(grouped(backend(engine), "fp32", 16), replace(SPEC, floor=floor))
+    reading = Reading(grouped(backend(engine), "fp32", 16), replace(SPEC, floor=-255))
     reading.read(few[:160])
     assert reading.memory.tokens == 48
     reading.table = [*reading.table, 8]
