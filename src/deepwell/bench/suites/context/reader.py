@@ -113,13 +113,13 @@ class Reader:
         return said
 
     def fill(self, tokens: int) -> None:
-        """Fills the window with random tokens, each piece for itself: for times, where contents do not count."""
-        draw = np.random.default_rng(0)
-        blocks = _FILL_TOKENS // BLOCK_TOKENS
-        for first in range(0, tokens // BLOCK_TOKENS, blocks):
-            table = self._table[first : first + blocks]
-            ids = draw.integers(0, self._model.vocab_size, len(table) * BLOCK_TOKENS).tolist()
-            self._forward([ids], [table], 0, [])
+        """Fills the window with random tokens, its first piece over and over: for times, where contents do not count."""
+        ids = np.random.default_rng(0).integers(0, self._model.vocab_size, min(tokens, _FILL_TOKENS)).tolist()
+        blocks = len(ids) // BLOCK_TOKENS
+        self._forward([ids], [self._table], 0, [])
+        for first in range(blocks, tokens // BLOCK_TOKENS, blocks):
+            targets = self._table[first : first + blocks]
+            self._model.shift_blocks(self._cache, self._table[: len(targets)], targets, BLOCK_TOKENS)
         self.position = tokens
 
     def remember(self) -> None:
