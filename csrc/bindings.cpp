@@ -24,6 +24,7 @@
 #include "latent_bindings.h"
 #include "lora_bindings.h"
 #include "memory.h"
+#include "memory_bindings.h"
 #include "moe_bindings.h"
 #include "pool.h"
 #include "profile.h"
@@ -165,11 +166,11 @@ class PyModel {
                std::optional<Array<int32_t, nb::ndim<1>>> argmax, std::optional<Array<float, nb::ndim<2>>> hidden,
                std::optional<Ints> targets, std::optional<Array<float, nb::ndim<1>>> target_logprobs,
                std::optional<nb::sequence> adapters, std::optional<Ints> prompt_lengths, std::optional<Floats> previous,
-               std::optional<Array<float, nb::ndim<2>>> states) {
+               std::optional<Array<float, nb::ndim<2>>> states, std::optional<nb::sequence> memories) {
     Batch b = {tokens.data(),      positions.data(),        seq_starts.data(),           block_tables.data(),
                output_rows.data(), int(tokens.size()),      int(seq_starts.size()) - 1,  int(block_tables.shape(1)),
                int(output_rows.size()), nullptr,                  nullptr,                     0,
-               prompt_lengths ? prompt_lengths->data() : nullptr, previous ? previous->data() : nullptr};
+               prompt_lengths ? prompt_lengths->data() : nullptr, previous ? previous->data() : nullptr, nullptr};
     require(bool(previous) == bool(model_.join), "forward: a model that joins states needs those of every row, others take none");
     require(!previous || (int(previous->shape(0)) == b.rows && int(previous->shape(1)) == model_.hidden), "forward: previous shape");
     require(!states || (int(states->shape(0)) == b.rows && int(states->shape(1)) == model_.hidden), "forward: states shape");
@@ -188,6 +189,7 @@ class PyModel {
                    hidden ? hidden->data() : nullptr, targets ? targets->data() : nullptr,
                    target_logprobs ? target_logprobs->data() : nullptr, states ? states->data() : nullptr};
     if (adapters) apply(*adapters, &b);
+    if (memories) recall(*memories, kv.cache, &b);
     nb::gil_scoped_release released;
     const KernelTable* table = active_table;
     Workspace workspace = workspace_.reserve(table->workspace_bytes(model_, b, kv.cache, out, pool_threads()));
@@ -236,6 +238,33 @@ class PyModel {
         &job);
   }
 
+  // The next segment of a memory, from blocks whose first token stands at the memory's first place.
+  void remember_blocks(const PyKVCache& kv, PyMemory& memory, Ints blocks) {
+    require(fits(kv.cache) && memory.fits(kv.cache), "remember_blocks: the cache or the memory belongs to another model");
+    Memory m = memory.memory();
+    require(int(blocks.size()) * kBlockTokens == m.tokens, "remember_blocks: a segment has another number of blocks");
+    require(m.first + m.tokens <= model_.max_positions && -m.floor < model_.max_positions && m.floor < model_.max_positions,
+            "remember_blocks: places beyond the rope table");
+    for (size_t i = 0; i < blocks.size(); i++)
+      require(blocks.data()[i] >= 0 && blocks.data()[i] < kv.cache.blocks, "remember_blocks: block outside the cache");
+    uint8_t* segment = memory.extend();
+    nb::gil_scoped_release released;
+    const KernelTable* table = active_table;
+    struct Job {
+      const KernelTable* table;
+      const KVCache& cache;
+      Remember remember;
+      Workspace workspace;
+    } job = {table, kv.cache, {m, blocks.data(), segment, model_.cos, model_.sin},
+             workspace_.reserve(table->remember_bytes(kv.cache, m, pool_threads()))};
+    pool_run(
+        [](void* argument, Team* team, int tid) {
+          const Job& j = *static_cast<Job*>(argument);
+          j.table->remember_blocks(j.cache, j.remember, j.workspace, team, tid);
+        },
+        &job);
+  }
+
   size_t workspace_bytes() const { return workspace_.bytes(); }
 
   // Of each mixture: rows that each expert has seen, then how often the weights of any were read.
@@ -262,6 +291,19 @@ class PyModel {
     }
     if (adapters_.empty()) return;
     b->adapters = adapters_.data(), b->adapter_of = adapter_of_.data(), b->adapters_count = int(adapters_.size());
+  }
+
+  // One memory or None a sequence.
+  void recall(nb::sequence memories, const KVCache& cache, Batch* b) {
+    require(int(nb::len(memories)) == b->seqs, "forward: one memory or None a sequence is needed");
+    memories_.assign(b->seqs, nullptr);
+    for (int s = 0; s < b->seqs; s++) {
+      nb::object item = memories[s];
+      if (item.is_none()) continue;
+      const PyMemory& one = nb::cast<const PyMemory&>(item);
+      require(one.fits(cache), "forward: the memory belongs to another model");
+      if (one.memory().count) memories_[s] = &one.memory(), b->memories = memories_.data();
+    }
   }
 
   bool fits(const KVCache& cache) const {
@@ -302,6 +344,7 @@ class PyModel {
   LoraTargets targets_;
   std::vector<const Adapter*> adapters_;  // of the step, as is adapter_of_
   std::vector<int32_t> adapter_of_;
+  std::vector<const Memory*> memories_;  // of the step
   int attention_layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
   const LatentLayer* latent_ = nullptr;
   std::vector<const PyMoe*> moe_layers_;
@@ -438,10 +481,12 @@ NB_MODULE(_native, m) {
       .def("forward", &PyModel::forward, "tokens"_a, "positions"_a, "seq_starts"_a, "block_tables"_a, "output_rows"_a,
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
            "target_logprobs"_a = nb::none(), "adapters"_a = nb::none(), "prompt_lengths"_a = nb::none(), "previous"_a = nb::none(),
-           "states"_a = nb::none())
+           "states"_a = nb::none(), "memories"_a = nb::none())
       .def("shift_blocks", &PyModel::shift_blocks, "cache"_a, "sources"_a, "targets"_a, "positions"_a)
+      .def("remember_blocks", &PyModel::remember_blocks, "cache"_a, "memory"_a, "blocks"_a)
       .def("adapter", &PyModel::adapter, "parts"_a, "dtype"_a, nb::rv_policy::take_ownership, nb::keep_alive<0, 1>());
   nb::class_<PyAdapter>(m, "Adapter").def_prop_ro("nbytes", [](const PyAdapter& a) { return a.memory.bytes(); });
+  bind_memory(m);
   bind_latent(m);
   bind_moe(m);
   bind_encoder(m);

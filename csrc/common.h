@@ -145,6 +145,25 @@ struct KVCache {
   int latent_rank, latent_rope, index_dim;
 };
 
+// Tokens of one sequence that have left its window, as factors of their keys and values (kernels/factors.h).
+struct Memory {
+  uint8_t* const* segments;  // [count], oldest first, each [layers][kv_heads] heads
+  int count;
+  int tokens;                 // of a segment: as many as leave at once
+  int first;                  // place in the window of the first token that leaves
+  int key_rank, value_rank;   // multiples of 16
+  int floor;                  // no token is seen at a place below
+  size_t head_bytes, layer_bytes;
+};
+
+// Blocks that become the next segment of a memory.
+struct Remember {
+  Memory memory;
+  const int32_t* blocks;  // [memory.tokens / 16]
+  uint8_t* segment;
+  const float *cos, *sin;  // [max_positions, rotary_dim / 2]
+};
+
 struct Batch {
   const int32_t *tokens, *positions, *seq_starts, *block_tables, *output_rows;
   int rows, seqs, max_blocks, outputs;
@@ -153,6 +172,7 @@ struct Batch {
   int adapters_count;
   const int32_t* prompt_lengths;  // [seqs] or null: latent attention expands rows at positions below, absorbs the others
   const float* states;            // [rows, hidden], read by a JoinLayer; null elsewhere
+  const Memory* const* memories;  // [seqs], null where a sequence has none; null: none has
 };
 
 struct Outputs {  // each may be null
@@ -210,6 +230,9 @@ struct KernelTable {
   size_t (*latent_block_bytes)(const KVCache&);  // 16 tokens of a layer
   void (*encode)(const EncoderModel&, const EncoderBatch&, const EncoderOutputs&, const Workspace&, Team*, int tid);
   void (*shift_blocks)(const KVCache&, const BlockShift&, Team*, int tid);
+  size_t (*factor_bytes)(const Memory&, int head_dim);  // of a layer and KV head in a segment
+  size_t (*remember_bytes)(const KVCache&, const Memory&, int threads);
+  void (*remember_blocks)(const KVCache&, const Remember&, const Workspace&, Team*, int tid);
 };
 
 enum RooflineKind : int { kRoofMemory = 0, kRoofFp32 = 1, kRoofInt8 = 2, kRoofInt4 = 3, kRoofBf16 = 4 };

@@ -8,6 +8,7 @@
 #include "common.h"
 #include "integers.h"
 #include "kernels/attention.h"
+#include "kernels/factors.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
 #include "kernels/mla_layer.h"
@@ -85,19 +86,26 @@ static void attend_cached(const float* const* q, const int* visible, int vectors
 // One row a sequence: work items are (sequence, KV head, piece), so one long sequence keeps every thread busy.
 static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
-  for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, pieces_of(b.positions[s] + 1));
+  for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, all_pieces(b, s));
   int items = b.seqs * h.kv_heads * most_pieces;
   size_t record = (size_t)h.group * (h.head_dim + 2);
   // Partials are addressed by a running index over the pieces that exist.
   for (int item; (item = team_next(team, 1)) < items;) {
     int piece = item % most_pieces, kv = item / most_pieces % h.kv_heads, s = item / most_pieces / h.kv_heads;
-    int position = b.positions[s], pieces = pieces_of(position + 1);
+    int position = b.positions[s], pieces = all_pieces(b, s), page = piece - memory_pieces(b, s);
     if (piece >= pieces) continue;
     const int32_t* table = b.block_tables + (size_t)s * b.max_blocks;
-    int tokens = min_of(kPieceTokens, position + 1 - piece * kPieceTokens);
-    Piece data = find_piece(cache, h.index, kv, table, piece, tokens);
-    for (int i = 0; i < min_of(2, ceil_div(tokens, kBlockTokens)); i++)  // the keys that are read first
-      for (size_t k = 0; k < cache.head_bytes / 2; k += 64) prefetch(data.blocks[i] + k);
+    int tokens = min_of(kPieceTokens, position + 1 - page * kPieceTokens);
+    Piece data;
+    FactorPiece factors;
+    if (page < 0) {
+      factors = find_factors(*b.memories[s], h.index, kv, h.head_dim, piece);
+      prefetch_factors(*b.memories[s], factors, h.head_dim);
+    } else {
+      data = find_piece(cache, h.index, kv, table, page, tokens);
+      for (int i = 0; i < min_of(2, ceil_div(tokens, kBlockTokens)); i++)  // the keys that are read first
+        for (size_t k = 0; k < cache.head_bytes / 2; k += 64) prefetch(data.blocks[i] + k);
+    }
     const float* cos = m.cos + (size_t)position * (h.head_dim / 2);
     const float* sin = m.sin + (size_t)position * (h.head_dim / 2);
     const float* qkv = l.qkv + (size_t)s * l.qkv_stride;
@@ -120,7 +128,7 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
       visible[g] = tokens;
     }
     int before = 0;
-    for (int i = 0; i < s; i++) before += pieces_of(b.positions[i] + 1);
+    for (int i = 0; i < s; i++) before += all_pieces(b, i);
     float* partial = l.partials + ((size_t)before * h.kv_heads + (size_t)kv * pieces + piece) * record;
     auto done = [&](int g, const float* o, Softmax softmax) {
       if (pieces == 1) return write_result(l, h, s, kv * h.group + g, o, softmax.sum);
@@ -128,15 +136,16 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
       to[0] = softmax.max, to[1] = softmax.sum;
       memcpy(to + 2, o, h.head_dim * sizeof(float));
     };
-    attend_cached(q, visible, h.group, data, cache, tokens, h, l, done);
+    if (page < 0) attend_factors(m, *b.memories[s], q, h.group, factors, h.head_dim, l, done);
+    else attend_cached(q, visible, h.group, data, cache, tokens, h, l, done);
   }
   team_barrier(team);
   if (most_pieces == 1) return;
   for (int item; (item = team_next(team, 1)) < b.seqs * h.heads;) {
     int head = item % h.heads, kv = head / h.group, g = head % h.group, s = item / h.heads;
-    int pieces = pieces_of(b.positions[s] + 1), before = 0;
+    int pieces = all_pieces(b, s), before = 0;
     if (pieces == 1) continue;
-    for (int i = 0; i < s; i++) before += pieces_of(b.positions[i] + 1);
+    for (int i = 0; i < s; i++) before += all_pieces(b, i);
     float* o = l.tile;
     memset(o, 0, h.head_dim * sizeof(float));
     Softmax total = {-__builtin_inff(), 0.0f};
@@ -183,7 +192,7 @@ DW_INLINE bool any_between(const Rows& rows, int first, int end) {
 }
 
 // Any mix of rows: work items are (sequence, tile of rows, KV head), the longest first; tiles without a live row are skipped.
-static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, const Rows& live, const Layout& l, Team* team) {
+static void attend_rows(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Rows& live, const Layout& l, Team* team) {
   int tile_rows = max_of(1, kTileVectors96 / h.group);
   int tiles = 0;
   for (int s = 0; s < b.seqs; s++) tiles += ceil_div(b.seq_starts[s + 1] - b.seq_starts[s], tile_rows);
@@ -206,6 +215,12 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
       softmax[v] = {-__builtin_inff(), 0.0f};
       q[v] = l.qkv + (size_t)(row + v / h.group) * l.qkv_stride + (kv * h.group + v % h.group) * h.head_dim;
     }
+    auto merge = [&](int v, const float* from, Softmax part) {
+      merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
+    };
+    for (int piece = 0; piece < memory_pieces(b, s); piece++)
+      attend_factors(m, *b.memories[s], q, vectors, find_factors(*b.memories[s], h.index, kv, h.head_dim, piece), h.head_dim, l,
+                     merge);
     int last = b.positions[row + rows - 1];
     for (int piece = 0; piece < pieces_of(last + 1); piece++) {
       int start = piece * kPieceTokens;
@@ -213,9 +228,7 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
         visible[v] = max_of(0, min_of(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
       int tokens = min_of(kPieceTokens, last + 1 - start);
       Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
-      attend_cached(q, visible, vectors, data, cache, tokens, h, l, [&](int v, const float* from, Softmax part) {
-        merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
-      });
+      attend_cached(q, visible, vectors, data, cache, tokens, h, l, merge);
     }
     for (int v = 0; v < vectors; v++)
       write_result(l, h, row + v / h.group, kv * h.group + v % h.group, o + (size_t)v * h.head_dim, softmax[v].sum);
@@ -224,21 +237,21 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
 }
 
 // A few rows a sequence, keys and values written: work items are (sequence, KV head, piece), merged as in `attend_decode`.
-static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
+static void attend_few(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
   auto last_position = [&](int s) { return b.positions[b.seq_starts[s + 1] - 1]; };
-  for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, pieces_of(last_position(s) + 1));
+  for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, all_pieces(b, s));
   // Partials of a sequence: [kv head][piece][row][group].
   auto partials_of = [&](int s) {
     size_t before = 0;
     for (int i = 0; i < s; i++)
-      before += (size_t)pieces_of(last_position(i) + 1) * (b.seq_starts[i + 1] - b.seq_starts[i]);
+      before += (size_t)all_pieces(b, i) * (b.seq_starts[i + 1] - b.seq_starts[i]);
     return l.partials + before * h.heads * (h.head_dim + 2);
   };
   for (int item; (item = team_next(team, 1)) < b.seqs * h.kv_heads * most_pieces;) {
     int piece = item % most_pieces, kv = item / most_pieces % h.kv_heads, s = item / most_pieces / h.kv_heads;
     int first = b.seq_starts[s], vectors = (b.seq_starts[s + 1] - first) * h.group;
-    int pieces = pieces_of(last_position(s) + 1), start = piece * kPieceTokens;
+    int pieces = all_pieces(b, s), page = piece - memory_pieces(b, s), start = page * kPieceTokens;
     if (piece >= pieces) continue;
     const float* q[kFewVectors];
     int visible[kFewVectors];
@@ -247,8 +260,6 @@ static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, con
       q[v] = l.qkv + (size_t)row * l.qkv_stride + (kv * h.group + v % h.group) * h.head_dim;
       visible[v] = max_of(0, min_of(kPieceTokens, b.positions[row] + 1 - start));
     }
-    int tokens = min_of(kPieceTokens, last_position(s) + 1 - start);
-    Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
     float* to = partials_of(s) + ((size_t)kv * pieces + piece) * vectors * (h.head_dim + 2);
     for (int v = 0; v < vectors; v++) to[(size_t)v * (h.head_dim + 2) + 1] = 0.0f;  // unseen unless `done` says otherwise
     auto done = [&](int v, const float* o, Softmax softmax) {
@@ -256,6 +267,13 @@ static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, con
       record[0] = softmax.max, record[1] = softmax.sum;
       memcpy(record + 2, o, h.head_dim * sizeof(float));
     };
+    if (page < 0) {
+      FactorPiece data = find_factors(*b.memories[s], h.index, kv, h.head_dim, piece);
+      attend_factors(m, *b.memories[s], q, vectors, data, h.head_dim, l, done);
+      continue;
+    }
+    int tokens = min_of(kPieceTokens, last_position(s) + 1 - start);
+    Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, page, tokens);
     attend_cached(q, visible, vectors, data, cache, tokens, h, l, done);
   }
   team_barrier(team);
@@ -263,7 +281,7 @@ static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, con
     int head = item % h.heads, kv = head / h.group, row = item / h.heads, s = 0;
     while (b.seq_starts[s + 1] <= row) s++;
     int first = b.seq_starts[s], vectors = (b.seq_starts[s + 1] - first) * h.group;
-    int pieces = pieces_of(last_position(s) + 1), v = (row - first) * h.group + head % h.group;
+    int pieces = all_pieces(b, s), v = (row - first) * h.group + head % h.group;
     const float* from = partials_of(s) + ((size_t)kv * pieces * vectors + v) * (h.head_dim + 2);
     float* o = l.tile;
     memset(o, 0, h.head_dim * sizeof(float));
@@ -299,8 +317,8 @@ static void attention_layer(const AttentionLayer& a, int index, const LoraPlaces
     attend_decode(m, b, cache, h, l, team);
   } else {
     rope_and_write(m, b, cache, h, l, team);
-    if (few_row_vectors(b, h.kv_heads, h.group)) attend_few(b, cache, h, l, team);
-    else attend_rows(b, cache, h, live, l, team);
+    if (few_row_vectors(b, h.kv_heads, h.group)) attend_few(m, b, cache, h, l, team);
+    else attend_rows(m, b, cache, h, live, l, team);
   }
   DW_PHASE_ENDS(kPhaseAttention);
   lora = lora_product(b, places.o, live, l);

@@ -30,7 +30,7 @@ struct Layout {
   int hidden_stride, qkv_stride, attention_stride, act_stride;
   float *x, *qkv, *attention, *act;
   uint8_t *shared_activations, *private_activations;
-  float *row, *scratch, *tile;  // of this thread; `row` holds kLoraRows rows of row_floats
+  float *row, *scratch, *tile, *factors;  // of this thread; `row` holds kLoraRows rows of row_floats
   size_t row_floats;
   int lora_stride;
   float *shared_lora, *private_lora;  // [rows][lora_stride], [kPrivateRows][lora_stride]
@@ -48,9 +48,18 @@ struct Layout {
 
 DW_INLINE bool is_decode(const Batch& b) { return b.rows == b.seqs; }
 
+// Pieces that the rows of a sequence attend to: those of its memory, then those of its pages.
+DW_INLINE int memory_pieces(const Batch& b, int s) {
+  const Memory* m = b.memories ? b.memories[s] : nullptr;
+  return m ? m->count * pieces_of(m->tokens) : 0;
+}
+DW_INLINE int all_pieces(const Batch& b, int s) {
+  return memory_pieces(b, s) + pieces_of(b.positions[b.seq_starts[s + 1] - 1] + 1);
+}
+
 static int decode_items(const Batch& b, int kv_heads) {
   int items = 0;
-  for (int s = 0; s < b.seqs; s++) items += pieces_of(b.positions[s] + 1) * kv_heads;
+  for (int s = 0; s < b.seqs; s++) items += all_pieces(b, s) * kv_heads;
   return items;
 }
 
@@ -60,7 +69,7 @@ static size_t few_row_vectors(const Batch& b, int kv_heads, int group) {
   for (int s = 0; s < b.seqs; s++) {
     int rows = b.seq_starts[s + 1] - b.seq_starts[s];
     if (rows * group > kFewVectors) return 0;
-    vectors += (size_t)pieces_of(b.positions[b.seq_starts[s + 1] - 1] + 1) * kv_heads * rows * group;
+    vectors += (size_t)all_pieces(b, s) * kv_heads * rows * group;
   }
   return vectors;
 }
@@ -118,6 +127,8 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_of(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
+  // Of a micro-tile the turned queries, the projected ones, the results before and behind the basis; the angle.
+  size_t factor_floats = (size_t)kQueryTile * 4 * kMaxHeadDim + kMaxHeadDim;
   for (int t = 0; t < threads; t++) {
     uint8_t* activations = arena.take<uint8_t>(kPrivateRows * per_row + 128);
     float* row = arena.take<float>(kLoraRows * l.row_floats);
@@ -126,7 +137,9 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
     int32_t* live_groups = arena.take<int32_t>(grouped);
     float* scratch = arena.take<float>(scratch_floats);
     float* tile = arena.take<float>(tile_floats);
+    float* factors = arena.take<float>(b.memories ? factor_floats : 0);
     if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
+    if (t == tid) l.factors = factors;
     if (t == tid) l.private_lora = lora, l.groups = lora_groups(groups, b.rows), l.live_groups = lora_groups(live_groups, b.rows);
   }
   size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group : few_row_vectors(b, cache.kv_heads, group);

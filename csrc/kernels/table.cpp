@@ -3,6 +3,7 @@
 #include "kernels/encoder.h"
 #include "kernels/layers.h"
 #include "kernels/mla.h"
+#include "kernels/remember.h"
 #include "kernels/roofline.h"
 #include "kernels/shift.h"
 
@@ -13,6 +14,7 @@ namespace deepwell {
 namespace DW_ISA {
 extern const KernelTable kTable;
 const KernelTable kTable = {DW_TEXT(DW_ISA), workspace_bytes, forward, matmul_workspace_bytes, matmul, roofline,
-                            encoder_workspace_bytes, latent_block_bytes, encode, shift_blocks};
+                            encoder_workspace_bytes, latent_block_bytes, encode, shift_blocks, factor_bytes, remember_bytes,
+                            remember_blocks};
 }  // namespace DW_ISA
 }  // namespace deepwell

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.engine.backends.specs import MemorySpec
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.core.sampler import draw, uniform
 from deepwell.engine.limits import Limits
+from deepwell.engine.memory import memory_spec
 from deepwell.engine.protocol import Capabilities, SamplingParams, Window
 from deepwell.process.turns import Turn
 
@@ -30,6 +34,22 @@ class FakeCache:
         self.nbytes = num_blocks * BLOCK_TOKENS * 4
         self.tokens = np.full((num_blocks, BLOCK_TOKENS), -1, np.int32)
         self.positions = self.tokens.copy()
+
+
+class FakeMemory:
+    """Token ids in place of factors, oldest segment first."""
+
+    def __init__(self, spec: MemorySpec) -> None:
+        self.spec = spec
+        self.segments: deque[NDArray[np.int32]] = deque(maxlen=spec.most)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.segments) * self.spec.tokens
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * self.tokens
 
 
 def logits_after(tokens: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -94,7 +114,9 @@ class FakeModel:
                 assert seen.min() >= 0, "read from a slot that nobody wrote"
                 places = cache.positions[blocks].reshape(-1)[:length]
                 assert places.tolist() == list(range(length)), "a key was not turned to its place"
-                values = logits_after(seen)
+                memory: Any = batch.memories[s] if batch.memories else None
+                known = memory.segments if memory else ()
+                values = logits_after(np.concatenate([*known, seen]))
                 if logits is not None:
                     logits[output] = values
                 if argmax is not None:
@@ -116,12 +138,25 @@ class FakeModel:
         cache.tokens[to] = cache.tokens[of]
         cache.positions[to] = cache.positions[of] - positions
 
+    def memory(self, cache: FakeCache, spec: MemorySpec) -> FakeMemory:
+        if spec.key_rank % 16:
+            raise ValueError("no such rank")
+        return FakeMemory(spec)
+
+    def remember_blocks(self, cache: FakeCache, memory: FakeMemory, blocks: Sequence[int]) -> None:
+        spec, of = memory.spec, list(blocks)
+        assert len(of) * BLOCK_TOKENS == spec.tokens
+        places = cache.positions[of].reshape(-1).tolist()
+        assert places == list(range(spec.first, spec.first + spec.tokens)), "not the tokens that leave"
+        memory.segments.append(cache.tokens[of].reshape(-1).copy())
+
 
 def visible(tokens: Sequence[int], window: Window | None) -> list[int]:
-    """The tokens that the last of `tokens` may look at."""
+    """The tokens that the last of `tokens` may look at: those of the memory come first."""
     gone = window.forgotten(len(tokens) - 1) if window else 0
     sinks = window.sinks if window else 0
-    return [*tokens[:sinks], *tokens[sinks + gone :]]
+    kept = min(gone, memory_spec(window, window.tokens).most * window.stride) if window and window.rank else 0
+    return [*tokens[sinks + gone - kept : sinks + gone], *tokens[:sinks], *tokens[sinks + gone :]]
 
 
 def continuation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 from hypothesis import given
@@ -18,8 +19,9 @@ from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.scheduler import Scheduler
 from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
 from deepwell.engine.core.speculation import Draft, RowCost, accept
-from deepwell.engine.core.step import ScheduledStep
+from deepwell.engine.core.step import Move, ScheduledStep
 from deepwell.engine.limits import Limits
+from deepwell.engine.memory import factor_memory
 from deepwell.engine.protocol import SamplingParams, Window
 
 MAX_LEN = 96
@@ -103,6 +105,7 @@ class Driver:
             grammar=grammar,  # pyright: ignore[reportArgumentType]
             eos_token_ids=frozenset({EOS}),
             window=window,
+            new_memory=window and factor_memory(cast(Any, self.model), self.cache, window, MAX_LEN),
         )
         sequence = Sequence(spec)
         self.sequences[name] = sequence
@@ -115,12 +118,17 @@ class Driver:
         step = self.scheduler.schedule()
         assert step.sequences, "a step with work computes something"
         for move in step.moves:
-            self.model.shift_blocks(self.cache, move.sources, move.targets, move.positions)
+            self.move(move)
         batch = self.builder.build(step)
         argmax = np.zeros(len(batch.output_rows), np.int32)
         self.model.forward(batch, self.cache, argmax=argmax)
         self.book(step, self.drawn(step, argmax))
         return step
+
+    def move(self, move: Move) -> None:
+        if move.memory is not None:
+            self.model.remember_blocks(self.cache, cast(Any, move.memory), move.forgotten)
+        self.model.shift_blocks(self.cache, move.sources, move.targets, move.positions)
 
     def drawn(self, step: ScheduledStep, argmax: NDArray[np.int32]) -> list[list[int]]:
         """What each sequence is given, from the greedy token of every output row."""

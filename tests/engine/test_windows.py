@@ -27,7 +27,15 @@ from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import GenerateRequest, SamplingParams, Window
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
 
-WINDOWS = (Window(0, 16), Window(0, 48), Window(16, 32), Window(16, 48), Window(32, 64))
+WINDOWS = (
+    Window(0, 16),
+    Window(0, 48),
+    Window(16, 32),
+    Window(16, 48),
+    Window(32, 64),
+    Window(16, 48, rank=16),
+    Window(0, 32, rank=16, remembered=40),
+)
 windows = st.sampled_from([None, *WINDOWS])
 events = st.lists(
     st.one_of(
@@ -135,7 +143,7 @@ def test_rows_without_a_mask_do_not_slide_twice(seed: int, window: Window, block
         if not step.sequences:
             continue
         for move in step.moves:
-            driver.model.shift_blocks(driver.cache, move.sources, move.targets, move.positions)
+            driver.move(move)
         batch = driver.builder.build(step)
         argmax = np.zeros(len(batch.output_rows), np.int32)
         driver.model.forward(batch, driver.cache, argmax=argmax)

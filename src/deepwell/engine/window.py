@@ -27,6 +27,10 @@ class Window:
 
     sinks: int  # first tokens of the sequence, which are never forgotten; 0: none
     recent: int  # most recent tokens, at most
+    rank: int = (
+        0  # of the factors that forgotten keys and values are kept as, a multiple of 16; 0: they are lost
+    )
+    remembered: int = 65_536  # most forgotten tokens that are kept as factors, the most recent ones
 
     @property
     def tokens(self) -> int:

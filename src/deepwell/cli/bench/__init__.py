@@ -56,6 +56,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "context-honesty": context.context_honesty,
     "context-memory": context.context_memory,
     "context-time": context.context_time,
+    "context-low-rank": context.context_low_rank,
     "mixture": engine.mixture,
     "prediction": engine.prediction,
     "determinism": quality.determinism,

@@ -12,8 +12,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.backends.specs import AttentionSpec, Join, LatentAttentionSpec, Matrix, MoeSpec
-from deepwell.engine.core.batch import Adapter, Batch
+from deepwell.engine.backends.specs import (
+    AttentionSpec,
+    Join,
+    LatentAttentionSpec,
+    Matrix,
+    MemorySpec,
+    MoeSpec,
+)
+from deepwell.engine.core.batch import Adapter, Batch, Memory
 from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights.low_rank import LowRank
 
@@ -24,6 +31,7 @@ __all__ = [
     "KVCache",
     "LatentAttention",
     "Layer",
+    "Memory",
     "Mlp",
     "Model",
     "Moe",
@@ -127,6 +135,22 @@ class Model(Protocol):
 
         Args:
             targets: as many as `sources`; each is its own source, or no source at all.
+        """
+        ...
+
+    def memory(self, cache: KVCache, spec: MemorySpec) -> Memory:
+        """Make an empty memory for one sequence whose pages are in `cache`.
+
+        Raises:
+            ValueError: a rank is no multiple of 16 or exceeds head_dim, or the cache holds latents.
+        """
+        ...
+
+    def remember_blocks(self, cache: KVCache, memory: Memory, blocks: Sequence[int]) -> None:
+        """Keep the tokens of these blocks, which leave the window, as the next segment of a memory.
+
+        Args:
+            blocks: as many as a segment has, in order; the first token stands at the memory's first place.
         """
         ...
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends import backend, reference, specs
-from deepwell.engine.backends.specs import AttentionSpec, LatentAttentionSpec, MoeSpec
+from deepwell.engine.backends.specs import AttentionSpec, LatentAttentionSpec, MemorySpec, MoeSpec
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights.low_rank import AdapterDtype, LowRank, PackedLowRank, by_expert, pack
@@ -308,6 +308,7 @@ class Model:
             batch.prompt_lengths,
             previous,
             states,
+            batch.memories,
         )
 
     def shift_blocks(
@@ -316,3 +317,12 @@ class Model:
         """Copies blocks with their keys turned back; see `backend.Model.shift_blocks`."""
         of, to = np.asarray(sources, np.int32), np.asarray(targets, np.int32)
         self._compiled.shift_blocks(cache, of, to, positions)
+
+    def memory(self, cache: backend.KVCache, spec: MemorySpec) -> backend.Memory:
+        """Makes an empty memory; see `backend.Model.memory`."""
+        s = spec
+        return _native.Memory(cache, s.tokens, s.first, s.key_rank, s.value_rank, s.floor, s.most)
+
+    def remember_blocks(self, cache: backend.KVCache, memory: backend.Memory, blocks: Sequence[int]) -> None:
+        """Keeps tokens as factors; see `backend.Model.remember_blocks`."""
+        self._compiled.remember_blocks(cache, memory, np.asarray(blocks, np.int32))

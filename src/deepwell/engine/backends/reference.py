@@ -22,6 +22,7 @@ from deepwell.engine.backends.reference_latent import (
     latent_attention,
     latent_cache,
 )
+from deepwell.engine.backends.reference_memory import Memory
 from deepwell.engine.backends.reference_moe import Moe, moe
 from deepwell.engine.backends.reference_ops import (
     SMALLEST_PEAK,
@@ -41,7 +42,7 @@ from deepwell.engine.backends.reference_ops import (
     swiglu,
     widen,
 )
-from deepwell.engine.backends.specs import AttentionSpec
+from deepwell.engine.backends.specs import AttentionSpec, MemorySpec
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.low_rank import LowRank
@@ -55,6 +56,7 @@ __all__ = [
     "LatentAttention",
     "LatentCache",
     "Matrix",
+    "Memory",
     "Mlp",
     "Model",
     "Moe",
@@ -105,6 +107,14 @@ class KVCache:
         convert = round_bf16 if self.dtype == "bf16" else np.asarray
         self.keys[at] = convert(keys)
         self.values[at] = convert(values)
+
+    def tokens(self, blocks: Sequence[int]) -> tuple[Float32, Float32]:
+        """Returns keys and values of whole blocks, each [layers, kv heads, tokens, head_dim]."""
+        pages = [
+            self.read(layer, np.asarray(blocks), len(blocks) * BLOCK_TOKENS)
+            for layer in range(len(self.keys))
+        ]
+        return np.stack([keys for keys, _ in pages]), np.stack([values for _, values in pages])
 
     def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[Float32, Float32]:
         """The first `length` keys and values of a sequence, each [kv heads, length, head_dim]."""
@@ -178,8 +188,28 @@ class Attention:
             rows = slice(starts[s], starts[s + 1])
             length = int(positions[rows].max(initial=-1)) + 1
             stored = cache.read(layer, table[: -(-length // BLOCK_TOKENS)], length)
-            attended[rows] = _attend(queries[rows], *stored, positions[rows])
+            known, keys, values = _behind(batch, s, layer, *stored)
+            attended[rows] = self.attend(queries[rows], keys, values, positions[rows] + known)
         return x + adapters.matmul(attended.reshape(len(x), -1), self.o, "o")
+
+    def attend(
+        self, queries: Float32, keys: Float32, values: Float32, positions: NDArray[np.int32]
+    ) -> Float32:
+        """Causal attention of one sequence; see `_attend`."""
+        return _attend(queries, keys, values, positions)
+
+
+def _behind(batch: Batch, s: int, layer: int, keys: Float32, values: Float32) -> tuple[int, Float32, Float32]:
+    """Puts the tokens of a sequence's memory in front of those of its pages, and returns their number too."""
+    memory = batch.memories[s] if batch.memories else None
+    if memory is None or not memory.tokens:
+        return 0, keys, values
+    before = _own_memory(memory).read(layer)
+    return (
+        memory.tokens,
+        np.concatenate([before[0], keys], axis=1),
+        np.concatenate([before[1], values], axis=1),
+    )
 
 
 def _attend(queries: Float32, keys: Float32, values: Float32, positions: NDArray[np.int32]) -> Float32:
@@ -317,6 +347,16 @@ class Model:
         factor = self._cos[0]
         cache.shift(sources, targets, self._cos[positions] / factor, -self._sin[positions] / factor)
 
+    def memory(self, cache: backend.KVCache, spec: MemorySpec) -> Memory:
+        """Makes an empty memory; see `backend.Model.memory`."""
+        if not isinstance(cache, KVCache):
+            raise ValueError("memory: a cache of latents is not kept as factors")
+        return Memory(cache.keys.shape[-1], spec, self._cos, self._sin)
+
+    def remember_blocks(self, cache: backend.KVCache, memory: backend.Memory, blocks: Sequence[int]) -> None:
+        """Keeps tokens as factors; see `backend.Model.remember_blocks`."""
+        _own_memory(memory).remember(*_own_cache(cache, KVCache).tokens(blocks))
+
     def _begin(self, batch: Batch, previous: NDArray[np.float32] | None) -> Float32:
         """The rows before the first layer, [rows, hidden_size]."""
         x = np.stack([self._embed.row(int(token)) for token in batch.tokens])
@@ -336,6 +376,12 @@ def _own_cache(cache: backend.KVCache, kind: type[_Cache]) -> _Cache:
     if not isinstance(cache, kind):
         raise TypeError(f"the reference backend needs its own {kind.__name__}, got {type(cache).__name__}")
     return cache
+
+
+def _own_memory(memory: backend.Memory) -> Memory:
+    if not isinstance(memory, Memory):
+        raise TypeError(f"the reference backend needs its own Memory, got {type(memory).__name__}")
+    return memory
 
 
 def attention(spec: AttentionSpec) -> Attention:

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from deepwell.engine.layouts import Scheme
 
-__all__ = ["AttentionSpec", "Indexer", "Join", "LatentAttentionSpec", "Matrix", "MoeSpec", "Scoring"]
+__all__ = [
+    "AttentionSpec",
+    "Indexer",
+    "Join",
+    "LatentAttentionSpec",
+    "Matrix",
+    "MemorySpec",
+    "MoeSpec",
+    "Scoring",
+]
 
 Scoring = Literal["softmax", "sigmoid"]
 
@@ -42,6 +51,22 @@ class AttentionSpec:
     eps: float
     q_norm: NDArray[np.float32] | None = None  # [head_dim]
     k_norm: NDArray[np.float32] | None = None  # [head_dim]
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySpec:
+    """Factors of the keys and values that leave a window: keys ~ A B + mean and values ~ C D + mean, of each layer and KV head.
+
+    A and C are codes of 4 bits with one scale a column, which is part of B and D (bf16); the means are float32. Keys are without their
+    rotation, and all tokens of a piece of 256 are seen at one place, that of its middle.
+    """
+
+    tokens: int  # of a segment, which has one basis: those that leave at once
+    first: int  # place in the window of the first of them
+    key_rank: int  # columns of A, a multiple of 16
+    value_rank: int  # columns of C, a multiple of 16
+    floor: int  # place below which no token is seen: older ones are seen there
+    most: int  # segments that are kept; the oldest are dropped
 
 
 @dataclass(frozen=True, slots=True, eq=False)

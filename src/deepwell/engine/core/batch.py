@@ -8,13 +8,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK_TOKENS", "Adapter", "Batch"]
+__all__ = ["BLOCK_TOKENS", "Adapter", "Batch", "Memory"]
 
 BLOCK_TOKENS = 16  # one block of the KV cache holds this many tokens
 
 
 class Adapter(Protocol):
     """Low-rank additions to the matrices of one model, in the form that a `Batch` refers to."""
+
+
+class Memory(Protocol):
+    """Tokens of one sequence that have left its window, as factors of their keys and values."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +44,4 @@ class Batch:
     # [sequences]; None: all rows belong to prompts. Only latent attention reads it. Rows at positions below this length attend
     # to expanded keys and values, later rows by absorption, regardless of how the prompt was split into steps.
     prompt_lengths: NDArray[np.int32] | None = None
+    memories: tuple[Memory | None, ...] | None = None  # [sequences]; None: no sequence has one

@@ -37,6 +37,8 @@ class BatchBuilder:
     def build(self, step: ScheduledStep) -> Batch:
         """Builds the batch of a step. Its output rows are those that `output_rows_of` counts, sequence by sequence."""
         batch = self._build(step)
+        if any(sequence.memory for sequence in step.sequences):
+            batch = replace(batch, memories=tuple(s.memory for s in step.sequences))
         if all(sequence.adapter is None for sequence in step.sequences):
             return batch
         return replace(batch, adapters=tuple(s.adapter and s.adapter.weights for s in step.sequences))

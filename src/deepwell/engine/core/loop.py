@@ -325,6 +325,7 @@ class InProcessEngine:
             eos_token_ids=self._eos,
             seed=random.getrandbits(64) if params.seed is None else params.seed,
             window=request.window,
+            new_memory=self._runner and self._runner.memory_of(request.window),
         )
         sequence = Sequence(spec)
         self._submit(_Job(sequence, sink))
@@ -363,6 +364,7 @@ class InProcessEngine:
             first_row=_first_row(prompt, start, "start"),
             adapter=self._adapter(adapter) if adapter else None,
             window=window,
+            new_memory=self._runner and self._runner.memory_of(window),
         )
         return Sequence(spec)
 

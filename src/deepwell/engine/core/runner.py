@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends.backend import KVCache, Model
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.core.batch import Batch, Memory
 from deepwell.engine.core.batch_builder import BatchBuilder, output_rows_of
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.sampler import draw, log_normalizer, token_logprob, uniform
@@ -21,7 +21,8 @@ from deepwell.engine.core.speculation import accept
 from deepwell.engine.core.step import ScheduledStep
 from deepwell.engine.grammar.masks import MaskBudget
 from deepwell.engine.limits import Limits
-from deepwell.engine.protocol import TokenLogprob
+from deepwell.engine.memory import factor_memory
+from deepwell.engine.protocol import TokenLogprob, Window
 from deepwell.errors import DeepwellError, InvalidRequest
 
 __all__ = ["StepResult", "StepRunner"]
@@ -66,6 +67,7 @@ class StepRunner:
         predictor: Predictor | None = None,
     ) -> None:
         self._model = model
+        self._positions = max_model_len
         self._predictor = predictor
         self._cache = cache
         max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens, limits.draft_rows)
@@ -85,10 +87,16 @@ class StepRunner:
         """Number of reads of any expert's weights."""
         return int(self._model.expert_reads.sum())
 
+    def memory_of(self, window: Window | None) -> Callable[[], Memory] | None:
+        """Returns what makes a memory for a sequence with this window; see `factor_memory`."""
+        return window and factor_memory(self._model, self._cache, window, self._positions)
+
     def execute(self, step: ScheduledStep) -> StepResult:
         """Computes a step and draws its tokens. Scores, prompt logprobs and hidden sums are kept in the sequences."""
         predictor = self._predictor
         for move in step.moves:
+            if move.memory is not None:
+                self._model.remember_blocks(self._cache, move.memory, move.forgotten)
             self._model.shift_blocks(self._cache, move.sources, move.targets, move.positions)
         if predictor is None:
             return self._compute(step, None)

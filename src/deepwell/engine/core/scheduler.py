@@ -215,7 +215,8 @@ class Scheduler:
         while (claimed := self.pool.claim(recent)) is None:
             if self._preempt_youngest() is sequence:
                 return False
-        step.moves.append(Move(recent[stride:], claimed[stride:], window.stride))
+        gone = recent[:stride], sequence.memory
+        step.moves.append(Move(recent[stride:], claimed[stride:], window.stride, *gone))
         sequence.slide([*sequence.blocks[:sinks], *claimed[stride:], *claimed[:stride]])
         self.forgotten_tokens += window.stride
         return True

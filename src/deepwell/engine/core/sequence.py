@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.core.batch import BLOCK_TOKENS, Memory
 from deepwell.engine.core.blocks import Prefix
 from deepwell.engine.core.sampler import GREEDY_BELOW
 from deepwell.engine.core.speculation import DraftState
@@ -44,6 +45,7 @@ class SequenceSpec:
     eos_token_ids: frozenset[int] = frozenset()
     seed: int = 0
     window: Window | None = None
+    new_memory: Callable[[], Memory] | None = None  # None: forgotten tokens are lost
 
 
 class SequenceOutputs:
@@ -80,6 +82,8 @@ class Sequence:
         "kind",
         "last_token",
         "max_tokens",
+        "memory",
+        "new_memory",
         "num_prompt",
         "num_tokens",
         "outputs",
@@ -127,6 +131,8 @@ class Sequence:
         self.tokens[: len(prompt)] = prompt
         self.last_token = int(prompt[-1])
         self.window = spec.window
+        self.new_memory = spec.new_memory
+        self.memory = spec.new_memory() if spec.new_memory else None  # of the forgotten tokens
         self.computed = 0
         self.forgotten = 0  # computed tokens that have left the window
         self.slides_at = _NEVER if spec.window is None else spec.window.tokens  # value of `computed`
@@ -223,6 +229,8 @@ class Sequence:
         if self.forgotten:
             self.slides_at -= self.forgotten
             self.drafts.forget()
+            if self.new_memory:  # a move that is scheduled already writes to the old one
+                self.memory = self.new_memory()
         self.computed = self.forgotten = 0
 
     def append(self, token: int) -> FinishReason | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from deepwell.engine.core.batch import Memory
 from deepwell.engine.core.sequence import Sequence
 
 __all__ = ["Move", "ScheduledStep"]
@@ -11,11 +12,16 @@ __all__ = ["Move", "ScheduledStep"]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Blocks of a window that slides: `targets` get the contents of `sources`, with keys turned back by `positions`."""
+    """Blocks of a window that slides: `targets` get the contents of `sources`, with keys turned back by `positions`.
+
+    Before that, the `forgotten` blocks go into the memory of the sequence, if it has one.
+    """
 
     sources: list[int]
     targets: list[int]
     positions: int
+    forgotten: list[int] = field(default_factory=list[int])
+    memory: Memory | None = None
 
 
 @dataclass(slots=True)

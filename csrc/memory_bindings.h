@@ -1,0 +1,79 @@
+// The Python class of a sequence's low-rank memory: segments that grow in number up to a limit, then the oldest is written anew.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "binding_types.h"
+#include "cache_bindings.h"
+#include "common.h"
+#include "integers.h"
+#include "memory.h"
+
+namespace deepwell {
+
+class PyMemory {
+ public:
+  PyMemory(const PyKVCache& kv, int tokens, int first, int key_rank, int value_rank, int floor, int most)
+      : layers_(kv.cache.layers), kv_heads_(kv.cache.kv_heads), head_dim_(kv.cache.head_dim), most_(most) {
+    require(kv.cache.latent_rank == 0, "memory: a cache of latents is not kept as factors");
+    require(tokens > 0 && tokens % kBlockTokens == 0 && first >= 0 && most > 0, "memory: segments must be whole blocks");
+    int dims = round_up(head_dim_, kBlockTokens);
+    for (int rank : {key_rank, value_rank})
+      require(rank > 0 && rank % kBlockTokens == 0 && rank <= dims, "memory: a rank must be a multiple of 16, up to head_dim");
+    memory_ = {nullptr, 0, tokens, first, key_rank, value_rank, floor, 0, 0};
+    memory_.head_bytes = active_table->factor_bytes(memory_, head_dim_);
+    memory_.layer_bytes = memory_.head_bytes * kv_heads_;
+  }
+
+  PyMemory(const PyMemory&) = delete;
+
+  // Room for one more segment, and the memory as it is with it.
+  uint8_t* extend() {
+    if (int(segments_.size()) == most_) {
+      std::rotate(segments_.begin(), segments_.begin() + 1, segments_.end());
+    } else {
+      size_t place = segments_.size() % kChunk;
+      if (place == 0) chunks_.push_back(std::make_unique<HugeBuffer>(segment_bytes() * min_of(kChunk, most_ - int(segments_.size()))));
+      segments_.push_back(chunks_.back()->data() + place * segment_bytes());
+    }
+    memory_.segments = segments_.data();
+    memory_.count = int(segments_.size());
+    return segments_.back();
+  }
+
+  void forget() {
+    segments_.clear();
+    chunks_.clear();
+    memory_.segments = nullptr, memory_.count = 0;
+  }
+
+  bool fits(const KVCache& c) const {
+    return c.latent_rank == 0 && c.layers == layers_ && c.kv_heads == kv_heads_ && c.head_dim == head_dim_;
+  }
+  const Memory& memory() const { return memory_; }
+  size_t segment_bytes() const { return memory_.layer_bytes * layers_; }
+  size_t bytes() const { return segment_bytes() * segments_.size(); }
+  size_t tokens() const { return segments_.size() * size_t(memory_.tokens); }
+
+ private:
+  static constexpr int kChunk = 8;  // segments of one mapping, so that most pages are huge ones
+  int layers_, kv_heads_, head_dim_, most_;
+  Memory memory_{};
+  std::vector<uint8_t*> segments_;
+  std::vector<std::unique_ptr<HugeBuffer>> chunks_;
+};
+
+inline void bind_memory(nb::module_& m) {
+  using namespace nb::literals;
+  nb::class_<PyMemory>(m, "Memory")
+      .def(nb::init<const PyKVCache&, int, int, int, int, int, int>(), "cache"_a, "tokens"_a, "first"_a, "key_rank"_a,
+           "value_rank"_a, "floor"_a, "most"_a)
+      .def("forget", &PyMemory::forget)
+      .def_prop_ro("tokens", &PyMemory::tokens)
+      .def_prop_ro("nbytes", &PyMemory::bytes);
+}
+
+}  // namespace deepwell
