@@ -52,6 +52,7 @@ async def planned(
     guard, checked = answering.guard, None
     if guard is not None:
         dialogue, checked = await guard.read(dialogue, principal.tenant)
+    wish = replace(wish, adapter=adapter)
     plan = await context.fitting.plan(answering.model, principal, dialogue, wish)
     if guard is not None and checked is not None:
         plan = guard.sealed(plan, checked)

@@ -53,6 +53,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "kv": quality.kv,
     "latent": engine.latent,
     "context-endless": context.context_endless,
+    "context-session-adapter": context.context_session_adapter,
     "mixture": engine.mixture,
     "prediction": engine.prediction,
     "determinism": quality.determinism,

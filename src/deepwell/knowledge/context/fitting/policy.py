@@ -5,13 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-__all__ = ["FIT_OPTIONS", "POLICIES", "ContextPolicy", "FitOptions", "Mechanism", "mechanism_of"]
+__all__ = ["FIT_OPTIONS", "POLICIES", "AdapterState", "ContextPolicy", "FitOptions", "Mechanism", "mechanism_of"]
 
-ContextPolicy = Literal["strict", "window", "compress", "retrieve", "auto"]
+ContextPolicy = Literal["strict", "window", "compress", "retrieve", "adapter", "auto"]
 """Means that a request allows. `strict` refuses a conversation that does not fit."""
 
-Mechanism = Literal["none", "window", "drop", "compress", "retrieve"]
-"""Means that were used. `none`: everything fitted. `drop`: the oldest turns were left out, because the engine has no window."""
+Mechanism = Literal["none", "window", "drop", "compress", "retrieve", "adapter"]
+"""Means that were used. `none`: everything fitted. `drop`: the oldest turns were left out, because the engine has no window, or no
+adapter has learnt them yet. `adapter`: they were left out, and the answer comes of an adapter that was trained on them."""
+
+AdapterState = Literal["none", "ready", "training", "failed", "no_consent", "not_stored", "other_adapter", "not_resident"]
+"""What became of the adapter under the policy `adapter`.
+
+none: nothing trains adapters here.
+ready: it is in use.
+training: it is being trained; a later turn uses it.
+failed: its training has failed.
+no_consent: the request does not consent to training.
+not_stored: the request is not to be stored, so nothing is trained on it.
+other_adapter: the request names an adapter of its own, and a sequence has one.
+not_resident: the model is loaded on demand, and adapters need one that stays.
+"""
 
 POLICIES: Final[tuple[ContextPolicy, ...]] = get_args(ContextPolicy)
 
@@ -64,6 +78,8 @@ def mechanism_of(
             return "none"
         case "window":
             return "window" if windows else "drop"
+        case "adapter":
+            return "drop"  # until there is an adapter, which the caller knows
         case "compress":
             return "compress"
         case "retrieve":

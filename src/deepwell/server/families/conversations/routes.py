@@ -63,6 +63,7 @@ def router(context: ServerContext) -> APIRouter:
     )
     async def delete(request: Request, conversation_id: str) -> Response:
         await context.state.conversations.delete(tenant_of(request), conversation_id)
+        await context.conversation_ended(tenant_of(request), conversation_id)
         return json_response(ConversationDeleted(conversation_id))
 
     @routes.post(
@@ -105,7 +106,9 @@ def router(context: ServerContext) -> APIRouter:
     )
     async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
         store = context.state.conversations
-        return _conversation(await store.delete_item(tenant_of(request), conversation_id, item_id))
+        left = await store.delete_item(tenant_of(request), conversation_id, item_id)
+        await context.conversation_ended(tenant_of(request), conversation_id)
+        return _conversation(left)
 
     return routes
 
