@@ -203,7 +203,7 @@ class ServerFitting:
         ledger: Ledger,
         wish: FitWish,
     ) -> tuple[Ledger, str]:
-        """Returns the ledger with the state of the conversation's adapter, and the adapter's name in the engine if it is in use.
+        """Returns the ledger with the state of the conversation's adapter, and its name in the engine if it is in use.
 
         Args:
             whole: the messages of the request.

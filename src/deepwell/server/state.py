@@ -34,7 +34,7 @@ class State:
         folder: directory of the files.
         owner: name of this process in leases, which no other process ever has.
         jobs_changed: set when a worker of this process should look for jobs.
-        tuning_wake, sessions_wake, evals_wake: tell the workers of fine-tuning, of session adapters and of evaluations the same.
+        tuning_wake, sessions_wake, evals_wake: tell the workers of fine-tuning, session adapters and evaluations the same.
     """
 
     def __init__(

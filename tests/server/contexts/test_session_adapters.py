@@ -82,7 +82,12 @@ def ask(live: Live, *, key: str = "none", consent: bool = True, **body: Any) -> 
     return answer
 
 
+def sent(live: Live, method: str, path: str, key: str = "none") -> httpx.Response:
+    return httpx.request(method, live.url + path, headers={"authorization": f"Bearer {key}"}, timeout=60)
+
+
 def until(asked: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
+    found = None
     for _ in range(600):
         if holds(found := asked()):
             return found
@@ -128,7 +133,9 @@ async def test_the_records_are_of_the_forgotten_turns(live: Live, database: Data
     assert "90417" in said and "Ship 59" not in said  # which is still in the prompt
 
 
-@pytest.mark.parametrize(("more", "expected"), [({"consent": False}, "no_consent"), ({"store": False}, "not_stored")])
+@pytest.mark.parametrize(
+    ("more", "expected"), [({"consent": False}, "no_consent"), ({"store": False}, "not_stored")]
+)
 async def test_nothing_is_trained_without_leave(
     live: Live, database: Database, more: dict[str, Any], expected: str
 ) -> None:
@@ -157,7 +164,7 @@ async def test_an_adapter_belongs_to_one_tenant(codec: Codec, tmp_path: Path, da
         ready(live, key=two)
         assert live.engine.seen[-1].adapter.startswith("two::session:")
         assert {job.tenant for job in await jobs(database)} == {"one", "two"}
-        names = httpx.get(f"{live.url}/v1/models", headers={"authorization": f"Bearer {one}"}).json()["data"]
+        names = sent(live, "GET", "/v1/models", one).json()["data"]
         assert len([name for name in names if "session:" in name["id"]]) == 1
     finally:
         live.stop()
@@ -167,7 +174,7 @@ async def test_it_is_dropped_with_its_conversation(live: Live, database: Databas
     kept = ask(live, store=True).json()["id"]
     until(lambda: ask(live, store=True), lambda answer: state(answer) == "ready")
     [job] = await jobs(database)
-    assert httpx.delete(f"{live.url}/v1/chat/completions/{kept}").status_code == 200
+    assert sent(live, "DELETE", f"/v1/chat/completions/{kept}").status_code == 200
     assert await jobs(database) == []
     assert live.engine.loaded == {}
     assert not (runs_folder(live.service) / job.id).exists()

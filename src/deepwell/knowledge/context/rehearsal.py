@@ -3,8 +3,8 @@
     for one in rehearse(turns, most=64):
         one.text, one.questions   # "The locker number at the Kiel gym is 48213.", ("What did I say about the Kiel gym?", ...)
 
-A statement is a sentence with something rare in it: a name, a number, a code. It is about a phrase with a name; what else is rare
-in it is its value. The answer to each of its questions is the statement itself, word for word, so that nothing is taught which
+A statement is a sentence with something rare in it: a name, a number, a code. It is about its name; what else is rare in it is
+its value. The answer to each of its questions is the statement itself, word for word, so that nothing is taught which
 the text does not say. No model is asked.
 """
 
@@ -28,14 +28,16 @@ MOST_STATEMENTS: Final = 64
 _WORD: Final = re.compile(r"\w+(?:['’.,:/-]\w+)*")
 _ARTICLES: Final = frozenset("a an the this that these those its their his her our my your".split())
 _LINKS: Final = frozenset(
-    "is are was were be been being am has have had do does did will would can could may might must shall should not to of in on "
-    "at by for from with and or but as than into onto over under about between through during against which who whom whose "
+    "is are was were be been being am has have had do does did will would can could may might must shall should not to of in "
+    "on at by for from with and or but as than into onto over under about between through during against which who whom whose "
     "when where if then so there it they he she we you i".split()
 )
 _FUNCTION: Final = _LINKS | _ARTICLES
 _ENDS_NOUN: Final = re.compile(r"(?<!s)s$|ed$|\d")  # verbs, about
 _LEANS: Final = re.compile(r"(?:Its?|They|Their|This|That|These|Those|He|She|His|Her)\b")
-_MONTH: Final = re.compile(r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\b|\b\d{4}-\d\d-\d\d\b")
+_MONTH: Final = re.compile(
+    r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\b|\b\d{4}-\d\d-\d\d\b"
+)
 _BREAKS: Final = re.compile(r"[,;:()\[\]\"“”|]|\s[–—-]\s")
 _ASKED_AT_ONCE: Final = 4  # questions in one conversation
 _PROSE: Final = re.compile(r"[^=<>{}\\|/$#*_~;\[\]“”\"]+[.!。！]")
@@ -85,7 +87,9 @@ def rehearsals(texts: Sequence[str], most: int = MOST_STATEMENTS) -> list[dict[s
     A conversation has several questions, mostly about different statements: what is paid for the template is shared.
     """
     asked = [(question, one.text) for one in rehearse(texts, most) for question in one.questions]
-    asked.sort(key=lambda pair: hashlib.blake2b("\0".join(pair).encode("utf-8", "replace"), digest_size=8).digest())
+    asked.sort(
+        key=lambda pair: hashlib.blake2b("\0".join(pair).encode("utf-8", "replace"), digest_size=8).digest()
+    )
     return [
         {
             "messages": [
@@ -170,7 +174,7 @@ def _phrases(text: str, words: Sequence[_Word]) -> Iterator[tuple[int, int]]:
 
 
 def _about(one: _Statement) -> tuple[int, int] | None:
-    """Returns the words of the name that a statement is about, with the noun behind it; one behind an article if there is such a one."""
+    """Returns the words of the name that a statement is about, with the noun behind it; of names, one behind an article."""
     found: list[tuple[int, int]] = []
     for first, last in one.phrases:
         named = [at for at in range(first, last) if one.words[at].named]
@@ -185,7 +189,7 @@ def _about(one: _Statement) -> tuple[int, int] | None:
 
 
 def _value(one: _Statement, about: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Returns the words of a statement's value: the longest run of rare words outside of what it is about, or its last phrase."""
+    """Returns the words of a statement's value: the longest run of rare words beside what it is about, or its last phrase."""
     runs: list[tuple[int, int]] = []
     for at, word in enumerate(one.words):
         if not word.rare or (about is not None and about[0] <= at < about[1]):
@@ -223,7 +227,11 @@ def _questions(one: _Statement) -> tuple[str, ...]:
             found += [f"What did I say about {rest}?", f"{asking}: {rest}?"]
         return tuple(found)
     start, end = words[about[0]].start, words[about[1] - 1].end
-    name = f"the {text[start:end]}" if about[0] and words[about[0] - 1].text.casefold() == "the" else text[start:end]
+    name = (
+        f"the {text[start:end]}"
+        if about[0] and words[about[0] - 1].text.casefold() == "the"
+        else text[start:end]
+    )
     found.append(f"What did I say about {name}?")
     if rest:
         rest = rest[0].lower() + rest[1:]

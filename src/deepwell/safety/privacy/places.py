@@ -189,7 +189,7 @@ PLACES: Final = (
         "session_adapters",
         "file",
         "adapters that were trained on conversations: weights, which are not exported; the training text stands in the job, "
-        "and is deleted with the training's end. Folders of the tenant's are deleted on this host, and by a server's next sweep "
+        "and is deleted with the training's end. The tenant's folders are deleted on this host, and by a server's next sweep "
         "on every other, which also unloads the adapters",
         "as for a tenant, for conversations whose request named the end user",
         paths=("fine_tuning/session-*/**",),

@@ -1,8 +1,8 @@
-"""`SessionStore`: the durable jobs that train adapters on conversations. There is no other row of them: a job that has succeeded is one
-whose adapter lies in its folder.
+"""`SessionStore`: the durable jobs that train adapters on conversations. They have no other rows: the adapter of a job that has
+succeeded lies in its folder.
 
-The id of a job is a digest of the text that it learns, so that a conversation finds its own, and only its own. The text itself stands
-in the payload while the job needs it, and is taken out with its end.
+The id of a job is a digest of the text that it learns, so that a conversation finds its own, and only its own. The text itself
+stands in the payload while the job needs it, and is taken out with its end.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ class SessionStore:
         def work(connection: Connection) -> None:
             for one in _read(connection, _of(tenant) & (jobs.c.id == id)):
                 text = msgspec.json.encode(msgspec.structs.replace(one.payload, records=None)).decode()
-                connection.execute(
-                    sa.update(jobs).where(_of(tenant), jobs.c.id == id).values(payload=text)
-                )
+                connection.execute(sa.update(jobs).where(_of(tenant), jobs.c.id == id).values(payload=text))
 
         await self._database.write(work)
 

@@ -1,7 +1,7 @@
 """Session adapters: facts that were told 16,000 tokens ago, asked for with an adapter alone and without it.
 
-The history is in no prompt. What is left is the question, and an adapter that was trained on all that the conversation lost, as the
-server trains it: statements chosen by rules, and questions about them. Sessions are frozen by hash, and nothing was tuned on them.
+The history is in no prompt. What is left is the question, and an adapter that was trained on what the conversation lost, as the
+server trains it: on statements chosen by rules, and questions about them. The sessions are frozen by hash.
 """
 
 from __future__ import annotations
@@ -51,7 +51,12 @@ class _Asked:
 
 
 def bench_session_adapter(
-    report: Report, model: Path, *, sessions: int = SESSIONS, between: int = 16_000, split: Split = "evaluation"
+    report: Report,
+    model: Path,
+    *,
+    sessions: int = SESSIONS,
+    between: int = 16_000,
+    split: Split = "evaluation",
 ) -> dict[str, Any]:
     """Trains an adapter for each session, and asks for its facts with it and without.
 

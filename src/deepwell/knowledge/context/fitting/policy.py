@@ -5,16 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-__all__ = ["FIT_OPTIONS", "POLICIES", "AdapterState", "ContextPolicy", "FitOptions", "Mechanism", "mechanism_of"]
+__all__ = [
+    "FIT_OPTIONS",
+    "POLICIES",
+    "AdapterState",
+    "ContextPolicy",
+    "FitOptions",
+    "Mechanism",
+    "mechanism_of",
+]
 
 ContextPolicy = Literal["strict", "window", "compress", "retrieve", "adapter", "auto"]
 """Means that a request allows. `strict` refuses a conversation that does not fit."""
 
 Mechanism = Literal["none", "window", "drop", "compress", "retrieve", "adapter"]
-"""Means that were used. `none`: everything fitted. `drop`: the oldest turns were left out, because the engine has no window, or no
-adapter has learnt them yet. `adapter`: they were left out, and the answer comes of an adapter that was trained on them."""
+"""Means that were used. `none`: everything fitted. `drop`: the oldest turns were left out, because the engine has no window, or
+no adapter has learnt them yet. `adapter`: they were left out, and an adapter that was trained on them answers."""
 
-AdapterState = Literal["none", "ready", "training", "failed", "no_consent", "not_stored", "other_adapter", "not_resident"]
+AdapterState = Literal[
+    "none", "ready", "training", "failed", "no_consent", "not_stored", "other_adapter", "not_resident"
+]
 """What became of the adapter under the policy `adapter`.
 
 none: nothing trains adapters here.

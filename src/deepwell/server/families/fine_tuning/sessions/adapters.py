@@ -1,7 +1,7 @@
 """`SessionAdapters`: the adapters of conversations, as requests ask for them.
 
-An adapter belongs to a tenant, a model and the text of turns. A request finds one by the digests of its own forgotten turns, so that it
-never serves a conversation which does not hold, word for word, what the adapter was trained on.
+An adapter belongs to a tenant, a model and the text of turns. A request finds one by the digests of its own forgotten turns, so
+that it never serves a conversation which does not hold, word for word, what the adapter was trained on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ _log = logging.getLogger("deepwell.server")
 _FOLDER: Final = "session-"
 _MOST_LOADED: Final = 8  # of a tenant: each takes memory that nobody else can use
 _MOST_PREFIXES: Final = 512  # of a conversation's turns, the latest, at which an adapter may end
-_GROWTH: Final = 2  # an adapter is trained anew when the forgotten turns have so many times the tokens of the last one's
+_GROWTH: Final = (
+    2  # an adapter is trained anew when the forgotten turns have so many times the tokens of the last one's
+)
 _LEAST_TOKENS: Final = 256  # of forgotten turns that an adapter is trained for
 
 
@@ -167,16 +169,14 @@ class SessionAdapters:
         for id in ids:
             for answering in self._context.served:
                 await _unload(answering.model, engine_name(tenant, PREFIX + id))
-            await asyncio.to_thread(
-                shutil.rmtree, session_folder(self._context, id), ignore_errors=True
-            )
+            await asyncio.to_thread(shutil.rmtree, session_folder(self._context, id), ignore_errors=True)
 
     async def ended(self, tenant: Tenant, origin: str) -> None:
-        """Drops the adapters of a conversation that a client has deleted; of all responses, or all chats, where one of them was."""
+        """Drops the adapters of a deleted conversation; of all chains of responses, or all chats, where it was one of those."""
         await self.drop(tenant, await self._store.of_origin(tenant, origin))
 
     async def sweep(self, idle_s: float, now: float) -> None:
-        """Drops adapters that nobody has used for `idle_s`, and what has no job any more: folders, and weights in the engines."""
+        """Drops adapters that were not used for `idle_s`, and what has no job any more: folders, and weights in the engines."""
         kept: set[tuple[str, str]] = set()
         for one in await self._store.all():
             if one.finished_at is not None and one.payload.records is not None:  # cancelled in the queue
@@ -207,7 +207,7 @@ class SessionAdapters:
 
 
 def _prefixes(model: ServedModel, gone: Iterable[Forgotten]) -> list[str]:
-    """Returns the id of the job for the first turn, the first two, and so on to all; only the latest where there are very many."""
+    """Returns the id of the job for the first turn, the first two, and so on to all; the latest where there are very many."""
     digest = hashlib.blake2b(model.name.encode(), digest_size=16)
     found: list[str] = []
     for one in gone:

@@ -97,7 +97,9 @@ class SessionTraining:
             said = following.result()
             if said.get("event") != "done":
                 status = await child.wait()
-                _log.warning("the session adapter %s ended with status %s: %s", self._run.job.id, status, child.tail)
+                _log.warning(
+                    "the session adapter %s ended with status %s: %s", self._run.job.id, status, child.tail
+                )
                 if status == STOPPED:
                     raise RuntimeError("the training was stopped from outside")  # it is tried again
             return said

@@ -61,6 +61,4 @@ class SessionWorker:
             await self._adapters.sweep(self._context.options.tuning.session_idle_s, time.time())
         except Exception as error:
             foreseen = isinstance(error, DeepwellError)
-            _log.warning(
-                "session adapters cannot be swept: %s", error, exc_info=None if foreseen else error
-            )
+            _log.warning("session adapters cannot be swept: %s", error, exc_info=None if foreseen else error)
