@@ -222,7 +222,7 @@ def test_a_server_that_cannot_train_names_the_extra(
     live = serve(codec, tmp_path, database, command=None)
     try:
         sent = {"model": "toy", "messages": talk(), "max_tokens": 8}
-        answer = httpx.post(f"{live.url}/v1/chat/completions", json=sent)
+        answer = httpx.post(f"{live.url}/v1/chat/completions", json=sent, timeout=60)
         assert answer.status_code == 501
         assert "pip install 'deepwell[tune]'" in answer.json()["error"]["message"]
     finally:

@@ -22,7 +22,7 @@ from deepwell.knowledge.sentences import sentence_spans
 
 __all__ = ["MOST_STATEMENTS", "Rehearsed", "rehearsals", "rehearse"]
 
-MOST_STATEMENTS: Final = 64
+MOST_STATEMENTS: Final = 32
 """Statements that an adapter learns of one conversation."""
 
 _WORD: Final = re.compile(r"\w+(?:['’.,:/-]\w+)*")
@@ -82,24 +82,27 @@ class _Statement:
 
 
 def rehearsals(texts: Sequence[str], most: int = MOST_STATEMENTS) -> list[dict[str, Any]]:
-    """Returns training records of the statements of texts: short conversations that ask for them, in an order of their own.
+    """Returns training records of the statements of texts: conversations that ask for them, in an order of their own.
 
-    A conversation has several questions, mostly about different statements: what is paid for the template is shared.
+    A conversation has several questions, so that they share what the template costs. Each is about another statement, so that no
+    answer can be read off an earlier one.
     """
-    asked = [(question, one.text) for one in rehearse(texts, most) for question in one.questions]
-    asked.sort(
-        key=lambda pair: hashlib.blake2b("\0".join(pair).encode("utf-8", "replace"), digest_size=8).digest()
-    )
-    return [
-        {
-            "messages": [
-                {"role": role, "content": text}
-                for pair in asked[at : at + _ASKED_AT_ONCE]
-                for role, text in zip(("user", "assistant"), pair, strict=True)
-            ]
-        }
-        for at in range(0, len(asked), _ASKED_AT_ONCE)
-    ]
+    found = rehearse(texts, most)
+    rounds = max((len(one.questions) for one in found), default=0)
+    records: list[dict[str, Any]] = []
+    for number in range(rounds):
+        asked = [(one.questions[number], one.text) for one in found if number < len(one.questions)]
+        asked.sort(key=lambda pair: _digest("\0".join(pair)))
+        for first in range(0, len(asked), _ASKED_AT_ONCE):
+            messages: list[dict[str, str]] = []
+            for question, answer in asked[first : first + _ASKED_AT_ONCE]:
+                messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            records.append({"messages": messages})
+    return records
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
 
 
 def rehearse(texts: Sequence[str], most: int) -> list[Rehearsed]:

@@ -28,7 +28,7 @@ _PART: Final = 400  # ids in one statement
 
 
 class SessionPayload(msgspec.Struct, frozen=True):
-    """What a job is for.
+    """Purpose and data of a job.
 
     Attributes:
         model: the base.

@@ -23,7 +23,7 @@ FACTS: Final = 16
 """Facts of a session: two of each form, about different places."""
 
 _SOURCES: Final = ("abstracts", "help", "manuals")
-_FROZEN: Final = Path(__file__).with_name("frozen.toml")
+_FROZEN: Final = Path(__file__).with_name("frozen_sessions.toml")
 _TOLD_AT_ONCE: Final = 4  # facts in one message
 _BESIDE: Final = 2  # sentences of other text in front of each fact
 _TURN_CHARACTERS: Final = 1200
@@ -114,8 +114,8 @@ def _filler(number: int, split: Split) -> tuple[tuple[str, ...], int]:
 
 @cache
 def _check() -> None:
-    frozen = tomllib.loads(_FROZEN.read_text(encoding="utf-8"))["sessions"]
-    if sessions_identity("evaluation") != frozen["sha256"]:
+    frozen = tomllib.loads(_FROZEN.read_text(encoding="utf-8"))
+    if sessions_identity("evaluation") != frozen["evaluation"]:
         raise DeepwellError(
             "the sessions of the evaluation are not the frozen ones",
             fix="restore bench/workloads/context from the repository; its sources are those of Debian 13",
