@@ -311,7 +311,7 @@ def session_config(
         "lora": {"r": 8, "alpha": 32, "dropout": 0.0, "targets": ["q_proj", "v_proj"]},
         "train": {
             "epochs": 3,
-            "batch_tokens": 256,
+            "batch_tokens": 192,
             "learning_rate": 5e-3,
             "warmup": 0.05,
             "schedule": "linear",
