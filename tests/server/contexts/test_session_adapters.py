@@ -163,7 +163,9 @@ async def test_an_adapter_belongs_to_one_tenant(codec: Codec, tmp_path: Path, da
         assert live.engine.seen[-1].adapter == ""
         ready(live, key=two)
         assert live.engine.seen[-1].adapter.startswith("two::session:")
-        assert {job.tenant for job in await jobs(database)} == {"one", "two"}
+        found = await jobs(database)
+        assert {job.tenant for job in found} == {"one", "two"}
+        assert len({job.id for job in found}) == 2  # and so two folders
         names = sent(live, "GET", "/v1/models", one).json()["data"]
         assert len([name for name in names if "session:" in name["id"]]) == 1
     finally:

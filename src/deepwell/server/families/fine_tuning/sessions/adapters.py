@@ -92,7 +92,7 @@ class SessionAdapters:
             return self._told("not_stored"), ""
         if all(one.model is not model for one in context.served):
             return self._told("not_resident"), ""
-        ids = _prefixes(model, gone)
+        ids = _prefixes(tenant, model, gone)
         found = await self._store.known(tenant, ids)
         ready = [one for one in ids if one in found and found[one].status == "succeeded"]
         name = ""
@@ -144,7 +144,7 @@ class SessionAdapters:
         except (OSError, DeepwellError) as error:
             _log.warning("the session adapter %s cannot be used: %s", id, error)
             return ""
-        return engine_name(tenant, PREFIX + id)
+        return _name(tenant, id)
 
     async def publish(self, model: ServedModel, tenant: Tenant, id: str) -> None:
         """Checks an adapter and loads it. The one that the tenant loaded first gives way where there are too many.
@@ -156,19 +156,19 @@ class SessionAdapters:
         folder, own = session_folder(self._context, id) / "adapter", engine_name(tenant, PREFIX)
         async with self._loading:
             loaded = [one.name for one in model.engine.adapters() if one.name.startswith(own)]
-            if own + id in loaded:
+            if (name := _name(tenant, id)) in loaded:
                 return
             await asyncio.to_thread(check_artefact, folder, model)
             for old in loaded[: max(0, len(loaded) - _MOST_LOADED + 1)]:
                 await _unload(model, old)
-            await asyncio.to_thread(model.engine.load_adapter, own + id, str(folder))
+            await asyncio.to_thread(model.engine.load_adapter, name, str(folder))
 
     async def drop(self, tenant: Tenant, ids: Sequence[str]) -> None:
         """Drops adapters for good: their jobs, their weights in the engines, and their folders."""
         await self._store.delete(tenant, ids)
         for id in ids:
             for answering in self._context.served:
-                await _unload(answering.model, engine_name(tenant, PREFIX + id))
+                await _unload(answering.model, _name(tenant, id))
             await asyncio.to_thread(shutil.rmtree, session_folder(self._context, id), ignore_errors=True)
 
     async def ended(self, tenant: Tenant, origin: str) -> None:
@@ -185,7 +185,7 @@ class SessionAdapters:
                 await self.drop(one.tenant, [one.id])
             elif one.status not in ("failed", "cancelled"):
                 kept.add((one.tenant, one.id))
-        names = {engine_name(Tenant(tenant), PREFIX + id) for tenant, id in kept}
+        names = {_name(Tenant(tenant), id) for tenant, id in kept}
         for answering in self._context.served:
             for adapter in answering.model.engine.adapters():
                 if f"::{PREFIX}" in adapter.name and adapter.name not in names:
@@ -206,9 +206,14 @@ class SessionAdapters:
         return state
 
 
-def _prefixes(model: ServedModel, gone: Iterable[Forgotten]) -> list[str]:
+def _name(tenant: Tenant, id: str) -> str:
+    """Returns the name of an adapter in the engine."""
+    return engine_name(tenant, PREFIX + id.removeprefix(_FOLDER))
+
+
+def _prefixes(tenant: Tenant, model: ServedModel, gone: Iterable[Forgotten]) -> list[str]:
     """Returns the id of the job for the first turn, the first two, and so on to all; the latest where there are very many."""
-    digest = hashlib.blake2b(model.name.encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{tenant}\0{model.name}\0".encode(), digest_size=16)
     found: list[str] = []
     for one in gone:
         digest.update(one.digest)
