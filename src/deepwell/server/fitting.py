@@ -290,7 +290,8 @@ class ServerFitting:
 
         begin = time.perf_counter()
         home = asyncio.get_running_loop()
-        recalling = None if policy == "window" else await self._recalling(model, principal, policy, home)
+        recalls = policy not in ("window", "adapter")
+        recalling = await self._recalling(model, principal, policy, home) if recalls else None
 
         async def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
             work = encode_dialogue(model, replace(dialogue, messages=messages), _MOST_TOKENS)
