@@ -214,7 +214,7 @@ ModelsDir = Annotated[
     Path | None, typer.Option(help="Directory of the model store.", rich_help_panel=_ENGINE)
 ]
 ContextPolicyOption = Annotated[
-    Literal["strict", "window", "compress", "retrieve", "auto"] | None,
+    Literal["strict", "window", "compress", "retrieve", "adapter", "auto"] | None,
     typer.Option(
         "--context-policy",
         help="Treatment of a conversation that is longer than the model's context; unset: strict, it is refused.",

@@ -142,6 +142,7 @@ class Plan:
     checked: Any = None  # the note of a guard that has read the dialogue; the caller's own
     window: Window | None = None  # to run the prompt with
     ledger: Any = None  # the account of a prompt that was fitted to the context; the caller's own
+    adapter: str = ""  # the engine's name of the adapter that has learnt what the prompt leaves out
 
     def parser(self) -> OutputParser | None:
         """Returns a new parser for one choice, or None if all its text is content."""
@@ -159,7 +160,8 @@ class Plan:
         caller: Caller | None = None,
         adapter: str = "",
     ) -> list[Choice]:
-        """Returns `n` choices. `params` should hold the plan's grammar."""
+        """Returns `n` choices. `params` should hold the plan's grammar. The plan's own adapter goes before `adapter`."""
+        adapter = self.adapter or adapter
         return [
             Choice(
                 index,

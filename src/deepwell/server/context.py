@@ -18,7 +18,7 @@ from deepwell.server.access.rate_limits import Limiter
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.answering import Answering
 from deepwell.server.background import Background
-from deepwell.server.fitting import ServerFitting
+from deepwell.server.fitting import ServerFitting, SessionAsked
 from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.in_process import InProcessClient
@@ -39,7 +39,7 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.usage import UsageStore
 
-__all__ = ["PromotedNames", "ServerContext", "TunedNames"]
+__all__ = ["PromotedNames", "ServerContext", "SessionNames", "TunedNames"]
 
 
 class TunedNames(Protocol):
@@ -51,6 +51,14 @@ class TunedNames(Protocol):
 
     async def delete(self, name: str, tenant: Tenant) -> bool:
         """Deletes the tenant's model of a name for good. Returns whether there was one."""
+        ...
+
+
+class SessionNames(SessionAsked, Protocol):
+    """The adapters that conversations are trained into."""
+
+    async def ended(self, tenant: Tenant, origin: str) -> None:
+        """Drops the adapters of a conversation that a client has deleted."""
         ...
 
 
@@ -83,6 +91,7 @@ class ServerContext:
         usage: counts what requests use of models.
         tuned: the models that fine-tuning has made. None: there are none.
         promoted: the versions of the registry that aliases mean. None: nothing loads them.
+        sessions: the adapters of conversations. None: nothing trains them.
         own_routes: calls the routes that batches may call. `create_app` sets it.
         guard: reads all that goes into models and comes out of them. None: nothing does.
         fitting: fits dialogues to the context of their model.
@@ -107,6 +116,7 @@ class ServerContext:
     usage: UsageMeter = field(default_factory=UsageMeter, init=False)
     tuned: TunedNames | None = field(default=None, init=False)
     promoted: PromotedNames | None = field(default=None, init=False)
+    sessions: SessionNames | None = field(default=None, init=False)
     own_routes: InProcessClient | None = field(default=None, init=False)
     rollouts: RolloutDesk | None = field(default=None, init=False)
     fitting: ServerFitting = field(init=False)
@@ -120,7 +130,11 @@ class ServerContext:
         self.aliases = ModelAliases(lambda: None if self._state is None else self._state.aliases)
         options = self.options
         self.fitting = ServerFitting(
-            options.context_policy, options.knowledge.embedder, lambda: self.knowledge, self.metrics.contexts
+            options.context_policy,
+            options.knowledge.embedder,
+            lambda: self.knowledge,
+            self.metrics.contexts,
+            lambda: self.sessions,
         )
         self.on_erasure(self.fitting.forget)
         self.on_erasure(self._forget_texts)
@@ -188,6 +202,11 @@ class ServerContext:
         """Empties every cache of answers, because somebody's data were erased."""
         for forget in self._forgetting:
             await forget()
+
+    async def conversation_ended(self, tenant: Tenant, origin: str) -> None:
+        """Drops the adapters that were trained on a conversation, because a client has deleted it or a part of it."""
+        if self.sessions is not None:
+            await self.sessions.ended(tenant, origin)
 
     async def close_background(self) -> None:
         """Ends the work that no request waits for."""

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
 
 from starlette.requests import Request
 
@@ -18,7 +18,13 @@ from deepwell.dialogue.dialogue import Dialogue, Plan, encode_dialogue, plan_dia
 from deepwell.dialogue.model import ServedModel
 from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
 from deepwell.knowledge.context.fitting.ledger import Ledger
-from deepwell.knowledge.context.fitting.policy import FIT_OPTIONS, POLICIES, ContextPolicy, fit_options
+from deepwell.knowledge.context.fitting.policy import (
+    FIT_OPTIONS,
+    POLICIES,
+    AdapterState,
+    ContextPolicy,
+    fit_options,
+)
 from deepwell.server.access.principal import Principal
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.observe.contexts import ContextMetrics, note_ledger
@@ -29,13 +35,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deepwell.knowledge.context.fitting.fit import Fitted, Recalling
-    from deepwell.knowledge.context.fitting.memories import Memories
+    from deepwell.knowledge.context.fitting.memories import Forgotten, Memories
     from deepwell.knowledge.protocols import Embedder
     from deepwell.server.knowledge import ServerKnowledge
 
-__all__ = ["NO_WISH", "POLICY_HEADER", "FitWish", "ReadPrompt", "ServerFitting", "room_of", "wish_of"]
+__all__ = [
+    "CHAT_ORIGIN",
+    "CONSENT_HEADER",
+    "NO_WISH",
+    "POLICY_HEADER",
+    "RESPONSE_ORIGIN",
+    "FitWish",
+    "ReadPrompt",
+    "ServerFitting",
+    "SessionAsked",
+    "room_of",
+    "wish_of",
+]
 
 POLICY_HEADER: Final = "x-context-policy"
+CONSENT_HEADER: Final = "x-context-consent"
+"""With `true`, the end user agrees that a session adapter is trained on the conversation."""
+
+CHAT_ORIGIN: Final = "chat"
+RESPONSE_ORIGIN: Final = "response"
+"""Origins of conversations that have no id of their own."""
 
 _log = logging.getLogger("deepwell.server")
 _MOST_TOKENS: Final = 1 << 20  # of a conversation that is fitted
@@ -51,10 +75,28 @@ class FitWish:
     Attributes:
         policy: None: the server's.
         max_tokens: longest answer; None: the request names none.
+        consent: whether an adapter may be trained on the conversation.
+        store: whether it may be stored, as the request says; None: it does not say.
+        origin: id of the conversation, or the kind of what keeps it, by which its adapter is dropped with it.
+        adapter: adapter that the request names itself, by its name in the engine.
     """
 
     policy: ContextPolicy | None = None
     max_tokens: int | None = None
+    consent: bool = False
+    store: bool | None = None
+    origin: str = ""
+    adapter: str = ""
+
+
+class SessionAsked(Protocol):
+    """The adapters that conversations are trained into."""
+
+    async def asked(
+        self, model: ServedModel, principal: Principal, gone: Sequence[Forgotten], wish: FitWish
+    ) -> tuple[AdapterState, str]:
+        """Returns the state of the adapter for turns that have left the context, and its name in the engine if it is in use."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +124,14 @@ def wish_of(request: Request, max_tokens: int | None, *, policy: ContextPolicy |
         InvalidRequest: the header names no policy.
     """
     named = request.headers.get(POLICY_HEADER)
+    consent = request.headers.get(CONSENT_HEADER, "").lower() == "true"
     if named is None:
-        return FitWish(policy, max_tokens)
+        return FitWish(policy, max_tokens, consent)
     if named not in POLICIES:
         raise InvalidRequest.of(
             "context_policy_unknown", policy=named, known=", ".join(POLICIES), param=POLICY_HEADER
         )
-    return FitWish(named, max_tokens)
+    return FitWish(named, max_tokens, consent)
 
 
 def room_of(model: ServedModel, plan: Plan, max_tokens: int | None, param: str) -> int:
@@ -114,6 +157,7 @@ class ServerFitting:
     Args:
         default: policy of requests that name none.
         embedder: name of the model that finds passages to recall.
+        sessions: the adapters of conversations; None: nothing trains them.
     """
 
     def __init__(
@@ -122,11 +166,13 @@ class ServerFitting:
         embedder: str,
         knowledge: Callable[[], ServerKnowledge],
         metrics: ContextMetrics,
+        sessions: Callable[[], SessionAsked | None] = lambda: None,
     ) -> None:
         self._default: ContextPolicy = default
         self._embedder_name = embedder
         self._knowledge = knowledge
         self._metrics = metrics
+        self._sessions = sessions
         self._memories: Memories | None = None
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._told = False
@@ -157,11 +203,42 @@ class ServerFitting:
         if len(plan.prompt) <= room:
             return replace(plan, ledger=Ledger.whole(policy, len(plan.prompt)))
         fitted = await self._fitted(model, principal, dialogue, plan.prompt, policy, room)
+        whole = dialogue.messages
         if fitted.window is None:
             dialogue = replace(dialogue, messages=cast("Sequence[Mapping[str, Any]]", fitted.messages))
             plan = await plan_dialogue(model, dialogue, principal.caller)
+        ledger, adapter = fitted.ledger, ""
+        if policy == "adapter":
+            ledger, adapter = await self._learnt(model, principal, whole, fitted.ledger, wish)
         # An answer to a similar question may not be given again: it would rest on other passages.
-        return replace(plan, question=None, window=fitted.window, ledger=fitted.ledger)
+        return replace(plan, question=None, window=fitted.window, ledger=ledger, adapter=adapter)
+
+    async def _learnt(
+        self,
+        model: ServedModel,
+        principal: Principal,
+        whole: Sequence[Mapping[str, Any]],
+        ledger: Ledger,
+        wish: FitWish,
+    ) -> tuple[Ledger, str]:
+        """Returns the ledger with the state of the conversation's adapter, and its name in the engine if it is in use.
+
+        Args:
+            whole: the messages of the request.
+        """
+        from deepwell.knowledge.context.fitting.layout import text_of
+        from deepwell.knowledge.context.fitting.memories import Forgotten
+
+        sessions = self._sessions()
+        gone = [
+            Forgotten(row.role, text)
+            for row in ledger.messages
+            if row.fates.only == "dropped" and (text := text_of(whole[row.first])) is not None
+        ]
+        if sessions is None or not gone:
+            return ledger, ""
+        state, adapter = await sessions.asked(model, principal, gone, wish)
+        return replace(ledger, adapter=state, mechanism="adapter" if adapter else "drop"), adapter
 
     async def shortened(
         self, model: ServedModel, principal: Principal, dialogue: Dialogue, wish: FitWish
@@ -282,7 +359,8 @@ class ServerFitting:
 
         begin = time.perf_counter()
         home = asyncio.get_running_loop()
-        recalling = None if policy == "window" else await self._recalling(model, principal, policy, home)
+        recalls = policy not in ("window", "adapter")
+        recalling = await self._recalling(model, principal, policy, home) if recalls else None
 
         async def render(messages: Sequence[Mapping[str, Any]]) -> list[int]:
             work = encode_dialogue(model, replace(dialogue, messages=messages), _MOST_TOKENS)

@@ -53,6 +53,7 @@ async def planned(
     guard, checked = answering.guard, None
     if guard is not None:
         dialogue, checked = await guard.read(dialogue, principal.tenant)
+    wish = replace(wish, adapter=adapter)
     plan = await context.fitting.plan(answering.model, principal, dialogue, wish)
     ledger: Ledger = plan.ledger
     if guard is not None and checked is not None:

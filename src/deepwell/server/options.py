@@ -156,18 +156,25 @@ class TuningOptions:
         jobs: trainings at a time; 0: jobs are refused.
         rounds: directory of the rounds of improvement; None: there are none on this host.
         command: program that trains, which gets the run's folder; None: the package's own, which needs the extra `tune`.
+        session_idle_s: time after its last use for which the adapter of a conversation is kept.
     """
 
     folder: Path | None = None
     jobs: int = 1
     rounds: Path | None = None
     command: tuple[str, ...] | None = None
+    session_idle_s: float = 3600.0
 
     @classmethod
     def of(cls, settings: Settings) -> TuningOptions:
         """Reads the options from the settings."""
         rounds = (settings.adapter_dir or settings.state_dir) / "improve"
-        return cls(settings.data_dir / "fine_tuning", settings.fine_tuning_jobs, rounds)
+        return cls(
+            settings.data_dir / "fine_tuning",
+            settings.fine_tuning_jobs,
+            rounds,
+            session_idle_s=settings.context_adapter_idle_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class State:
         folder: directory of the files.
         owner: name of this process in leases, which no other process ever has.
         jobs_changed: set when a worker of this process should look for jobs.
-        tuning_wake, evals_wake: tell the workers of fine-tuning and of evaluations the same.
+        tuning_wake, sessions_wake, evals_wake: tell the workers of fine-tuning, session adapters and evaluations the same.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class State:
         self.training = TrainingStore(database, self.files)
         self.evals = EvalStore(database, self.files)
         self.tuning_wake: Callable[[], None] = lambda: None
+        self.sessions_wake: Callable[[], None] = lambda: None
         self.evals_wake: Callable[[], None] = lambda: None
 
     def close(self) -> None:

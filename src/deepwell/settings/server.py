@@ -83,9 +83,14 @@ class ServerSettings(Section):
     feedback_per_tenant: int = Field(
         10_000, ge=0, description="Answers that all users of a tenant may rate in a day; 0: no limit."
     )
-    context_policy: Literal["strict", "window", "compress", "retrieve", "auto"] = Field(
+    context_policy: Literal["strict", "window", "compress", "retrieve", "adapter", "auto"] = Field(
         "strict",
         description="Treatment of a conversation that is longer than the model's context; strict: it is refused.",
+    )
+    context_adapter_idle_s: float = Field(
+        3600,
+        ge=0,
+        description="Seconds without a turn after which the adapter that was trained on a conversation is dropped.",
     )
     request_timeout_s: float = Field(
         1800, ge=0, description="Seconds after which a request ends with an error; 0: no limit."

@@ -43,7 +43,7 @@ SENTENCES = (
     "\n\n",
 )
 TEXTS = st.lists(st.sampled_from(SENTENCES), min_size=0, max_size=14).map(" ".join) | st.text(max_size=40)
-POLICIES: tuple[ContextPolicy, ...] = ("strict", "window", "compress", "retrieve", "auto")
+POLICIES: tuple[ContextPolicy, ...] = ("strict", "window", "compress", "retrieve", "adapter", "auto")
 
 
 def codec_of(folder: Path, template: str) -> Codec:

@@ -12,6 +12,9 @@ from openai import OpenAI
 from tests.knowledge.hashing import HashEmbedder
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.server.tuning.jobs import COMMAND
+
+from deepwell.server.options import TuningOptions
 
 MODEL = "qwen2.5-coder-0.5b"
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
@@ -29,7 +32,8 @@ def programs(page: str) -> list[str]:
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=2_000)
-    service = make_service(engine, make_codec(tmp_path), model=MODEL)
+    tuning = TuningOptions(tmp_path / "runs", command=COMMAND)
+    service = make_service(engine, make_codec(tmp_path), model=MODEL, tuning=tuning)
     embedder = HashEmbedder()
 
     async def named(_name: str) -> HashEmbedder:
@@ -48,16 +52,16 @@ def test_both_languages_show_the_same_programs() -> None:
 def test_the_programs_of_a_client_run(live: Live) -> None:
     client = OpenAI(base_url=f"{live.url}/v1", api_key="none", _strict_response_validation=True)
     names: dict[str, Any] = {"client": client, "messages": MESSAGES, "items": MESSAGES[:9]}
-    for program in programs("long-contexts.md")[:2]:
+    for program in programs("long-contexts.md")[:3]:
         exec(compile(program, "guide", "exec"), names)
-    assert len(live.engine.seen) == 2
+    assert len(live.engine.seen) == 3
     assert names["compacted"].output[-1].type == "compaction"
 
 
 def test_the_program_without_a_server_runs(
     smollm2_path: Path, e5_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    program = programs("long-contexts.md")[2]
+    program = programs("long-contexts.md")[3]
     program = program.replace(MODEL, str(smollm2_path)).replace("4096", "1024").replace("=200", "=20")
     exec(compile(program, "guide", "exec"), {"messages": MESSAGES})
     assert "'dropped'" in capsys.readouterr().out

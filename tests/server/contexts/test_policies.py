@@ -144,7 +144,7 @@ async def test_the_usage_has_the_ledger_message_by_message(http: httpx.AsyncClie
 async def test_an_unknown_policy_is_refused(http: httpx.AsyncClient) -> None:
     answer = await http.post("/v1/chat/completions", **sent("sliding"))
     assert answer.status_code == 400
-    assert "strict, window, compress, retrieve, auto" in answer.json()["error"]["message"]
+    assert "strict, window, compress, retrieve, adapter, auto" in answer.json()["error"]["message"]
 
 
 async def test_what_always_stays_whole_must_fit(http: httpx.AsyncClient) -> None:

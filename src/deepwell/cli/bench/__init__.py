@@ -57,6 +57,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "context-memory": context.context_memory,
     "context-time": context.context_time,
     "context-low-rank": context.context_low_rank,
+    "context-session-adapter": context.context_session_adapter,
     "mixture": engine.mixture,
     "prediction": engine.prediction,
     "determinism": quality.determinism,

@@ -19,6 +19,7 @@ __all__ = [
     "context_low_rank",
     "context_memory",
     "context_needle",
+    "context_session_adapter",
     "context_time",
 ]
 
@@ -185,3 +186,29 @@ def context_low_rank(
         return bench_low_rank(report, path, options, picture)
 
     measure("context_low_rank_speed" if speed else "context_low_rank", row, json, run)
+
+
+def context_session_adapter(
+    model: Model = None,
+    sessions: Annotated[int, typer.Option(min=1, max=20, help="Number of conversations.")] = 20,
+    between: Annotated[
+        int, typer.Option(min=1000, help="Tokens of other text between the facts and the questions.")
+    ] = 16_000,
+    split: Annotated[
+        Literal["development", "evaluation"],
+        typer.Option(help="Conversations to ask about: those that choices are made on, or the frozen ones."),
+    ] = "evaluation",
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures what an adapter that was trained on a conversation recalls of it, when no prompt holds its history."""
+    from deepwell.bench.suites.context.session_adapter import bench_session_adapter
+
+    measure(
+        "context_session_adapter",
+        row,
+        json,
+        lambda report: bench_session_adapter(
+            report, model_path(model), sessions=sessions, between=between, split=split
+        ),
+    )

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ def store_findings(settings: Settings) -> Iterator[Finding]:
     """Yields what is wrong with the stores of these settings."""
     yield from _models(settings)
     yield from _embedder(settings)
+    yield from _adapters(settings)
     yield from _folder(settings.data_dir)
     if settings.database_url is None:
         yield from _database(settings.data_dir / _DATABASE)
@@ -51,9 +53,19 @@ def _embedder(settings: Settings) -> Iterator[Finding]:
     from deepwell.models.store.store import ModelStore
 
     policy, name = settings.context_policy, settings.knowledge_embedder
-    if policy in ("strict", "window") or name in ModelStore(settings.models_dir).names():
+    if policy in ("strict", "window", "adapter") or name in ModelStore(settings.models_dir).names():
         return
     yield found("long contexts", "doctor_context_embedder", policy=policy, name=name)
+
+
+def _adapters(settings: Settings) -> Iterator[Finding]:
+    """Looks for the packages that train the adapters of conversations, where the policy wants them."""
+    if settings.context_policy != "adapter":
+        return
+    if not settings.fine_tuning_jobs:
+        yield found("long contexts", "doctor_context_adapter_off")
+    elif missing := [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]:
+        yield found("long contexts", "doctor_context_adapter", packages=", ".join(missing))
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

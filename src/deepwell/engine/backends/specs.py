@@ -57,8 +57,8 @@ class AttentionSpec:
 class MemorySpec:
     """Factors of the keys and values that leave a window: keys ~ A B + mean and values ~ C D + mean, of each layer and KV head.
 
-    A and C are codes of 4 bits with one scale a column, which is part of B and D (bf16); the means are float32. Keys are without their
-    rotation, and all tokens of a piece of 256 are seen at one place, that of its middle.
+    A and C are codes of 4 bits with one scale a column, which is part of B and D (bf16); the means are float32. Keys are
+    without their rotation, and all tokens of a piece of 256 are seen at one place, that of its middle.
     """
 
     tokens: int  # of a segment, which has one basis: those that leave at once

@@ -23,6 +23,7 @@ from deepwell.storage.tables import (
     vector_store_files,
     vector_stores,
 )
+from deepwell.storage.tuning.sessions import session_job_ids
 
 __all__ = ["Attribution", "Subject", "attributed", "parts"]
 
@@ -53,10 +54,11 @@ class Attribution:
     stores: list[str] = field(default_factory=list[str])
     files: list[str] = field(default_factory=list[str])
     feedback: list[int] = field(default_factory=list[int])
+    sessions: list[str] = field(default_factory=list[str])  # jobs that train on what the end user said
 
     def __bool__(self) -> bool:
         found = (self.responses, self.conversations, self.completions, self.batches, self.stores, self.files)
-        return any((*found, self.feedback))
+        return any((*found, self.feedback, self.sessions))
 
 
 async def attributed(database: Database, subject: Subject) -> Attribution:
@@ -85,6 +87,7 @@ async def attributed(database: Database, subject: Subject) -> Attribution:
     async for row in _rows(database, feedback, feedback.c.seq, subject.tenant, columns):
         if row.end_user == me or row.voter == voter or row.target_id in answers:
             found.feedback.append(row.seq)
+    found.sessions += await database.read(lambda connection: session_job_ids(connection, subject.tenant, me))
     await _stores(database, subject, found, await _batches(database, subject, found))
     return found
 

@@ -36,6 +36,7 @@ from deepwell.storage.jobs import Job, JobStore
 from deepwell.storage.safety.audit import append_records, forget_tenant
 from deepwell.storage.safety.chain import AuditRecord
 from deepwell.storage.tables import erasures, fine_tuning_jobs, jobs, vector_stores
+from deepwell.storage.tuning.sessions import SESSION_JOB
 
 __all__ = ["Erased", "Eraser", "Hooks", "HostPlaces"]
 
@@ -264,10 +265,12 @@ class Eraser:
             await step(lambda connection, id=id: rows.erase_store(connection, subject, id))
         for part in parts(found.responses):
             await step(lambda connection, part=part: rows.erase_responses(connection, subject, part))
+        if found.sessions:
+            await step(lambda connection: rows.erase_sessions(connection, subject, found.sessions))
         await self._forget_votes(ledger)
         if found.stores:
             await ledger.settle(await asyncio.to_thread(self._drop_indexes, await self._stores()))
-        if found.files:
+        if found.files or found.sessions:
             await asyncio.to_thread(drop_runs, self._host.runs, await self._runs())
         return total
 
@@ -291,7 +294,8 @@ class Eraser:
         return set(await self._database.read(lambda connection: connection.scalars(query).all()))
 
     async def _runs(self) -> set[str]:
-        query = sa.select(fine_tuning_jobs.c.id)
+        sessions = sa.select(jobs.c.id).where(jobs.c.kind == SESSION_JOB)
+        query = sa.select(fine_tuning_jobs.c.id).union_all(sessions)
         return set(await self._database.read(lambda connection: connection.scalars(query).all()))
 
     def _host_files(self, subject: Subject, stores: set[str], runs: set[str]) -> dict[str, int]:

@@ -193,7 +193,7 @@ async def _of_person(
         (rating_pairs, of(rating_pairs, "study_id", studies)),
         (rating_votes, of(rating_votes, "study_id", studies)),
         (files, of(files, "id", found.files)),
-        (jobs, of(jobs, "id", [*found.responses, *found.batches, *ran])),
+        (jobs, of(jobs, "id", [*found.responses, *found.batches, *found.sessions, *ran])),
     ]
 
 

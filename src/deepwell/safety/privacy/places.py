@@ -64,7 +64,7 @@ PLACES: Final = (
     _table("conversation_items", _WITH.format("their conversation")),
     _table("completions", "rows whose request or metadata name the end user are exported and deleted"),
     _table("completion_metadata", _WITH.format("their completion"), _WITH.format("their completion")),
-    _table("jobs", "those of the end user's responses, batches and files"),
+    _table("jobs", "those of the end user's responses, batches, files and session adapters"),
     _table("files", "those whose attributes in a vector store, or whose store or batch, name the end user"),
     _table("uploads", f"{_NOBODY}: an unfinished upload expires within an hour, a finished one is a file"),
     _table("upload_parts", _WITH.format("their upload"), _WITH.format("their upload")),
@@ -184,6 +184,15 @@ PLACES: Final = (
         "this host, and by a server's next sweep on every other, which also unloads the adapters",
         "as for a tenant, for jobs made from the end user's files",
         paths=("fine_tuning/ftjob-*/**",),
+    ),
+    Place(
+        "session_adapters",
+        "file",
+        "adapters that were trained on conversations: weights, which are not exported; the training text stands in the job, "
+        "and is deleted with the training's end. The tenant's folders are deleted on this host, and by a server's next sweep "
+        "on every other, which also unloads the adapters",
+        "as for a tenant, for conversations whose request named the end user",
+        paths=("fine_tuning/session-*/**",),
     ),
     Place(
         "improve_rounds",

@@ -67,6 +67,7 @@ __all__ = [
     "erase_page",
     "erase_person_ties",
     "erase_responses",
+    "erase_sessions",
     "erase_store",
     "is_busy",
     "overwrite_keys",
@@ -220,6 +221,11 @@ def erase_responses(connection: Connection, subject: Subject, ids: Sequence[str]
         total += connection.execute(sa.update(responses).where(mine).values(nothing)).rowcount
         delete_job(connection, subject.tenant, RESPONSE_JOB, id)
     return Change({"responses": total})
+
+
+def erase_sessions(connection: Connection, subject: Subject, ids: Sequence[str]) -> Change:
+    """Deletes jobs that train on a conversation. What they have made goes with the next sweep of a server."""
+    return Change({"jobs": _drop_jobs(connection, subject, ids)})
 
 
 def erase_batch(connection: Connection, subject: Subject, id: str) -> Change:

@@ -21,8 +21,8 @@ from deepwell.storage.tables import (
 
 __all__ = ["RUNS", "drop_runs", "erase_trained", "runs_of_files", "trained_on"]
 
-RUNS = "ftjob-*"
-"""Pattern of the folders of runs."""
+RUNS = ("ftjob-*", "session-*")
+"""Patterns of the folders of runs: of fine-tuning jobs, and of adapters that were trained on conversations."""
 
 
 def trained_on(tenant: Tenant, file_ids: list[str]) -> sa.ColumnElement[bool]:
@@ -72,7 +72,7 @@ def drop_runs(folder: Path | None, known: set[str]) -> int:
     """Deletes the folders of runs whose jobs are gone."""
     count = 0
     if folder is not None and folder.is_dir():
-        for path in folder.glob(RUNS):
+        for path in (path for pattern in RUNS for path in folder.glob(pattern)):
             if path.name not in known:
                 shutil.rmtree(path, ignore_errors=True)
                 count += 1

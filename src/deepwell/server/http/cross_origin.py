@@ -35,6 +35,7 @@ _EXPOSED = ", ".join(
         "x-aigc-label",
         "x-context-policy",
         "x-context-mechanism",
+        "x-context-adapter",
         "x-context-tokens-original",
         "x-context-tokens-prompt",
         "x-context-tokens-kept",

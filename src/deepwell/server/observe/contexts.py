@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ContextMetrics", "context_headers", "note_ledger"]
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_TRAIN_SECONDS = (3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1000.0)
 
 
 class ContextMetrics:
@@ -37,6 +38,19 @@ class ContextMetrics:
             "Time in which a conversation was fitted into the context.",
             ("mechanism",),
             buckets=_SECONDS,
+            registry=registry,
+        )
+
+        self.adapters = Counter(
+            "deepwell_context_adapters",
+            "Prompts under the policy adapter that did not fit, by the state of the conversation's adapter.",
+            ("state",),
+            registry=registry,
+        )
+        self.adapter_seconds = Histogram(
+            "deepwell_context_adapter_seconds",
+            "Time in which an adapter was trained on a conversation.",
+            buckets=_TRAIN_SECONDS,
             registry=registry,
         )
 
@@ -64,4 +78,6 @@ def context_headers(ledger: Ledger) -> list[tuple[bytes, bytes]]:
         "tokens-prompt": ledger.prompt_tokens,
         **{f"tokens-{name}": count for name, count in ledger.totals().items()},
     }
+    if ledger.adapter is not None:
+        words["adapter"] = ledger.adapter
     return [(f"x-context-{name}".encode(), str(value).encode()) for name, value in words.items()]

@@ -23,6 +23,7 @@ __all__ = [
     "paths_of",
     "read_config",
     "read_config_as",
+    "session_config",
     "write_config",
 ]
 
@@ -290,3 +291,34 @@ def automatic_rate(hidden_size: int, method: str) -> float:
     """
     rate = min(1e-3, max(1e-4, 5e-4 * (2000 / hidden_size) ** 0.781))
     return float(f"{rate if method == 'lora' else rate / 10:.1e}")
+
+
+def session_config(
+    model: str, data: Path, output: Path, *, threads: int | Auto = "auto", seed: int = 0
+) -> dict[str, Any]:
+    """Returns the configuration of an adapter that learns one conversation: small, in few steps, and without checkpoints.
+
+    Args:
+        data: the records of the conversation; see `knowledge.context.rehearsal`.
+    """
+    return {
+        "model": model,
+        "data": [str(data)],
+        "format": "auto",
+        "validation": 0,
+        "output": str(output),
+        "method": "lora",
+        "lora": {"r": 8, "alpha": 32, "dropout": 0.0, "targets": ["q_proj", "v_proj"]},
+        "train": {
+            "epochs": 3,
+            "batch_tokens": 192,
+            "learning_rate": 5e-3,
+            "warmup": 0.05,
+            "schedule": "linear",
+            "patience": 0,
+            "evaluate_every": 1 << 20,
+            "save_every": 1 << 20,
+            "threads": threads,
+            "seed": seed,
+        },
+    }

@@ -36,7 +36,7 @@ from deepwell.bench.workloads.safety.manuals import manual_paragraphs
 from deepwell.errors import DeepwellError
 from deepwell.knowledge.sentences import sentence_spans
 
-__all__ = ["HAYSTACKS", "Haystack", "haystack", "identity_of", "texts_of"]
+__all__ = ["HAYSTACKS", "Haystack", "filler", "haystack", "identity_of", "texts_of"]
 
 HAYSTACKS: Final[Mapping[str, Language]] = {"abstracts": "en", "help": "en", "manuals": "en", "law": "zh"}
 """Names of the haystacks, and their languages."""
@@ -97,7 +97,7 @@ def haystack(name: str, split: Split, length: int, count: Callable[[str], int]) 
         _check(name)
     language = HAYSTACKS[name]
     hidden = tuple(hidden_facts(split, language, name))
-    sentences = _sentences(name, split)
+    sentences = filler(name, split)
     low, high = 1, len(sentences)  # sentences of filler
     while low < high:
         middle = (low + high + 1) // 2
@@ -117,7 +117,7 @@ def identity_of(name: str, split: Split) -> str:
     hidden = hidden_facts(split, language, name)
     asked = [(one.text, one.answers) for one in questions(split, language, name)]
     facts = [(one.depth, one.fact.sentence, [other.sentence for other in one.distractors]) for one in hidden]
-    whole = [_sentences(name, split), facts, _places(name, split, hidden), asked]
+    whole = [filler(name, split), facts, _places(name, split, hidden), asked]
     return sha256(json.dumps(whole, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -153,7 +153,7 @@ def _check(name: str) -> None:
 
 
 @cache
-def _sentences(name: str, split: Split) -> tuple[str, ...]:
+def filler(name: str, split: Split) -> tuple[str, ...]:
     """Returns the sentences of the filler, each with the space in front of it."""
     texts = [one for one in dict.fromkeys(texts_of(name)) if len(one) >= _LEAST_PARAGRAPH]
     order = texts[1::2] if split == "development" else texts[::2]

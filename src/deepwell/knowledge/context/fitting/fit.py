@@ -358,7 +358,8 @@ class Fitter:
         before = case.prompt.template
         template = Fates(min(before, shown), dropped=max(0, before - shown))
         rows = draft.rows(case.prompt)
-        return Fitted(messages, Ledger(policy, mechanism, len(made), rows, template))
+        adapter = "none" if policy == "adapter" else None
+        return Fitted(messages, Ledger(policy, mechanism, len(made), rows, template, adapter))
 
 
 def _suffix(costs: Sequence[int], room: int) -> int:

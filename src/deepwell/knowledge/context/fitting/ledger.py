@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from deepwell.knowledge.context.fitting.policy import ContextPolicy, Mechanism
+from deepwell.knowledge.context.fitting.policy import AdapterState, ContextPolicy, Mechanism
 
 __all__ = ["FATES", "Fate", "Fates", "Ledger", "LedgerRow"]
 
@@ -88,6 +88,7 @@ class Ledger:
         prompt_tokens: tokens of the prompt that the model reads.
         messages: one row a message of the request, in order; empty where all tokens have the same fate.
         template: tokens that belong to no message's text; all of them where there are no rows.
+        adapter: what became of the adapter; None: the policy is another, or everything was kept.
     """
 
     policy: ContextPolicy
@@ -95,6 +96,7 @@ class Ledger:
     prompt_tokens: int
     messages: tuple[LedgerRow, ...]
     template: Fates
+    adapter: AdapterState | None = None
 
     @classmethod
     def whole(cls, policy: ContextPolicy, prompt_tokens: int) -> Ledger:
@@ -136,6 +138,8 @@ class Ledger:
             "prompt_tokens": self.prompt_tokens,
             **{f"{name}_tokens": count for name, count in self.totals().items()},
         }
+        if self.adapter is not None:
+            found["adapter"] = self.adapter
         if self.messages:
             found["messages"] = [row.as_dict() for row in joined(self.messages)]
             found["template"] = self.template.as_dict()

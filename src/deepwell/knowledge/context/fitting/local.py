@@ -107,7 +107,7 @@ class LocalFitter:
     async def _fit(
         self, messages: Sequence[Mapping[str, Any]], prompt: Sequence[int], policy: ContextPolicy, room: int
     ) -> Fitted:
-        recalling = None if policy in ("strict", "window") else await self._recalling(policy)
+        recalling = None if policy in ("strict", "window", "adapter") else await self._recalling(policy)
         model = FitModel(self._codec, self._render, self._context, self._windows)
         fitter = Fitter(model, room, recalling=recalling, options=self._options)
         return await fitter.fit(messages, prompt, policy)

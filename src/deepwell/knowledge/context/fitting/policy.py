@@ -9,6 +9,7 @@ __all__ = [
     "FIT_OPTIONS",
     "POLICIES",
     "SMALL_MODEL_BYTES",
+    "AdapterState",
     "ContextPolicy",
     "FitOptions",
     "Mechanism",
@@ -16,15 +17,35 @@ __all__ = [
     "mechanism_of",
 ]
 
-ContextPolicy = Literal["strict", "window", "compress", "retrieve", "auto"]
+ContextPolicy = Literal["strict", "window", "compress", "retrieve", "adapter", "auto"]
 """Means that a request allows. `strict` refuses a conversation that does not fit."""
 
-Mechanism = Literal["none", "window", "drop", "compress", "retrieve", "quote"]
+Mechanism = Literal["none", "window", "drop", "compress", "retrieve", "quote", "adapter"]
 """Means that were used.
 
-`none`: everything fitted. `drop`: the oldest turns were left out, because the engine has no window, they have no text, or
-passages of a knowledge base took their room. `quote`: the answer is a passage's own words, or that there is none, and no model
-has read the conversation.
+none: everything fitted.
+window: the engine read the whole, and forgot its middle.
+drop: the oldest turns were left out, because the engine has no window, they have no text, no adapter has learnt them yet, or
+    passages of a knowledge base took their room.
+compress: sentences were chosen.
+retrieve: passages of forgotten turns were put in front of their questions.
+quote: the answer is a passage's own words, or that there is none, and no model has read the conversation.
+adapter: the oldest turns were left out, and an adapter that was trained on them answers.
+"""
+
+AdapterState = Literal[
+    "none", "ready", "training", "failed", "no_consent", "not_stored", "other_adapter", "not_resident"
+]
+"""What became of the adapter under the policy `adapter`.
+
+none: nothing trains adapters here.
+ready: it is in use.
+training: it is being trained; a later turn uses it.
+failed: its training has failed.
+no_consent: the request does not consent to training.
+not_stored: the request is not to be stored, so nothing is trained on it.
+other_adapter: the request names an adapter of its own, and a sequence has one.
+not_resident: the model is loaded on demand, and adapters need one that stays.
 """
 
 POLICIES: Final[tuple[ContextPolicy, ...]] = get_args(ContextPolicy)
@@ -93,6 +114,8 @@ def mechanism_of(
             return "none"
         case "window":
             return "window" if windows else "drop"
+        case "adapter":
+            return "drop"  # until there is an adapter, which the caller knows
         case "compress":
             return "compress"
         case "retrieve":

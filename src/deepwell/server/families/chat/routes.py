@@ -37,7 +37,7 @@ from deepwell.server.families.chat.schema import ChatRequest, choose
 from deepwell.server.families.chat.stored import keep_completion, stored_router
 from deepwell.server.families.generation_bodies import ChatLogprob, Usage, logprobs_of, usage
 from deepwell.server.families.reasoning import reasoning_of
-from deepwell.server.fitting import room_of, wish_of
+from deepwell.server.fitting import CHAT_ORIGIN, room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, event
@@ -56,7 +56,7 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
-        wish = wish_of(request, body.limit)
+        wish = replace(wish_of(request, body.limit), store=body.store, origin=CHAT_ORIGIN)
         plan = await planned(
             context, answering, adapter, principal_of(request), dialogue_of(model, body), wish
         )

@@ -14,6 +14,7 @@ from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.chat.bodies import ChatCompletion, CompletionDeleted, StoredMessage
 from deepwell.server.families.chat.schema import ChatRequest
+from deepwell.server.fitting import CHAT_ORIGIN
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.schema import MetadataRequest
 from deepwell.storage.completions import StoredCompletion
@@ -77,6 +78,7 @@ def stored_router(context: ServerContext) -> APIRouter:
     )
     async def delete(request: Request, completion_id: str) -> Response:
         await context.state.completions.delete(tenant_of(request), completion_id)
+        await context.conversation_ended(tenant_of(request), CHAT_ORIGIN)
         return json_response(CompletionDeleted(completion_id))
 
     @routes.get(

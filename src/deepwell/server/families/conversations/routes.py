@@ -63,6 +63,7 @@ def router(context: ServerContext) -> APIRouter:
     )
     async def delete(request: Request, conversation_id: str) -> Response:
         await context.state.conversations.delete(tenant_of(request), conversation_id)
+        await context.conversation_ended(tenant_of(request), conversation_id)
         return json_response(ConversationDeleted(conversation_id))
 
     @routes.post(
@@ -104,10 +105,18 @@ def router(context: ServerContext) -> APIRouter:
         "/v1/conversations/{conversation_id}/items/{item_id}", summary="Delete one item", response_model=None
     )
     async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
-        store = context.state.conversations
-        return _conversation(await store.delete_item(tenant_of(request), conversation_id, item_id))
+        return _conversation(await _without(context, tenant_of(request), conversation_id, item_id))
 
     return routes
+
+
+async def _without(
+    context: ServerContext, tenant: Tenant, conversation_id: str, item_id: str
+) -> StoredConversation:
+    """Deletes an item, with the adapters that may have learnt it."""
+    left = await context.state.conversations.delete_item(tenant, conversation_id, item_id)
+    await context.conversation_ended(tenant, conversation_id)
+    return left
 
 
 async def _stored(context: ServerContext, tenant: Tenant, given: Sequence[ItemInput]) -> list[StoredItem]:

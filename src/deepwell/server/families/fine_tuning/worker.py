@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from deepwell.errors import DeepwellError
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.models import TunedModels
+from deepwell.server.families.fine_tuning.sessions.worker import SessionWorker
 from deepwell.server.families.fine_tuning.training import Training
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 from deepwell.storage.tuning.fine_tuning import TUNE_JOB
@@ -26,6 +27,7 @@ class TuningWorker:
         self._context = context
         self._models = TunedModels(context)
         context.tuned = self._models
+        self._sessions = SessionWorker(context, self._models)
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: JobRunner | None = None
 
@@ -40,6 +42,7 @@ class TuningWorker:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._sessions.stop()
         if self._runner is not None:
             await self._runner.stop()
 
@@ -59,6 +62,7 @@ class TuningWorker:
             )
             self._runner.start()
             state.tuning_wake = self._runner.wake
+        self._tasks.append(asyncio.create_task(self._sessions.run()))
         while True:
             await _survived("old fine-tuning cannot be swept", self._sweep())
             await asyncio.sleep(_SWEEP_S)

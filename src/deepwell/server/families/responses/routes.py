@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -36,7 +37,7 @@ from deepwell.server.families.responses.schema import (
     ResponseRequest,
 )
 from deepwell.server.families.responses.stored import event_stream, stored_router
-from deepwell.server.fitting import wish_of
+from deepwell.server.fitting import RESPONSE_ORIGIN, wish_of
 from deepwell.server.http.json_route import JsonRoute, json_response
 from deepwell.server.http.sse import Answer
 from deepwell.storage.database import Tenant
@@ -59,7 +60,10 @@ def router(context: ServerContext) -> APIRouter:
         model, state = answering.model, context.state
         id = new_id("resp")
         policy = "auto" if body.truncation == "auto" else None
-        wish = wish_of(request, body.max_output_tokens, policy=policy)
+        origin = body.conversation.id if body.conversation else RESPONSE_ORIGIN
+        wish = replace(
+            wish_of(request, body.max_output_tokens, policy=policy), store=body.store, origin=origin
+        )
         said = await prompted(context, answering, adapter, principal_of(request), body, id, wish)
         response = new_response(model, body, id)
         if answering.guard is not None and not said.refused:

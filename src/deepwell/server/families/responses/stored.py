@@ -17,6 +17,7 @@ from deepwell.server.families.responses.bodies import Item, ItemList, Response, 
 from deepwell.server.families.responses.builder import ResponseBuilder, frame
 from deepwell.server.families.responses.items import decode_items
 from deepwell.server.families.responses.schema import InputItemsQuery, ListQuery, RetrieveQuery
+from deepwell.server.fitting import RESPONSE_ORIGIN
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.sse import EventStream
 from deepwell.storage.database import Tenant
@@ -67,6 +68,7 @@ def stored_router(context: ServerContext) -> APIRouter:
         if run is not None:
             await background.cancel(run)
         await state.responses.delete(tenant, response_id)
+        await context.conversation_ended(tenant, RESPONSE_ORIGIN)
         return json_response(_encode(ResponseDeleted(response_id)))
 
     @routes.post(

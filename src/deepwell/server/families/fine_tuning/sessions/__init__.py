@@ -1,0 +1,1 @@
+"""Session adapters: small adapters that learn what a conversation has lost from its context."""
