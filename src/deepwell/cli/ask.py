@@ -98,24 +98,12 @@ def ask(
         if not text:
             raise InvalidRequest.of("question_empty")
         settings = Settings.load(model=model, url=url, port=port, api_key=api_key, speculation=speculation)
+        is_pinned = url is not None or port is not None
         if knowledge is not None:
-            from deepwell.cli.knowledge.answering import answer_from
-
-            if url is not None or port is not None:
-                raise InvalidRequest.of("knowledge_is_local")
-            before = [{"role": "system", "content": system}] if system else []
-            messages = [*before, {"role": "user", "content": text}]
-            answer_from(settings, knowledge, messages, max_tokens=max_tokens, as_json=json)
+            _answer_from(settings, knowledge, system, text, max_tokens, is_pinned=is_pinned, as_json=json)
             return
         if map_reduce:
-            from deepwell.cli.knowledge.answering import answer_over
-
-            if file is None:
-                raise InvalidRequest.of("map_reduce_without_file")
-            if url is not None or port is not None:
-                raise InvalidRequest.of("map_reduce_is_local")
-            asked_for = f"{system.strip()}\n\n{text}" if system else text
-            answer_over(settings, _read(file), asked_for, max_tokens=max_tokens, as_json=json)
+            _answer_over(settings, file, system, text, max_tokens, is_pinned=is_pinned, as_json=json)
             return
         messages = [{"role": "system", "content": system}] if system else []
         policy = policy_of(settings, "strict")
@@ -126,6 +114,57 @@ def ask(
             [*messages, {"role": "user", "content": text}], max_tokens, temperature, seed, policy=policy
         )
         answer_once(settings, asked, as_json=json)
+
+
+def _answer_from(
+    settings: Settings,
+    knowledge: str,
+    system: str | None,
+    text: str,
+    max_tokens: int | None,
+    *,
+    is_pinned: bool,
+    as_json: bool,
+) -> None:
+    """Answers from a knowledge base of this machine.
+
+    Raises:
+        InvalidRequest: a server is named.
+    """
+    from deepwell.cli.knowledge.answering import answer_from
+    from deepwell.errors import InvalidRequest
+
+    if is_pinned:
+        raise InvalidRequest.of("knowledge_is_local")
+    before = [{"role": "system", "content": system}] if system else []
+    messages = [*before, {"role": "user", "content": text}]
+    answer_from(settings, knowledge, messages, max_tokens=max_tokens, as_json=as_json)
+
+
+def _answer_over(
+    settings: Settings,
+    file: Path | None,
+    system: str | None,
+    text: str,
+    max_tokens: int | None,
+    *,
+    is_pinned: bool,
+    as_json: bool,
+) -> None:
+    """Answers from notes of all blocks of a document.
+
+    Raises:
+        InvalidRequest: no document is given, or a server is named.
+    """
+    from deepwell.cli.knowledge.answering import answer_over
+    from deepwell.errors import InvalidRequest
+
+    if file is None:
+        raise InvalidRequest.of("map_reduce_without_file")
+    if is_pinned:
+        raise InvalidRequest.of("map_reduce_is_local")
+    question = f"{system.strip()}\n\n{text}" if system else text
+    answer_over(settings, _read(file), question, max_tokens=max_tokens, as_json=as_json)
 
 
 def _read(file: Path) -> str:

@@ -84,8 +84,8 @@ class _Statement:
 def rehearsals(texts: Sequence[str], most: int = MOST_STATEMENTS) -> list[dict[str, Any]]:
     """Returns training records of the statements of texts: conversations that ask for them, in an order of their own.
 
-    A conversation has several questions, so that they share what the template costs. Each is about another statement, so that no
-    answer can be read off an earlier one.
+    A conversation has several questions, so that they share what the template costs. Each is about another statement, so that
+    no answer can be read off an earlier one.
     """
     found = rehearse(texts, most)
     rounds = max((len(one.questions) for one in found), default=0)
