@@ -139,6 +139,7 @@ def answer_over(
         write_json(asdict(found))
         return
     sys.stdout.write(f"{found.answer}\n")
+    sys.stdout.flush()
     note = say(
         "map_reduced",
         tokens=found.source_tokens,
