@@ -69,7 +69,7 @@ def ask(
         bool,
         typer.Option(
             "--map-reduce",
-            help="With --file: read all of it in blocks of 512 tokens and answer from notes of every block, for summaries.",
+            help="Read all of --file in blocks of 512 tokens, and answer from notes of every block: for summaries.",
         ),
     ] = False,
     knowledge: Annotated[

@@ -58,11 +58,14 @@ def context_needle(
     model: Model = None,
     split: Annotated[
         Literal["development", "evaluation"],
-        typer.Option(help="development, on which choices are made, or the frozen evaluation."),
+        typer.Option(help="Haystacks to ask about: those that choices are made on, or the frozen ones."),
     ] = "evaluation",
     lengths: Annotated[str, typer.Option(help="Tokens of the haystacks, with commas.")] = "4000,16000,64000",
     mechanisms: Annotated[
-        str, typer.Option(help="auto, auto-turns, compress, retrieve, window, truncation, full; with commas.")
+        str,
+        typer.Option(
+            help="Ways to fit a haystack, with commas: auto, auto-turns, compress, retrieve, window, truncation, full."
+        ),
     ] = "auto,auto-turns,compress,retrieve,truncation,full,window",
     every: Annotated[int, typer.Option(min=1, help="Asks every n-th question alone.")] = 1,
     window_every: Annotated[
