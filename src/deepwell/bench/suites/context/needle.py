@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, median
 from time import perf_counter
 from typing import Any, Final, Literal
@@ -19,6 +20,7 @@ from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.workloads.context.facts import Question, Split
 from deepwell.bench.workloads.context.haystacks import HAYSTACKS, Haystack, haystack
 from deepwell.bench.workloads.context.judging import f1, holds
+from deepwell.errors import DeepwellError
 from deepwell.knowledge.context.fitting.local import LocalFitter
 from deepwell.knowledge.context.fitting.policy import ContextPolicy, fit_options
 from deepwell.knowledge.context.tokens import CodecTokens
@@ -41,6 +43,7 @@ MECHANISMS: Final[tuple[Mechanism, ...]] = (
 )
 _ANSWER_TOKENS: Final = 96
 _AT_ONCE: Final = 16
+_ROOM: Final = 1024  # tokens of a question, its frame and its answer, at most
 _FRAME: Final = 64  # tokens of the chat template, at most
 _NOTED: Final = {"en": "Noted.", "zh": "记下了。"}
 
@@ -135,9 +138,9 @@ def _full(
 ) -> list[_Answer]:
     """Returns the answers from the whole text in the model's own context, where it fits. The text is read once."""
     found: list[_Answer] = []
-    with LLM(model, models_dir=settings.models_dir) as llm:
+    with _roomy(model, settings, options.lengths) as llm:
         for name, length, hay in cases:
-            if length + 4 * _ANSWER_TOKENS > llm.context:
+            if length + _ROOM > llm.context:
                 continue
             asked = hay.questions[:: options.every]
             took, many = _asked(llm, asked, lambda one, hay=hay: ([_turn(f"{hay.text}\n\n{one.text}")], None))
@@ -145,6 +148,16 @@ def _full(
             found += _judged(hay, length, "full", asked, many)
             _note(report, found, name, length, "full")
     return found
+
+
+def _roomy(model: str, settings: Settings, lengths: Sequence[int]) -> LLM:
+    """Returns the model with a context for the longest of the texts that it can hold."""
+    for length in sorted(lengths, reverse=True):
+        try:
+            return LLM(model, context=length + _ROOM, models_dir=settings.models_dir)
+        except DeepwellError:
+            continue
+    return LLM(model, models_dir=settings.models_dir)
 
 
 Prompt = tuple[Sequence[Mapping[str, Any]], tuple[int, int] | None]
@@ -190,8 +203,10 @@ def _asked(
     """Returns the seconds of a question, from the text to the end of the answer, and the answers with their prompts' tokens."""
     began = perf_counter()
     found: list[tuple[str, int]] = []
-    for start in range(0, len(asked), _AT_ONCE):
-        made = [prompt(one) for one in asked[start : start + _AT_ONCE]]
+    # The first alone, so that the others find in the prefix cache what their prompts share.
+    edges = [0, *range(1, len(asked), _AT_ONCE), len(asked)]
+    for start, end in pairwise(edges):
+        made = [prompt(one) for one in asked[start:end]]
         window = next((window for _, window in made if window is not None), None)
         answers = llm.chat(
             [list(one) for one, _ in made], max_tokens=_ANSWER_TOKENS, temperature=0.0, window=window
