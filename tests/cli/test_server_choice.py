@@ -205,3 +205,13 @@ def test_a_servers_own_model_generates_and_is_loaded_if_one_is(
 ) -> None:
     found = FoundServer("http://test", "serving", models, frozenset(generating), states)
     assert found.own_model == expected
+
+
+def test_map_reduce_reads_a_document_and_asks_no_server(runner: CliRunner, tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("The harbour closed. It rained.")
+    without = runner.invoke(app, ["ask", "Summarise it", "--map-reduce"])
+    assert without.exit_code == 1 and "--file BOOK.txt --map-reduce" in without.stderr
+    asked = ["ask", "Summarise it", "--file", str(book), "--map-reduce", "--url", "http://127.0.0.1:9"]
+    elsewhere = runner.invoke(app, asked)
+    assert elsewhere.exit_code == 1 and "leave --url and --port out" in elsewhere.stderr

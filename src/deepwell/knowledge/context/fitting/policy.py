@@ -36,7 +36,7 @@ adapter: the oldest turns were left out, and an adapter that was trained on them
 AdapterState = Literal[
     "none", "ready", "training", "failed", "no_consent", "not_stored", "other_adapter", "not_resident"
 ]
-"""What became of the adapter under the policy `adapter`.
+"""State of the adapter under the policy `adapter`.
 
 none: nothing trains adapters here.
 ready: it is in use.
