@@ -102,6 +102,8 @@ test("the ledger of a fitted conversation comes with the counts", () => {
     added: 3,
     rows: [{ first: 0, last: 8, role: "several", fates: { dropped: 90 } }],
   });
+  const learning = read({ id: "chatcmpl-1", choices: [], usage: usage({ ...context, mechanism: "drop", adapter: "training" }) });
+  assert.equal(learning.usage?.context?.adapter, "training");
   const whole = read({ id: "chatcmpl-1", choices: [], usage: usage({ ...context, mechanism: "none" }) });
   assert.equal(whole.usage?.context, undefined);
 });

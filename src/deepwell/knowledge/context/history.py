@@ -80,12 +80,15 @@ class Recalled:
         text: the passages of each turn behind its number, with an ellipsis where something of the turn is left out.
         tokens: tokens of `text`.
         sentences: numbers of the sentences in it, for later calls.
+        standing: share of the least covered part of the question that one sentence has, where a few stand out for each part and
+            only those, with what is around them, were recalled; 0: the budget was filled.
     """
 
     passages: tuple[RecalledPassage, ...]
     text: str
     tokens: int
     sentences: frozenset[int] = frozenset()
+    standing: float = 0.0
 
     @property
     def passage_tokens(self) -> int:
@@ -239,7 +242,8 @@ class History:
 
             numbers = [one.turn.number for one in sentences]
             order = surrounded(found, numbers, costs, leaning, focus - int(costs[found].sum()))
-            return self._fitted(sentences, order, budget, known)
+            standing = float(covered[1 if len(facets) > 1 else 0 :, found].max(1).min())
+            return replace(self._fitted(sentences, order, budget, known), standing=standing)
         head = self._tokens.count(_head(sentences[-1].turn)) + 1
         order = choose(scores, costs, budget, choice, extra=_Seams(sentences, head))
         return self._fitted(sentences, order, budget, known)

@@ -52,7 +52,7 @@ class Evidence:
         whole: weight of a piece's score for the whole question beside that for a part.
     """
 
-    near: float = 0.9
+    near: float = 0.95
     few: int = 6
     whole: float = 0.5
 

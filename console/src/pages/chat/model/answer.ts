@@ -195,6 +195,7 @@ function ledgerOf(context: unknown): { context?: ContextLedger } {
   return {
     context: {
       mechanism: text(context.mechanism) ?? "",
+      ...(text(context.adapter) && { adapter: text(context.adapter) }),
       original: number(context.original_tokens),
       fates: fates(context, "_tokens"),
       added: number(context.added_tokens),

@@ -48,6 +48,8 @@ export interface LedgerRow {
 
 export interface ContextLedger {
   mechanism: string;
+  /** The state of the adapter, under the policy of that name. */
+  adapter?: string;
   original: number;
   fates: Partial<Record<Fate, number>>;
   added: number;

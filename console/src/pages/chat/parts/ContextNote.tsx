@@ -11,8 +11,9 @@ export function ContextNote({ ledger }: { ledger: ContextLedger }) {
   return (
     <details class="context-note">
       <summary class="muted small">
-        {say("context.summary", { original: count(ledger.original), gone: count(gone), mechanism: ledger.mechanism })}
+        {say("context.summary", { original: count(ledger.original), gone: count(gone), mechanism: named(ledger.mechanism) })}
       </summary>
+      {(ledger.adapter === "training" || ledger.adapter === "failed") && <p class="small">{say(`context.${ledger.adapter}`)}</p>}
       <div class="context-bar" aria-hidden="true">
         {shown.map((fate) => (
           <span key={fate} class={`context-${fate}`} style={{ flexGrow: ledger.fates[fate] ?? 0 }} title={say(`context.${fate}`)} />
@@ -35,6 +36,14 @@ export function ContextNote({ ledger }: { ledger: ContextLedger }) {
       />
     </details>
   );
+}
+
+const MECHANISMS = ["window", "drop", "compress", "retrieve", "quote", "adapter"] as const;
+
+/** A mechanism in words; as it is called if this console does not know it. */
+function named(mechanism: string): string {
+  const known = MECHANISMS.find((one) => one === mechanism);
+  return known ? say(`context.${known}`) : mechanism;
 }
 
 /** The numbers of a row's messages, counted from 1. */

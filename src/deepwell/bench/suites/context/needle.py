@@ -308,6 +308,11 @@ def _figures(
         ) is not None:
             figures[f"f1_over_full_{k}"] = rounded(auto - full)
     k = f"{longest // 1000}k"
+    if (cut := figures.get(f"truncation_{k}")) is not None:
+        for mechanism in options.mechanisms:
+            name = mechanism.replace("-", "_")
+            if mechanism != "truncation" and (mine := figures.get(f"{name}_{k}")) is not None:
+                figures[f"{name}_over_truncation"] = rounded(mine - cut)
     if f"truncation_{k}_f1" in figures and f"auto_{k}_f1" in figures:
         figures["f1_over_truncation"] = rounded(figures[f"auto_{k}_f1"] - figures[f"truncation_{k}_f1"])
     return figures

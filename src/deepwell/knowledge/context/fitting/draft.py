@@ -30,7 +30,7 @@ class Draft:
         self._messages = messages
         self._texts: dict[int, str | None] = {}
         self._ranges: dict[int, list[Range]] = {}
-        self._notes: dict[int, str] = {}
+        self._notes: dict[int, Note] = {}
 
     def remove(self, index: int) -> None:
         """Leaves a message out."""
@@ -43,10 +43,11 @@ class Draft:
         self._ranges[index] = list(ranges)
 
     def note(self, note: Note) -> None:
-        """Puts passages of messages that are left out in front of another."""
-        self._notes[note.index] = note.text
+        """Puts passages of other messages in front of one. Those of a message that stays are there twice, and counted once."""
+        self._notes[note.index] = note
         for index, start, end in note.stretches:
-            self._ranges[index].append(Range(start, end, "recalled"))
+            if index in self._texts and self._texts[index] is None:
+                self._ranges[index].append(Range(start, end, "recalled"))
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -59,8 +60,8 @@ class Draft:
             made = dict(message)
             if index in self._texts:
                 made["content"] = text
-            if index in self._notes:
-                made["content"] = f"{self._notes[index]}\n\n{made['content']}"
+            if (note := self._notes.get(index)) is not None:
+                made["content"] = f"{note.text}\n\n{note.label}{made['content']}"
             found.append(made)
         return found
 

@@ -19,7 +19,7 @@ from deepwell.knowledge.context.compress import ELLIPSIS
 from deepwell.knowledge.context.fitting.draft import Draft
 from deepwell.knowledge.context.fitting.layout import Layout, Message, text_of
 from deepwell.knowledge.context.fitting.ledger import Fates, Ledger, LedgerRow
-from deepwell.knowledge.context.fitting.notes import Note, Recalling, asked, recalled
+from deepwell.knowledge.context.fitting.notes import Asked, Note, Recalling, asked, looked_up, recalled
 from deepwell.knowledge.context.fitting.placing import PromptMap
 from deepwell.knowledge.context.fitting.policy import (
     FIT_OPTIONS,
@@ -28,6 +28,7 @@ from deepwell.knowledge.context.fitting.policy import (
     Mechanism,
     mechanism_of,
 )
+from deepwell.knowledge.context.fitting.question import looked_for
 from deepwell.knowledge.context.fitting.recent import slide
 from deepwell.knowledge.context.fitting.texts import Part, nearest, newest, shorten
 from deepwell.knowledge.context.tokens import CodecTokens
@@ -179,9 +180,12 @@ class Fitter:
             mechanism = (
                 "compress"  # there is nothing to recall with, or nothing but the document of the question
             )
+        lookup = await self._lookup(case) if policy in ("auto", "retrieve") else None
+        if lookup is not None:
+            mechanism = "retrieve"
         room = self._room
         for _ in range(_TRIES):
-            draft = await self._draft(case, mechanism, max(room - case.base, 0))
+            draft = await self._draft(case, mechanism, max(room - case.base, 0), lookup)
             made = await self._model.render(draft.messages)
             if len(made) <= self._room:
                 return self._fitted(case, draft, made, policy, mechanism)
@@ -221,13 +225,35 @@ class Fitter:
         frame = -(-max(placed.template - around, 0) // others) if others else 0
         return _Case(messages, layout, placed, case.query, draft, len(base), frame)
 
-    async def _draft(self, case: _Case, mechanism: Mechanism, room: int) -> Draft:
+    async def _draft(self, case: _Case, mechanism: Mechanism, room: int, lookup: Note | None) -> Draft:
         draft = Draft(case.messages)
-        if mechanism == "compress":
+        if lookup is not None and lookup.tokens <= room:
+            for turn in case.layout.turns:
+                for index in turn:
+                    draft.remove(index)
+            draft.note(lookup)
+        elif mechanism == "compress":
             await self._compress(case, draft, room)
         else:
             await self._forget(case, draft, room, recall=mechanism == "retrieve")
         return draft
+
+    # The few sentences that a question looks for
+
+    async def _lookup(self, case: _Case) -> Note | None:
+        """Returns the sentences of all turns that stand out for the last question, if it leans on no other turn."""
+        layout, recalling, options = case.layout, self._recalling, self._options
+        if recalling is None or options.lookup_least is None or layout.last is None or not layout.turns:
+            return None
+        query = layout.parts.query
+        words = looked_for(query, leans=case.query != query)
+        if layout.parts.has_document or layout.trail or words < 2:
+            return None
+        before = [index for turn in layout.turns for index in turn]
+        room = min(options.recall_tokens, (self._room - case.base) // 4)
+        one = Asked(layout.last, query, room, options.focus_tokens)
+        least = options.lookup_least * (2 if words == 2 else 1)
+        return await looked_up(recalling, self._tokens, case.messages, before, one, least)
 
     # Recent turns as a whole, and passages of the others
 

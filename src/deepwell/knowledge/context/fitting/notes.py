@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from deepwell.knowledge.answer.text import language_of
+from deepwell.knowledge.context.compress import ELLIPSIS
 from deepwell.knowledge.context.fitting.layout import Message, text_of
 from deepwell.knowledge.context.fitting.memories import Forgotten, Memories, MemoryKey
 from deepwell.knowledge.context.fitting.policy import FitOptions
+from deepwell.knowledge.context.history import Recalled
 from deepwell.knowledge.context.terms import facets_of
 from deepwell.knowledge.context.tokens import Tokens
 from deepwell.knowledge.protocols import Embedder
 
-__all__ = ["Asked", "Note", "Recalling", "asked", "recalled"]
+__all__ = ["Asked", "Note", "Recalling", "asked", "focused", "looked_up", "recalled"]
 
 _SPARE: Final = 8  # tokens that the seams of a note may take
 _HEADS: Final = {
     "en": "From earlier in this conversation:",
     "zh": "本次对话中先前的内容：",
 }
+_FOCUSED: Final = {
+    "en": ("Answer the question from these excerpts of a longer text.\n", "Question: "),
+    "zh": ("请根据以下长文摘录回答问题。\n", "问题："),
+}
+
+
+def focused(query: str) -> tuple[str, str]:
+    """Returns the words in front of the few sentences that stand out for a question, and those in front of the question."""
+    return _FOCUSED[language_of(query)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +70,46 @@ class Note:
         text: a head and the passages.
         stretches: number of a forgotten message, start and end of each passage.
         tokens: tokens of `text`, about.
+        label: words between it and the message's own text.
     """
 
     index: int
     text: str
     stretches: tuple[tuple[int, int, int], ...]
     tokens: int
+    label: str = ""
+
+
+class _Gone:
+    """Messages to recall from, those with text."""
+
+    def __init__(
+        self, recalling: Recalling, tokens: Tokens, messages: Sequence[Message], at: Sequence[int]
+    ) -> None:
+        self._recalling = recalling
+        self._tokens = tokens
+        self._said = [(index, text) for index in at if (text := text_of(messages[index])) and text.strip()]
+        self._forgotten = [Forgotten(str(messages[index]["role"]), text) for index, text in self._said]
+
+    async def note(
+        self, one: Asked, head: str, shown: frozenset[int] = frozenset()
+    ) -> tuple[Note, Recalled] | None:
+        """Returns the passages for a question behind a head, or None if there is nothing to recall or no room."""
+        size = self._tokens.count(head) + _SPARE
+        if not self._said or one.budget <= size:
+            return None
+        found = await self._recalling.memories.recall(
+            self._recalling.key,
+            self._forgotten,
+            one.query,
+            one.budget - size,
+            tokens=self._tokens,
+            embedder=self._recalling.embedder,
+            focus=one.focus,
+            shown=shown,
+        )
+        stretches = tuple((self._said[part.turn][0], part.start, part.end) for part in found.passages)
+        return Note(one.index, f"{head}\n{found.text}", stretches, size + found.tokens), found
 
 
 async def recalled(
@@ -80,29 +125,45 @@ async def recalled(
         gone: numbers of the messages that are forgotten.
         questions: those to recall for, the oldest first.
     """
-    said = [(at, text) for at in gone if (text := text_of(messages[at])) and text.strip()]
-    if not said:
-        return []
-    forgotten = [Forgotten(str(messages[at]["role"]), text) for at, text in said]
-    found: list[Note] = []
+    history = _Gone(recalling, tokens, messages, gone)
+    notes: list[Note] = []
     shown: frozenset[int] = frozenset()
     for one in questions:
-        head = _HEADS[language_of(one.query)]
-        size = tokens.count(head) + _SPARE
-        if one.budget <= size:
+        made = await history.note(one, _HEADS[language_of(one.query)], shown)
+        if made is None:
             continue
-        passages = await recalling.memories.recall(
-            recalling.key,
-            forgotten,
-            one.query,
-            one.budget - size,
-            tokens=tokens,
-            embedder=recalling.embedder,
-            focus=one.focus,
-            shown=shown,
-        )
-        shown |= passages.sentences
-        if passages.passages:
-            stretches = tuple((said[part.turn][0], part.start, part.end) for part in passages.passages)
-            found.append(Note(one.index, f"{head}\n{passages.text}", stretches, size + passages.tokens))
-    return found
+        note, found = made
+        shown |= found.sentences
+        if note.stretches:
+            notes.append(note)
+    return notes
+
+
+async def looked_up(
+    recalling: Recalling,
+    tokens: Tokens,
+    messages: Sequence[Message],
+    before: Sequence[int],
+    one: Asked,
+    least: float,
+) -> Note | None:
+    """Returns the few sentences of a conversation that stand out for a question; None: there are none.
+
+    The note says that it is excerpts, and its label that the message's own text is the question: small models then answer it.
+
+    Args:
+        before: numbers of the messages in front of the question.
+        least: share of each part of the question that one sentence has to cover.
+    """
+    head, label = focused(one.query)
+    made = await _Gone(recalling, tokens, messages, before).note(one, head)
+    if made is None:
+        return None
+    note, found = made
+    if not found.passages or found.standing < least:
+        return None
+    # What others said stands behind their role: a result of a tool is foreign here too.
+    heads = ("" if one.role == "user" else f"[{one.role}] " for one in found.passages)
+    shown = (f"{ELLIPSIS} {one.text} {ELLIPSIS}" for one in found.passages)
+    text = "\n".join((head, *map("".join, zip(heads, shown, strict=True))))
+    return replace(note, text=text, tokens=tokens.count(text), label=label)

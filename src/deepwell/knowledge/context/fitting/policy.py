@@ -68,6 +68,9 @@ class FitOptions:
         sparse_tokens: most tokens of what is compressed to less than 1 / `compress_up_to`; None: the room. Little of a text
             that long is about the question, and small models lose the thread in the rest.
         whole_share: most of the room that recent turns keep as a whole beside compressed ones.
+        lookup_least: share of each part of a question that a sentence has to cover for the prompt to be a few sentences that
+            stand out in the conversation, and no turn as a whole; twice that of a question of two words of meaning, of which
+            one is found by chance. None: such questions are treated as others.
     """
 
     answer_tokens: int = 512
@@ -78,6 +81,7 @@ class FitOptions:
     focus_tokens: int | None = None
     sparse_tokens: int | None = None
     whole_share: float = 0.25
+    lookup_least: float | None = None
 
     def answer_room(self, max_tokens: int | None, context: int) -> int:
         """Returns the number of tokens that are kept free for the answer."""
@@ -90,7 +94,7 @@ FIT_OPTIONS: Final = FitOptions()
 SMALL_MODEL_BYTES: Final = 2_000_000_000
 """Weights, as they are held in memory, below which a model reads little at once: about 2 billion parameters in int8."""
 
-_SMALL: Final = FitOptions(focus_tokens=128, sparse_tokens=512)
+_SMALL: Final = FitOptions(focus_tokens=64, sparse_tokens=512, lookup_least=0.14)
 
 
 def fit_options(weights_bytes: int) -> FitOptions:

@@ -12,14 +12,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from deepwell.knowledge.answer.text import names
+from deepwell.knowledge.context.terms import terms_of
 from deepwell.knowledge.sentences import sentence_spans
 
-__all__ = ["TurnParts", "read_turn"]
+__all__ = ["TurnParts", "looked_for", "read_turn"]
 
 _SHORT: Final = 1200  # most characters of a question
 _FEW: Final = 120  # most bytes of an introduction that has no colon
 _BLANK: Final = re.compile(r"\n[ \t\r]*\n\s*")
 _LINE: Final = re.compile(r"\r?\n\s*")
+_FACT: Final = re.compile(
+    r"\b(?:who|whose|whom|what|when|where|which|tell me)\b"
+    r"|\bhow (?:many|much|long|old|far|often|big|large|high|tall|deep|wide|fast|late)\b"
+    r"|谁|什么|哪|几|多少|多[大长久高远深重快]|何[时地人]|吗|告诉我",
+    re.IGNORECASE,
+)
+# Asks for a text, for a way to do something, or about the conversation itself.
+_OTHER: Final = re.compile(
+    r"\b(?:your|summar\w*|translat\w*|write|rewrite|rephrase|shorten|continue|explain|elaborate|examples?|why)\b"
+    r"|\bhow (?:do|can|should|to|would)\b"
+    r"|你的|总结|概括|翻译|写|继续|解释|例子|为什么|为何|怎么|如何|刚才|上一|上面",
+    re.IGNORECASE,
+)
 _ASKS: Final = re.compile(r"[?？]\s*[\"”’」』)）]?\s*$|[?？]")
 
 
@@ -58,6 +73,16 @@ def read_turn(text: str) -> TurnParts:
             return found
     # One endless sentence: its end is as good a query as any, and all of it is a document.
     return TurnParts(text[-_SHORT // 4 :].strip(), 0, len(text))
+
+
+def looked_for(query: str, *, leans: bool) -> int:
+    """Returns the number of words of meaning by which a question looks for a fact that was said ("Is that correct?" has one).
+
+    It is 0 if the question asks for something else, or if it leans on the turn before it and names nothing itself.
+    """
+    if not _FACT.search(query) or _OTHER.search(query) or (leans and not names(query)):
+        return 0
+    return len(terms_of(query))
 
 
 Ends = tuple[tuple[int, int], tuple[int, int]]  # the first and the last part, each as start and end

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.knowledge.answer.text import language_of
 from deepwell.knowledge.context.compress import ELLIPSIS, compress
 from deepwell.knowledge.context.fitting.draft import Draft, Range
+from deepwell.knowledge.context.fitting.notes import focused
 from deepwell.knowledge.context.scores import FusedScorer, LexicalScorer, SentenceScorer
 from deepwell.knowledge.context.select import CHOICE, Choice
 from deepwell.knowledge.context.tokens import Tokens
@@ -19,10 +19,6 @@ from deepwell.knowledge.protocols import Embedder
 
 __all__ = ["Part", "nearest", "newest", "shorten"]
 
-_FOCUSED: Final = {
-    "en": ("Answer the question from these excerpts of a longer text.\n\n", "Question: "),
-    "zh": ("请根据以下长文摘录回答问题。\n\n", "问题："),
-}
 _EMBEDDED: Final = 64
 """Sentences of which vectors are made, the best by words: more would cost more time than the answer."""
 
@@ -98,7 +94,7 @@ async def shorten(
         choice=chooser.choice,
         focus=focus,
     )
-    head, label = _FOCUSED[language_of(query)] if found.focused else ("", "")
+    head, label = focused(query)
     empty: set[int] = set()
     for number, part in enumerate(parts):
         mine = [one for one in found.stretches if one.source == number]
@@ -110,7 +106,7 @@ async def shorten(
         before, behind = part.text[: part.start], part.text[part.end :]
         shown = found.texts[number] or ELLIPSIS
         if found.focused and kept and behind.strip():  # the document of a question
-            shown, behind = head + shown.strip(), f"\n\n{label}{behind.strip()}"
+            shown, behind = f"{head}\n{shown.strip()}", f"\n\n{label}{behind.strip()}"
             before = f"{before.rstrip()}\n\n" if before.strip() else ""
         draft.replace(part.index, before + shown + behind, [*kept, *part.around])
     return empty
