@@ -16,13 +16,15 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepwell.knowledge.chunk import chunk_document
 from deepwell.knowledge.context.compress import ELLIPSIS
 from deepwell.knowledge.context.pieces import Source, cut, leans
-from deepwell.knowledge.context.scores import fused, nearness
+from deepwell.knowledge.context.scores import EMBEDDED, EmbeddingScorer, best, fused, nearness
 from deepwell.knowledge.context.select import CHOICE, Choice, choose, evidence, surrounded
 from deepwell.knowledge.context.terms import coverage, facets_of, terms_of
 from deepwell.knowledge.context.tokens import Tokens, tokens_between
@@ -34,6 +36,7 @@ __all__ = ["History", "HistoryOptions", "Recalled", "RecalledPassage"]
 
 _SENTENCE_TOKENS = 240
 """A longer sentence is recalled clause by clause, as `pieces` cuts it."""
+_VECTORS: Final = 256  # of sentences that a history keeps: 0.4 MB at 384 dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ class History:
         self._tokens = tokens
         self._embedder = embedder
         self._options = options
+        self._dense = EmbeddingScorer(embedder, most=_VECTORS)
         self._index = FlatIndex.open(embedder.dimensions)
         self._turns: deque[_Turn] = deque()
         self._sentences: list[_Sentence] = []
@@ -233,7 +237,7 @@ class History:
         costs = np.array([one.tokens for one in sentences], np.int64)
         scores = fused(near, covered)
         known = frozenset(one - self._begun for one in shown)
-        found = evidence(scores) if focus is not None else []
+        found = evidence(await self._by_sentence(facets, sentences, covered)) if focus is not None else []
         if focus is not None and found and int(costs[found].sum()) <= budget:
 
             def leaning(index: int) -> bool:
@@ -247,6 +251,19 @@ class History:
         head = self._tokens.count(_head(sentences[-1].turn)) + 1
         order = choose(scores, costs, budget, choice, extra=_Seams(sentences, head))
         return self._fitted(sentences, order, budget, known)
+
+    async def _by_sentence(
+        self, facets: Sequence[str], sentences: Sequence[_Sentence], covered: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Returns scores, [facets, sentences], with vectors of the sentences themselves, of the best by words.
+
+        Vectors of chunks do not tell two sentences of one chunk apart.
+        """
+        chosen = best(covered, EMBEDDED)
+        texts = [one.turn.source.text[one.start : one.end] for one in (sentences[index] for index in chosen)]
+        near = np.zeros_like(covered)
+        near[:, chosen] = await self._dense.score(facets, texts)
+        return fused(near, covered)
 
     def _begin(self, source: Source) -> int:
         """Returns the offset from which a turn is remembered: 0, or a sentence of one that alone is too long."""

@@ -21,16 +21,20 @@ from deepwell.knowledge.context.terms import coverage, terms_of
 from deepwell.knowledge.protocols import Embedder
 
 __all__ = [
+    "EMBEDDED",
     "CascadeScorer",
     "EmbeddingScorer",
     "FusedScorer",
     "LexicalScorer",
     "SentenceScorer",
+    "best",
     "fused",
     "nearness",
 ]
 
 DENSE_WEIGHT: Final = 0.1
+EMBEDDED: Final = 64
+"""Sentences of which vectors are made for a question, the best by words: more would cost more time than the answer."""
 _REMEMBERED: Final = 16_384  # sentences: their vectors take 25 MB at 384 dimensions
 
 
@@ -40,7 +44,8 @@ T = TypeVar("T")
 class _Remembered(Generic[T]):
     """Something of each of the texts that were used last. Texts are remembered by their hash alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _REMEMBERED) -> None:
+        self._most = most
         self._kept: OrderedDict[bytes, T] = OrderedDict()
 
     def get(self, text: str) -> T | None:
@@ -55,7 +60,7 @@ class _Remembered(Generic[T]):
         return value
 
     def shrink(self) -> None:
-        while len(self._kept) > _REMEMBERED:
+        while len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
 
@@ -90,12 +95,15 @@ class LexicalScorer:
 class EmbeddingScorer:
     """A scorer by the cosine of vectors.
 
-    Vectors of sentences are remembered, up to 16,384 of them: a text that is asked about again costs its question alone.
+    Vectors of sentences are remembered: a text that is asked about again costs its question alone.
+
+    Args:
+        most: vectors that are remembered.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, *, most: int = _REMEMBERED) -> None:
         self._embedder = embedder
-        self._seen: _Remembered[NDArray[np.float32]] = _Remembered()
+        self._seen: _Remembered[NDArray[np.float32]] = _Remembered(most)
 
     async def score(self, facets: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
         vectors = await self.vectors(texts)
@@ -131,7 +139,7 @@ class FusedScorer:
 
     async def score(self, facets: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
         covered = await self._lexical.score(facets, texts)
-        chosen = _best(covered, self._most)
+        chosen = best(covered, self._most)
         near = np.zeros_like(covered)
         if chosen:
             near[:, chosen] = await self._dense.score(facets, [texts[index] for index in chosen])
@@ -157,7 +165,7 @@ class CascadeScorer:
 
     async def score(self, facets: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
         found = await self._first.score(facets, texts)
-        chosen = _best(found, self._most)
+        chosen = best(found, self._most)
         if not chosen:
             return found
         again = await self._second.score(facets, [texts[index] for index in chosen])
@@ -179,7 +187,7 @@ def nearness(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(high > low, (scores - low) / np.where(high > low, high - low, 1.0), 1.0)
 
 
-def _best(scores: NDArray[np.float64], most: int | None) -> list[int]:
+def best(scores: NDArray[np.float64], most: int | None) -> list[int]:
     """Returns the places of the best texts over all facets, ascending; equal ones in the order of the text."""
     best = scores.max(0)
     order = np.argsort(-best, kind="stable")[:most]

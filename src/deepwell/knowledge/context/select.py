@@ -52,7 +52,7 @@ class Evidence:
         whole: weight of a piece's score for the whole question beside that for a part.
     """
 
-    near: float = 0.95
+    near: float = 0.93
     few: int = 6
     whole: float = 0.5
 

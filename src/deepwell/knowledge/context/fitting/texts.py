@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +11,12 @@ from numpy.typing import NDArray
 from deepwell.knowledge.context.compress import ELLIPSIS, compress
 from deepwell.knowledge.context.fitting.draft import Draft, Range
 from deepwell.knowledge.context.fitting.notes import focused
-from deepwell.knowledge.context.scores import FusedScorer, LexicalScorer, SentenceScorer
+from deepwell.knowledge.context.scores import EMBEDDED, FusedScorer, LexicalScorer, SentenceScorer
 from deepwell.knowledge.context.select import CHOICE, Choice
 from deepwell.knowledge.context.tokens import Tokens
 from deepwell.knowledge.protocols import Embedder
 
 __all__ = ["Part", "nearest", "newest", "shorten"]
-
-_EMBEDDED: Final = 64
-"""Sentences of which vectors are made, the best by words: more would cost more time than the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ def newest() -> Chooser:
 
 def nearest(embedder: Embedder | None) -> Chooser:
     """Returns a chooser of the sentences that a question needs; without an embedder by their words alone."""
-    return Chooser(LexicalScorer() if embedder is None else FusedScorer(embedder, most=_EMBEDDED))
+    return Chooser(LexicalScorer() if embedder is None else FusedScorer(embedder, most=EMBEDDED))
 
 
 async def shorten(
