@@ -151,7 +151,7 @@ struct Memory {
   int count;
   int tokens;                 // of a segment: as many as leave at once
   int first;                  // place in the window of the first token that leaves
-  int key_rank, value_rank;   // multiples of 16
+  int key_rank, value_rank;   // multiples of 16; of latents key_rank is the sum of both parts (kernels/mla_factors.h)
   int floor;                  // no token is seen at a place below
   size_t head_bytes, layer_bytes;
 };
@@ -230,7 +230,7 @@ struct KernelTable {
   size_t (*latent_block_bytes)(const KVCache&);  // 16 tokens of a layer
   void (*encode)(const EncoderModel&, const EncoderBatch&, const EncoderOutputs&, const Workspace&, Team*, int tid);
   void (*shift_blocks)(const KVCache&, const BlockShift&, Team*, int tid);
-  size_t (*factor_bytes)(const Memory&, int head_dim);  // of a layer and KV head in a segment
+  size_t (*factor_bytes)(const Memory&, const KVCache&);  // of a layer and KV head in a segment
   size_t (*remember_bytes)(const KVCache&, const Memory&, int threads);
   void (*remember_blocks)(const KVCache&, const Remember&, const Workspace&, Team*, int tid);
 };

@@ -17,15 +17,19 @@ namespace deepwell {
 class PyMemory {
  public:
   PyMemory(const PyKVCache& kv, int tokens, int first, int key_rank, int value_rank, int floor, int most)
-      : layers_(kv.cache.layers), kv_heads_(kv.cache.kv_heads), head_dim_(kv.cache.head_dim), most_(most) {
-    require(kv.cache.latent_rank == 0, "memory: a cache of latents is not kept as factors");
+      : cache_(kv.cache), most_(most) {
+    const KVCache& c = kv.cache;
+    require(c.index_dim == 0, "memory: the keys of an indexer are not kept as factors");
     require(tokens > 0 && tokens % kBlockTokens == 0 && first >= 0 && most > 0, "memory: segments must be whole blocks");
-    int dims = round_up(head_dim_, kBlockTokens);
+    if (c.latent_rank) key_rank = min_of(key_rank, round_up(c.latent_rope, kBlockTokens));
+    int dims = round_up(c.latent_rank ? c.latent_rank : c.head_dim, kBlockTokens);
     for (int rank : {key_rank, value_rank})
-      require(rank > 0 && rank % kBlockTokens == 0 && rank <= dims, "memory: a rank must be a multiple of 16, up to head_dim");
+      require(rank > 0 && rank % kBlockTokens == 0 && rank <= dims,
+              "memory: a rank must be a multiple of 16, up to head_dim or kv_lora_rank");
+    if (c.latent_rank) key_rank += value_rank;
     memory_ = {nullptr, 0, tokens, first, key_rank, value_rank, floor, 0, 0};
-    memory_.head_bytes = active_table->factor_bytes(memory_, head_dim_);
-    memory_.layer_bytes = memory_.head_bytes * kv_heads_;
+    memory_.head_bytes = active_table->factor_bytes(memory_, c);
+    memory_.layer_bytes = memory_.head_bytes * (c.latent_rank ? 1 : c.kv_heads);
   }
 
   PyMemory(const PyMemory&) = delete;
@@ -51,16 +55,18 @@ class PyMemory {
   }
 
   bool fits(const KVCache& c) const {
-    return c.latent_rank == 0 && c.layers == layers_ && c.kv_heads == kv_heads_ && c.head_dim == head_dim_;
+    return c.layers == cache_.layers && c.kv_heads == cache_.kv_heads && c.head_dim == cache_.head_dim &&
+           c.latent_rank == cache_.latent_rank && c.latent_rope == cache_.latent_rope && c.index_dim == cache_.index_dim;
   }
   const Memory& memory() const { return memory_; }
-  size_t segment_bytes() const { return memory_.layer_bytes * layers_; }
+  size_t segment_bytes() const { return memory_.layer_bytes * cache_.layers; }
   size_t bytes() const { return segment_bytes() * segments_.size(); }
   size_t tokens() const { return segments_.size() * size_t(memory_.tokens); }
 
  private:
   static constexpr int kChunk = 8;  // segments of one mapping, so that most pages are huge ones
-  int layers_, kv_heads_, head_dim_, most_;
+  KVCache cache_;  // the shape of its pages
+  int most_;
   Memory memory_{};
   std::vector<uint8_t*> segments_;
   std::vector<std::unique_ptr<HugeBuffer>> chunks_;

@@ -39,6 +39,12 @@ constexpr int kPieceBlocks = kPieceTokens / kBlockTokens;
 
 DW_INLINE int pieces_of(int tokens) { return ceil_div(tokens, kPieceTokens); }
 
+// Pieces of what a sequence remembers.
+DW_INLINE int memory_pieces(const Batch& b, int s) {
+  const Memory* m = b.memories ? b.memories[s] : nullptr;
+  return m ? m->count * pieces_of(m->tokens) : 0;
+}
+
 struct Piece {  // up to 256 tokens of one KV head: where each block's keys and values lie
   const uint8_t* blocks[kPieceBlocks];
   const float* scales[kPieceBlocks];  // of 16 keys, then of 16 values, where `scaled`
@@ -71,27 +77,6 @@ DW_INLINE void load_run(const float* p, vf* out) {
 DW_INLINE void load_run(const int8_t* p, vf* out) {
   for (int i = 0; i < kTokenVectors; i++) out[i] = to_float(load_int8(p + i * W));
 }
-// Two codes of 4 bits, without a sign, as the factors of a memory have (kernels/factors.h): of two dimensions of a key, low half
-// first, or of two tokens of a value.
-struct Nibbles {
-  uint8_t pair;
-};
-template <class T>
-constexpr int kPacked = 1;  // elements in one T
-template <>
-constexpr int kPacked<Nibbles> = 2;
-
-template <class T>
-DW_INLINE void load_packed(const T* p, vf (*out)[kTokenVectors]) {
-  load_run(p, out[0]);
-}
-DW_INLINE void load_packed(const Nibbles* p, vf (*out)[kTokenVectors]) {
-  for (int i = 0; i < kTokenVectors; i++) {
-    vi pairs = load_int8((const int8_t*)p + i * W);
-    out[0][i] = to_float(pairs & 15);
-    out[1][i] = to_float((pairs >> 4) & 15);
-  }
-}
 
 DW_INLINE float widen(float v) { return v; }
 DW_INLINE float widen(int8_t v) { return (float)v; }
@@ -114,22 +99,20 @@ constexpr bool reads_cache = sizeof(T) < sizeof(float);
 // Scores of R vectors against B blocks at once: few vectors need several blocks in flight to hide the latency of the sums.
 template <int R, int B, class T>
 DW_INLINE void scores_blocks(const float* const* q, const T* const* keys, const T* const* next, int head_dim, float* out) {
-  constexpr int P = kPacked<T>;
   vf s[B][R][kTokenVectors] = {};
-  for (int d = 0; d < head_dim; d += P)
+  for (int d = 0; d < head_dim; d++)
     for (int b = 0; b < B; b++) {
-      if (reads_cache<T> && d % (int)(P * sizeof(float) / sizeof(T)) == 0) {
-        prefetch(next[b] + d / P * kBlockTokens);
-        prefetch(keys[b] + (head_dim + d) / P * kBlockTokens);  // the values
+      if (reads_cache<T> && d % (int)(sizeof(float) / sizeof(T)) == 0) {
+        prefetch(next[b] + d * kBlockTokens);
+        prefetch(keys[b] + (head_dim + d) * kBlockTokens);  // the values
       }
-      vf k[P][kTokenVectors];
-      load_packed(keys[b] + d / P * kBlockTokens, k);
-      for (int i = 0; i < P; i++)
-        for (int r = 0; r < R; r++) {
-          vf query = set1(q[r][d + i]);
-          for (int t = 0; t < kTokenVectors; t++) s[b][r][t] = fma(query, k[i][t], s[b][r][t]);
-          DW_REGISTER_LIMIT(R);
-        }
+      vf k[kTokenVectors];
+      load_run(keys[b] + d * kBlockTokens, k);
+      for (int r = 0; r < R; r++) {
+        vf query = set1(q[r][d]);
+        for (int t = 0; t < kTokenVectors; t++) s[b][r][t] = fma(query, k[t], s[b][r][t]);
+        DW_REGISTER_LIMIT(R);
+      }
     }
   for (int b = 0; b < B; b++)
     for (int r = 0; r < R; r++)
@@ -140,22 +123,20 @@ DW_INLINE void scores_blocks(const float* const* q, const T* const* keys, const 
 template <int R, int S, class T>
 DW_INLINE void weighted_values(const float* p, const Piece& piece, int tokens, int key_dim, int head_dim, int d,
                                float* const* out) {
-  constexpr int P = kPacked<T>;
   vf o[R][S][kTokenVectors] = {};
   for (int first = 0; first < tokens; first += kBlockTokens) {
-    const T* v = (const T*)piece.blocks[first / kBlockTokens] + (size_t)key_dim * kBlockTokens / P + d;
+    const T* v = (const T*)piece.blocks[first / kBlockTokens] + (size_t)key_dim * kBlockTokens + d;
     int n = min_of(tokens - first, kBlockTokens);
-    for (int t = 0; t < n; t += P) {
-      const T* at = v + (size_t)(t / P) * head_dim;
+    for (int t = 0; t < n; t++) {
+      const T* at = v + (size_t)t * head_dim;
       for (int i = 0; i < S; i++) {
-        vf value[P][kTokenVectors];
-        load_packed(at + i * kBlockTokens, value);
-        for (int k = 0; k < P; k++)
-          for (int r = 0; r < R; r++) {
-            vf weight = set1(p[r * kPieceTokens + first + t + k]);
-            for (int c = 0; c < kTokenVectors; c++) o[r][i][c] = fma(weight, value[k][c], o[r][i][c]);
-            DW_REGISTER_LIMIT(R);
-          }
+        vf value[kTokenVectors];
+        load_run(at + i * kBlockTokens, value);
+        for (int r = 0; r < R; r++) {
+          vf weight = set1(p[r * kPieceTokens + first + t]);
+          for (int c = 0; c < kTokenVectors; c++) o[r][i][c] = fma(weight, value[c], o[r][i][c]);
+          DW_REGISTER_LIMIT(R);
+        }
       }
     }
   }
@@ -182,8 +163,7 @@ static void values_piece(const float* scores, const Piece& piece, int tokens, in
     weighted_values<R, S, T>(scores, piece, tokens, key_dim, head_dim, d, out);
   for (; d + kBlockTokens <= head_dim; d += kBlockTokens)
     weighted_values<R, 1, T>(scores, piece, tokens, key_dim, head_dim, d, out);
-  if constexpr (kPacked<T> > 1) return;  // whole runs alone
-  else for (; d < head_dim; d++)
+  for (; d < head_dim; d++)
     for (int r = 0; r < R; r++) {
       float o = 0.0f;
       for (int t = 0; t < tokens; t++) {

@@ -3,10 +3,9 @@
 //   keys  ~ A B + mean   A: codes of 4 bits [tokens, key_rank], B: [key_rank, head_dim]
 //   values ~ C D + mean  C: codes of 4 bits [tokens, value_rank], D: [value_rank, head_dim]
 //
-// A query is taken to the space of A (q B^T) once a piece, the result back from the space of C once a piece. In between a piece is
-// one of pages whose heads are `key_rank` and `value_rank` wide: `attend_piece` as it is. The scales of A and C lie in B and D, one
-// for each column, so the inner loops multiply by none. Codes run from 0 to 15; that they mean -7.5 to 7.5 is part of the means. The
-// mean key adds one number to all scores of a query, the mean value one vector to its result.
+// A query is taken to the space of A (q B^T) once a piece, the result back from the space of C once a piece. In between attention is
+// over codes (kernels/codes.h). The scales of A and C lie in B and D, one for each column. Codes run from 0 to 15; that they mean -7.5 to
+// 7.5 is part of the means. The mean key adds one number to all scores of a query, the mean value one vector to its result.
 //
 // Keys are kept without their rotation. All tokens of a piece are seen at one place, so the query is turned back by that place and
 // the factors stay as they are, however far the window moves on.
@@ -14,7 +13,7 @@
 // NOTE cost. Rank 32 of 64 dimensions: 32 bytes a token and head instead of 256 (bf16), and half of the products; B, D and the
 // means of 512 tokens add 17 bytes a token. Codes of 8 bits at half the rank take as much and lose more (docs/log.md).
 //
-// A head in memory: blocks of 16 tokens { A [key_rank / 2][16] pairs of dimensions, C [8][value_rank] pairs of tokens }, B bf16 [dims][key_rank],
+// A head in memory: blocks of 16 tokens { A, C }, B bf16 [dims][key_rank],
 // D bf16 [value_rank][dims], means float [dims] each; dims is head_dim padded to 16, with zeros.
 #pragma once
 #include <stddef.h>
@@ -24,6 +23,7 @@
 #include "common.h"
 #include "integers.h"
 #include "kernels/attention.h"
+#include "kernels/codes.h"
 #include "kernels/prefetch.h"
 #include "kernels/simd.h"
 #include "kernels/step.h"
@@ -47,7 +47,7 @@ struct FactorLayout {  // offsets in bytes inside a head
 DW_INLINE FactorLayout factor_layout(const Memory& m, int head_dim) {
   int dims = padded_dims(head_dim);
   FactorLayout f;
-  f.block = (size_t)kBlockTokens / 2 * (m.key_rank + m.value_rank);
+  f.block = code_block_bytes(m.key_rank, m.value_rank);
   f.keys = m.tokens / kBlockTokens * f.block;
   f.values = f.keys + (size_t)dims * m.key_rank * 2;
   f.key_mean = f.values + (size_t)dims * m.value_rank * 2;
@@ -56,7 +56,10 @@ DW_INLINE FactorLayout factor_layout(const Memory& m, int head_dim) {
   return f;
 }
 
-static size_t factor_bytes(const Memory& m, int head_dim) { return factor_layout(m, head_dim).bytes; }
+// Where a piece is seen whose first token is `first` of a segment.
+DW_INLINE int factor_place(const Memory& m, int segment, int first, int tokens) {
+  return max_of(m.first + first + tokens / 2 - (m.count - segment) * m.tokens, m.floor);
+}
 
 // Piece `piece` of a memory, counted over its segments from the oldest.
 static FactorPiece find_factors(const Memory& m, int layer, int kv_head, int head_dim, int piece) {
@@ -68,7 +71,7 @@ static FactorPiece find_factors(const Memory& m, int layer, int kv_head, int hea
   for (int b = 0; b * kBlockTokens < p.tokens; b++) p.coded.blocks[b] = head + (first / kBlockTokens + b) * f.block;
   p.keys = (const uint16_t*)(head + f.keys), p.values = (const uint16_t*)(head + f.values);
   p.key_mean = (const float*)(head + f.key_mean), p.value_mean = (const float*)(head + f.value_mean);
-  p.place = max_of(m.first + first + p.tokens / 2 - (m.count - segment) * m.tokens, m.floor);
+  p.place = factor_place(m, segment, first, p.tokens);
   return p;
 }
 
@@ -78,32 +81,44 @@ DW_INLINE void prefetch_factors(const Memory& m, const FactorPiece& p, int head_
   for (int i = 0; i < min_of(2 * block, p.tokens / kBlockTokens * block); i += 64) prefetch(p.coded.blocks[0] + i);
 }
 
-// out[r] = q[r] B for R queries; lanes run over the rank, so every sum is one chain in the order of dimensions.
-template <int R>
-DW_INLINE void project_queries(const float* q, const uint16_t* basis, int dims, int rank, float* out) {
-  for (int j = 0; j < rank; j += W) {
-    vf sum[R] = {};
-    for (int d = 0; d < dims; d++) {
-      vf b = load_bf16(basis + (size_t)d * rank + j);
-      for (int r = 0; r < R; r++) sum[r] = fma(set1(q[r * dims + d]), b, sum[r]);
-    }
-    for (int r = 0; r < R; r++) store(out + r * rank + j, sum[r]);
+// Columns [col, col + C W) of out[r] = weights[r] mean + x[r] basis for R rows, x [R][count] and basis [count][cols]. Every sum is one
+// chain in the order of `count`.
+template <int R, int C>
+DW_INLINE void basis_columns(const float* x, int count, const uint16_t* basis, int cols, int col, const float* mean,
+                             const float* weights, float* out) {
+  vf sum[R][C] = {};
+  if (mean)
+    for (int r = 0; r < R; r++)
+      for (int c = 0; c < C; c++) sum[r][c] = load(mean + col + c * W) * weights[r];
+  for (int k = 0; k < count; k++) {
+    vf b[C];
+    for (int c = 0; c < C; c++) b[c] = load_bf16(basis + (size_t)k * cols + col + c * W);
+    for (int r = 0; r < R; r++)
+      for (int c = 0; c < C; c++) sum[r][c] = fma(set1(x[r * count + k]), b[c], sum[r][c]);
   }
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) store(out + r * cols + col + c * W, sum[r][c]);
 }
 
-static void project_all(int vectors, const float* q, const uint16_t* basis, int dims, int rank, float* out) {
-  int r = 0;
-  for (; r + 4 <= vectors; r += 4) project_queries<4>(q + r * dims, basis, dims, rank, out + r * rank);
-  for (; r + 2 <= vectors; r += 2) project_queries<2>(q + r * dims, basis, dims, rank, out + r * rank);
-  for (; r < vectors; r++) project_queries<1>(q + r * dims, basis, dims, rank, out + r * rank);
+template <int R>
+static void basis_rows(const float* x, int count, const uint16_t* basis, int cols, const float* mean, const float* weights,
+                       float* out) {
+  int col = 0;
+  for (; col + 2 * W <= cols; col += 2 * W) basis_columns<R, 2>(x, count, basis, cols, col, mean, weights, out);
+  for (; col < cols; col += W) basis_columns<R, 1>(x, count, basis, cols, col, mean, weights, out);
 }
 
-// out = sum mean + c D, [dims].
-static void expand_result(const float* c, float sum, const FactorPiece& p, int rank, int dims, float* out) {
-  for (int d = 0; d < dims; d += W) {
-    vf o = load(p.value_mean + d) * sum;
-    for (int j = 0; j < rank; j++) o = fma(set1(c[j]), load_bf16(p.values + (size_t)j * dims + d), o);
-    store(out + d, o);
+// out [vectors][cols] = weights mean + x basis; `mean` may be null.
+static void times_basis(int vectors, const float* x, int count, const uint16_t* basis, int cols, const float* mean,
+                        const float* weights, float* out) {
+  for (int first = 0, n; first < vectors; first += n) {
+    const float *from = x + (size_t)first * count, *of = weights + (mean ? first : 0);
+    float* to = out + (size_t)first * cols;
+    n = min_of(vectors - first, 4);
+    if (n == 4) basis_rows<4>(from, count, basis, cols, mean, of, to);
+    else if (n == 3) basis_rows<3>(from, count, basis, cols, mean, of, to);
+    else if (n == 2) basis_rows<2>(from, count, basis, cols, mean, of, to);
+    else basis_rows<1>(from, count, basis, cols, mean, of, to);
   }
 }
 
@@ -113,37 +128,39 @@ static float dot_mean(const float* q, const float* mean, int dims) {
   return reduce_add(sum);
 }
 
+// cos and sin [half] of the angles that take a query to the place of a piece; the other way for a key.
+static void turn_to_place(const Model& m, int place, int half, float* cos, float* sin) {
+  size_t at = (size_t)(place < 0 ? -place : place) * half;
+  float whole = 1.0f / m.cos[0], turn = place < 0 ? whole : -whole;  // yarn's factor is in both tables, and in every query already
+  for (int i = 0; i < half; i++) cos[i] = m.cos[at + i] * whole, sin[i] = m.sin[at + i] * turn;
+}
+
 // `vectors` rotated and scaled query vectors over one piece, in micro-tiles; `done(v, o, softmax)` receives each.
 template <class Done>
 static void attend_factors(const Model& m, const Memory& memory, const float* const* q, int vectors, const FactorPiece& p,
                            int head_dim, const Layout& l, const Done& done) {
-  int dims = padded_dims(head_dim), half = head_dim / 2, place = p.place < 0 ? -p.place : p.place;
+  int dims = padded_dims(head_dim), half = head_dim / 2;
   float *turned = l.factors, *projected = turned + kQueryTile * kMaxHeadDim, *coded = projected + kQueryTile * kMaxHeadDim;
   float *expanded = coded + kQueryTile * kMaxHeadDim, *cos = expanded + kQueryTile * kMaxHeadDim, *sin = cos + half;
-  for (int i = 0; i < half; i++) {  // yarn's factor is in both tables, and in every query already
-    cos[i] = m.cos[(size_t)place * half + i] / m.cos[i];
-    float s = m.sin[(size_t)place * half + i] / m.cos[i];
-    sin[i] = p.place < 0 ? s : -s;
-  }
+  auto bytes = (uint8_t*)(cos + kMaxHeadDim);
+  turn_to_place(m, p.place, half, cos, sin);
   int tiles = ceil_div(vectors, kQueryTile);
   for (int tile = 0, first = 0, n; tile < tiles; tile++, first += n) {
     n = ceil_div(vectors - first, tiles - tile);
-    const float* queries[kQueryTile];
-    float* out[kQueryTile];
     Softmax softmax[kQueryTile];
-    int visible[kQueryTile];
+    float sums[kQueryTile];
     for (int r = 0; r < n; r++) {
       float* to = turned + r * dims;
       memcpy(to, q[first + r], head_dim * sizeof(float));
       for (int d = head_dim; d < dims; d++) to[d] = 0.0f;
       rope_head(to, cos, sin, head_dim);
-      queries[r] = projected + r * memory.key_rank, out[r] = coded + r * memory.value_rank, visible[r] = p.tokens;
     }
-    project_all(n, turned, p.keys, dims, memory.key_rank, projected);
-    attend<Nibbles>(n, queries, visible, p.coded, memory.key_rank, memory.value_rank, l.scratch, out, softmax);
+    times_basis(n, turned, dims, p.keys, memory.key_rank, nullptr, nullptr, projected);
+    attend_codes(n, projected, p.tokens, p.coded, memory.key_rank, memory.value_rank, l.scratch, bytes, coded, softmax);
+    for (int r = 0; r < n; r++) sums[r] = softmax[r].sum;
+    times_basis(n, coded, memory.value_rank, p.values, dims, p.value_mean, sums, expanded);
     for (int r = 0; r < n; r++) {
       softmax[r].max += dot_mean(turned + r * dims, p.key_mean, dims);
-      expand_result(out[r], softmax[r].sum, p, memory.value_rank, dims, expanded + r * dims);
       done(first + r, expanded + r * dims, softmax[r]);
     }
   }

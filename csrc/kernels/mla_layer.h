@@ -14,6 +14,7 @@
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
 #include "kernels/mla.h"
+#include "kernels/mla_factors.h"
 #include "kernels/mla_index.h"
 #include "kernels/mla_layout.h"
 #include "kernels/quantize.h"
@@ -62,7 +63,7 @@ static int find_runs(const LatentLayer& a, const Batch& b, const int32_t* absorb
       while (end < count && seq[end] == seq[first] && !is_sparse_row(a, b, absorbed[end])) end++;
     for (int unit = first * groups; unit < end * groups; unit += kRunUnits, n++) {
       int units = min_of(kRunUnits, end * groups - unit);
-      int pieces = pieces_of(attended_tokens(a, b, absorbed[(unit + units - 1) / groups]));
+      int pieces = memory_pieces(b, seq[first]) + pieces_of(attended_tokens(a, b, absorbed[(unit + units - 1) / groups]));
       runs[n] = {unit, units, pieces, records};
       records += units * pieces;
     }
@@ -193,12 +194,31 @@ DW_INLINE int lanes_of(const LatentLayer& a, int unit) {
   return min_of(kLanes, a.heads - unit % lane_groups(a) * kLanes);
 }
 
-// The units of a run over one piece; records[u] receives unit u's part.
-static void attend_run(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, const LatentRun& run, int piece,
-                       float* const* records, const Layout& l) {
+// The units of a run over one piece of what their sequence remembers.
+static void attend_remembered(const LatentLayer& a, const Model& m, const Memory& memory, int index, const LatentRun& run, int piece,
+                              float* const* records, const Layout& l) {
   const LatentLayout& t = l.latent;
+  LatentFactors factors = find_latent_factors(memory, index, t.dims, piece);
+  for (int u = 0; u < run.count; u++) {
+    int i = (run.first + u) / lane_groups(a), first = (run.first + u) % lane_groups(a) * kLanes, lanes = lanes_of(a, run.first + u);
+    const float *latent[kLanes], *pe[kLanes];
+    for (int lane = 0; lane < lanes; lane++) {
+      int head = first + lane;
+      latent[lane] = t.latent_q + ((size_t)i * a.heads + head) * t.dims.rank;
+      pe[lane] = t.q + (size_t)t.absorbed[i] * t.q_stride + head * (a.nope + a.rope) + a.nope;
+    }
+    attend_latent_factors(m, memory, factors, t.dims, a.rope, latent, pe, lanes, l, records[u]);
+  }
+}
+
+// The units of a run over one piece; records[u] receives unit u's part.
+static void attend_run(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, const LatentRun& run,
+                       int piece, float* const* records, const Layout& l) {
+  const LatentLayout& t = l.latent;
+  int groups = lane_groups(a), seq = t.absorbed_seq[run.first / groups], page = piece - memory_pieces(b, seq), start = page * kPieceTokens;
+  if (page < 0) return attend_remembered(a, m, *b.memories[seq], index, run, piece, records, l);
   LaneQueries queries[kRunUnits];
-  int visible[kRunUnits], lanes[kRunUnits], groups = lane_groups(a), start = piece * kPieceTokens;
+  int visible[kRunUnits], lanes[kRunUnits];
   for (int u = 0; u < run.count; u++) {
     int unit = run.first + u, row = t.absorbed[unit / groups];
     queries[u] = lane_queries_at(t.queries + unit * t.queries_floats, t.dims);
@@ -207,12 +227,12 @@ static void attend_run(const LatentLayer& a, const Batch& b, const KVCache& cach
   }
   LaneGroups g = {run.count, queries, visible, t.scores};
   int i = run.first / groups, tokens = most_visible(g);
-  const int32_t* table = b.block_tables + (size_t)t.absorbed_seq[i] * b.max_blocks;
+  const int32_t* table = b.block_tables + (size_t)seq * b.max_blocks;
   LatentPiece data;
   if (is_sparse_row(a, b, t.absorbed[i]))
     data = gather_latents(t.dims, cache, index, table, t.chosen + (size_t)i * a.indexer->top_k + start, tokens, t.gathered);
   else
-    data = find_latents(cache, index, table, piece, tokens);
+    data = find_latents(cache, index, table, page, tokens);
   attend_latents(data, t.dims, g, lanes, records, t.widened);
 }
 
@@ -229,8 +249,8 @@ static void merge_lane(float* to, Softmax* total, const float* record, int lane,
 }
 
 // All pieces of a run in order, by one thread.
-static void attend_whole_run(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, const LatentRun& run, int absorbed,
-                             const Layout& l) {
+static void attend_whole_run(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, const LatentRun& run,
+                             int absorbed, const Layout& l) {
   const LatentLayout& t = l.latent;
   size_t floats = record_floats(t.dims);
   float *parts[kRunUnits], *totals[kRunUnits];
@@ -240,7 +260,7 @@ static void attend_whole_run(const LatentLayer& a, const Batch& b, const KVCache
     for (int lane = 0; lane < kLanes; lane++) totals[u][lane] = -__builtin_inff();
   }
   for (int piece = 0; piece < run.pieces; piece++) {
-    attend_run(a, b, cache, index, run, piece, parts, l);
+    attend_run(a, m, b, cache, index, run, piece, parts, l);
     for (int u = 0; u < run.count; u++)
       for (int lane = 0; lane < lanes_of(a, run.first + u); lane++) {
         Softmax total = {totals[u][lane], totals[u][kLanes + lane]};
@@ -259,16 +279,17 @@ static int attend_items(const LatentLayout& t, int runs) {
   return items;
 }
 
-static void attend_item(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int item, int absorbed, const Layout& l) {
+static void attend_item(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, int item, int absorbed,
+                        const Layout& l) {
   const LatentLayout& t = l.latent;
-  if (!t.split) return attend_whole_run(a, b, cache, index, t.runs[item], absorbed, l);
+  if (!t.split) return attend_whole_run(a, m, b, cache, index, t.runs[item], absorbed, l);
   int r = 0;
   for (; item >= t.runs[r].pieces; r++) item -= t.runs[r].pieces;
   const LatentRun& run = t.runs[r];
   float* records[kRunUnits];
   for (int u = 0; u < run.count; u++)
     records[u] = t.records + ((size_t)run.record + (size_t)item * run.count + u) * record_floats(t.dims);
-  attend_run(a, b, cache, index, run, item, records, l);
+  attend_run(a, m, b, cache, index, run, item, records, l);
 }
 
 static void merge_split(const LatentLayer& a, int runs, int absorbed, const Layout& l, Team* team) {
@@ -309,12 +330,34 @@ static void expand_head(const LatentLayer& a, const Activations& x, int head, in
   }
 }
 
+// The latents of a piece of a sequence, rounded for `k_up`, and the rotated part of its keys, as in `expand_head`; a piece of what it
+// remembers, or the first `tokens` of a piece of its pages.
+static void read_piece(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, int seq, int piece,
+                       int tokens, const Activations& x, const Layout& l) {
+  const LatentLayout& t = l.latent;
+  int block_floats = kBlockTokens * (a.nope + a.rope + a.value_dim), page = piece - memory_pieces(b, seq);
+  const int32_t* table = b.block_tables + (size_t)seq * b.max_blocks + max_of(page, 0) * kPieceBlocks;
+  LatentFactors factors;
+  if (page < 0) factors = find_latent_factors(*b.memories[seq], index, t.dims, piece);
+  float* pe = t.token + t.dims.rank;
+  for (int i = 0; i < tokens; i++) {
+    if (page < 0) {
+      const Memory& memory = *b.memories[seq];
+      read_factored(m, memory, factors, t.dims, a.rope, i, t.factors, t.factors + memory.key_rank, t.token, pe);
+    } else {
+      read_latent(t.dims, latent_block(cache, index, table[i / kBlockTokens]), i % kBlockTokens, t.token, pe);
+    }
+    quantize_row(a.k_up, t.token, x, i);
+    float* to = t.expanded + (size_t)(i / kBlockTokens) * block_floats + (size_t)a.nope * kBlockTokens + i % kBlockTokens;
+    for (int d = 0; d < a.rope; d++) to[d * kBlockTokens] = pe[d];
+  }
+}
+
 // Rows `rows[0..count)` of one sequence, heads [first, end): piece by piece of the context.
-static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int seq, const int32_t* rows, int count,
-                            int first, int end, const Layout& l) {
+static void attend_expanded(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, int seq,
+                            const int32_t* rows, int count, int first, int end, const Layout& l) {
   const LatentLayout& t = l.latent;
   int key_dim = a.nope + a.rope, block_floats = kBlockTokens * (key_dim + a.value_dim), length = b.positions[rows[count - 1]] + 1;
-  const int32_t* table = b.block_tables + (size_t)seq * b.max_blocks;
   for (int head = first; head < end; head++)
     for (int i = 0; i < count; i++) {
       memset(l.attention + (size_t)rows[i] * l.attention_stride + head * a.value_dim, 0, a.value_dim * sizeof(float));
@@ -322,19 +365,13 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
     }
   Piece data;
   for (int i = 0; i < kPieceBlocks; i++) data.blocks[i] = (const uint8_t*)(t.expanded + (size_t)i * block_floats);
-  int start_row = 0;
-  for (int start = 0; start < length; start += kPieceTokens) {
-    int tokens = min_of(kPieceTokens, length - start);
+  int start_row = 0, remembered = memory_pieces(b, seq);
+  for (int piece = 0; piece < remembered + pieces_of(length); piece++) {
+    int start = (piece - remembered) * kPieceTokens, tokens = min_of(kPieceTokens, length - start);  // before 0 all rows see all
+    if (piece < remembered) tokens = find_latent_factors(*b.memories[seq], index, t.dims, piece).tokens;
     while (b.positions[rows[start_row]] < start) start_row++;
     Activations x = activations_at(t.activations, a.k_up, tokens);
-    for (int i = 0; i < tokens; i++) {
-      int position = start + i;
-      float* pe = t.token + t.dims.rank;
-      read_latent(t.dims, latent_block(cache, index, table[position / kBlockTokens]), position % kBlockTokens, t.token, pe);
-      quantize_row(a.k_up, t.token, x, i);
-      float* to = t.expanded + (size_t)(i / kBlockTokens) * block_floats + (size_t)a.nope * kBlockTokens + i % kBlockTokens;
-      for (int d = 0; d < a.rope; d++) to[d * kBlockTokens] = pe[d];
-    }
+    read_piece(a, m, b, cache, index, seq, piece, tokens, x, l);
     for (int head = first; head < end; head++) {
       expand_head(a, x, head, tokens, t.expanded);
       Softmax* total = t.softmax + (head - first) * count;
@@ -362,11 +399,12 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
                 a.value_dim);
 }
 
-static void expand_item(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int item, int slice, const Layout& l) {
+static void expand_item(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, int item, int slice,
+                        const Layout& l) {
   int slices = ceil_div(a.heads, slice), seq = item / slices, first = item % slices * slice, count = 0;
   for (int row = b.seq_starts[seq]; row < b.seq_starts[seq + 1]; row++)
     if (l.latent.role[row] == kRolePrompt) l.latent.prompt_rows[count++] = row;
-  if (count) attend_expanded(a, b, cache, index, seq, l.latent.prompt_rows, count, first, min_of(first + slice, a.heads), l);
+  if (count) attend_expanded(a, m, b, cache, index, seq, l.latent.prompt_rows, count, first, min_of(first + slice, a.heads), l);
 }
 
 // ---- the layer ----------------------------------------------------------------------------------------------------
@@ -405,8 +443,8 @@ static void latent_layer(const LatentLayer& a, int index, const LoraPlaces& plac
   int runs = find_runs(a, b, t.absorbed, t.absorbed_seq, absorbed, t.runs);
   int slice = expand_heads(a, team->size), expand = ceil_div(a.heads, slice) * b.seqs, items = attend_items(t, runs);
   for (int item; (item = team_next(team, 1)) < expand + items;) {
-    if (item < expand) expand_item(a, b, cache, index, item, slice, l);
-    else attend_item(a, b, cache, index, item - expand, absorbed, l);
+    if (item < expand) expand_item(a, m, b, cache, index, item, slice, l);
+    else attend_item(a, m, b, cache, index, item - expand, absorbed, l);
   }
   team_barrier(team);
   if (absorbed) {

@@ -7,6 +7,7 @@
 #include "integers.h"
 #include "kernels/arena.h"
 #include "kernels/attention.h"
+#include "kernels/codes.h"
 #include "kernels/mla.h"
 #include "kernels/quantize.h"
 
@@ -40,6 +41,7 @@ struct LatentLayout {
   int32_t *role, *absorbed, *absorbed_seq, *prompt_rows;
   LatentRun* runs;
   float *token, *widened, *scores, *own_records, *expanded, *tile;
+  float* factors;      // where a sequence remembers
   int8_t* rounded;
   uint8_t *activations, *gathered;
   Softmax* softmax;
@@ -80,7 +82,7 @@ static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KV
     }
     most_runs += ceil_div((rows - sparse) * groups, kRunUnits) + sparse * ceil_div(groups, kRunUnits);
     generated += rows;
-    split_records += (size_t)rows * groups * pieces_of(tokens);
+    split_records += (size_t)rows * groups * (memory_pieces(b, s) + pieces_of(tokens));
     if (sparse) l.sparse = true, most_tokens = max_of(most_tokens, tokens);
   }
   // Where few rows are absorbed, their pieces are shared among the threads and merged behind a barrier.
@@ -104,6 +106,12 @@ static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KV
     l.index_scores = arena->take<float>((size_t)rows * l.index_scores_stride);
     l.chosen = arena->take<int32_t>((size_t)rows * x->top_k);
   }
+  int most_rank = 0;
+  for (int s = 0; s < b.seqs; s++)
+    if (memory_pieces(b, s)) most_rank = max_of(most_rank, b.memories[s]->key_rank);
+  // Of a micro-tile the turned queries, the projected ones and the results; the angle; rounded queries and weights.
+  size_t factor_floats = (size_t)kQueryTile * (kMaxHeadDim + 2 * most_rank) + kMaxHeadDim + code_scratch_bytes(most_rank) / sizeof(float);
+  if (!most_rank) factor_floats = 0;
   bool any_prompt = generated < b.rows;
   int slice = expand_heads(a, threads);
   int kv_floats = kBlockTokens * (a.nope + a.rope + a.value_dim);
@@ -121,11 +129,12 @@ static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KV
     uint8_t* activations = arena->take<uint8_t>(any_prompt ? activations_bytes(a.k_up, kPieceTokens) : 0);
     float* expanded = arena->take<float>(any_prompt ? (size_t)kPieceBlocks * kv_floats : 0);
     float* tile = arena->take<float>((size_t)kQueryTile * max_of(a.value_dim, l.dims.rank));
+    float* factors = arena->take<float>(factor_floats);
     Softmax* softmax = arena->take<Softmax>(any_prompt ? (size_t)slice * b.rows : 0);
     if (t != tid) continue;
     l.role = role, l.absorbed = absorbed, l.absorbed_seq = absorbed + generated, l.prompt_rows = prompt_rows, l.runs = runs;
     l.token = token, l.rounded = rounded, l.widened = widened, l.scores = scores, l.own_records = own;
-    l.activations = activations, l.gathered = gathered, l.expanded = expanded, l.tile = tile, l.softmax = softmax;
+    l.activations = activations, l.gathered = gathered, l.expanded = expanded, l.tile = tile, l.factors = factors, l.softmax = softmax;
   }
   return l;
 }

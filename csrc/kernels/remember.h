@@ -1,4 +1,4 @@
-// Blocks that leave a window become a segment of factors (kernels/factors.h has its layout).
+// Blocks that leave a window become a segment of factors (kernels/factors.h and mla_factors.h have its layout).
 //
 // Of the keys, with their rotation taken off, and of the values the mean is taken off; the basis spans the directions of largest energy
 // of what is left. It is found by orthogonal iteration on the Gram matrix: a fixed number of steps from a fixed start, so the same
@@ -15,8 +15,10 @@
 #include "integers.h"
 #include "kernels/arena.h"
 #include "kernels/attention.h"
+#include "kernels/codes.h"
 #include "kernels/factors.h"
 #include "kernels/mla.h"
+#include "kernels/mla_factors.h"
 #include "kernels/simd.h"
 #include "pool.h"
 
@@ -24,16 +26,21 @@ namespace deepwell {
 namespace DW_ISA {
 
 constexpr int kBasisSteps = 12;
+constexpr int kMaxFactoredDims = 4096;
+
+static size_t factor_bytes(const Memory& m, const KVCache& c) {
+  return c.latent_rank ? latent_factor_layout(m, latent_dims(c)).bytes : factor_layout(m, c.head_dim).bytes;
+}
 
 struct RememberSpace {  // of one thread
   float *x, *coded;     // [tokens][dims], [tokens][rank]
-  float *gram, *basis, *next, *mean;
+  float *gram, *basis, *next, *mean, *other;
 };
 
-static RememberSpace remember_space(const Memory& m, int head_dim, uint8_t* base, int threads, int tid, size_t* used) {
+static RememberSpace remember_space(const Memory& m, int dims, uint8_t* base, int threads, int tid, size_t* used) {
   Arena arena(base);
   RememberSpace mine{};
-  int dims = padded_dims(head_dim), rank = max_of(m.key_rank, m.value_rank);
+  int rank = max_of(m.key_rank, m.value_rank);
   for (int t = 0; t < threads; t++) {
     RememberSpace s;
     s.x = arena.take<float>((size_t)m.tokens * dims);
@@ -42,15 +49,22 @@ static RememberSpace remember_space(const Memory& m, int head_dim, uint8_t* base
     s.basis = arena.take<float>((size_t)rank * dims);
     s.next = arena.take<float>((size_t)rank * dims);
     s.mean = arena.take<float>(dims);
+    s.other = arena.take<float>(dims);
     if (t == tid) mine = s;
   }
   *used = arena.used();
   return mine;
 }
 
+// Dimensions of what is factored, padded; of latents those of the wider part.
+DW_INLINE int remembered_dims(const KVCache& c) {
+  LatentDims d = latent_dims(c);
+  return c.latent_rank ? max_of(d.rank, d.rope) : padded_dims(c.head_dim);
+}
+
 static size_t remember_bytes(const KVCache& c, const Memory& m, int threads) {
   size_t used = 0;
-  remember_space(m, c.head_dim, nullptr, threads, 0, &used);
+  remember_space(m, remembered_dims(c), nullptr, threads, 0, &used);
   return used;
 }
 
@@ -148,7 +162,7 @@ static void orthonormalise(float* rows, int count, int dims) {
 
 // The `rank` directions of largest energy, rows [rank][dims].
 static void find_basis(const float* gram, int rank, int dims, float* basis, float* next) {
-  uint8_t taken[kMaxHeadDim] = {};
+  uint8_t taken[kMaxFactoredDims] = {};
   memset(basis, 0, (size_t)rank * dims * sizeof(float));
   for (int j = 0; j < rank; j++) {  // the start: the axes of largest energy
     int best = 0;
@@ -186,6 +200,30 @@ static void code_tokens(const float* x, int tokens, int rank, int dims, float* b
   }
 }
 
+// Factors of s.x [tokens][dims]: codes in s.coded, the basis with their scales in s.basis, the mean in s.mean.
+static void factor_tokens(int tokens, int rank, int dims, const RememberSpace& s) {
+  take_mean(s.x, tokens, dims, s.mean);
+  gram_of(s.x, tokens, dims, s.gram);
+  find_basis(s.gram, rank, dims, s.basis, s.next);
+  code_tokens(s.x, tokens, rank, dims, s.basis, s.coded);
+}
+
+// Code `j` of a token as key, as value. The lower half of a byte is written first.
+DW_INLINE void put_code(uint8_t* pair, int high, float coded) {
+  int code = round_to_int(set1(coded + 7.5f))[0];
+  *pair = high ? (uint8_t)(*pair | code << 4) : (uint8_t)code;
+}
+DW_INLINE void put_key(uint8_t* block, int j, int slot, float coded) {
+  int high;
+  size_t at = key_code(j, slot, &high);
+  put_code(block + at, high, coded);
+}
+DW_INLINE void put_value(uint8_t* block, int j, int slot, int key_rank, float coded) {
+  int high;
+  size_t at = value_code(j, slot, key_rank, &high);
+  put_code(block + at, high, coded);
+}
+
 static void remember_head(const KVCache& c, const Remember& r, int layer, int kv_head, bool values, const RememberSpace& s) {
   const Memory& m = r.memory;
   int dims = padded_dims(c.head_dim), rank = values ? m.value_rank : m.key_rank;
@@ -193,10 +231,7 @@ static void remember_head(const KVCache& c, const Remember& r, int layer, int kv
   uint8_t* head = r.segment + layer * m.layer_bytes + kv_head * m.head_bytes;
   read_tokens(c, r, layer, kv_head, values, dims, s.x);
   if (!values) turn_back(r, c.head_dim, dims, s.x, s.mean);
-  take_mean(s.x, m.tokens, dims, s.mean);
-  gram_of(s.x, m.tokens, dims, s.gram);
-  find_basis(s.gram, rank, dims, s.basis, s.next);
-  code_tokens(s.x, m.tokens, rank, dims, s.basis, s.coded);
+  factor_tokens(m.tokens, rank, dims, s);
   auto basis = (uint16_t*)(head + (values ? f.values : f.keys));
   for (int j = 0; j < rank; j++)
     for (int d = 0; d < dims; d++) {
@@ -209,19 +244,52 @@ static void remember_head(const KVCache& c, const Remember& r, int layer, int kv
     uint8_t* to = head + t / kBlockTokens * f.block;
     int slot = t % kBlockTokens;
     for (int j = 0; j < rank; j++) {
-      int code = round_to_int(set1(s.coded[(size_t)t * rank + j] + 7.5f))[0], odd = (values ? slot : j) % 2;
-      uint8_t* pair = to + (values ? m.key_rank * kBlockTokens / 2 + slot / 2 * rank + j : j / 2 * kBlockTokens + slot);
-      *pair = odd ? (uint8_t)(*pair | code << 4) : (uint8_t)code;
+      float coded = s.coded[(size_t)t * rank + j];
+      if (values) put_value(to, j, slot, m.key_rank, coded);
+      else put_key(to, j, slot, coded);
+    }
+  }
+}
+
+// Latents, or the rotated parts of their keys with the rotation taken off. Codes of latents are written twice,
+// as keys and as values.
+static void remember_latents(const KVCache& c, const Remember& r, int layer, bool rotated, const RememberSpace& s) {
+  const Memory& m = r.memory;
+  LatentDims d = latent_dims(c);
+  LatentFactorLayout f = latent_factor_layout(m, d);
+  int dims = rotated ? d.rope : d.rank, rank = rotated ? m.key_rank - m.value_rank : m.value_rank, first = rotated ? m.value_rank : 0;
+  uint8_t* base = r.segment + layer * m.layer_bytes;
+  for (int t = 0; t < m.tokens; t++) {
+    float* x = s.x + (size_t)t * dims;
+    read_latent(d, latent_block(c, layer, r.blocks[t / kBlockTokens]), t % kBlockTokens, rotated ? s.other : x, rotated ? x : s.other);
+  }
+  if (rotated) turn_back(r, c.latent_rope, dims, s.x, s.other);
+  factor_tokens(m.tokens, rank, dims, s);
+  auto basis = (uint16_t*)(base + (rotated ? f.pe : f.latent));
+  for (int i = 0; i < rank * dims; i++) {
+    basis[i] = to_bf16(s.basis[i]);
+    s.mean[i % dims] = fma1(-7.5f, widen(basis[i]), s.mean[i % dims]);
+  }
+  memcpy(base + (rotated ? f.pe_mean : f.latent_mean), s.mean, dims * sizeof(float));
+  for (int t = 0; t < m.tokens; t++) {
+    uint8_t* to = base + t / kBlockTokens * f.block;
+    int slot = t % kBlockTokens;
+    for (int j = 0; j < rank; j++) {
+      float coded = s.coded[(size_t)t * rank + j];
+      put_key(to, first + j, slot, coded);
+      if (!rotated) put_value(to, j, slot, m.key_rank, coded);
     }
   }
 }
 
 static void remember_blocks(const KVCache& c, const Remember& r, const Workspace& workspace, Team* team, int tid) {
   size_t used = 0;
-  RememberSpace space = remember_space(r.memory, c.head_dim, workspace.data, team->size, tid, &used);
-  int items = c.layers * c.kv_heads * 2;
-  for (int item; (item = team_next(team, 1)) < items;)
-    remember_head(c, r, item / 2 / c.kv_heads, item / 2 % c.kv_heads, item % 2, space);
+  RememberSpace space = remember_space(r.memory, remembered_dims(c), workspace.data, team->size, tid, &used);
+  int heads = c.latent_rank ? 1 : c.kv_heads, items = c.layers * heads * 2;
+  for (int item; (item = team_next(team, 1)) < items;) {
+    if (c.latent_rank) remember_latents(c, r, item / 2, item % 2, space);
+    else remember_head(c, r, item / 2 / heads, item / 2 % heads, item % 2, space);
+  }
 }
 
 }  // namespace DW_ISA

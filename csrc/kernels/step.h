@@ -7,6 +7,7 @@
 #include "integers.h"
 #include "kernels/arena.h"
 #include "kernels/attention.h"
+#include "kernels/codes.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
 #include "kernels/mla_layout.h"
@@ -49,10 +50,6 @@ struct Layout {
 DW_INLINE bool is_decode(const Batch& b) { return b.rows == b.seqs; }
 
 // Pieces that the rows of a sequence attend to: those of its memory, then those of its pages.
-DW_INLINE int memory_pieces(const Batch& b, int s) {
-  const Memory* m = b.memories ? b.memories[s] : nullptr;
-  return m ? m->count * pieces_of(m->tokens) : 0;
-}
 DW_INLINE int all_pieces(const Batch& b, int s) {
   return memory_pieces(b, s) + pieces_of(b.positions[b.seq_starts[s + 1] - 1] + 1);
 }
@@ -127,8 +124,8 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_of(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
-  // Of a micro-tile the turned queries, the projected ones, the results before and behind the basis; the angle.
-  size_t factor_floats = (size_t)kQueryTile * 4 * kMaxHeadDim + kMaxHeadDim;
+  // Of a micro-tile the turned queries, the projected ones, the results before and behind the basis; the angle; rounded queries and weights.
+  size_t factor_floats = (size_t)kQueryTile * 4 * kMaxHeadDim + kMaxHeadDim + code_scratch_bytes(kMaxHeadDim) / sizeof(float);
   for (int t = 0; t < threads; t++) {
     uint8_t* activations = arena.take<uint8_t>(kPrivateRows * per_row + 128);
     float* row = arena.take<float>(kLoraRows * l.row_floats);

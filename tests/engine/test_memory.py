@@ -34,10 +34,13 @@ def low_rank(rng: np.random.Generator, rank: int, tokens: int = 200, dim: int = 
 
 
 class Reading:
-    """A decoder whose sequence slides through a window of 16 + 96 tokens, with a memory."""
+    """A decoder whose sequence slides through a window of 16 + 96 tokens, with a memory.
 
-    def __init__(self, decoder: Decoder, spec: MemorySpec = SPEC) -> None:
-        self.decoder, self.spec = decoder, spec
+    Rows of latent attention at places below `prompt` are of a prompt; None: all are.
+    """
+
+    def __init__(self, decoder: Decoder, spec: MemorySpec = SPEC, prompt: int | None = None) -> None:
+        self.decoder, self.spec, self.prompt = decoder, spec, prompt
         self.memory: Any = decoder.model.memory(decoder.cache, spec)
         self.table = list(range(7))
         self.position = 0
@@ -62,6 +65,8 @@ class Reading:
         batch = Batch(
             np.concatenate(rows), places, ends, np.array([self.table] * len(rows), np.int32), ends[1:] - 1
         )
+        if self.prompt is not None:
+            batch = replace(batch, prompt_lengths=np.full(len(rows), self.prompt, np.int32))
         logits = np.empty((len(rows), VOCAB), np.float32)
         self.decoder.model.forward(
             replace(batch, memories=tuple(memories)), self.decoder.cache, logits=logits
@@ -172,13 +177,6 @@ def test_ranks_that_no_head_has_are_refused(engine: str, ranks: tuple[int, int])
     decoder = grouped(backend(engine), "bf16", 32)
     with pytest.raises(ValueError, match="multiple of 16"):
         decoder.model.memory(decoder.cache, replace(SPEC, key_rank=ranks[0], value_rank=ranks[1]))
-
-
-@pytest.mark.parametrize("engine", ["reference", "native"])
-def test_latents_are_not_kept_as_factors(engine: str) -> None:
-    decoder = latent(backend(engine), "bf16")
-    with pytest.raises((TypeError, ValueError)):
-        decoder.model.memory(decoder.cache, SPEC)
 
 
 def test_blocks_that_no_cache_has_are_refused() -> None:

@@ -68,7 +68,7 @@ def check(path: Path, asked: list[GenerateRequest], **options: Any) -> dict[str,
 def test_a_window_gives_the_same_bits_in_any_company(name: str, kv_dtype: str, tmp_path: Path) -> None:
     backend("native")
     sequences.golden_checkpoint(name, tmp_path)
-    windows = WINDOWS if name.startswith("deepseek") else REMEMBERING
+    windows = WINDOWS if name == "deepseek-v32" else REMEMBERING  # the keys of an indexer are not kept
     seen = check(tmp_path, requests(150, 70, windows), precision="int8", kv_dtype=kv_dtype)
     assert (seen["odd chunks"].predicted_tokens > 0) == (name == "deepseek-v3-prediction")
 

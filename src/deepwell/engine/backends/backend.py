@@ -142,7 +142,7 @@ class Model(Protocol):
         """Make an empty memory for one sequence whose pages are in `cache`.
 
         Raises:
-            ValueError: a rank is no multiple of 16 or exceeds head_dim, or the cache holds latents.
+            ValueError: a rank is no multiple of 16 or exceeds head_dim (kv_lora_rank), or the cache holds keys of an indexer.
         """
         ...
 

@@ -22,7 +22,7 @@ from deepwell.engine.backends.reference_latent import (
     latent_attention,
     latent_cache,
 )
-from deepwell.engine.backends.reference_memory import Memory
+from deepwell.engine.backends.reference_memory import Memory, behind
 from deepwell.engine.backends.reference_moe import Moe, moe
 from deepwell.engine.backends.reference_ops import (
     SMALLEST_PEAK,
@@ -188,7 +188,7 @@ class Attention:
             rows = slice(starts[s], starts[s + 1])
             length = int(positions[rows].max(initial=-1)) + 1
             stored = cache.read(layer, table[: -(-length // BLOCK_TOKENS)], length)
-            known, keys, values = _behind(batch, s, layer, *stored)
+            known, keys, values = behind(batch, s, layer, *stored)
             attended[rows] = self.attend(queries[rows], keys, values, positions[rows] + known)
         return x + adapters.matmul(attended.reshape(len(x), -1), self.o, "o")
 
@@ -197,19 +197,6 @@ class Attention:
     ) -> Float32:
         """Causal attention of one sequence; see `_attend`."""
         return _attend(queries, keys, values, positions)
-
-
-def _behind(batch: Batch, s: int, layer: int, keys: Float32, values: Float32) -> tuple[int, Float32, Float32]:
-    """Puts the tokens of a sequence's memory in front of those of its pages, and returns their number too."""
-    memory = batch.memories[s] if batch.memories else None
-    if memory is None or not memory.tokens:
-        return 0, keys, values
-    before = _own_memory(memory).read(layer)
-    return (
-        memory.tokens,
-        np.concatenate([before[0], keys], axis=1),
-        np.concatenate([before[1], values], axis=1),
-    )
 
 
 def _attend(queries: Float32, keys: Float32, values: Float32, positions: NDArray[np.int32]) -> Float32:
@@ -349,13 +336,16 @@ class Model:
 
     def memory(self, cache: backend.KVCache, spec: MemorySpec) -> Memory:
         """Makes an empty memory; see `backend.Model.memory`."""
-        if not isinstance(cache, KVCache):
-            raise ValueError("memory: a cache of latents is not kept as factors")
-        return Memory(cache.keys.shape[-1], spec, self._cos, self._sin)
+        if isinstance(cache, LatentCache):
+            return cache.memory(spec, self._cos, self._sin)
+        dim = _own_cache(cache, KVCache).keys.shape[-1]
+        return Memory(dim, dim, spec, self._cos, self._sin)
 
     def remember_blocks(self, cache: backend.KVCache, memory: backend.Memory, blocks: Sequence[int]) -> None:
         """Keeps tokens as factors; see `backend.Model.remember_blocks`."""
-        _own_memory(memory).remember(*_own_cache(cache, KVCache).tokens(blocks))
+        if not isinstance(cache, KVCache | LatentCache):
+            raise TypeError(f"the reference backend needs its own cache, got {type(cache).__name__}")
+        _own_memory(memory).remember(*cache.tokens(blocks))
 
     def _begin(self, batch: Batch, previous: NDArray[np.float32] | None) -> Float32:
         """The rows before the first layer, [rows, hidden_size]."""

@@ -8,12 +8,14 @@ query to the latents' space and v_up takes what it attended to out of it. The to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.engine.backends.reference_memory import Memory, behind
 from deepwell.engine.backends.reference_ops import (
     Adapters,
     Float32,
@@ -26,7 +28,7 @@ from deepwell.engine.backends.reference_ops import (
     rms_norm,
     widen,
 )
-from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec
+from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec, MemorySpec
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.quantize import round_bf16
@@ -89,6 +91,26 @@ class LatentCache:
         if self.dtype == "int8":
             latents = latents * pages(self.scales)[:, None]
         return latents, widen(pages(self.rotated)), widen(pages(self.index_keys))
+
+    def tokens(self, blocks: Sequence[int]) -> tuple[Float32, Float32]:
+        """Returns rotated parts and latents of whole blocks, each [layers, 1, tokens, ...]."""
+        pages = [
+            self.read(layer, np.asarray(blocks, np.int32), len(blocks) * BLOCK_TOKENS)
+            for layer in range(len(self.latents))
+        ]
+        return np.stack([rotated for _, rotated, _ in pages])[:, None], np.stack([one for one, _, _ in pages])[:, None]
+
+    def memory(self, spec: MemorySpec, cos: Float32, sin: Float32) -> Memory:
+        """Makes an empty memory for one sequence.
+
+        Raises:
+            ValueError: there is an indexer, whose keys are not kept, or a rank is none.
+        """
+        if self.index_keys.shape[-1]:
+            raise ValueError("memory: the keys of an indexer are not kept as factors")
+        rope, rank = self.rotated.shape[-1], self.latents.shape[-1]
+        narrow = replace(spec, key_rank=min(spec.key_rank, -(-rope // 16) * 16))
+        return Memory(rope, rank, narrow, cos, sin)
 
     def shift(self, sources: Sequence[int], targets: Sequence[int], cos: Float32, sin: Float32) -> None:
         """Copies blocks with their rotated parts turned by `cos` and `sin`, [rope / 2]; see `Model.shift_blocks`."""
@@ -187,7 +209,9 @@ class LatentAttention:
             rows = np.arange(int(starts[s]), int(starts[s + 1]))
             length = int(positions[rows].max(initial=-1)) + 1
             stored, rotated, keys = cache.read(layer, table[: -(-length // BLOCK_TOKENS)], length)
-            visible = _causal(positions[rows], length)
+            known, past, latent = behind(batch, s, layer, rotated[None], stored[None])
+            rotated, stored = past[0], latent[0]
+            visible = _causal(positions[rows] + known, length + known)
             if self.spec.indexer is not None and index_q is not None and weights is not None:
                 scores = _index_scores(self.spec.indexer, index_q[rows], keys, weights[rows])
                 visible = select(scores, positions[rows], self.spec.indexer.top_k)

@@ -1,4 +1,4 @@
-"""Low-rank memory on numpy: keys and values that have left a window, as factors."""
+"""Low-rank memory on numpy: keys and values that have left a window, or latents, as factors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from deepwell.engine.backends.reference_ops import SMALLEST_PEAK, Float32, apply_rope, widen
 from deepwell.engine.backends.specs import MemorySpec
+from deepwell.engine.core.batch import Batch
 from deepwell.engine.weights.quantize import round_bf16
 
-__all__ = ["Factors", "Memory", "factored"]
+__all__ = ["Factors", "Memory", "behind", "factored"]
 
 PIECE_TOKENS: Final = 256  # seen at one place
 
@@ -32,12 +33,17 @@ class Factors:
 
 
 class Memory:
-    """The segments of one sequence, oldest first."""
+    """The segments of one sequence, oldest first.
 
-    def __init__(self, dim: int, spec: MemorySpec, cos: Float32, sin: Float32) -> None:
-        for rank in (spec.key_rank, spec.value_rank):
+    A cache of latents has one head a layer: its keys are the rotated parts, its values the latents.
+    """
+
+    def __init__(
+        self, key_dim: int, value_dim: int, spec: MemorySpec, cos: Float32, sin: Float32
+    ) -> None:
+        for rank, dim in ((spec.key_rank, key_dim), (spec.value_rank, value_dim)):
             if rank <= 0 or rank % 16 or rank > -(-dim // 16) * 16:
-                raise ValueError("memory: a rank must be a multiple of 16, up to head_dim")
+                raise ValueError("memory: a rank must be a multiple of 16, up to head_dim or kv_lora_rank")
         self.spec = spec
         self._cos, self._sin = cos / cos[0], sin / cos[0]  # yarn's factor is in every key already
         self.segments: deque[tuple[Factors, Factors]] = deque(maxlen=spec.most)
@@ -101,3 +107,22 @@ def _turned(rows: Float32, cos: Float32, sin: Float32) -> Float32:
     """Rotates [..., tokens, dim] by the angles of each token, [tokens, dim / 2]."""
     flat = rows.reshape(-1, *rows.shape[-2:]).swapaxes(0, 1)  # [tokens, heads, dim]
     return apply_rope(np.ascontiguousarray(flat), cos, sin).swapaxes(0, 1).reshape(rows.shape)
+
+
+def behind(batch: Batch, s: int, layer: int, keys: Float32, values: Float32) -> tuple[int, Float32, Float32]:
+    """Puts the tokens of a sequence's memory in front of those of its pages, and returns their number too.
+
+    Args:
+        keys: [heads, length, dim], as the pages of the sequence have them; `values` alike.
+    """
+    memory = batch.memories[s] if batch.memories else None
+    if memory is None or not memory.tokens:
+        return 0, keys, values
+    if not isinstance(memory, Memory):
+        raise TypeError(f"the reference backend needs its own Memory, got {type(memory).__name__}")
+    before = memory.read(layer)
+    return (
+        memory.tokens,
+        np.concatenate([before[0], keys], axis=1),
+        np.concatenate([before[1], values], axis=1),
+    )

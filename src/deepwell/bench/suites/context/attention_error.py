@@ -57,7 +57,7 @@ class _Watched(reference.Attention):
         Keys are turned to where a segment's factors are seen by a query that stands where it stood.
         """
         spec, count = memory_spec(window, len(self.tables[0]) // 2), keys.shape[1]
-        memory = Memory(keys.shape[2], spec, *self.tables)
+        memory = Memory(keys.shape[2], keys.shape[2], spec, *self.tables)
         ends = range(window.sinks + spec.tokens, count - window.recent + 1, spec.tokens)
         for end in ends:
             part = slice(end - spec.tokens, end)

@@ -4,18 +4,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deepwell.errors import MissingDependency
 
-__all__ = ["draw_curve"]
+__all__ = ["Curve", "draw_curves"]
+
+_FACTORS, _GREY = "#1a7f37", "#57606a"
+_LINES: Final = ("--", ":", "-.")
 
 
-def draw_curve(
-    path: Path, ranks: Sequence[int], curves: Mapping[str, Sequence[float]], lines: Mapping[str, float]
-) -> None:
-    """Draws each curve on its own axis, with what truncation gives as a dashed line.
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A figure at each rank.
+
+    Attributes:
+        beside: the same figure of what has no rank, drawn as level lines, by name.
+    """
+
+    name: str
+    values: Sequence[float]
+    beside: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+def draw_curves(path: Path, ranks: Sequence[str], curves: Sequence[Curve]) -> None:
+    """Draws each curve on axes of its own.
+
+    Args:
+        ranks: labels below the points, a rank and the share of bytes that it takes.
 
     Raises:
         MissingDependency: matplotlib, which comes with `[eval]`, is missing.
@@ -25,14 +43,22 @@ def draw_curve(
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependency("the picture needs matplotlib", fix="pip install 'deepwell[eval]'") from None
-    figure = Figure(figsize=(3.4 * len(curves), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(curves), 3.4), layout="constrained", dpi=140)
     axes: Any = figure.subplots(1, len(curves), squeeze=False)[0]
-    for axis, (name, values) in zip(axes, curves.items(), strict=True):
-        axis.plot(ranks, values, "o-", color="#1a7f37", label="factors")
-        if name in lines:
-            axis.axhline(lines[name], linestyle="--", color="#8a8f98", label="truncation")
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("rank", fontsize=9)
-        axis.legend(fontsize=8)
+    places = range(len(ranks))
+    for axis, curve in zip(axes, curves, strict=True):
+        axis.plot(places, curve.values, "o-", color=_FACTORS, linewidth=2, label="factors")
+        for style, (name, value) in zip(_LINES, curve.beside.items(), strict=False):
+            axis.axhline(value, linestyle=style, color=_GREY, linewidth=1.5, label=name)
+        low, high = axis.get_ylim()
+        axis.set_ylim(low - 0.05 * (high - low), high + 0.35 * (high - low))  # room for the legend
+        axis.set_xticks(places, ranks, fontsize=9)
+        axis.tick_params(axis="y", labelsize=9)
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_title(curve.name, fontsize=10)
+        axis.set_xlabel("rank, and its share of the bytes", fontsize=9)
+        axis.legend(fontsize=8, loc="upper right")
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,12 +14,12 @@ from deepwell.bench.harness.machine import machine
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.roofs import measure_roof, work_of
 from deepwell.bench.suites.context.attention_error import attention_errors
-from deepwell.bench.suites.context.curve import draw_curve
+from deepwell.bench.suites.context.curve import Curve, draw_curves
 from deepwell.bench.suites.context.reader import Loaded, Reader
 from deepwell.bench.workloads.context.facts import Split
 from deepwell.bench.workloads.context.haystacks import HAYSTACKS, Haystack, haystack
 from deepwell.bench.workloads.context.judging import holds
-from deepwell.bench.workloads.long_text import long_text
+from deepwell.bench.workloads.long_text import long_document, long_text
 from deepwell.engine.backends import native
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.layouts import KVDtype
@@ -68,6 +68,8 @@ class _Case:
     Attributes:
         token_bytes: of a forgotten token, all layers.
         needles: found in each haystack.
+        perplexity: of the last tokens of mixed news.
+        document: the same of one document, whose parts belong together.
         error: of attention; None where nothing is factored.
     """
 
@@ -76,6 +78,7 @@ class _Case:
     token_bytes: float
     needles: list[int] = field(default_factory=list[int])
     perplexity: float = 0.0
+    document: float = 0.0
     error: float | None = None
 
     @property
@@ -94,7 +97,8 @@ def bench_low_rank(
     """
     positions = -(-(options.length + 2048) // BLOCK_TOKENS) * BLOCK_TOKENS
     tokenizer, loaded = Tokenizer.load(model), Loaded.open(model, "int8", positions)
-    page, text = kv_token_bytes(loaded.config, "bf16"), long_text(model, options.length)
+    page = kv_token_bytes(loaded.config, "bf16")
+    text, document = long_text(model, options.length), long_document(model, options.length)
     cases = [_Case("truncation", options.window, 0.0)]
     for rank in options.ranks:
         window = replace(options.window, rank=rank, remembered=options.length)
@@ -109,13 +113,14 @@ def bench_low_rank(
         report.note(f"{name}: of {_asked(hay)} needles {found}")
     for case in cases:
         case.perplexity = _perplexity(loaded, case.window, text)
+        case.document = _perplexity(loaded, case.window, document)
     kept = [case for case in cases if case.window.rank]
     errors = attention_errors(model, text[:_ERROR_TOKENS], [one.window for one in kept])
     for case, error in zip(kept, errors, strict=True):
         case.error = error
     _show(report, options, cases, page, kv_token_bytes(loaded.config, "int8"))
     if picture is not None:
-        _draw(picture, cases)
+        _draw(picture, cases, page)
     questions = _NEEDLES * len(options.haystacks)
     value: dict[str, Any] = {"tokens": options.length, "page_bytes": page, "questions": questions}
     for case in cases:
@@ -124,6 +129,7 @@ def bench_low_rank(
             f"{key}_bytes_ratio": rounded(case.token_bytes / page),
             f"{key}_needle_percent": rounded(case.percent),
             f"{key}_perplexity": rounded(case.perplexity, 5),
+            f"{key}_document_perplexity": rounded(case.document, 5),
         }
         if case.error is not None:
             value[f"{key}_attention_error"] = rounded(case.error, 3)
@@ -133,14 +139,17 @@ def bench_low_rank(
         value["perplexity_over_truncation"] = rounded(
             min(case.perplexity for case in small) / cases[0].perplexity
         )
+        value["document_over_truncation"] = rounded(
+            min(case.document for case in small) / cases[0].document
+        )
     return value
 
 
 def _show(report: Report, options: LowRankOptions, cases: Sequence[_Case], wide: int, narrow: int) -> None:
     sizes = f"window of {options.window.sinks} + {options.window.recent} tokens"
     report.table(
-        f"{options.length:,} tokens, {sizes}, {options.split}",
-        ["", "bytes a token", "of bf16 pages", "of int8 pages", "attention error", "needles", "perplexity"],
+        f"{options.length:,} tokens, {sizes}, {options.split}; perplexity of mixed news and of one document",
+        ["", "bytes a token", "of bf16 pages", "of int8 pages", "attention error", "needles", "news", "document"],
         [
             [
                 case.name,
@@ -150,21 +159,27 @@ def _show(report: Report, options: LowRankOptions, cases: Sequence[_Case], wide:
                 "" if case.error is None else f"{case.error:.3f}",
                 f"{case.percent:.0f} %",
                 case.perplexity,
+                case.document,
             ]
             for case in cases
         ],
     )
 
 
-def _draw(picture: Path, cases: Sequence[_Case]) -> None:
-    kept, lost = [case for case in cases if case.window.rank], cases[0]
-    curves = {
-        "attention error": [case.error or 0.0 for case in kept],
-        "perplexity": [case.perplexity for case in kept],
-        "needles, %": [case.percent for case in kept],
+def _draw(picture: Path, cases: Sequence[_Case], page: int) -> None:
+    kept, others = [case for case in cases if case.window.rank], [case for case in cases if not case.window.rank]
+    read: dict[str, Callable[[_Case], float]] = {
+        "perplexity, mixed news": lambda case: case.perplexity,
+        "perplexity, one document": lambda case: case.document,
+        "needles found, %": lambda case: case.percent,
     }
-    lines = {"perplexity": lost.perplexity, "needles, %": lost.percent}
-    draw_curve(picture, [case.window.rank for case in kept], curves, lines)
+    curves = [Curve("error of attention", [case.error or 0.0 for case in kept])]
+    curves += [
+        Curve(name, [figure(case) for case in kept], {case.name: figure(case) for case in others})
+        for name, figure in read.items()
+    ]
+    labels = [f"{case.window.rank}\n{case.token_bytes / page:.0%}" for case in kept]
+    draw_curves(picture, labels, curves)
 
 
 def _asked(hay: Haystack) -> int:

@@ -1,0 +1,166 @@
+// Attention over codes of 4 bits, as the factors of a memory have (kernels/factors.h), in integers.
+//
+// Block of 16 tokens: keys [rank / 8][16 tokens][4], values [rank / 16][2][16 columns][4] bytes. A byte of keys holds dimensions i (lower half) and
+// i + 4 of a group of eight, a byte of values tokens i and i + 4 of one: a vector of bytes is 16 tokens, or columns, of four things that
+// are summed.
+//
+// Queries are rounded to 8 bits with a scale each, softmax weights to 14 bits in two digits of 7. Sums of integers have the same bits in
+// any order, so a query has the same result in any company.
+//
+// NOTE cost. `vpdpbusd` does four products where a multiply-add of floats does one, and codes need no conversion: two instructions open
+// a vector of bytes for all queries. Rank 32 and 16 tokens: 8 dot products a query for scores and 16 for the two digits of
+// the weighted sum, where floats take 64.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "common.h"
+#include "integers.h"
+#include "kernels/attention.h"
+#include "kernels/prefetch.h"
+#include "kernels/simd.h"
+
+namespace deepwell {
+namespace DW_ISA {
+
+#if defined(DW_AVX2)
+constexpr int kDotSteps = 8;  // products of four that `acc4` holds: 8 * 2 * 15 * 127 < 2^15
+#else
+constexpr int kDotSteps = 4096;
+#endif
+constexpr int kDigitPeak = 128 * 127 + 127;  // of softmax weights: two digits of 0..127
+constexpr int kDigitBytes = 2 * kPieceTokens;
+
+// Where code `j` of token `slot` lies in a block; *high: in the upper half of its byte.
+DW_INLINE size_t key_code(int j, int slot, int* high) {
+  *high = j / 4 % 2;
+  return (size_t)j / 8 * 64 + slot * 4 + j % 4;
+}
+DW_INLINE size_t value_code(int j, int slot, int key_rank, int* high) {
+  *high = slot / 4 % 2;
+  return (size_t)kBlockTokens / 2 * key_rank + j / 16 * 128 + slot / 8 * 64 + j % 16 * 4 + slot % 4;
+}
+DW_INLINE size_t code_block_bytes(int key_rank, int value_rank) { return (size_t)kBlockTokens / 2 * (key_rank + value_rank); }
+
+// Bytes of scratch for a micro-tile: the rounded queries, the digits of the weights.
+DW_INLINE size_t code_scratch_bytes(int key_rank) { return (size_t)kQueryTile * (key_rank + kDigitBytes); }
+
+// x [rank] -> q: x ~ q * scale. Codes stand for 7.5 less than they are: returned is what their rounded product lacks for that.
+static float round_query(const float* x, int rank, uint8_t* q, float* scale) {
+  vf peak = vf{}, sum = vf{};
+  for (int j = 0; j < rank; j += W) {
+    peak = vmax(peak, vmax(load(x + j), -load(x + j)));
+    sum += load(x + j);
+  }
+  float most = reduce_max(peak), inverse = most > kSmallestPeak ? 127.0f / most : 0.0f;
+  *scale = most / 127.0f;
+  vi total = vi{};
+  for (int j = 0; j < rank; j += W) {
+    vi rounded = round_to_int(load(x + j) * inverse);
+    total += rounded;
+    *(vb*)(q + j) = __builtin_convertvector(rounded, vb);
+  }
+  return 7.5f * (reduce_add(sum) - *scale * (float)reduce_addi(total));
+}
+
+// scores[r][t] = scale[r] q[r] c[t].
+template <int R>
+static void scores_of_codes(const uint8_t* q, const float* scale, const Piece& piece, int blocks, int rank, float* scores) {
+  for (int b = 0; b < blocks; b++) {
+    const uint8_t* next = piece.blocks[min_of(b + 2, blocks - 1)];
+    for (int v = 0; v < kTokenVectors; v++) {
+      const uint8_t* keys = piece.blocks[b] + v * W * 4;
+      vi sum[R] = {};
+      for (int first = 0; first < rank; first += 4 * kDotSteps) {
+        acc4 acc[R] = {};
+        for (int d = first; d < min_of(rank, first + 4 * kDotSteps); d += 8) {
+          if (v == 0) prefetch(next + d * 8), prefetch(next + (rank + d) * 8);  // its values, too
+          vi pairs = load_bytes(keys + d * 8), low = low_nibbles(pairs), high = high_nibbles(pairs);
+          for (int r = 0; r < R; r++) acc[r] = dot4(acc[r], low, q + r * rank + d);
+          for (int r = 0; r < R; r++) acc[r] = dot4(acc[r], high, q + r * rank + d + 4);
+        }
+        for (int r = 0; r < R; r++) sum[r] += finish4(acc[r]);
+      }
+      for (int r = 0; r < R; r++) store(scores + r * kPieceTokens + b * kBlockTokens + v * W, to_float(sum[r]) * scale[r]);
+    }
+  }
+}
+
+// Scores of one query -> digits of its weights, the upper ones of all tokens first.
+static Softmax weigh(const float* scores, int tokens, uint8_t* digits) {
+  vf top = load(scores);
+  for (int t = W; t < tokens; t += W) top = vmax(top, load(scores + t));
+  float max = reduce_max(top);
+  vi total = vi{};
+  for (int t = 0; t < tokens; t += W) {
+    vi weight = round_to_int(vexp(load(scores + t) - max) * (float)kDigitPeak);
+    total += weight;
+    *(vb*)(digits + t) = __builtin_convertvector(weight >> 7, vb);
+    *(vb*)(digits + kPieceTokens + t) = __builtin_convertvector(weight & 127, vb);
+  }
+  return {max, (float)reduce_addi(total) * (1.0f / kDigitPeak)};
+}
+
+// out[r][j] = sum over tokens of weight c, for the 16 columns from `j` on.
+template <int R>
+static void sum_of_codes(const uint8_t* digits, const Piece& piece, int blocks, int key_rank, int rank, int j, float* out) {
+  constexpr int kBlocks = kDotSteps / 4;  // a block takes four products
+  int high_half;
+  size_t at = value_code(j, 0, key_rank, &high_half);
+  for (int v = 0; v < kTokenVectors; v++) {
+    vi sum[R] = {};
+    for (int first = 0; first < blocks; first += kBlocks) {
+      acc4 upper[R] = {}, lower[R] = {};
+      for (int b = first; b < min_of(blocks, first + kBlocks); b++)
+        for (int half = 0; half < 2; half++) {
+          const uint8_t* weights = digits + b * kBlockTokens + half * 8;
+          vi pairs = load_bytes(piece.blocks[b] + at + half * 64 + v * W * 4), low = low_nibbles(pairs), high = high_nibbles(pairs);
+          for (int r = 0; r < R; r++) {
+            upper[r] = dot4(upper[r], low, weights + r * kDigitBytes);
+            lower[r] = dot4(lower[r], low, weights + r * kDigitBytes + kPieceTokens);
+          }
+          for (int r = 0; r < R; r++) {
+            upper[r] = dot4(upper[r], high, weights + r * kDigitBytes + 4);
+            lower[r] = dot4(lower[r], high, weights + r * kDigitBytes + kPieceTokens + 4);
+          }
+        }
+      for (int r = 0; r < R; r++) sum[r] += (finish4(upper[r]) << 7) + finish4(lower[r]);
+    }
+    for (int r = 0; r < R; r++) store(out + r * rank + j + v * W, to_float(sum[r]) * (1.0f / kDigitPeak));
+  }
+}
+
+// R queries [key_rank] over all tokens of a piece: out [R][value_rank] = sum e^(s - max) c, unnormalised.
+template <int R>
+static void attend_piece_of_codes(const float* q, int tokens, const Piece& piece, int key_rank, int value_rank, float* scores,
+                                  uint8_t* bytes, float* out, Softmax* softmax) {
+  int blocks = tokens / kBlockTokens;
+  float scale[R], lacking[R];
+  uint8_t* digits = bytes + (size_t)R * key_rank;
+  for (int r = 0; r < R; r++) lacking[r] = round_query(q + r * key_rank, key_rank, bytes + r * key_rank, scale + r);
+  scores_of_codes<R>(bytes, scale, piece, blocks, key_rank, scores);
+  for (int r = 0; r < R; r++) {
+    softmax[r] = weigh(scores + r * kPieceTokens, tokens, digits + r * kDigitBytes);
+    softmax[r].max += lacking[r];
+  }
+  for (int j = 0; j < value_rank; j += kBlockTokens) sum_of_codes<R>(digits, piece, blocks, key_rank, value_rank, j, out);
+}
+
+// `vectors` <= kQueryTile queries; `bytes` has code_scratch_bytes(key_rank).
+DW_INLINE void attend_codes(int vectors, const float* q, int tokens, const Piece& piece, int key_rank, int value_rank, float* scores,
+                            uint8_t* bytes, float* out, Softmax* softmax) {
+  using Attend = void (*)(const float*, int, const Piece&, int, int, float*, uint8_t*, float*, Softmax*);
+  static constexpr Attend table[] = {
+      attend_piece_of_codes<1>,  attend_piece_of_codes<2>,  attend_piece_of_codes<3>,  attend_piece_of_codes<4>,
+      attend_piece_of_codes<5>,  attend_piece_of_codes<6>,
+#if defined(DW_AVX512)
+      attend_piece_of_codes<7>,  attend_piece_of_codes<8>,  attend_piece_of_codes<9>,  attend_piece_of_codes<10>,
+      attend_piece_of_codes<11>, attend_piece_of_codes<12>,
+#endif
+  };
+  table[vectors - 1](q, tokens, piece, key_rank, value_rank, scores, bytes, out, softmax);
+}
+
+}  // namespace DW_ISA
+}  // namespace deepwell
