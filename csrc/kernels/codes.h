@@ -64,11 +64,12 @@ static float round_query(const float* x, int rank, uint8_t* q, float* scale) {
   return 7.5f * (reduce_add(sum) - *scale * (float)reduce_addi(total));
 }
 
-// scores[r][t] = scale[r] q[r] c[t].
+// scores[r][t] = scale[r] q[r] c[t]. A block takes less time than memory needs for the next one: meanwhile the piece `ahead` is asked for.
 template <int R>
-static void scores_of_codes(const uint8_t* q, const float* scale, const Piece& piece, int blocks, int rank, float* scores) {
+static void scores_of_codes(const uint8_t* q, const float* scale, const Piece& piece, const Piece& ahead, int blocks, int rank,
+                            float* scores) {
   for (int b = 0; b < blocks; b++) {
-    const uint8_t* next = piece.blocks[min_of(b + 2, blocks - 1)];
+    const uint8_t* next = ahead.blocks[b];
     for (int v = 0; v < kTokenVectors; v++) {
       const uint8_t* keys = piece.blocks[b] + v * W * 4;
       vi sum[R] = {};
@@ -87,6 +88,19 @@ static void scores_of_codes(const uint8_t* q, const float* scale, const Piece& p
   }
 }
 
+// e^x in units of 1 / kDigitPeak, for x <= 0, to 5e-6 of it before it is rounded: 2^n times a polynomial of degree 4.
+DW_INLINE vi weight_of(vf x) {
+  vf y = vmax(x * 1.44269504088896341f, set1(-16.0f));  // below, it is rounded to 0
+  vi n = round_to_int(y);
+  vf f = y - to_float(n);
+  vf p = set1(9.676037356e-3f);
+  p = fma(p, f, set1(5.592203513e-2f));
+  p = fma(p, f, set1(2.402210683e-1f));
+  p = fma(p, f, set1(6.931210160e-1f));
+  p = fma(p, f, set1(1.0f));
+  return round_to_int(p * (vf)((n + 127) << 23) * (float)kDigitPeak);
+}
+
 // Scores of one query -> digits of its weights, the upper ones of all tokens first.
 static Softmax weigh(const float* scores, int tokens, uint8_t* digits) {
   vf top = load(scores);
@@ -94,7 +108,7 @@ static Softmax weigh(const float* scores, int tokens, uint8_t* digits) {
   float max = reduce_max(top);
   vi total = vi{};
   for (int t = 0; t < tokens; t += W) {
-    vi weight = round_to_int(vexp(load(scores + t) - max) * (float)kDigitPeak);
+    vi weight = weight_of(load(scores + t) - max);
     total += weight;
     *(vb*)(digits + t) = __builtin_convertvector(weight >> 7, vb);
     *(vb*)(digits + kPieceTokens + t) = __builtin_convertvector(weight & 127, vb);
@@ -133,13 +147,13 @@ static void sum_of_codes(const uint8_t* digits, const Piece& piece, int blocks, 
 
 // R queries [key_rank] over all tokens of a piece: out [R][value_rank] = sum e^(s - max) c, unnormalised.
 template <int R>
-static void attend_piece_of_codes(const float* q, int tokens, const Piece& piece, int key_rank, int value_rank, float* scores,
-                                  uint8_t* bytes, float* out, Softmax* softmax) {
+static void attend_piece_of_codes(const float* q, int tokens, const Piece& piece, const Piece& ahead, int key_rank, int value_rank,
+                                  float* scores, uint8_t* bytes, float* out, Softmax* softmax) {
   int blocks = tokens / kBlockTokens;
   float scale[R], lacking[R];
   uint8_t* digits = bytes + (size_t)R * key_rank;
   for (int r = 0; r < R; r++) lacking[r] = round_query(q + r * key_rank, key_rank, bytes + r * key_rank, scale + r);
-  scores_of_codes<R>(bytes, scale, piece, blocks, key_rank, scores);
+  scores_of_codes<R>(bytes, scale, piece, ahead, blocks, key_rank, scores);
   for (int r = 0; r < R; r++) {
     softmax[r] = weigh(scores + r * kPieceTokens, tokens, digits + r * kDigitBytes);
     softmax[r].max += lacking[r];
@@ -147,10 +161,10 @@ static void attend_piece_of_codes(const float* q, int tokens, const Piece& piece
   for (int j = 0; j < value_rank; j += kBlockTokens) sum_of_codes<R>(digits, piece, blocks, key_rank, value_rank, j, out);
 }
 
-// `vectors` <= kQueryTile queries; `bytes` has code_scratch_bytes(key_rank).
-DW_INLINE void attend_codes(int vectors, const float* q, int tokens, const Piece& piece, int key_rank, int value_rank, float* scores,
-                            uint8_t* bytes, float* out, Softmax* softmax) {
-  using Attend = void (*)(const float*, int, const Piece&, int, int, float*, uint8_t*, float*, Softmax*);
+// `vectors` <= kQueryTile queries; `bytes` has code_scratch_bytes(key_rank); `ahead` is the piece of the thread's next item, with as many blocks.
+DW_INLINE void attend_codes(int vectors, const float* q, int tokens, const Piece& piece, const Piece& ahead, int key_rank,
+                            int value_rank, float* scores, uint8_t* bytes, float* out, Softmax* softmax) {
+  using Attend = void (*)(const float*, int, const Piece&, const Piece&, int, int, float*, uint8_t*, float*, Softmax*);
   static constexpr Attend table[] = {
       attend_piece_of_codes<1>,  attend_piece_of_codes<2>,  attend_piece_of_codes<3>,  attend_piece_of_codes<4>,
       attend_piece_of_codes<5>,  attend_piece_of_codes<6>,
@@ -159,7 +173,7 @@ DW_INLINE void attend_codes(int vectors, const float* q, int tokens, const Piece
       attend_piece_of_codes<11>, attend_piece_of_codes<12>,
 #endif
   };
-  table[vectors - 1](q, tokens, piece, key_rank, value_rank, scores, bytes, out, softmax);
+  table[vectors - 1](q, tokens, piece, ahead, key_rank, value_rank, scores, bytes, out, softmax);
 }
 
 }  // namespace DW_ISA

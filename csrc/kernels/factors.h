@@ -75,10 +75,9 @@ static FactorPiece find_factors(const Memory& m, int layer, int kv_head, int hea
   return p;
 }
 
-DW_INLINE void prefetch_factors(const Memory& m, const FactorPiece& p, int head_dim) {
-  int block = kBlockTokens / 2 * (m.key_rank + m.value_rank);
-  for (int i = 0; i < padded_dims(head_dim) * m.key_rank * 2; i += 64) prefetch((const uint8_t*)p.keys + i);
-  for (int i = 0; i < min_of(2 * block, p.tokens / kBlockTokens * block); i += 64) prefetch(p.coded.blocks[0] + i);
+// Both bases of a piece.
+DW_INLINE void prefetch_bases(const Memory& m, const FactorPiece& p, int head_dim) {
+  prefetch_bytes(p.keys, padded_dims(head_dim) * (m.key_rank + m.value_rank) * 2);
 }
 
 // Columns [col, col + C W) of out[r] = weights[r] mean + x[r] basis for R rows, x [R][count] and basis [count][cols]. Every sum is one
@@ -135,10 +134,11 @@ static void turn_to_place(const Model& m, int place, int half, float* cos, float
   for (int i = 0; i < half; i++) cos[i] = m.cos[at + i] * whole, sin[i] = m.sin[at + i] * turn;
 }
 
-// `vectors` rotated and scaled query vectors over one piece, in micro-tiles; `done(v, o, softmax)` receives each.
+// `vectors` rotated and scaled query vectors over one piece, in micro-tiles; `done(v, o, softmax)` receives each. `ahead` is the
+// piece that the thread takes next, or this one.
 template <class Done>
 static void attend_factors(const Model& m, const Memory& memory, const float* const* q, int vectors, const FactorPiece& p,
-                           int head_dim, const Layout& l, const Done& done) {
+                           const FactorPiece& ahead, int head_dim, const Layout& l, const Done& done) {
   int dims = padded_dims(head_dim), half = head_dim / 2;
   float *turned = l.factors, *projected = turned + kQueryTile * kMaxHeadDim, *coded = projected + kQueryTile * kMaxHeadDim;
   float *expanded = coded + kQueryTile * kMaxHeadDim, *cos = expanded + kQueryTile * kMaxHeadDim, *sin = cos + half;
@@ -156,7 +156,8 @@ static void attend_factors(const Model& m, const Memory& memory, const float* co
       rope_head(to, cos, sin, head_dim);
     }
     times_basis(n, turned, dims, p.keys, memory.key_rank, nullptr, nullptr, projected);
-    attend_codes(n, projected, p.tokens, p.coded, memory.key_rank, memory.value_rank, l.scratch, bytes, coded, softmax);
+    if (tile == 0 && p.keys != ahead.keys) prefetch_bases(memory, ahead, head_dim);
+    attend_codes(n, projected, p.tokens, p.coded, ahead.tokens == p.tokens ? ahead.coded : p.coded, memory.key_rank, memory.value_rank, l.scratch, bytes, coded, softmax);
     for (int r = 0; r < n; r++) sums[r] = softmax[r].sum;
     times_basis(n, coded, memory.value_rank, p.values, dims, p.value_mean, sums, expanded);
     for (int r = 0; r < n; r++) {

@@ -97,10 +97,10 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     const int32_t* table = b.block_tables + (size_t)s * b.max_blocks;
     int tokens = min_of(kPieceTokens, position + 1 - page * kPieceTokens);
     Piece data;
-    FactorPiece factors;
+    FactorPiece factors, ahead;
     if (page < 0) {
       factors = find_factors(*b.memories[s], h.index, kv, h.head_dim, piece);
-      prefetch_factors(*b.memories[s], factors, h.head_dim);
+      ahead = find_factors(*b.memories[s], h.index, kv, h.head_dim, page + team->size < 0 ? piece + team->size : piece);
     } else {
       data = find_piece(cache, h.index, kv, table, page, tokens);
       for (int i = 0; i < min_of(2, ceil_div(tokens, kBlockTokens)); i++)  // the keys that are read first
@@ -136,7 +136,7 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
       to[0] = softmax.max, to[1] = softmax.sum;
       memcpy(to + 2, o, h.head_dim * sizeof(float));
     };
-    if (page < 0) attend_factors(m, *b.memories[s], q, h.group, factors, h.head_dim, l, done);
+    if (page < 0) attend_factors(m, *b.memories[s], q, h.group, factors, ahead, h.head_dim, l, done);
     else attend_cached(q, visible, h.group, data, cache, tokens, h, l, done);
   }
   team_barrier(team);
@@ -218,9 +218,10 @@ static void attend_rows(const Model& m, const Batch& b, const KVCache& cache, co
     auto merge = [&](int v, const float* from, Softmax part) {
       merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
     };
-    for (int piece = 0; piece < memory_pieces(b, s); piece++)
-      attend_factors(m, *b.memories[s], q, vectors, find_factors(*b.memories[s], h.index, kv, h.head_dim, piece), h.head_dim, l,
-                     merge);
+    for (int piece = 0; piece < memory_pieces(b, s); piece++) {
+      FactorPiece factors = find_factors(*b.memories[s], h.index, kv, h.head_dim, piece);
+      attend_factors(m, *b.memories[s], q, vectors, factors, factors, h.head_dim, l, merge);
+    }
     int last = b.positions[row + rows - 1];
     for (int piece = 0; piece < pieces_of(last + 1); piece++) {
       int start = piece * kPieceTokens;
@@ -269,7 +270,7 @@ static void attend_few(const Model& m, const Batch& b, const KVCache& cache, con
     };
     if (page < 0) {
       FactorPiece data = find_factors(*b.memories[s], h.index, kv, h.head_dim, piece);
-      attend_factors(m, *b.memories[s], q, vectors, data, h.head_dim, l, done);
+      attend_factors(m, *b.memories[s], q, vectors, data, data, h.head_dim, l, done);
       continue;
     }
     int tokens = min_of(kPieceTokens, last_position(s) + 1 - start);

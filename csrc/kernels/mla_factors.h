@@ -92,7 +92,7 @@ static void attend_latent_factors(const Model& m, const Memory& memory, const La
       project_row(latent[first + r], p.latent, memory.value_rank, d.rank, query);
       project_row(to, p.pe, memory.key_rank - memory.value_rank, d.rope, query + memory.value_rank);
     }
-    attend_codes(n, projected, p.tokens, p.coded, memory.key_rank, memory.value_rank, l.scratch, bytes, coded, softmax);
+    attend_codes(n, projected, p.tokens, p.coded, p.coded, memory.key_rank, memory.value_rank, l.scratch, bytes, coded, softmax);
     for (int r = 0; r < n; r++) {
       int lane = first + r;
       record[lane] = softmax[r].max + dot_mean(latent[lane], p.latent_mean, d.rank) + dot_mean(turned + r * d.rope, p.pe_mean, d.rope);

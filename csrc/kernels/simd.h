@@ -63,7 +63,27 @@ DW_INLINE void store_bf16(uint16_t* p, vf v) {  // to_bf16 of W values
 }
 
 // Reductions halve the vector: lane i joins lane i + n / 2. A fixed tree, the same for every caller.
-#if defined(DW_AVX2)
+#if defined(DW_AVX512) && !defined(DW_EMULATE_AVX512)
+DW_INLINE __m256 upper_half(vf v) { return _mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)v, 1)); }
+DW_INLINE float reduce_add(vf v) {
+  __m256 h = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), upper_half(v));
+  __m128 t = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+  return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+DW_INLINE float reduce_max(vf v) {
+  __m256 h = _mm256_max_ps(_mm512_castps512_ps256((__m512)v), upper_half(v));
+  __m128 t = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+  return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+}
+DW_INLINE int32_t reduce_addi(vi v) {
+  __m256i h = _mm256_add_epi32(_mm512_castsi512_si256((__m512i)v), _mm512_extracti64x4_epi64((__m512i)v, 1));
+  __m128i t = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+  t = _mm_add_epi32(t, _mm_unpackhi_epi64(t, t));
+  return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 1)));
+}
+#elif defined(DW_AVX2)
 DW_INLINE float reduce_add(vf v) {
   __m128 t = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
   t = _mm_add_ps(t, _mm_movehl_ps(t, t));
