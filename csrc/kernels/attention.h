@@ -207,8 +207,9 @@ static void attend_piece(const float* const* q, const int* visible, const Piece&
 // (to, softmax) += (from, piece), both unnormalised.
 static void merge_piece(float* to, Softmax* softmax, const float* from, Softmax piece, int head_dim) {
   if (piece.sum == 0.0f) return;
-  float max = softmax->max > piece.max ? softmax->max : piece.max;
-  float keep = vexp(set1(softmax->max - max))[0], add = vexp(set1(piece.max - max))[0];
+  bool larger = softmax->max > piece.max;
+  float max = larger ? softmax->max : piece.max, least = larger ? piece.max : softmax->max;
+  float less = vexp(set1(least - max))[0], keep = larger ? 1.0f : less, add = larger ? less : 1.0f;
   int d = 0;
   for (; d + W <= head_dim; d += W) store(to + d, fma(load(from + d), set1(add), load(to + d) * keep));
   for (; d < head_dim; d++) to[d] = fma1(from[d], add, to[d] * keep);

@@ -64,28 +64,42 @@ static float round_query(const float* x, int rank, uint8_t* q, float* scale) {
   return 7.5f * (reduce_add(sum) - *scale * (float)reduce_addi(total));
 }
 
-// scores[r][t] = scale[r] q[r] c[t]. A block takes less time than memory needs for the next one: meanwhile the piece `ahead` is asked for.
+// Scores of B blocks: scores[r][t] = scale[r] q[r] c[t]. `next` are blocks that are read later.
+template <int R, int B>
+DW_INLINE void scores_of_blocks(const uint8_t* q, const float* scale, const uint8_t* const* keys, const uint8_t* const* next, int rank,
+                                float* scores) {
+  for (int v = 0; v < kTokenVectors; v++) {
+    vi sum[B][R] = {};
+    for (int first = 0; first < rank; first += 4 * kDotSteps) {
+      acc4 acc[B][R] = {};
+      for (int d = first; d < min_of(rank, first + 4 * kDotSteps); d += 8) {
+        vi low[B], high[B];
+        for (int b = 0; b < B; b++) {
+          if (v == 0) prefetch(next[b] + d * 8), prefetch(next[b] + (rank + d) * 8);  // its values, too
+          vi pairs = load_bytes(keys[b] + v * W * 4 + d * 8);
+          low[b] = low_nibbles(pairs), high[b] = high_nibbles(pairs);
+        }
+        for (int r = 0; r < R; r++)
+          for (int b = 0; b < B; b++) acc[b][r] = dot4(acc[b][r], low[b], q + r * rank + d);
+        for (int r = 0; r < R; r++)
+          for (int b = 0; b < B; b++) acc[b][r] = dot4(acc[b][r], high[b], q + r * rank + d + 4);
+      }
+      for (int b = 0; b < B; b++)
+        for (int r = 0; r < R; r++) sum[b][r] += finish4(acc[b][r]);
+    }
+    for (int b = 0; b < B; b++)
+      for (int r = 0; r < R; r++)
+        store(scores + r * kPieceTokens + b * kBlockTokens + v * W, to_float(sum[b][r]) * scale[r]);
+  }
+}
+
+// A block takes less time than memory needs for the next one: meanwhile the piece `ahead` is asked for.
 template <int R>
 static void scores_of_codes(const uint8_t* q, const float* scale, const Piece& piece, const Piece& ahead, int blocks, int rank,
                             float* scores) {
-  for (int b = 0; b < blocks; b++) {
-    const uint8_t* next = ahead.blocks[b];
-    for (int v = 0; v < kTokenVectors; v++) {
-      const uint8_t* keys = piece.blocks[b] + v * W * 4;
-      vi sum[R] = {};
-      for (int first = 0; first < rank; first += 4 * kDotSteps) {
-        acc4 acc[R] = {};
-        for (int d = first; d < min_of(rank, first + 4 * kDotSteps); d += 8) {
-          if (v == 0) prefetch(next + d * 8), prefetch(next + (rank + d) * 8);  // its values, too
-          vi pairs = load_bytes(keys + d * 8), low = low_nibbles(pairs), high = high_nibbles(pairs);
-          for (int r = 0; r < R; r++) acc[r] = dot4(acc[r], low, q + r * rank + d);
-          for (int r = 0; r < R; r++) acc[r] = dot4(acc[r], high, q + r * rank + d + 4);
-        }
-        for (int r = 0; r < R; r++) sum[r] += finish4(acc[r]);
-      }
-      for (int r = 0; r < R; r++) store(scores + r * kPieceTokens + b * kBlockTokens + v * W, to_float(sum[r]) * scale[r]);
-    }
-  }
+  int b = 0;
+  for (; b + 2 <= blocks; b += 2) scores_of_blocks<R, 2>(q, scale, piece.blocks + b, ahead.blocks + b, rank, scores + b * kBlockTokens);
+  for (; b < blocks; b++) scores_of_blocks<R, 1>(q, scale, piece.blocks + b, ahead.blocks + b, rank, scores + b * kBlockTokens);
 }
 
 // e^x in units of 1 / kDigitPeak, for x <= 0, to 5e-6 of it before it is rounded: 2^n times a polynomial of degree 4.
@@ -116,33 +130,42 @@ static Softmax weigh(const float* scores, int tokens, uint8_t* digits) {
   return {max, (float)reduce_addi(total) * (1.0f / kDigitPeak)};
 }
 
-// out[r][j] = sum over tokens of weight c, for the 16 columns from `j` on.
-template <int R>
-static void sum_of_codes(const uint8_t* digits, const Piece& piece, int blocks, int key_rank, int rank, int j, float* out) {
+// Adds up one digit: sum[r] += weights[r] c over all tokens, for C vectors of columns that begin `at` bytes into a block.
+template <int R, int C>
+DW_INLINE void sum_digit(const uint8_t* weights, const Piece& piece, int blocks, const size_t* at, vi (*sum)[C]) {
   constexpr int kBlocks = kDotSteps / 4;  // a block takes four products
-  int high_half;
-  size_t at = value_code(j, 0, key_rank, &high_half);
-  for (int v = 0; v < kTokenVectors; v++) {
-    vi sum[R] = {};
-    for (int first = 0; first < blocks; first += kBlocks) {
-      acc4 upper[R] = {}, lower[R] = {};
-      for (int b = first; b < min_of(blocks, first + kBlocks); b++)
-        for (int half = 0; half < 2; half++) {
-          const uint8_t* weights = digits + b * kBlockTokens + half * 8;
-          vi pairs = load_bytes(piece.blocks[b] + at + half * 64 + v * W * 4), low = low_nibbles(pairs), high = high_nibbles(pairs);
-          for (int r = 0; r < R; r++) {
-            upper[r] = dot4(upper[r], low, weights + r * kDigitBytes);
-            lower[r] = dot4(lower[r], low, weights + r * kDigitBytes + kPieceTokens);
-          }
-          for (int r = 0; r < R; r++) {
-            upper[r] = dot4(upper[r], high, weights + r * kDigitBytes + 4);
-            lower[r] = dot4(lower[r], high, weights + r * kDigitBytes + kPieceTokens + 4);
-          }
+  for (int first = 0; first < blocks; first += kBlocks) {
+    acc4 acc[R][C] = {};
+    for (int b = first; b < min_of(blocks, first + kBlocks); b++)
+      for (int half = 0; half < 2; half++) {
+        const uint8_t* w = weights + b * kBlockTokens + half * 8;
+        vi low[C], high[C];
+        for (int c = 0; c < C; c++) {
+          vi pairs = load_bytes(piece.blocks[b] + at[c] + half * 64);
+          low[c] = low_nibbles(pairs), high[c] = high_nibbles(pairs);
         }
-      for (int r = 0; r < R; r++) sum[r] += (finish4(upper[r]) << 7) + finish4(lower[r]);
-    }
-    for (int r = 0; r < R; r++) store(out + r * rank + j + v * W, to_float(sum[r]) * (1.0f / kDigitPeak));
+        for (int r = 0; r < R; r++)
+          for (int c = 0; c < C; c++) acc[r][c] = dot4(acc[r][c], low[c], w + r * kDigitBytes);
+        for (int r = 0; r < R; r++)
+          for (int c = 0; c < C; c++) acc[r][c] = dot4(acc[r][c], high[c], w + r * kDigitBytes + 4);
+      }
+    for (int r = 0; r < R; r++)
+      for (int c = 0; c < C; c++) sum[r][c] += finish4(acc[r][c]);
   }
+}
+
+// out[r][j] = sum over tokens of weight c, for the columns [j, j + C W).
+template <int R, int C>
+static void sum_of_codes(const uint8_t* digits, const Piece& piece, int blocks, int key_rank, int rank, int j, float* out) {
+  size_t at[C];
+  int high_half;
+  for (int c = 0; c < C; c++) at[c] = value_code(j + c * W, 0, key_rank, &high_half);
+  vi upper[R][C] = {}, lower[R][C] = {};
+  sum_digit<R, C>(digits, piece, blocks, at, upper);
+  sum_digit<R, C>(digits + kPieceTokens, piece, blocks, at, lower);
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++)
+      store(out + r * rank + j + c * W, to_float((upper[r][c] << 7) + lower[r][c]) * (1.0f / kDigitPeak));
 }
 
 // R queries [key_rank] over all tokens of a piece: out [R][value_rank] = sum e^(s - max) c, unnormalised.
@@ -158,7 +181,9 @@ static void attend_piece_of_codes(const float* q, int tokens, const Piece& piece
     softmax[r] = weigh(scores + r * kPieceTokens, tokens, digits + r * kDigitBytes);
     softmax[r].max += lacking[r];
   }
-  for (int j = 0; j < value_rank; j += kBlockTokens) sum_of_codes<R>(digits, piece, blocks, key_rank, value_rank, j, out);
+  int j = 0;
+  for (; j + 2 * W <= value_rank; j += 2 * W) sum_of_codes<R, 2>(digits, piece, blocks, key_rank, value_rank, j, out);
+  for (; j < value_rank; j += W) sum_of_codes<R, 1>(digits, piece, blocks, key_rank, value_rank, j, out);
 }
 
 // `vectors` <= kQueryTile queries; `bytes` has code_scratch_bytes(key_rank); `ahead` is the piece of the thread's next item, with as many blocks.

@@ -75,21 +75,17 @@ static FactorPiece find_factors(const Memory& m, int layer, int kv_head, int hea
   return p;
 }
 
-// Both bases of a piece.
-DW_INLINE void prefetch_bases(const Memory& m, const FactorPiece& p, int head_dim) {
-  prefetch_bytes(p.keys, padded_dims(head_dim) * (m.key_rank + m.value_rank) * 2);
-}
-
 // Columns [col, col + C W) of out[r] = weights[r] mean + x[r] basis for R rows, x [R][count] and basis [count][cols]. Every sum is one
-// chain in the order of `count`.
+// chain in the order of `count`. The same columns of `ahead`, if there is one, are asked for meanwhile.
 template <int R, int C>
-DW_INLINE void basis_columns(const float* x, int count, const uint16_t* basis, int cols, int col, const float* mean,
-                             const float* weights, float* out) {
+DW_INLINE void basis_columns(const float* x, int count, const uint16_t* basis, const uint16_t* ahead, int cols, int col,
+                             const float* mean, const float* weights, float* out) {
   vf sum[R][C] = {};
   if (mean)
     for (int r = 0; r < R; r++)
       for (int c = 0; c < C; c++) sum[r][c] = load(mean + col + c * W) * weights[r];
   for (int k = 0; k < count; k++) {
+    if (ahead) prefetch((const uint8_t*)(ahead + (size_t)k * cols + col));
     vf b[C];
     for (int c = 0; c < C; c++) b[c] = load_bf16(basis + (size_t)k * cols + col + c * W);
     for (int r = 0; r < R; r++)
@@ -100,24 +96,24 @@ DW_INLINE void basis_columns(const float* x, int count, const uint16_t* basis, i
 }
 
 template <int R>
-static void basis_rows(const float* x, int count, const uint16_t* basis, int cols, const float* mean, const float* weights,
-                       float* out) {
+static void basis_rows(const float* x, int count, const uint16_t* basis, const uint16_t* ahead, int cols, const float* mean,
+                       const float* weights, float* out) {
   int col = 0;
-  for (; col + 2 * W <= cols; col += 2 * W) basis_columns<R, 2>(x, count, basis, cols, col, mean, weights, out);
-  for (; col < cols; col += W) basis_columns<R, 1>(x, count, basis, cols, col, mean, weights, out);
+  for (; col + 2 * W <= cols; col += 2 * W) basis_columns<R, 2>(x, count, basis, ahead, cols, col, mean, weights, out);
+  for (; col < cols; col += W) basis_columns<R, 1>(x, count, basis, ahead, cols, col, mean, weights, out);
 }
 
-// out [vectors][cols] = weights mean + x basis; `mean` may be null.
-static void times_basis(int vectors, const float* x, int count, const uint16_t* basis, int cols, const float* mean,
-                        const float* weights, float* out) {
+// out [vectors][cols] = weights mean + x basis; `mean` may be null, and so may be the basis that is read next.
+static void times_basis(int vectors, const float* x, int count, const uint16_t* basis, const uint16_t* ahead, int cols,
+                        const float* mean, const float* weights, float* out) {
   for (int first = 0, n; first < vectors; first += n) {
     const float *from = x + (size_t)first * count, *of = weights + (mean ? first : 0);
     float* to = out + (size_t)first * cols;
     n = min_of(vectors - first, 4);
-    if (n == 4) basis_rows<4>(from, count, basis, cols, mean, of, to);
-    else if (n == 3) basis_rows<3>(from, count, basis, cols, mean, of, to);
-    else if (n == 2) basis_rows<2>(from, count, basis, cols, mean, of, to);
-    else basis_rows<1>(from, count, basis, cols, mean, of, to);
+    if (n == 4) basis_rows<4>(from, count, basis, first ? nullptr : ahead, cols, mean, of, to);
+    else if (n == 3) basis_rows<3>(from, count, basis, first ? nullptr : ahead, cols, mean, of, to);
+    else if (n == 2) basis_rows<2>(from, count, basis, first ? nullptr : ahead, cols, mean, of, to);
+    else basis_rows<1>(from, count, basis, first ? nullptr : ahead, cols, mean, of, to);
   }
 }
 
@@ -155,11 +151,11 @@ static void attend_factors(const Model& m, const Memory& memory, const float* co
       for (int d = head_dim; d < dims; d++) to[d] = 0.0f;
       rope_head(to, cos, sin, head_dim);
     }
-    times_basis(n, turned, dims, p.keys, memory.key_rank, nullptr, nullptr, projected);
-    if (tile == 0 && p.keys != ahead.keys) prefetch_bases(memory, ahead, head_dim);
+    const bool fetch = tile == 0 && p.keys != ahead.keys;
+    times_basis(n, turned, dims, p.keys, fetch ? ahead.keys : nullptr, memory.key_rank, nullptr, nullptr, projected);
     attend_codes(n, projected, p.tokens, p.coded, ahead.tokens == p.tokens ? ahead.coded : p.coded, memory.key_rank, memory.value_rank, l.scratch, bytes, coded, softmax);
     for (int r = 0; r < n; r++) sums[r] = softmax[r].sum;
-    times_basis(n, coded, memory.value_rank, p.values, dims, p.value_mean, sums, expanded);
+    times_basis(n, coded, memory.value_rank, p.values, fetch ? ahead.values : nullptr, dims, p.value_mean, sums, expanded);
     for (int r = 0; r < n; r++) {
       softmax[r].max += dot_mean(turned + r * dims, p.key_mean, dims);
       done(first + r, expanded + r * dims, softmax[r]);

@@ -98,7 +98,7 @@ static void attend_latent_factors(const Model& m, const Memory& memory, const La
       record[lane] = softmax[r].max + dot_mean(latent[lane], p.latent_mean, d.rank) + dot_mean(turned + r * d.rope, p.pe_mean, d.rope);
       record[kLanes + lane] = softmax[r].sum;
     }
-    times_basis(n, coded, memory.value_rank, p.latent, d.rank, p.latent_mean, record + kLanes + first,
+    times_basis(n, coded, memory.value_rank, p.latent, nullptr, d.rank, p.latent_mean, record + kLanes + first,
                 record + 2 * kLanes + (size_t)first * d.rank);
   }
 }
@@ -112,8 +112,8 @@ static void read_factored(const Model& m, const Memory& memory, const LatentFact
     size_t at = key_code(j, token % kBlockTokens, &high);
     codes[j] = (float)(p.coded.blocks[token / kBlockTokens][at] >> 4 * high & 15);
   }
-  times_basis(1, codes, memory.value_rank, p.latent, d.rank, p.latent_mean, &one, latent);
-  times_basis(1, codes + memory.value_rank, memory.key_rank - memory.value_rank, p.pe, d.rope, p.pe_mean, &one, pe);
+  times_basis(1, codes, memory.value_rank, p.latent, nullptr, d.rank, p.latent_mean, &one, latent);
+  times_basis(1, codes + memory.value_rank, memory.key_rank - memory.value_rank, p.pe, nullptr, d.rope, p.pe_mean, &one, pe);
   int half = rope / 2;
   turn_to_place(m, p.place, half, angle, angle + half);
   for (int i = 0; i < half; i++) angle[half + i] = -angle[half + i];

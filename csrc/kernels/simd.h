@@ -46,7 +46,14 @@ DW_INLINE float half1(uint16_t h) {
   return load_half(lanes)[0];
 }
 
+#if defined(DW_AVX512) && !defined(DW_EMULATE_AVX512)
+// GCC 12 widens the two halves of a vector one by one.
+DW_INLINE vf load_bf16(const uint16_t* p) {
+  return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+}
+#else
 DW_INLINE vf load_bf16(const uint16_t* p) { return (vf)(__builtin_convertvector(*(const vh_half*)p, vi) << 16); }
+#endif
 
 DW_INLINE uint16_t to_bf16(float v) {  // nearest even; a NaN stays a NaN
   uint32_t u;
