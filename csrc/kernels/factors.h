@@ -136,6 +136,8 @@ template <class Done>
 static void attend_factors(const Model& m, const Memory& memory, const float* const* q, int vectors, const FactorPiece& p,
                            const FactorPiece& ahead, int head_dim, const Layout& l, const Done& done) {
   int dims = padded_dims(head_dim), half = head_dim / 2;
+  size_t angles = (size_t)(ahead.place < 0 ? -ahead.place : ahead.place) * half;
+  for (int i = 0; i < half; i += 16) prefetch((const uint8_t*)(m.cos + angles + i)), prefetch((const uint8_t*)(m.sin + angles + i));
   float *turned = l.factors, *projected = turned + kQueryTile * kMaxHeadDim, *coded = projected + kQueryTile * kMaxHeadDim;
   float *expanded = coded + kQueryTile * kMaxHeadDim, *cos = expanded + kQueryTile * kMaxHeadDim, *sin = cos + half;
   auto bytes = (uint8_t*)(cos + kMaxHeadDim);
@@ -153,7 +155,8 @@ static void attend_factors(const Model& m, const Memory& memory, const float* co
     }
     const bool fetch = tile == 0 && p.keys != ahead.keys;
     times_basis(n, turned, dims, p.keys, fetch ? ahead.keys : nullptr, memory.key_rank, nullptr, nullptr, projected);
-    attend_codes(n, projected, p.tokens, p.coded, ahead.tokens == p.tokens ? ahead.coded : p.coded, memory.key_rank, memory.value_rank, l.scratch, bytes, coded, softmax);
+    attend_codes(n, projected, p.tokens, p.coded, ahead.tokens == p.tokens ? ahead.coded : p.coded, memory.key_rank,
+                 memory.value_rank, l.scratch, bytes, coded, softmax);
     for (int r = 0; r < n; r++) sums[r] = softmax[r].sum;
     times_basis(n, coded, memory.value_rank, p.values, fetch ? ahead.values : nullptr, dims, p.value_mean, sums, expanded);
     for (int r = 0; r < n; r++) {

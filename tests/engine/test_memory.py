@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.engine.backends import backend
 from tests.engine.fakes import fake_engine
-from tests.engine.test_shift import VOCAB, Decoder, grouped, latent
+from tests.engine.test_shift import VOCAB, Decoder, grouped
 
 from deepwell.engine.backends import native, reference
 from deepwell.engine.backends.reference_memory import factored

@@ -31,9 +31,7 @@ def test_every_kernel_table_remembers_latents_as_the_reference(
 ) -> None:
     backend("native")
     spec = replace(SPEC, floor=-255, key_rank=rank, value_rank=rank)
-    ours, specified = (
-        Reading(latent(run, dtype, shape), spec, prompt=prompt) for run in (native, reference)
-    )
+    ours, specified = (Reading(latent(run, dtype, shape), spec, prompt=prompt) for run in (native, reference))
     found, expected = (one.read(TOKENS[:330]) for one in (ours, specified))
     assert ours.memory.tokens == specified.memory.tokens == 4 * 48
     without, kept = (specified.forward([TOKENS[330:331]], [one])[0] for one in (None, specified.memory))

@@ -49,5 +49,7 @@ def long_document(model: Path, count: int) -> list[int]:
     paragraphs = [text for page, text in manual_paragraphs() if page == _DOCUMENT]
     tokens = Tokenizer.load(model).encode("\n\n".join(paragraphs))
     if len(tokens) < count:
-        raise DeepwellError(f"the document has {len(tokens)} tokens", fix=f"use --length {len(tokens)} or less")
+        raise DeepwellError(
+            f"the document has {len(tokens)} tokens", fix=f"use --length {len(tokens)} or less"
+        )
     return tokens[:count]

@@ -98,7 +98,9 @@ class LatentCache:
             self.read(layer, np.asarray(blocks, np.int32), len(blocks) * BLOCK_TOKENS)
             for layer in range(len(self.latents))
         ]
-        return np.stack([rotated for _, rotated, _ in pages])[:, None], np.stack([one for one, _, _ in pages])[:, None]
+        return np.stack([rotated for _, rotated, _ in pages])[:, None], np.stack(
+            [one for one, _, _ in pages]
+        )[:, None]
 
     def memory(self, spec: MemorySpec, cos: Float32, sin: Float32) -> Memory:
         """Makes an empty memory for one sequence.

@@ -38,9 +38,7 @@ class Memory:
     A cache of latents has one head a layer: its keys are the rotated parts, its values the latents.
     """
 
-    def __init__(
-        self, key_dim: int, value_dim: int, spec: MemorySpec, cos: Float32, sin: Float32
-    ) -> None:
+    def __init__(self, key_dim: int, value_dim: int, spec: MemorySpec, cos: Float32, sin: Float32) -> None:
         for rank, dim in ((spec.key_rank, key_dim), (spec.value_rank, value_dim)):
             if rank <= 0 or rank % 16 or rank > -(-dim // 16) * 16:
                 raise ValueError("memory: a rank must be a multiple of 16, up to head_dim or kv_lora_rank")
