@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from deepwell.knowledge.context.select import Choice, choose, evidence, surrounded
+from deepwell.knowledge.context.select import Choice, choose, evidence, spare, surrounded
 
 
 @given(
@@ -89,3 +89,12 @@ def test_surroundings_stay_in_their_text_and_budget(
 def test_surroundings_grow_on_both_sides() -> None:
     costs = np.full(9, 10, np.int64)
     assert sorted(surrounded([4], [0] * 9, costs, lambda _: False, 40)) == [2, 3, 4, 5, 6]
+
+
+def test_what_has_most_words_of_every_part_stands_alone() -> None:
+    whole, first, second = np.full(8, 0.2), np.full(8, 0.1), np.full(8, 0.1)
+    first[2], second[5] = 0.5, 0.4
+    assert spare(np.stack([whole, first, second]), [2, 5], 64) == 0
+    second[5] = 0.3  # few words of the second part
+    assert spare(np.stack([whole, first, second]), [2, 5], 64) == 64
+    assert spare(first[None], [2], 64) == 0 and spare(whole[None], [2], 64) == 64

@@ -16,7 +16,7 @@ import numpy as np
 from deepwell.errors import InvalidRequest
 from deepwell.knowledge.context.pieces import Piece, Source, cut, leans
 from deepwell.knowledge.context.scores import SentenceScorer
-from deepwell.knowledge.context.select import CHOICE, Choice, choose, evidence, surrounded
+from deepwell.knowledge.context.select import CHOICE, Choice, choose, evidence, spare, surrounded
 from deepwell.knowledge.context.terms import facets_of
 from deepwell.knowledge.context.tokens import Tokens, tokens_between
 
@@ -123,7 +123,8 @@ async def compress(
     if focus is not None and (found := evidence(scores)):
         size = int(costs[found].sum())
         texts = [one.source for one in pieces]
-        near = surrounded(found, texts, costs, lambda index: leans(shown[index]), focus - size)
+        left = spare(scores, found, focus - size)
+        near = surrounded(found, texts, costs, lambda index: leans(shown[index]), left)
         seams = 2 * _SEAM_TOKENS * (len(found) + 1)
         if int(costs[near].sum()) + seams <= budget:
             return replace(_fitted(read, tokens, pieces, near, budget), focused=True)

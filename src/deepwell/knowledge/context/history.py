@@ -25,7 +25,7 @@ from deepwell.knowledge.chunk import chunk_document
 from deepwell.knowledge.context.compress import ELLIPSIS
 from deepwell.knowledge.context.pieces import Source, cut, leans
 from deepwell.knowledge.context.scores import EMBEDDED, EmbeddingScorer, best, fused, nearness
-from deepwell.knowledge.context.select import CHOICE, Choice, choose, evidence, surrounded
+from deepwell.knowledge.context.select import CHOICE, Choice, choose, evidence, spare, surrounded
 from deepwell.knowledge.context.terms import coverage, facets_of, terms_of
 from deepwell.knowledge.context.tokens import Tokens, tokens_between
 from deepwell.knowledge.documents import Document, Section
@@ -237,7 +237,8 @@ class History:
         costs = np.array([one.tokens for one in sentences], np.int64)
         scores = fused(near, covered)
         known = frozenset(one - self._begun for one in shown)
-        found = evidence(await self._by_sentence(facets, sentences, covered)) if focus is not None else []
+        precise = scores if focus is None else await self._by_sentence(facets, sentences, covered)
+        found = evidence(precise) if focus is not None else []
         if focus is not None and found and int(costs[found].sum()) <= budget:
 
             def leaning(index: int) -> bool:
@@ -245,7 +246,8 @@ class History:
                 return leans(one.turn.source.text[one.start : one.end])
 
             numbers = [one.turn.number for one in sentences]
-            order = surrounded(found, numbers, costs, leaning, focus - int(costs[found].sum()))
+            left = spare(precise, found, focus - int(costs[found].sum()))
+            order = surrounded(found, numbers, costs, leaning, left)
             standing = float(covered[1 if len(facets) > 1 else 0 :, found].max(1).min())
             return replace(self._fitted(sentences, order, budget, known), standing=standing)
         head = self._tokens.count(_head(sentences[-1].turn)) + 1

@@ -8,7 +8,9 @@ question as far as the pieces taken so far have left it open, and for the whole 
 
 NOTE: small models. A budget that is filled by relevance is filled with what looks like the answer: the same statement about
 other places. qwen2.5-coder-0.5b answers 22 to 31 % of the development questions from 512 tokens of such sentences, 98 % from
-those alone that are near the best (1.4 on average), 98 % with their surroundings up to 128 tokens, and 89 % up to 512.
+those alone that are near the best (1.4 on average), 98 % with their surroundings up to 128 tokens, and 89 % up to 512. In texts
+of 4k tokens, where what stands around is another such statement, it answers 24 of 32 with surroundings up to 128 tokens, and 29
+without.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHOICE", "EVIDENCE", "Choice", "Evidence", "choose", "evidence", "surrounded"]
+__all__ = ["CHOICE", "EVIDENCE", "Choice", "Evidence", "choose", "evidence", "spare", "surrounded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,14 @@ class Evidence:
         near: least share of a part's best score.
         few: most pieces that stand out for one part.
         whole: weight of a piece's score for the whole question beside that for a part.
+        clear: least score of the best piece for each part at which the pieces are enough by themselves: one that has most words
+            of a question has its answer too, and what stands around it would only mislead.
     """
 
     near: float = 0.93
     few: int = 6
     whole: float = 0.5
+    clear: float = 0.36
 
 
 EVIDENCE: Final = Evidence()
@@ -79,6 +84,17 @@ def evidence(scores: NDArray[np.float64], bounds: Evidence = EVIDENCE) -> list[i
             return []
         found += out
     return list(dict.fromkeys(found))
+
+
+def spare(scores: NDArray[np.float64], found: Sequence[int], tokens: int, bounds: Evidence = EVIDENCE) -> int:
+    """Returns the tokens that may stand around pieces that stand out: 0 where they are clear enough by themselves.
+
+    Args:
+        scores: as `evidence` had them.
+        tokens: most tokens, otherwise.
+    """
+    parts = scores[1:] if len(scores) > 1 else scores
+    return 0 if float(parts[:, list(found)].max(1).min()) >= bounds.clear else tokens
 
 
 def surrounded(

@@ -64,7 +64,7 @@ class FitOptions:
         part_tokens: most tokens of them for a question that asks for one thing; a second and a third add as many. On the
             development haystacks of 64k tokens 98 % of single facts are among them, and of three at once 98 % among 288.
         focus_tokens: tokens that suffice where a few sentences stand out for the question: those sentences, and what stands
-            around them. None: the room is filled.
+            around them, unless they are clear enough by themselves. None: the room is filled.
         sparse_tokens: most tokens of what is compressed to less than 1 / `compress_up_to`; None: the room. Little of a text
             that long is about the question, and small models lose the thread in the rest.
         whole_share: most of the room that recent turns keep as a whole beside compressed ones.
