@@ -166,6 +166,9 @@ async def test_a_sentence_that_stands_out_comes_with_what_leans_on_it_and_stands
     asked = "What is the access code of the Rotterdam depot?"
     few = await compress(text, asked, 150, tokens=WordTokens(), scorer=LexicalScorer(), focus=0)
     assert few.focused and few.texts == ("… The Rotterdam depot got a new lock. Its access code is 48213. …",)
+    same = await compress(text, asked, 150, tokens=WordTokens(), scorer=LexicalScorer(), focus=40)
+    assert same.texts == few.texts, "the sentences have most words of the question"
+    asked = "Which sailors near Rotterdam keep their gear under lock?"
     more = await compress(text, asked, 150, tokens=WordTokens(), scorer=LexicalScorer(), focus=40)
     assert more.focused and "Ship 39 sailed on. The Rotterdam depot" in more.texts[0]
     assert few.tokens < more.tokens <= 50
