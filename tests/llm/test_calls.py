@@ -482,6 +482,19 @@ def test_a_window_takes_texts_of_any_length(llm: LLM) -> None:
     assert score.tokens == tuple(tokens[1:]) and score.mean > llm.score(text[:400]).mean
 
 
+def test_a_window_remembers_what_leaves_it(llm: LLM) -> None:
+    text = "The keeper is Brigita. " + "The cat sat on the mat and looked at the dog. " * 150
+    kept, lost = llm.score(text, window=(64, 256, 32)), llm.score(text, window=(64, 256))
+    assert kept.tokens == lost.tokens and kept.forgotten_tokens == lost.forgotten_tokens
+    assert kept.logprobs != lost.logprobs
+    answer = llm.generate(text, max_tokens=8, temperature=0, window=(64, 256, 32))
+    assert answer.forgotten_tokens > 0
+    with pytest.raises(InvalidRequest, match="multiple of 16"):
+        llm.generate(text, window=(64, 256, 17))
+    with pytest.raises(InvalidRequest):
+        llm.generate(text, window=(64, 256, 32, 1))  # type: ignore[typeddict-item]
+
+
 def test_a_window_takes_conversations_of_any_length(llm: LLM) -> None:
     said = [{"role": "user", "content": "Remember: " + "the cat sat on the mat. " * 300}]
     answer = llm.chat(said, max_tokens=8, temperature=0, window=(64, 512))

@@ -102,8 +102,13 @@ class Sampling(TypedDict, total=False):
     ignore_eos: Annotated[bool, _about("Whether to go on where the model would end.")] | None
     window: (
         Annotated[
-            tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]],
-            _about("First and most recent tokens to keep, in multiples of 16; others are forgotten."),
+            tuple[Annotated[int, msgspec.Meta(ge=0)], ...],
+            _about(
+                "First and most recent tokens to keep, in multiples of 16, and the rank of the factors that the others "
+                "are kept as; without it they are forgotten.",
+                min_length=2,
+                max_length=3,
+            ),
         ]
         | None
     )
@@ -193,8 +198,8 @@ def stops_of(sampling: Sampling) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
-def window_of(sizes: tuple[int, int] | None) -> Window | None:
-    """Returns the engine's window for a pair of sizes."""
+def window_of(sizes: tuple[int, ...] | None) -> Window | None:
+    """Returns the engine's window for its sizes: first and recent tokens, and a rank if others are remembered."""
     return None if sizes is None else Window(*sizes)
 
 

@@ -189,7 +189,7 @@ class AsyncLLM(Opened):
         texts: Prompt | tuple[str, str],
         *,
         adapter: str = "",
-        window: tuple[int, int] | None = None,
+        window: tuple[int, int] | tuple[int, int, int] | None = None,
         progress: bool = False,
     ) -> Score: ...
     @overload
@@ -198,7 +198,7 @@ class AsyncLLM(Opened):
         texts: Sequence[Scored],
         *,
         adapter: str = "",
-        window: tuple[int, int] | None = None,
+        window: tuple[int, int] | tuple[int, int, int] | None = None,
         progress: bool = False,
     ) -> list[Score]: ...
     async def score(
@@ -206,7 +206,7 @@ class AsyncLLM(Opened):
         texts: Prompt | tuple[str, str] | Sequence[Scored],
         *,
         adapter: str = "",
-        window: tuple[int, int] | None = None,
+        window: tuple[int, int] | tuple[int, int, int] | None = None,
         progress: bool = False,
     ) -> Score | list[Score]:
         """Returns the log probabilities of the tokens of texts, or of continuations; see `LLM.score`."""

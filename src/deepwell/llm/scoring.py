@@ -64,12 +64,12 @@ async def score(
     items: Sequence[Scored],
     adapter: str,
     tally: Tally,
-    sizes: tuple[int, int] | None = None,
+    sizes: tuple[int, ...] | None = None,
 ) -> list[Score]:
     """Returns the log probabilities of texts, or of continuations behind their prompts.
 
     Args:
-        sizes: those of a window: the first and the most recent tokens that are kept; None: all are.
+        sizes: those of a window: the first and the most recent tokens that are kept, and a rank; see `Window`. None: all are.
     """
     window = window_of(sizes)
     model = generator(session)

@@ -218,7 +218,7 @@ class LLM(Opened):
         texts: Prompt | tuple[str, str],
         *,
         adapter: str = "",
-        window: tuple[int, int] | None = None,
+        window: tuple[int, int] | tuple[int, int, int] | None = None,
         progress: bool = False,
     ) -> Score: ...
     @overload
@@ -227,7 +227,7 @@ class LLM(Opened):
         texts: Sequence[Scored],
         *,
         adapter: str = "",
-        window: tuple[int, int] | None = None,
+        window: tuple[int, int] | tuple[int, int, int] | None = None,
         progress: bool = False,
     ) -> list[Score]: ...
     def score(
@@ -235,7 +235,7 @@ class LLM(Opened):
         texts: Prompt | tuple[str, str] | Sequence[Scored],
         *,
         adapter: str = "",
-        window: tuple[int, int] | None = None,
+        window: tuple[int, int] | tuple[int, int, int] | None = None,
         progress: bool = False,
     ) -> Score | list[Score]:
         """Returns the log probabilities of the tokens of texts, or of continuations.
@@ -244,8 +244,8 @@ class LLM(Opened):
             texts: a text, whose tokens but the first are scored; a tuple (prompt, continuation), whose continuation is; or a
                 list of either. A continuation is tokenised by itself.
             adapter: name of a loaded adapter; empty: the base model.
-            window: the first and the most recent tokens to keep, in multiples of 16, for texts of any length; None: texts must
-                fit the context.
+            window: the first and the most recent tokens to keep, in multiples of 16, for texts of any length, and the rank of
+                the factors that others are kept as (see `Window`); None: texts must fit the context.
             progress: whether to show a progress bar, if it takes over two seconds.
 
         Raises:
