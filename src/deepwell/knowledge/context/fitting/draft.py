@@ -43,11 +43,10 @@ class Draft:
         self._ranges[index] = list(ranges)
 
     def note(self, note: Note) -> None:
-        """Puts passages of other messages in front of one. Those of a message that stays are there twice, and counted once."""
+        """Puts passages of messages that are left out in front of another."""
         self._notes[note.index] = note
         for index, start, end in note.stretches:
-            if index in self._texts and self._texts[index] is None:
-                self._ranges[index].append(Range(start, end, "recalled"))
+            self._ranges[index].append(Range(start, end, "recalled"))
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ class Note:
     label: str = ""
 
 
-class _Gone:
+class _Past:
     """Messages to recall from, those with text."""
 
     def __init__(
@@ -125,7 +125,7 @@ async def recalled(
         gone: numbers of the messages that are forgotten.
         questions: those to recall for, the oldest first.
     """
-    history = _Gone(recalling, tokens, messages, gone)
+    history = _Past(recalling, tokens, messages, gone)
     notes: list[Note] = []
     shown: frozenset[int] = frozenset()
     for one in questions:
@@ -156,7 +156,7 @@ async def looked_up(
         least: share of each part of the question that one sentence has to cover.
     """
     head, label = focused(one.query)
-    made = await _Gone(recalling, tokens, messages, before).note(one, head)
+    made = await _Past(recalling, tokens, messages, before).note(one, head)
     if made is None:
         return None
     note, found = made
