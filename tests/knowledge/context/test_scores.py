@@ -54,6 +54,19 @@ def test_words_of_every_script_count() -> None:
     assert coverage([terms_of("word")], []).shape == (1, 0)
 
 
+def test_a_fact_behind_a_long_sentence_counts_as_much_as_one_by_itself() -> None:
+    # The manual's list does not end as a sentence does: the fact is in one piece with it.
+    manual = "See as(1), elfedit(1), gdb(1), ld(1), nm(1), objcopy(1), objdump(1), patchelf(1), readelf(1), strip(1) and ld.so(8)"
+    fact = "The guest network of the Fresno library has the password candle."
+    others = ["Chapter ten is about the colours of the pages, the length of the lines, and their order."] * 8
+    query = [terms_of("What is the password of the guest network of the Fresno library?")]
+
+    def score(text: str) -> float:
+        return float(coverage(query, [terms_of(one) for one in [*others, text]])[0, -1])
+
+    assert score(f"{manual} {fact}") >= 0.9 * score(fact)
+
+
 @pytest.mark.parametrize(
     ("query", "parts"),
     [
@@ -67,6 +80,11 @@ def test_words_of_every_script_count() -> None:
             "杭州仓库、苏州码头和南京展厅的密码分别是多少？",
             ["杭州仓库", "苏州码头", "南京展厅的密码分别是多少"],
         ),
+        # What it is about, and what it asks.
+        ("杭州仓库买的烤箱，序列号是什么？", []),
+        ("In the Oslo depot, what number has the safe?", []),
+        ("杭州仓库的密码是什么，谁管理它？", ["杭州仓库的密码是什么", "谁管理它"]),
+        ("Name the owner, the lessee and the date.", ["Name the owner", "the lessee", "the date"]),
     ],
 )
 def test_a_question_falls_into_the_facts_that_it_asks_for(query: str, parts: list[str]) -> None:

@@ -31,6 +31,11 @@ _JOINTS: Final = re.compile(
     r"[,;:](?=\s)|\?\s|\b(?:and|or|as well as|plus|also)\b|[，、；：？]|以及|还有|和|与|跟|及|或",
     re.IGNORECASE,
 )
+_COMMA: Final = re.compile(r",(?=\s)|，")
+_ASKS: Final = re.compile(
+    r"\b(?:who|whose|whom|what|when|where|which|how|why)\b|谁|什么|哪|几|多少|多[大长久高远深重快]|何|吗|怎",
+    re.IGNORECASE,
+)
 
 
 def terms_of(text: str) -> Counter[str]:
@@ -61,7 +66,8 @@ def coverage(queries: Sequence[Mapping[str, int]], texts: Sequence[Mapping[str, 
             counts[row, wanted[word]] = text[word]
     frequency = np.count_nonzero(counts, axis=0)
     idf = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5))
-    lengths /= max(float(lengths.mean()), 1.0) if len(texts) else 1.0
+    # A short text counts for more. A long one may have the fact behind another sentence, and is no worse than the mean.
+    lengths = np.minimum(lengths / max(float(lengths.mean()), 1.0), 1.0) if len(texts) else lengths
     columns = [sorted(wanted[word] for word in query) for query in queries]
     alone = _covered(counts, lengths, idf, columns)
     if len(texts) < 2:
@@ -94,10 +100,25 @@ def _covered(
 def facets_of(query: str) -> tuple[str, ...]:
     """Returns a question, then its parts if it asks for several things: between commas, "and", "以及" and the like.
 
-    A part without a word of meaning is none.
+    A part without a word of meaning is none. What a sentence is about and what it asks are one ("In the Rotterdam depot, what
+    number has the safe?", "湖州面包房买的烤箱，序列号是什么？").
     """
     parts: list[str] = []
     for start, end in sentence_spans(query):
-        parts += [part.strip(" .?!。？！") for part in _JOINTS.split(query[start:end])]
+        if not _has_topic(query[start:end]):
+            parts += [part.strip(" .?!。？！") for part in _JOINTS.split(query[start:end])]
+        else:
+            parts.append(query[start:end].strip(" .?!。？！"))
     parts = list(dict.fromkeys(part for part in parts if part and content_words(part)))
     return (query, *parts[:MOST_PARTS]) if len(parts) > 1 else (query,)
+
+
+def _has_topic(sentence: str) -> bool:
+    """Returns whether a sentence has two parts, a comma between them, of which the second alone asks."""
+    parts = _COMMA.split(sentence)
+    return (
+        len(parts) == 2
+        and len([one for one in _JOINTS.split(sentence) if one.strip(" .?!。？！")]) == 2
+        and _ASKS.search(parts[0]) is None
+        and _ASKS.search(parts[1]) is not None
+    )
