@@ -63,7 +63,7 @@ async def compacted(
     said = [one for item in items for one in _said(item) if one.content.strip()]
     query = next((one.content for one in reversed(said) if one.role == "user"), "")
     short = [one for one in said if one.role == "assistant"]
-    texts, tokens = await context.fitting.compressed(model, [one.content for one in short], query)
+    texts, tokens = await context.fitting.compressed(model, principal, [one.content for one in short], query)
     left = iter(texts)
     kept = [Compacted(one.role, next(left)) if one.role == "assistant" else one for one in said]
     item = CompactionItem(new_id("cmp"), compaction_of([one for one in kept if one.content]))
