@@ -231,6 +231,25 @@ async def test_other_families_inherit_the_policy(
     assert fates(answer.headers)["dropped"] > 0
 
 
+async def test_an_answer_longer_than_the_context_leaves_room_for_nothing(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/v1/chat/completions", **sent("auto", max_tokens=ROOM + 1000))
+    assert answer.status_code == 400
+    assert "room for 0:" in answer.json()["error"]["message"]
+
+
+async def test_a_window_takes_a_short_question_with_an_answer_longer_than_the_context(
+    http: httpx.AsyncClient,
+) -> None:
+    messages = [{"role": "user", "content": "Tell me a story."}]
+    answer = await http.post(
+        "/v1/chat/completions", **sent("window", messages=messages, max_tokens=ROOM + 1000)
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-context-mechanism"] == "window"
+    told = fates(answer.headers)
+    assert told["kept"] == told["original"] == told["prompt"] and told["forgotten"] == 0
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"])
 async def test_who_hangs_up_ends_the_fitting(engine: FakeEngine, codec: Codec, path: str) -> None:
     begun, ended, left = asyncio.Event(), asyncio.Event(), asyncio.Event()
