@@ -508,12 +508,16 @@ def test_a_window_takes_conversations_of_any_length(llm: LLM) -> None:
     ("window", "error", "fix"),
     [
         ((8, 64), InvalidRequest, "multiples of 16"),
-        ((-16, 64), InvalidRequest, "window|int"),
+        ((-16, 64), InvalidRequest, r"\(first, recent\) or \(first, recent, rank\)"),
+        ((64,), InvalidRequest, r"\(first, recent\) or \(first, recent, rank\)"),
+        ({64, 256}, InvalidRequest, r"\(first, recent\) or \(first, recent, rank\)"),  # a set has no order
+        ((16.0, 64), InvalidRequest, r"\(first, recent\) or \(first, recent, rank\)"),
+        (64, InvalidRequest, r"\(first, recent\) or \(first, recent, rank\)"),
         ((64, 2048), ContextLengthExceeded, r"at most 1024 tokens.*context= up to 8192"),
     ],
 )
 def test_windows_that_cannot_be_held_are_refused(
-    llm: LLM, window: tuple[int, int], error: type[InvalidRequest], fix: str
+    llm: LLM, window: Any, error: type[InvalidRequest], fix: str
 ) -> None:
     with pytest.raises(error, match=fix):
         llm.generate("a", window=window)

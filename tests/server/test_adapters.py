@@ -316,6 +316,11 @@ def test_a_name_that_clients_would_shorten_in_a_path_is_refused(name: str) -> No
         check_name(name, ())
 
 
+def test_a_name_of_a_conversation_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="adapters of conversations"):
+        check_name("session:0f", ())
+
+
 def test_a_name_may_have_an_owner_before_it() -> None:
     check_name("acme/sql.v2", ())
 

@@ -327,6 +327,34 @@ async def test_decisions_are_in_the_audit_trail_without_the_text(
     await service.close_state()
 
 
+async def test_a_result_of_a_tool_stays_one_when_its_conversation_is_compacted(
+    codec: Codec, tmp_path: Path
+) -> None:
+    # By this policy an assistant's messages are not read, and what tools return is.
+    rules = "context: {rules: {terms: block}}"
+    engine = FakeEngine()
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, rules))
+    call = {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"}
+    items = [
+        {"role": "user", "content": "look it up"},
+        call,
+        {"type": "function_call_output", "call_id": "1", "output": f"it says {TERM}"},
+        {"role": "user", "content": "and then"},
+    ]
+    async with serving(service) as http:
+        answer = await http.post("/v1/responses/compact", json={"model": "toy", "input": items})
+        assert answer.status_code == 200, answer.text
+        kept = answer.json()["output"]
+        for _ in range(2):  # compacted again, it is the same
+            body = {"model": "toy", "input": [*kept, {"role": "user", "content": "go on"}]}
+            answer = await http.post("/v1/responses", json=body)
+            assert answer.status_code == 200, answer.text
+            prompt = codec.decode(list(engine.seen[-1].prompt))
+            assert "look it up" in prompt and "and then" in prompt and TERM not in prompt
+            answer = await http.post("/v1/responses/compact", json={"model": "toy", "input": kept})
+            kept = answer.json()["output"]
+
+
 @pytest.mark.parametrize("place", ["system", "assistant", "call", "tool description"])
 @pytest.mark.parametrize("reads", ["[user]", "[user, system, assistant]"], ids=["users", "all"])
 async def test_what_else_a_client_says_is_read_where_the_policy_says_so(

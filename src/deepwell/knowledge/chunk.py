@@ -201,7 +201,9 @@ class _Cutter:
 
     def _header_cost(self, index: int) -> int:
         section = self._sections[index]
-        is_header = section.header == self._text[section.start : section.end]
+        # Its size comes first: a section of one long text has very many units, and is not copied for each.
+        size = section.end - section.start
+        is_header = size == len(section.header) and self._text.startswith(section.header, section.start)
         return 0 if is_header else self._headers.get(section.header, 0)
 
     def _spans(self) -> Iterator[_Span]:

@@ -180,6 +180,7 @@ def split_arguments(given: Mapping[str, Any], kind: type[Any]) -> tuple[Sampling
 
 
 def _checked_sampling(values: dict[str, Any]) -> Sampling:
+    window_of(values.get("window"))
     try:
         checked = msgspec.convert(values, Sampling)
     except msgspec.ValidationError as error:
@@ -198,9 +199,19 @@ def stops_of(sampling: Sampling) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
-def window_of(sizes: tuple[int, ...] | None) -> Window | None:
-    """Returns the engine's window for its sizes: first and recent tokens, and a rank if others are remembered."""
-    return None if sizes is None else Window(*sizes)
+def window_of(sizes: Any) -> Window | None:
+    """Returns the engine's window for its sizes: first and recent tokens, and a rank if others are remembered.
+
+    Raises:
+        InvalidRequest: they are no two or three numbers in an order.
+    """
+    if sizes is None:
+        return None
+    plain = isinstance(sizes, tuple | list) and 2 <= len(cast("Sequence[Any]", sizes)) <= 3
+    if not plain or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in sizes):
+        fix = "give (first, recent) or (first, recent, rank), in whole multiples of 16"
+        raise InvalidRequest(f"window is {_shown(sizes)}", fix=fix, param="window")
+    return Window(*sizes)
 
 
 def sampling_options(sampling: Sampling) -> SamplingOptions:

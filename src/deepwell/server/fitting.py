@@ -27,6 +27,7 @@ from deepwell.knowledge.context.fitting.policy import (
 )
 from deepwell.server.access.principal import Principal
 from deepwell.server.access.ticket import current_ticket
+from deepwell.server.fit_threads import FitThreads
 from deepwell.server.observe.contexts import ContextMetrics, note_ledger
 from deepwell.server.observe.record import Phase, current
 
@@ -174,7 +175,7 @@ class ServerFitting:
         self._metrics = metrics
         self._sessions = sessions
         self._memories: Memories | None = None
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._threads = FitThreads(_AT_ONCE)
         self._told = False
 
     async def forget(self) -> None:
@@ -289,7 +290,7 @@ class ServerFitting:
         )
 
     async def compressed(
-        self, model: ServedModel, texts: Sequence[str], query: str
+        self, model: ServedModel, principal: Principal, texts: Sequence[str], query: str
     ) -> tuple[Sequence[str], int]:
         """Returns the best sentences of texts, in a quarter of the context, and the number of their tokens."""
         if not texts:
@@ -308,8 +309,7 @@ class ServerFitting:
             found = await compress(texts, question, budget, tokens=CodecTokens(model.codec), scorer=scorer)
             return found.texts, found.tokens
 
-        async with self._turns:
-            return await asyncio.to_thread(asyncio.run, work())
+        return await self._threads.run(principal.tenant, work)
 
     def note(self, ledger: Ledger) -> None:
         """Enters a ledger into the request's record and the metrics."""
@@ -372,13 +372,13 @@ class ServerFitting:
         options = fit_options(model.capabilities.weights_bytes)
         fitter = Fitter(described, room, recalling=recalling, options=options)
         param = dialogue.params.get("messages", "messages")
-        async with self._turns:
-            try:
-                work = fitter.fit(dialogue.messages, prompt, policy)
-                fitted = await asyncio.to_thread(asyncio.run, work)
-            except ContextLengthExceeded as error:
-                error.param = param
-                raise
+        try:
+            fitted = await self._threads.run(
+                principal.tenant, lambda: fitter.fit(dialogue.messages, prompt, policy)
+            )
+        except ContextLengthExceeded as error:
+            error.param = param
+            raise
         end = time.perf_counter()
         self._metrics.seconds.labels(fitted.ledger.mechanism).observe(end - begin)
         if (record := current()) is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -44,6 +46,23 @@ async def test_words_count_by_their_rarity_in_the_text_itself() -> None:
     assert (
         found == await scorer.score(["Which code opens the depot in Rotterdam?", "仓库的密码"], TEXTS)
     ).all()
+
+
+def test_a_long_text_of_short_sentences_is_counted_in_little_memory() -> None:
+    count = 20_000
+    words = [f"word{number}" for number in range(600)]
+    texts = [Counter([words[number % 600], words[number * 7 % 600]]) for number in range(count)]
+    queries = [Counter(words), Counter(words[:3])]
+    tracemalloc.start()
+    try:
+        found = coverage(queries, texts)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < count * len(words) * 8  # of all counts at once, in float64
+    assert found.shape == (2, count)
+    # However many texts there are, the same neighbours and the same frequencies give the same coverage.
+    assert np.allclose(found[:, 4200:7800], found[:, 8400:12000], rtol=1e-12)
 
 
 def test_words_of_every_script_count() -> None:

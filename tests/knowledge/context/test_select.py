@@ -51,6 +51,55 @@ def test_the_cost_of_seams_counts() -> None:
     assert asked[:2] == [(0, set()), (1, {0})]
 
 
+def best_of_all(scores, costs, budget, weights, extra) -> list[int]:
+    """The choice as it is defined: of all pieces that may still fit, the one of most worth, again and again."""
+    scores = scores / np.maximum(scores.max(1, keepdims=True), 1e-9)
+    left, chosen, open_parts = budget, [], np.ones(len(scores) - 1)
+    free = {index for index in range(len(costs)) if costs[index] <= budget}
+    while free:
+        needed = (open_parts[:, None] * scores[1:]).sum(0) / max(len(scores) - 1, 1)
+        worth = scores[0] if len(scores) == 1 else (1 - weights.parts) * scores[0] + weights.parts * needed
+        worth = worth / np.maximum(costs, 1).astype(np.float64) ** weights.size
+        best = max(free, key=lambda index: (worth[index], -index))
+        free.remove(best)
+        cost = int(costs[best]) + extra(best, set(chosen))
+        if cost > left:
+            continue
+        left -= cost
+        chosen.append(best)
+        open_parts *= 1 - weights.covered * scores[1:, best]
+        free = {index for index in free if costs[index] <= left}
+    return chosen
+
+
+@given(
+    scores=arrays.arrays(np.float64, st.tuples(st.integers(1, 3), st.just(16)), elements=st.floats(0, 1)),
+    costs=arrays.arrays(np.int64, 16, elements=st.integers(0, 9)),
+    budget=st.integers(0, 40),
+    seam=st.integers(0, 5),
+)
+@settings(max_examples=100, deadline=None)
+def test_pieces_that_do_not_fit_change_nothing(scores, costs, budget, seam) -> None:
+    def extra(index: int, taken: set[int]) -> int:
+        return (seam * index + len(taken)) % 5 - 1
+
+    expected = best_of_all(scores, costs, budget, Choice(), extra)
+    assert choose(scores, costs, budget, extra=extra) == expected
+
+
+def test_a_hundred_thousand_sentences_that_do_not_fit_are_passed_over() -> None:
+    count = 100_000
+    scores = np.linspace(1, 0.5, count)[None]
+    asked: list[int] = []
+
+    def extra(index: int, taken: set[int]) -> int:
+        asked.append(index)
+        return 4 if taken else 0
+
+    assert choose(scores, np.full(count, 2), 6, Choice(size=0.0), extra=extra) == [0]
+    assert asked == list(range(count))
+
+
 def test_what_stands_out_for_each_part_is_evidence() -> None:
     whole = np.full(8, 0.2)
     first, second = np.full(8, 0.3), np.full(8, 0.3)

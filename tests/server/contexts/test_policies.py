@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,84 @@ async def test_other_families_inherit_the_policy(
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-context-policy"] == "compress"
     assert fates(answer.headers)["dropped"] > 0
+
+
+async def test_an_answer_longer_than_the_context_leaves_room_for_nothing(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/v1/chat/completions", **sent("auto", max_tokens=ROOM + 1000))
+    assert answer.status_code == 400
+    assert "room for 0:" in answer.json()["error"]["message"]
+
+
+async def test_a_window_takes_a_short_question_with_an_answer_longer_than_the_context(
+    http: httpx.AsyncClient,
+) -> None:
+    messages = [{"role": "user", "content": "Tell me a story."}]
+    answer = await http.post(
+        "/v1/chat/completions", **sent("window", messages=messages, max_tokens=ROOM + 1000)
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-context-mechanism"] == "window"
+    told = fates(answer.headers)
+    assert told["kept"] == told["original"] == told["prompt"] and told["forgotten"] == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"])
+async def test_who_hangs_up_ends_the_fitting(engine: FakeEngine, codec: Codec, path: str) -> None:
+    begun, ended, left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Endless(HashEmbedder):
+        async def embed(self, texts: Any, input_type: Any) -> Any:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    embedder = Endless()
+
+    async def named(_name: str) -> HashEmbedder:
+        return embedder
+
+    service = make_service(engine, codec, model="toy", context_policy="retrieve")
+    service.knowledge.embedders.named = named  # type: ignore[method-assign]
+    said = "input" if path == "/v1/responses" else "messages"
+    body: dict[str, Any] = {"model": "toy", said: conversation()[1:]}
+    if path == "/v1/messages":
+        body["max_tokens"] = 20
+    sent = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    answered: list[Any] = []
+
+    async def receive() -> Any:
+        if sent:
+            return sent.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"content-type", b"application/json"), (b"host", b"127.0.0.1")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "state": {},
+    }
+    call = asyncio.ensure_future(create_app(service)(scope, receive, send))
+    async with asyncio.timeout(60):
+        await begun.wait()
+        left.set()
+        await call
+        await ended.wait()
+    assert answered == [] and engine.seen == []
 
 
 async def test_the_metrics_count_policies_and_fates(http: httpx.AsyncClient) -> None:

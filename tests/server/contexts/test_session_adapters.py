@@ -86,6 +86,12 @@ def sent(live: Live, method: str, path: str, key: str = "none") -> httpx.Respons
     return httpx.request(method, live.url + path, headers={"authorization": f"Bearer {key}"}, timeout=60)
 
 
+def asked_of(live: Live, model: str, key: str) -> httpx.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": "How does the vault of Brno open?"}]}
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+
+
 def until(asked: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
     found = None
     for _ in range(600):
@@ -166,8 +172,29 @@ async def test_an_adapter_belongs_to_one_tenant(codec: Codec, tmp_path: Path, da
         found = await jobs(database)
         assert {job.tenant for job in found} == {"one", "two"}
         assert len({job.id for job in found}) == 2  # and so two folders
-        names = sent(live, "GET", "/v1/models", one).json()["data"]
-        assert len([name for name in names if "session:" in name["id"]]) == 1
+        for key in (one, two):
+            assert "session:" not in sent(live, "GET", "/v1/models", key).text
+    finally:
+        live.stop()
+
+
+async def test_nobody_asks_an_adapter_of_a_conversation_by_its_name(
+    codec: Codec, tmp_path: Path, database: Database
+) -> None:
+    # Another person behind the same tenant would be told what the conversation said.
+    key = KeyStore(database).create(Tenant("one"), "one", ["inference"])[1]
+    live = serve(codec, tmp_path, database)
+    try:
+        ready(live, key=key)
+        [name] = live.engine.loaded
+        asked = name.removeprefix("one::")
+        assert asked.startswith("session:")
+        for model in (name, asked):
+            found = sent(live, "GET", f"/v1/models/{model}", key)
+            assert found.status_code == 404, found.text
+            said = asked_of(live, model, key)
+            assert said.status_code == 404, said.text
+        assert state(ask(live, key=key)) == "ready"
     finally:
         live.stop()
 

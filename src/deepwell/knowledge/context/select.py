@@ -15,8 +15,9 @@ without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -180,15 +181,23 @@ def choose(
             worth = (1 - weights.parts) * whole + weights.parts * needed
         worth = np.where(free, worth / scale, -1.0)
         best = int(np.argmax(worth))
-        if worth[best] < 0:
+        # What does not fit changes the worth of nothing, so that the next best is looked up, and not computed.
+        for index in chain([best], _behind(worth, best)):
+            free[index] = False
+            cost = int(costs[index]) + (extra(index, taken) if extra is not None else 0)
+            if cost <= left:
+                break
+        else:
             break
-        free[best] = False
-        cost = int(costs[best]) + (extra(best, taken) if extra is not None else 0)
-        if cost > left:
-            continue
         left -= cost
-        taken.add(best)
-        chosen.append(best)
-        open_parts *= 1 - weights.covered * parts[:, best]
+        taken.add(index)
+        chosen.append(index)
+        open_parts *= 1 - weights.covered * parts[:, index]
         free &= costs <= left
     return chosen
+
+
+def _behind(worth: NDArray[np.float64], best: int) -> Iterator[int]:
+    """Yields the pieces that are free behind the best one, in the order of their worth; of equal ones the first."""
+    order = np.argsort(-worth, kind="stable")
+    yield from (int(index) for index in order[: int((worth >= 0).sum())] if index != best)

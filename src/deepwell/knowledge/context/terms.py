@@ -23,6 +23,7 @@ MOST_PARTS: Final = 12
 _K1, _B = 1.2, 0.5  # BM25's
 _TOGETHER, _SHARE = 1.2, 0.9  # least gain of two neighbours, and the share of their coverage that each takes
 _FOLLOWS: Final = 0.5
+_CELLS: Final = 1 << 20  # counts that are held at once: a long text has a row for each of its sentences
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _IS_HAN: Final = re.compile(f"[{_HAN}]")
 # Letters that neither English nor Chinese has, and so `content_words` leaves out.
@@ -58,19 +59,40 @@ def coverage(queries: Sequence[Mapping[str, int]], texts: Sequence[Mapping[str, 
     take a share of what they cover together. A text takes half of what the one before it covers: it may go on about it.
     """
     wanted = {word: index for index, word in enumerate(sorted({word for query in queries for word in query}))}
-    counts = np.zeros((len(texts), len(wanted)))
-    lengths = np.zeros(len(texts))
-    for row, text in enumerate(texts):
-        lengths[row] = sum(text.values())
-        for word in text.keys() & wanted.keys():
-            counts[row, wanted[word]] = text[word]
-    frequency = np.count_nonzero(counts, axis=0)
+    lengths = np.fromiter((sum(text.values()) for text in texts), np.float64, len(texts))
+    held = [
+        (row, wanted[word], text[word])
+        for row, text in enumerate(texts)
+        for word in text.keys() & wanted.keys()
+    ]
+    places = np.array(held, np.int64).reshape(-1, 3)  # [pairs, 3], rows ascending: text, word, count
+    frequency = np.bincount(places[:, 1], minlength=len(wanted))
     idf = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5))
     # A short text counts for more. A long one may have the fact behind another sentence, and is no worse than the mean.
     lengths = np.minimum(lengths / max(float(lengths.mean()), 1.0), 1.0) if len(texts) else lengths
     columns = [sorted(wanted[word] for word in query) for query in queries]
+    found = np.empty((len(queries), len(texts)))
+    step = max(_CELLS // max(len(wanted), 1), 1)
+    for begin in range(0, len(texts), step):
+        end = min(begin + step, len(texts))
+        first, last = max(begin - 1, 0), min(end + 1, len(texts))  # with a neighbour on either side
+        counts = np.zeros((last - first, len(wanted)))
+        at = slice(*np.searchsorted(places[:, 0], (first, last)))
+        counts[places[at, 0] - first, places[at, 1]] = places[at, 2]
+        some = _with_neighbours(counts, lengths[first:last], idf, columns)
+        found[:, begin:end] = some[:, begin - first : end - first]
+    return found
+
+
+def _with_neighbours(
+    counts: NDArray[np.float64],
+    lengths: NDArray[np.float64],
+    idf: NDArray[np.float64],
+    columns: Sequence[Sequence[int]],
+) -> NDArray[np.float64]:
+    """Returns coverage, [queries, texts], as `_covered`, with what texts take from their neighbours."""
     alone = _covered(counts, lengths, idf, columns)
-    if len(texts) < 2:
+    if len(counts) < 2:
         return alone
     together = _covered(counts[:-1] + counts[1:], (lengths[:-1] + lengths[1:]) / 2, idf, columns)
     gain = together >= _TOGETHER * np.maximum(alone[:, :-1], alone[:, 1:])

@@ -1,5 +1,8 @@
 """Names of adapters: each tenant sees its own and the shared ones, and the engine keeps them apart.
 
+Adapters that a conversation was trained into have names of their own, by which nobody asks for them: they serve their
+conversation alone.
+
 The engine knows one flat list of names. There, a shared adapter has the name that clients use, and a tenant's own has the
 tenant before it: `acme::sql`. No name that a client may send contains the separator, so nobody can name another's adapter.
 """
@@ -7,12 +10,16 @@ tenant before it: `acme::sql`. No name that a client may send contains the separ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import InvalidRequest
 from deepwell.storage.database import Tenant
 
-__all__ = ["adapters_of", "check_name", "engine_name"]
+__all__ = ["SESSION_PREFIX", "adapters_of", "check_name", "engine_name"]
+
+SESSION_PREFIX: Final = "session:"
+"""The beginning of the names of adapters that a conversation was trained into, behind their tenant."""
 
 _BETWEEN = "::"
 
@@ -21,7 +28,8 @@ def check_name(name: str, served: Iterable[str], param: str = "lora_name") -> No
     """Checks that an adapter may be called `name` beside the models in `served`.
 
     Raises:
-        InvalidRequest: a served model has this name, or it is empty, too long, no path, or contains the separator.
+        InvalidRequest: a served model has this name, or it is empty, too long or no path, contains the separator, or is one of
+            a conversation's.
     """
     if name in served:
         raise InvalidRequest(
@@ -41,6 +49,12 @@ def check_name(name: str, served: Iterable[str], param: str = "lora_name") -> No
         raise InvalidRequest(
             f"an adapter's name cannot contain {_BETWEEN!r}", fix="leave it out", param=param
         )
+    if name.startswith(SESSION_PREFIX):
+        raise InvalidRequest(
+            f"names that begin with {SESSION_PREFIX!r} are those of adapters of conversations",
+            fix="choose another name",
+            param=param,
+        )
 
 
 def engine_name(tenant: Tenant | None, name: str) -> str:
@@ -51,14 +65,15 @@ def engine_name(tenant: Tenant | None, name: str) -> str:
 def adapters_of(loaded: Sequence[AdapterInfo], tenant: Tenant | None) -> Mapping[str, AdapterInfo]:
     """Returns the adapters that a tenant may use, by the names that it calls them; None: those that all tenants share.
 
-    Those are the shared ones and its own. If both have a name, the tenant's own has it: sharing an adapter never changes
-    what a tenant already uses.
+    Those are the shared ones and its own, without those of conversations. If both have a name, the tenant's own has it: sharing
+    an adapter never changes what a tenant already uses.
     """
     found = {one.name: one for one in loaded if _BETWEEN not in one.name}
     if tenant is None:
         return found
     own = engine_name(tenant, "")
     for one in loaded:
-        if one.name.startswith(own):
-            found[one.name.removeprefix(own)] = one
+        name = one.name.removeprefix(own)
+        if one.name.startswith(own) and not name.startswith(SESSION_PREFIX):
+            found[name] = one
     return found

@@ -195,7 +195,7 @@ class Fitter:
 
     def _too_long(self, tokens: int) -> ContextLengthExceeded:
         return ContextLengthExceeded.of(
-            "context_whole_too_long", tokens=tokens, room=self._room, param="messages"
+            "context_whole_too_long", tokens=tokens, room=max(self._room, 0), param="messages"
         )
 
     async def _measured(self, messages: Sequence[Message], placed: PromptMap) -> _Case:
@@ -363,8 +363,9 @@ class Fitter:
         if recent <= 0:
             return None
         window = Window(sinks, recent)
-        behind = sinks + window.forgotten(placed.tokens)
-        if placed.placed[layout.last].first < behind:
+        forgotten = window.forgotten(placed.tokens)
+        behind = sinks + forgotten
+        if forgotten and placed.placed[layout.last].first < behind:
             return None
         rows: list[LedgerRow] = []
         for at, one in enumerate(placed.placed):

@@ -40,7 +40,7 @@ from deepwell.server.families.reasoning import reasoning_of
 from deepwell.server.fitting import CHAT_ORIGIN, room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import JsonRoute
-from deepwell.server.http.sse import Answer, EventStream, event
+from deepwell.server.http.sse import Answer, EventStream, attended, event
 
 __all__ = ["dialogue_of", "message_of", "router"]
 
@@ -57,9 +57,9 @@ def router(context: ServerContext) -> APIRouter:
         model = answering.model
         caller = principal_of(request).caller
         wish = replace(wish_of(request, body.limit), store=body.store, origin=CHAT_ORIGIN)
-        plan = await planned(
-            context, answering, adapter, principal_of(request), dialogue_of(model, body), wish
-        )
+        dialogue = dialogue_of(model, body)
+        work = planned(context, answering, adapter, principal_of(request), dialogue, wish)
+        plan = await attended(work, request.scope, request.receive, context.stopped)
         limit = room_of(model, plan, body.limit, "messages")
         params = model.sampling(body.sampling(), limit, logprobs=body.alternatives)
         params = replace(params, grammar=plan.grammar)

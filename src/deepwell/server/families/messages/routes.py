@@ -36,7 +36,7 @@ from deepwell.server.fitting import room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.errors import anthropic_error
 from deepwell.server.http.json_route import JsonRoute
-from deepwell.server.http.sse import Answer, EventStream
+from deepwell.server.http.sse import Answer, EventStream, attended
 
 __all__ = ["router"]
 
@@ -55,7 +55,8 @@ def router(context: ServerContext) -> APIRouter:
         model = answering.model
         caller = principal_of(request).caller
         wish = wish_of(request, body.max_tokens)
-        plan = await planned(context, answering, adapter, principal_of(request), _dialogue(body), wish)
+        work = planned(context, answering, adapter, principal_of(request), _dialogue(body), wish)
+        plan = await attended(work, request.scope, request.receive, context.stopped)
         limit = room_of(model, plan, body.max_tokens, "messages")
         options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, top_k=body.top_k)
         params = replace(model.sampling(options, limit, logprobs=None), grammar=plan.grammar)

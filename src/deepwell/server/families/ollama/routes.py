@@ -40,7 +40,7 @@ from deepwell.server.families.reasoning import reasoning_of
 from deepwell.server.fitting import room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import AnyTypeJsonRoute
-from deepwell.server.http.sse import Answer, EventStream
+from deepwell.server.http.sse import Answer, EventStream, attended
 
 __all__ = ["router"]
 
@@ -115,7 +115,8 @@ class _Asked:
     async def plan(self, context: ServerContext, request: Request, dialogue: Dialogue) -> Plan:
         """Returns the plan of a dialogue. Raises as `planned`."""
         wish = wish_of(request, self.body.settings.limit)
-        return await planned(context, self.answering, self.adapter, principal_of(request), dialogue, wish)
+        work = planned(context, self.answering, self.adapter, principal_of(request), dialogue, wish)
+        return await attended(work, request.scope, request.receive, context.stopped)
 
     async def raw_plan(self, prompt: str) -> Plan:
         """Returns the plan to continue a prompt as it stands.

@@ -62,10 +62,10 @@ async def compacted(
     prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
     said = [one for item in items for one in _said(item) if one.content.strip()]
     query = next((one.content for one in reversed(said) if one.role == "user"), "")
-    short = [one for one in said if one.role == "assistant"]
-    texts, tokens = await context.fitting.compressed(model, [one.content for one in short], query)
+    short = [one for one in said if one.role in ("assistant", "tool")]
+    texts, tokens = await context.fitting.compressed(model, principal, [one.content for one in short], query)
     left = iter(texts)
-    kept = [Compacted(one.role, next(left)) if one.role == "assistant" else one for one in said]
+    kept = [Compacted(one.role, next(left)) if one.role in ("assistant", "tool") else one for one in said]
     item = CompactionItem(new_id("cmp"), compaction_of([one for one in kept if one.content]))
     usage = ResponseUsage(
         len(prompt), InputTokensDetails(0), tokens, OutputTokensDetails(0), len(prompt) + tokens
@@ -82,7 +82,7 @@ def _said(item: Item) -> list[Compacted]:
         case FunctionCall():
             return [Compacted("assistant", f"{item.name} {item.arguments}")]
         case FunctionCallOutput():
-            return [Compacted("assistant", item.output)]
+            return [Compacted("tool", item.output)]
         case CompactionItem():
             return list(compacted_in(item.encrypted_content) or ())
         case _:

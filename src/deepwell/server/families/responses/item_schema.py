@@ -69,9 +69,9 @@ def unsealed(content: str) -> str | None:
 
 
 class Compacted(msgspec.Struct, array_like=True, frozen=True):
-    """A message in a compaction."""
+    """A message in a compaction. What a tool has returned stays that: nobody in the conversation has said it."""
 
-    role: Literal["user", "assistant", "system"]
+    role: Literal["user", "assistant", "system", "tool"]
     content: str
 
 

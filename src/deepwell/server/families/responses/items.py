@@ -167,8 +167,20 @@ def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[
             case FunctionCallOutput():
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
             case CompactionItem():
-                said = compacted_in(item.encrypted_content) or ()
-                messages += [{"role": one.role, "content": one.content} for one in said]
+                for number, one in enumerate(compacted_in(item.encrypted_content) or ()):
+                    if one.role == "tool":
+                        messages += _returned(f"compacted_{number}", one.content)
+                    else:
+                        messages.append({"role": one.role, "content": one.content})
             case FileSearchCall():  # its passages stood in the prompt of that turn alone
                 pass
     return messages
+
+
+def _returned(call_id: str, output: str) -> list[dict[str, Any]]:
+    """Returns the messages of a tool's result whose call is no more: a result always answers a call."""
+    call = {"id": call_id, "type": "function", "function": {"name": "compacted", "arguments": "{}"}}
+    return [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call_id, "content": output},
+    ]

@@ -39,7 +39,7 @@ from deepwell.server.families.responses.schema import (
 from deepwell.server.families.responses.stored import event_stream, stored_router
 from deepwell.server.fitting import RESPONSE_ORIGIN, wish_of
 from deepwell.server.http.json_route import JsonRoute, json_response
-from deepwell.server.http.sse import Answer
+from deepwell.server.http.sse import Answer, attended
 from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
@@ -64,7 +64,8 @@ def router(context: ServerContext) -> APIRouter:
         wish = replace(
             wish_of(request, body.max_output_tokens, policy=policy), store=body.store, origin=origin
         )
-        said = await prompted(context, answering, adapter, principal_of(request), body, id, wish)
+        work = prompted(context, answering, adapter, principal_of(request), body, id, wish)
+        said = await attended(work, request.scope, request.receive, context.stopped)
         response = new_response(model, body, id)
         if answering.guard is not None and not said.refused:
             response.metadata |= answering.guard.embedded_label(id)

@@ -22,7 +22,7 @@ from deepwell.dialogue.model import ServedModel
 from deepwell.errors import DeepwellError, ModelNotFound
 from deepwell.knowledge.context.fitting.policy import AdapterState
 from deepwell.safety.audit.trail import now_ms
-from deepwell.server.access.adapter_names import engine_name
+from deepwell.server.access.adapter_names import SESSION_PREFIX, engine_name
 from deepwell.server.access.principal import Principal
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.artefact import check_artefact
@@ -37,10 +37,7 @@ from deepwell.storage.tuning.sessions import SESSION_JOB, SessionJob, SessionPay
 if TYPE_CHECKING:
     from deepwell.knowledge.context.fitting.memories import Forgotten
 
-__all__ = ["PREFIX", "SessionAdapters", "session_folder"]
-
-PREFIX: Final = "session:"
-"""The beginning of the names of session adapters, behind their tenant."""
+__all__ = ["SessionAdapters", "session_folder"]
 
 _log = logging.getLogger("deepwell.server")
 _FOLDER: Final = "session-"
@@ -153,7 +150,7 @@ class SessionAdapters:
             ArtefactMismatch: it was trained on another model, or with another template.
             InvalidModelFile, UnsupportedModel: it is not sound.
         """
-        folder, own = session_folder(self._context, id) / "adapter", engine_name(tenant, PREFIX)
+        folder, own = session_folder(self._context, id) / "adapter", engine_name(tenant, SESSION_PREFIX)
         async with self._loading:
             loaded = [one.name for one in model.engine.adapters() if one.name.startswith(own)]
             if (name := _name(tenant, id)) in loaded:
@@ -178,6 +175,9 @@ class SessionAdapters:
     async def sweep(self, idle_s: float, now: float) -> None:
         """Drops adapters that were not used for `idle_s`, and what has no job any more: folders, and weights in the engines."""
         kept: set[tuple[str, str]] = set()
+        # What is there comes first: a job that is queued from here on may have a folder before this has ended.
+        folder = runs_folder(self._context)
+        paths = await asyncio.to_thread(lambda: list(folder.glob(f"{_FOLDER}*")))
         for one in await self._store.all():
             if one.finished_at is not None and one.payload.records is not None:  # cancelled in the queue
                 await self._store.forget_text(one.tenant, one.id)
@@ -188,11 +188,10 @@ class SessionAdapters:
         names = {_name(Tenant(tenant), id) for tenant, id in kept}
         for answering in self._context.served:
             for adapter in answering.model.engine.adapters():
-                if f"::{PREFIX}" in adapter.name and adapter.name not in names:
+                if f"::{SESSION_PREFIX}" in adapter.name and adapter.name not in names:
                     await _unload(answering.model, adapter.name)
         known = {id for _, id in kept}
-        folder = runs_folder(self._context)
-        for path in await asyncio.to_thread(lambda: list(folder.glob(f"{_FOLDER}*"))):
+        for path in paths:
             if path.name not in known:
                 await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
@@ -208,7 +207,7 @@ class SessionAdapters:
 
 def _name(tenant: Tenant, id: str) -> str:
     """Returns the name of an adapter in the engine."""
-    return engine_name(tenant, PREFIX + id.removeprefix(_FOLDER))
+    return engine_name(tenant, SESSION_PREFIX + id.removeprefix(_FOLDER))
 
 
 def _prefixes(tenant: Tenant, model: ServedModel, gone: Iterable[Forgotten]) -> list[str]:
