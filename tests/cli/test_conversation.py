@@ -107,6 +107,12 @@ def test_a_long_conversation_goes_on_and_says_what_is_forgotten(
     assert [turn["content"] for turn in conversation.messages[::2]] == lines
 
 
+def test_a_text_longer_than_the_context_is_refused_with_what_reads_it(tmp_path: Path) -> None:
+    asked = Asked([{"role": "user", "content": "It rained. " * 500}])
+    with pytest.raises(ContextLengthExceeded, match="--file"):
+        list(answers(FakeEngine(), tmp_path).stream(asked))
+
+
 def test_a_book_is_answered_over_and_its_tokens_are_accounted_for(tmp_path: Path) -> None:
     book = "\n".join(f"Chapter {number} tells of tides." for number in range(60))
     question = "Which harbour closed?"

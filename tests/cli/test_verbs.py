@@ -93,6 +93,30 @@ def test_ask_shows_the_servers_error(runner: CliRunner, toy_server: Live) -> Non
     result = runner.invoke(app, ["ask", "x" * 600])
     assert result.exit_code == 1
     assert "maximum context length is 512 tokens" in result.stderr
+    assert "DEEPWELL_CONTEXT_POLICY=auto" in result.stderr.partition("\nfix:   ")[2]
+
+
+def test_ask_leaves_the_policy_to_the_server(
+    runner: CliRunner, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine(max_model_len=512)
+    codec = make_codec(tmp_path_factory.mktemp("tokenizer"))
+    running = start(make_service(engine, codec, model="toy", context_policy="auto"), engine)
+    monkeypatch.setenv("DEEPWELL_PORT", running.url.rpartition(":")[2])
+    text = "\n".join(f"Chapter {number} tells of tides." for number in range(60))
+    try:
+        result = runner.invoke(app, ["ask", "Who came?", "--temperature", "0"], input=text)
+        assert result.exit_code == 0 and "the model read" in result.stderr
+        monkeypatch.setenv("DEEPWELL_CONTEXT_POLICY", "strict")
+        assert runner.invoke(app, ["ask", "Who came?"], input=text).exit_code == 1
+    finally:
+        running.stop()
+
+
+def test_ask_names_a_file_that_is_not_there(runner: CliRunner, tmp_path: Path) -> None:
+    for path, words in ((tmp_path / "book.txt", "does not exist"), (tmp_path, "is a directory")):
+        result = runner.invoke(app, ["ask", "Who came?", "--file", str(path)])
+        assert result.exit_code == 1 and words in result.stderr and "fix:" in result.stderr
 
 
 def test_chat_keeps_the_history_and_obeys_commands(runner: CliRunner, toy_server: Live, home: Path) -> None:

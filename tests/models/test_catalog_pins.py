@@ -148,6 +148,7 @@ def test_the_note_names_a_model_that_knows_chinese(monkeypatch: pytest.MonkeyPat
     assert "does not know" not in chinese_note("smollm2")
     monkeypatch.setenv("LC_ALL", "C")
     assert len(chinese_note("smollm2").splitlines()) == 2  # whoever asks in Chinese understands one of them
+    assert f"deepwell ask --model {CHINESE_MODEL}" in chinese_note("smollm2", "ask --model")
     assert not chinese_note(CHINESE_MODEL) and not chinese_note("somebody-elses")
     assert knows_chinese("somebody-elses")
 

@@ -118,11 +118,16 @@ def cut_note(part: Part | None) -> str:
     return say("answer_cut", count=part.report.completion_tokens)
 
 
-def warn_of_language(model: str, question: str) -> bool:
-    """Tells somebody who asks in Chinese that the model does not know it, on standard error, and whether it did."""
+def warn_of_language(answers: Answers, question: str, verb: str) -> bool:
+    """Tells somebody who asks in Chinese that the model does not know it, on standard error, and whether it did.
+
+    Args:
+        verb: command that asks another model, where the model is not a server's.
+    """
     from deepwell.models.store.languages import chinese_note, is_chinese
 
-    note = chinese_note(model) if is_chinese(question) else ""
+    verb = verb if answers.where == HERE else "serve"
+    note = chinese_note(answers.model, verb) if is_chinese(question) else ""
     if note:
         console(stderr=True).print(note, style="yellow", soft_wrap=True)
     return bool(note)
@@ -242,7 +247,11 @@ def _error_of(body: str) -> DeepwellError:
         message, code = str(error["message"]), error.get("code")
     except (ValueError, KeyError, TypeError):
         return ServerFailed(f"the server answered what is no OpenAI error: {body[:200]}")
-    return ContextLengthExceeded(message) if code == "context_length_exceeded" else ServerFailed(message)
+    if code == "context_length_exceeded":
+        # A server names its policies by the header; a command sends it where the variable is set.
+        fix = say("conversation_refused") if "x-context-policy" in message else ""
+        return ContextLengthExceeded(message, fix=fix)
+    return ServerFailed(message)
 
 
 class LocalAnswers:
@@ -278,6 +287,8 @@ class LocalAnswers:
         prompt, ledger, window = self._prompt(asked)
         context = self._engine.capabilities().max_model_len
         left = context if window is not None else context - len(prompt)
+        if window is None and left < 1:
+            raise ContextLengthExceeded.of("conversation_fills_context", prompt=len(prompt), window=context)
         if window is None and left < (asked.max_tokens or 1):
             raise ContextLengthExceeded.of(
                 "conversation_too_long", prompt=len(prompt), completion=asked.max_tokens or 1, window=context
@@ -331,7 +342,7 @@ class LocalAnswers:
         self._engine.close()
 
 
-def policy_of(settings: Settings, default: ContextPolicy) -> ContextPolicy:
+def policy_of(settings: Settings, default: ContextPolicy | None) -> ContextPolicy | None:
     """Returns the setting `context_policy`; `default` where nobody has set it."""
     return default if settings.origins()["context_policy"] == "default" else settings.context_policy
 

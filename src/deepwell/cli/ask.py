@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["answer_once", "register"]
 
 _LOOK = 4000  # characters at the end of a question that tell its language
+_LONG = 20_000  # characters of a text that takes seconds to choose from
 
 
 def register(app: typer.Typer) -> None:
@@ -60,9 +61,6 @@ def ask(
         Path | None,
         typer.Option(
             help="Book or other document to answer over, however long: txt, md, pdf and what knowledge bases read.",
-            exists=True,
-            dir_okay=False,
-            readable=True,
         ),
     ] = None,
     map_reduce: Annotated[
@@ -106,7 +104,7 @@ def ask(
             _answer_over(settings, file, system, text, max_tokens, is_pinned=is_pinned, as_json=json)
             return
         messages = [{"role": "system", "content": system}] if system else []
-        policy = policy_of(settings, "strict")
+        policy = policy_of(settings, None)
         if file is not None:
             policy = policy_of(settings, "auto")
             text = f"{_read(file)}\n\n{text}"
@@ -171,12 +169,15 @@ def _read(file: Path) -> str:
     """Returns the text of a document.
 
     Raises:
-        UnsupportedFile, InvalidFile: it cannot be read.
+        OSError: there is no such file.
+        UnsupportedFile, InvalidFile: its text cannot be read.
         InvalidRequest: there is no text in it.
     """
     from deepwell.errors import InvalidRequest
     from deepwell.knowledge.parse.process import ParseProcess
 
+    with file.open("rb"):
+        pass
     parser = ParseProcess()
     try:
         text = parser.parse_blocking(file, file.name).text.strip()
@@ -206,14 +207,22 @@ def _piped() -> str:
 def answer_once(settings: Settings, asked: Asked, *, as_json: bool) -> None:
     """Streams one answer to standard output."""
     from deepwell.cli.answers import context_note, cut_note, last_of, open_answers, warn_of_language
+    from deepwell.cli.progress import waiting
+    from deepwell.messages import say
 
+    question = asked.messages[-1]["content"]
     with closing(open_answers(settings)) as answers:
         if not as_json:
-            warn_of_language(answers.model, asked.messages[-1]["content"][-_LOOK:])
+            warn_of_language(answers, question[-_LOOK:], "ask --model")
         answer = ""
         last = None
-        with closing(answers.stream(asked)) as parts:
+        is_fitted = asked.policy not in (None, "strict") and len(question) > _LONG
+        with (
+            waiting(say("long_text_read"), shown=is_fitted and not as_json) as found,
+            closing(answers.stream(asked)) as parts,
+        ):
             for part in parts:
+                found()
                 answer += part.text
                 last = part
                 if not as_json:

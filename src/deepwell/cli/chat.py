@@ -184,7 +184,7 @@ class Conversation:
         from deepwell.errors import DeepwellError
 
         if not (self._as_json or self._warned):
-            self._warned = warn_of_language(self._answers.model, text)
+            self._warned = warn_of_language(self._answers, text, "chat")
         self._turns.append({"role": "user", "content": text})
         asked = Asked(self.messages, self._max_tokens, self._temperature, policy=self._policy)
         answer = ""

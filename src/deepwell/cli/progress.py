@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deepwell.models.store.download import Progress as Fetched
 
-__all__ = ["counted", "counting", "downloads", "packing"]
+__all__ = ["counted", "counting", "downloads", "packing", "waiting"]
 
 
 @contextmanager
@@ -97,3 +97,20 @@ def counted(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def waiting(label: str, *, shown: bool) -> Iterator[Callable[[], None]]:
+    """A turning mark for work of unknown length, on a terminal. Yields the function that takes it away."""
+    from deepwell.cli.output import console
+
+    err = console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield lambda: None
+        return
+    status = err.status(label)
+    status.start()
+    try:
+        yield status.stop
+    finally:
+        status.stop()

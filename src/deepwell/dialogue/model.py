@@ -217,13 +217,12 @@ class ServedModel:
 
     def _too_long(self, found: TooLong, param: str) -> PromptTooLong:
         window = self.capabilities.max_model_len
-        least = "" if found.exact else "at least "
-        return PromptTooLong(
-            f"this model's maximum context length is {window} tokens, but the {param} has {least}{found.count}",
-            found,
-            fix=f"shorten the {param} to at most {window - 1} tokens",
-            param=param,
-        )
+        key = "prompt_too_long" if found.exact else "prompt_too_long_least"
+        values = {"window": window, "prompt": found.count, "where": param, "most": window - 1}
+        said = ContextLengthExceeded.of(key, **values)
+        error = PromptTooLong(said.message, found, fix=said.fix, param=param)
+        error.texts = said.texts
+        return error
 
     async def prepare(self, grammar: Grammar, caller: Caller, param: str) -> None:
         """Compiles a grammar off the event loop, for requests of the caller.

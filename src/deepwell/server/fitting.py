@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
 from starlette.requests import Request
 
 from deepwell.dialogue.dialogue import Dialogue, Plan, encode_dialogue, plan_dialogue
-from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
 from deepwell.knowledge.context.fitting.ledger import Ledger
 from deepwell.knowledge.context.fitting.policy import (
@@ -147,8 +147,7 @@ def room_of(model: ServedModel, plan: Plan, max_tokens: int | None, param: str) 
     try:
         return model.room(len(plan.prompt), max_tokens, param)
     except ContextLengthExceeded as error:
-        key, values = error.texts
-        raise ContextLengthExceeded.of(f"{key}_policies", param=error.param, **values) from None
+        raise _naming_policies(error) from None
 
 
 class ServerFitting:
@@ -196,7 +195,10 @@ class ServerFitting:
         """
         policy = self.policy(wish)
         if policy == "strict":
-            plan = await plan_dialogue(model, dialogue, principal.caller)
+            try:
+                plan = await plan_dialogue(model, dialogue, principal.caller)
+            except PromptTooLong as error:
+                raise _naming_policies(error) from None
             return replace(plan, ledger=Ledger.whole(policy, len(plan.prompt)))
         plan = await plan_dialogue(model, replace(dialogue, most_tokens=_MOST_TOKENS), principal.caller)
         room = _room(model, wish)
@@ -420,6 +422,13 @@ class ServerFitting:
                 _log.warning("long conversations are compressed by their words alone: %s", error)
             return None
         return _HomeEmbedder(embedder, home)
+
+
+def _naming_policies(error: ContextLengthExceeded) -> ContextLengthExceeded:
+    """Returns an error of a prompt that does not fit, in the route's own name for it, with the policies as its fix."""
+    key, values = error.texts
+    named = {**values, "where": error.param or values["where"]}
+    return ContextLengthExceeded.of(f"{key}_policies", param=error.param, **named)
 
 
 def _room(model: ServedModel, wish: FitWish) -> int:

@@ -85,6 +85,15 @@ async def test_strict_is_the_default_and_names_the_policies(
     assert not [name for name in answer.headers if name.startswith("x-context")]
 
 
+async def test_an_answer_that_fills_the_context_leaves_no_room_for_a_conversation(
+    http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    error = (await http.post("/v1/chat/completions", **sent("auto", max_tokens=ROOM))).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "max_tokens")
+    assert f"lower max_tokens to at most {ROOM - 1}" in error["message"]
+    assert engine.seen == []
+
+
 async def test_a_strict_answer_says_that_every_token_was_kept(http: httpx.AsyncClient) -> None:
     short = [{"role": "user", "content": "Hi"}]
     answer = await http.post("/v1/chat/completions", **sent(messages=short))

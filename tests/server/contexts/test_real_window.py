@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import make_service
 
@@ -57,3 +57,20 @@ def test_a_window_forgets_what_the_ledger_says(real: Live) -> None:
     assert original > CONTEXT > original - forgotten
     assert real.engine.stats().forgotten_tokens - before >= 2 * forgotten
     assert said[0].choices[0].message.content == said[1].choices[0].message.content
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "but there are"), ("zh-CN", "该模型的上下文最多")])
+@pytest.mark.parametrize("times", [1, 12])
+def test_a_refusal_names_the_policies_however_long_the_conversation_is(
+    real: Live, language: str, words: str, times: int
+) -> None:
+    headers = {"accept-language": language, "x-context-policy": "strict"}
+    with OpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0) as client:
+        with pytest.raises(BadRequestError) as chat:
+            client.chat.completions.create(model="smollm2", messages=MESSAGES * times, extra_headers=headers)
+        with pytest.raises(BadRequestError) as response:
+            client.responses.create(model="smollm2", input=MESSAGES * times, extra_headers=headers)
+    for raised, param in ((chat, "messages"), (response, "input")):
+        assert (raised.value.code, raised.value.param) == ("context_length_exceeded", param)
+        assert words in raised.value.message and "x-context-policy: auto" in raised.value.message
+        assert f" {param} " in raised.value.message

@@ -31,14 +31,17 @@ def is_chinese(text: str) -> bool:
     return han > 0 and han >= _HAN_SHARE * len(_LETTER.findall(text))
 
 
-def chinese_note(model: str) -> str:
+def chinese_note(model: str, verb: str = "serve") -> str:
     """Returns the advice for Chinese, in the language of the terminal, or an empty text if the model knows Chinese.
 
     A terminal whose language is not Chinese reads it in both: whoever asks in Chinese understands one of them.
+
+    Args:
+        verb: command that takes the other model, with its option.
     """
     if knows_chinese(model):
         return ""
-    commands = f"deepwell pull {CHINESE_MODEL} && deepwell serve {CHINESE_MODEL}"
+    commands = f"deepwell pull {CHINESE_MODEL} && deepwell {verb} {CHINESE_MODEL}"
     values = {"model": model, "other": CHINESE_MODEL, "commands": commands}
     spoken: tuple[Language, ...] = ("zh",) if language() == "zh" else ("zh", "en")
     return "\n".join(render("chinese_unknown", one, values)[0] for one in spoken)

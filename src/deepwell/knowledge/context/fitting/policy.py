@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from deepwell.errors import ContextLengthExceeded
+
 __all__ = [
     "FIT_OPTIONS",
     "POLICIES",
@@ -84,8 +86,17 @@ class FitOptions:
     lookup_least: float | None = None
 
     def answer_room(self, max_tokens: int | None, context: int) -> int:
-        """Returns the number of tokens that are kept free for the answer."""
-        return max(1, min(self.answer_tokens, context // 4)) if max_tokens is None else max_tokens
+        """Returns the number of tokens that are kept free for the answer.
+
+        Raises:
+            ContextLengthExceeded: `max_tokens` leaves no room for a conversation.
+        """
+        if max_tokens is None:
+            return max(1, min(self.answer_tokens, context // 4))
+        if max_tokens >= context:
+            values = {"completion": max_tokens, "window": context, "most": context - 1}
+            raise ContextLengthExceeded.of("completion_fills_context", param="max_tokens", **values)
+        return max_tokens
 
 
 FIT_OPTIONS: Final = FitOptions()
