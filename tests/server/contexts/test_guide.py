@@ -49,11 +49,13 @@ def test_both_languages_show_the_same_programs() -> None:
     assert programs("long-contexts.md") == programs("long-contexts.zh-CN.md")
 
 
-def test_the_programs_of_a_client_run(live: Live) -> None:
+def test_the_programs_of_a_client_run(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
     client = OpenAI(base_url=f"{live.url}/v1", api_key="none", _strict_response_validation=True)
-    names: dict[str, Any] = {"client": client, "messages": MESSAGES, "items": MESSAGES[:9]}
+    names: dict[str, Any] = {}
     for program in programs("long-contexts.md")[:3]:
-        exec(compile(program, "guide", "exec"), names)
+        exec(compile(program.replace("http://127.0.0.1:8000", live.url), "guide", "exec"), names)
+        names["client"] = client  # it checks what the server answers
+    assert "x-context-policy auto" in capsys.readouterr().out
     assert len(live.engine.seen) == 3
     assert names["compacted"].output[-1].type == "compaction"
 
