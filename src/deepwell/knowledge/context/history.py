@@ -13,6 +13,7 @@ before.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter, deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
@@ -32,8 +33,9 @@ from deepwell.knowledge.documents import Document, Section
 from deepwell.knowledge.index.flat import FlatIndex
 from deepwell.knowledge.protocols import Embedder
 
-__all__ = ["History", "HistoryOptions", "Recalled", "RecalledPassage"]
+__all__ = ["History", "HistoryOptions", "Recalled", "RecalledPassage", "on_a_line"]
 
+_BREAK: Final = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 _SENTENCE_TOKENS = 240
 """A longer sentence is recalled clause by clause, as `pieces` cuts it."""
 _VECTORS: Final = 256  # of sentences that a history keeps: 0.4 MB at 384 dimensions
@@ -322,7 +324,7 @@ class History:
             text = turn.source.text
             if not number or spans[number - 1][0] is not turn:
                 lines.append(f"{_head(turn)} {f'{ELLIPSIS} ' if text[:start].strip() else ''}")
-            lines[-1] += text[start:end]
+            lines[-1] += on_a_line(text[start:end], turn.role)
             goes_on = number + 1 < len(spans) and spans[number + 1][0] is turn
             if text[end:].strip():
                 lines[-1] += f" {ELLIPSIS} " if goes_on else f" {ELLIPSIS}"
@@ -371,6 +373,11 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     """Returns a stretch without the space around it."""
     piece = text[start:end]
     return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+
+
+def on_a_line(passage: str, role: str) -> str:
+    """Returns a passage as it is shown. What a tool returned has no line break: none of its lines can pass for a turn."""
+    return passage if role in ("", "user", "assistant") else _BREAK.sub(" ", passage)
 
 
 def _head(turn: _Turn) -> str:

@@ -23,6 +23,7 @@ MOST_PARTS: Final = 12
 _K1, _B = 1.2, 0.5  # BM25's
 _TOGETHER, _SHARE = 1.2, 0.9  # least gain of two neighbours, and the share of their coverage that each takes
 _FOLLOWS: Final = 0.5
+_ECHO: Final = 2  # words of a question that is known again
 _CELLS: Final = 1 << 20  # counts that are held at once: a long text has a row for each of its sentences
 _HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _IS_HAN: Final = re.compile(f"[{_HAN}]")
@@ -57,6 +58,9 @@ def coverage(queries: Sequence[Mapping[str, int]], texts: Sequence[Mapping[str, 
     where the texts use other words than the query, this arm has little say. Texts are neighbours in their order. Two that cover
     a query together better than either alone ("The Rotterdam depot was refitted. Its new safe has the number 48213.") both
     take a share of what they cover together. A text takes half of what the one before it covers: it may go on about it.
+
+    A text that has the words of a query and no others, two or more, covers nothing: it is the question, asked before. What
+    stands behind it still takes its half.
     """
     wanted = {word: index for index, word in enumerate(sorted({word for query in queries for word in query}))}
     lengths = np.fromiter((sum(text.values()) for text in texts), np.float64, len(texts))
@@ -81,6 +85,8 @@ def coverage(queries: Sequence[Mapping[str, int]], texts: Sequence[Mapping[str, 
         counts[places[at, 0] - first, places[at, 1]] = places[at, 2]
         some = _with_neighbours(counts, lengths[first:last], idf, columns)
         found[:, begin:end] = some[:, begin - first : end - first]
+    asked = [query.keys() for query in queries if len(query) >= _ECHO]
+    found[:, [index for index, text in enumerate(texts) if text.keys() in asked]] = 0.0
     return found
 
 

@@ -28,7 +28,7 @@ from deepwell.knowledge.context.fitting.policy import (
     Mechanism,
     mechanism_of,
 )
-from deepwell.knowledge.context.fitting.question import looked_for
+from deepwell.knowledge.context.fitting.question import asks_for_text, looked_for
 from deepwell.knowledge.context.fitting.recent import slide
 from deepwell.knowledge.context.fitting.texts import Part, nearest, newest, shorten
 from deepwell.knowledge.context.tokens import CodecTokens
@@ -181,7 +181,7 @@ class Fitter:
                 "compress"  # there is nothing to recall with, or nothing but the document of the question
             )
         lookup = await self._lookup(case) if policy in ("auto", "retrieve") else None
-        if lookup is not None:
+        if lookup is not None or (policy == "auto" and self._is_about_its_document(case)):
             mechanism = "retrieve"
         room = self._room
         for _ in range(_TRIES):
@@ -238,6 +238,12 @@ class Fitter:
             await self._forget(case, draft, room, recall=mechanism == "retrieve")
         return draft
 
+    def _is_about_its_document(self, case: _Case) -> bool:
+        """Returns whether more than facts is asked for over the document beside the question, and other turns have to yield."""
+        layout = case.layout
+        asks = layout.parts.has_document and asks_for_text(layout.parts.query)
+        return asks and bool(layout.turns) and self._recalling is not None
+
     # The few sentences that a question looks for
 
     async def _lookup(self, case: _Case) -> Note | None:
@@ -290,7 +296,7 @@ class Fitter:
         if size <= budget:
             return size
         chooser = self._nearest if recall else newest()
-        focus = self._options.focus_tokens if recall else None
+        focus = self._focus(case.query) if recall else None
         await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=chooser, focus=focus)
         return budget
 
@@ -313,6 +319,10 @@ class Fitter:
         return await recalled(recalling, self._tokens, case.messages, gone, questions)
 
     # Sentences of everything
+
+    def _focus(self, query: str) -> int | None:
+        """Returns the tokens that suffice for a question; None: as many as there is room for."""
+        return None if asks_for_text(query) else self._options.focus_tokens
 
     async def _compress(self, case: _Case, draft: Draft, room: int) -> None:
         layout = case.layout
@@ -341,7 +351,7 @@ class Fitter:
             budget,
             tokens=self._tokens,
             chooser=self._nearest,
-            focus=options.focus_tokens,
+            focus=self._focus(case.query),
         )
         for turn in old:
             if all(index in empty for index in turn if case.part(index) is not None):

@@ -11,7 +11,7 @@ from deepwell.knowledge.context.compress import ELLIPSIS
 from deepwell.knowledge.context.fitting.layout import Message, text_of
 from deepwell.knowledge.context.fitting.memories import Forgotten, Memories, MemoryKey
 from deepwell.knowledge.context.fitting.policy import FitOptions
-from deepwell.knowledge.context.history import Recalled
+from deepwell.knowledge.context.history import Recalled, on_a_line
 from deepwell.knowledge.context.terms import facets_of
 from deepwell.knowledge.context.tokens import Tokens
 from deepwell.knowledge.protocols import Embedder
@@ -164,6 +164,6 @@ async def looked_up(
         return None
     # What others said stands behind their role: a result of a tool is foreign here too.
     heads = ("" if one.role == "user" else f"[{one.role}] " for one in found.passages)
-    shown = (f"{ELLIPSIS} {one.text} {ELLIPSIS}" for one in found.passages)
+    shown = (f"{ELLIPSIS} {on_a_line(one.text, one.role)} {ELLIPSIS}" for one in found.passages)
     text = "\n".join((head, *map("".join, zip(heads, shown, strict=True))))
     return replace(note, text=text, tokens=tokens.count(text), label=label)

@@ -16,7 +16,7 @@ from deepwell.knowledge.answer.text import names
 from deepwell.knowledge.context.terms import terms_of
 from deepwell.knowledge.sentences import sentence_spans
 
-__all__ = ["TurnParts", "looked_for", "read_turn"]
+__all__ = ["TurnParts", "asks_for_text", "looked_for", "read_turn"]
 
 _SHORT: Final = 1200  # most characters of a question
 _FEW: Final = 120  # most bytes of an introduction that has no colon
@@ -30,9 +30,12 @@ _FACT: Final = re.compile(
 )
 # Asks for a text, for a way to do something, or about the conversation itself.
 _OTHER: Final = re.compile(
-    r"\b(?:your|summar\w*|translat\w*|write|rewrite|rephrase|shorten|continue|explain|elaborate|examples?|why)\b"
-    r"|\bhow (?:do|can|should|to|would)\b"
-    r"|你的|总结|概括|翻译|写|继续|解释|例子|为什么|为何|怎么|如何|刚才|上一|上面",
+    r"\b(?:your|summar\w*|outline|translat\w*|write|rewrite|rephrase|shorten|continue|explain|elaborate|examples?|why)\b"
+    r"|\bhow (?:do|can|should|to|would)\b|\bin (?:one|two|three|a few|\d+) (?:words?|sentences?|lines?)\b"
+    r"|\bmain (?:points?|ideas?)\b"
+    r"|\b(?:is|are) (?:it|they|(?:this|that|these|those|the)(?: \w+)?) (?:all )?about\b"
+    r"|\b(?:it|they|(?:this|that|these|those|the)(?: \w+)?) (?:is|are) (?:all )?about\b"
+    r"|你的|总结|概括|概述|大意|要点|主题|主要内容|讲了什么|说了什么|一句话|翻译|写|继续|解释|例子|为什么|为何|怎么|如何|刚才|上一|上面",
     re.IGNORECASE,
 )
 _ASKS: Final = re.compile(r"[?？]\s*[\"”’」』)）]?\s*$|[?？]")
@@ -80,9 +83,17 @@ def looked_for(query: str, *, leans: bool) -> int:
 
     It is 0 if the question asks for something else, or if it leans on the turn before it and names nothing itself.
     """
-    if not _FACT.search(query) or _OTHER.search(query) or (leans and not names(query)):
+    if not _FACT.search(query) or asks_for_text(query) or (leans and not names(query)):
         return 0
     return len(terms_of(query))
+
+
+def asks_for_text(query: str) -> bool:
+    """Returns whether a question asks for more than facts: a summary, a translation, a reason, the next part.
+
+    A few sentences do not suffice for that, however well they match its words.
+    """
+    return _OTHER.search(query) is not None
 
 
 Ends = tuple[tuple[int, int], tuple[int, int]]  # the first and the last part, each as start and end
