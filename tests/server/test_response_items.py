@@ -16,6 +16,8 @@ from deepwell.dialogue.text import Codec
 from deepwell.models.text.chat_template import ChatTemplate
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.server.app import create_app
+from deepwell.server.families.responses.item_schema import Compacted, compaction_of
+from deepwell.server.http.schema import MAX_ENTRIES
 
 
 @pytest.fixture
@@ -202,3 +204,12 @@ async def test_a_list_of_includes_is_accepted_where_answers_are_read(http: httpx
     made = await respond(http, "hi", include=["reasoning.encrypted_content"])
     answer = await http.get(f"/v1/responses/{made['id']}?include[]=reasoning.encrypted_content")
     assert answer.status_code == 200
+
+
+async def test_a_compaction_of_too_many_messages_is_refused(http: httpx.AsyncClient) -> None:
+    item = {
+        "type": "compaction",
+        "encrypted_content": compaction_of([Compacted("user", "x")] * (MAX_ENTRIES + 1)),
+    }
+    error = (await respond(http, [item, user("x")], 400))["error"]
+    assert error["param"] == "input[0].encrypted_content" and str(MAX_ENTRIES) in error["message"]

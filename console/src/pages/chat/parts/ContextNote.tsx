@@ -25,7 +25,7 @@ export function ContextNote({ ledger }: { ledger: ContextLedger }) {
         id={(row) => String(row.first)}
         columns={[
           { name: "messages", title: say("context.messages"), cell: numbers },
-          { name: "role", title: say("context.role"), cell: (row) => row.role },
+          { name: "role", title: say("context.role"), cell: (row) => spoken(row.role) },
           ...shown.map((fate) => ({
             name: fate,
             title: say(`context.${fate}`),
@@ -44,6 +44,14 @@ const MECHANISMS = ["window", "drop", "compress", "retrieve", "quote", "adapter"
 function named(mechanism: string): string {
   const known = MECHANISMS.find((one) => one === mechanism);
   return known ? say(`context.${known}`) : mechanism;
+}
+
+const ROLES = ["user", "assistant", "tool", "system", "developer", "several"] as const;
+
+/** A role in words; as it is called if this console does not know it. */
+function spoken(role: string): string {
+  const known = ROLES.find((one) => one === role);
+  return known ? say(`role.${known}`) : role;
 }
 
 /** The numbers of a row's messages, counted from 1. */

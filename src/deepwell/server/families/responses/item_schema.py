@@ -242,8 +242,14 @@ class CompactionInput(Strict):
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
-        if compacted_in(self.encrypted_content) is None:
+        said = compacted_in(self.encrypted_content)
+        if said is None:
             raise crossed("encrypted_content", "the compaction was not made here: leave the item out")
+        if len(said) > MAX_ENTRIES:
+            raise crossed(
+                "encrypted_content",
+                f"the compaction has more than {MAX_ENTRIES} messages: leave the item out",
+            )
         return self
 
 
