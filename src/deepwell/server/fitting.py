@@ -202,7 +202,7 @@ class ServerFitting:
                 raise _naming_policies(error) from None
             return replace(plan, ledger=Ledger.whole(policy, len(plan.prompt)))
         plan = await plan_dialogue(model, replace(dialogue, most_tokens=_MOST_TOKENS), principal.caller)
-        room = _room(model, wish)
+        room = _room(model, wish, policy)
         if len(plan.prompt) <= room:
             return replace(plan, ledger=Ledger.whole(policy, len(plan.prompt)))
         fitted = await self._fitted(model, principal, dialogue, plan.prompt, policy, room)
@@ -252,7 +252,7 @@ class ServerFitting:
         """
         policy = self.policy(wish)
         prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
-        room = _room(model, wish)
+        room = _room(model, wish, policy)
         if policy == "strict" or len(prompt) <= room // 2:
             return dialogue, Ledger.whole(policy, len(prompt))
         try:
@@ -431,9 +431,9 @@ def _naming_policies(error: ContextLengthExceeded) -> ContextLengthExceeded:
     return ContextLengthExceeded.of(f"{key}_policies", param=error.param, **named)
 
 
-def _room(model: ServedModel, wish: FitWish) -> int:
+def _room(model: ServedModel, wish: FitWish, policy: ContextPolicy) -> int:
     context = model.capabilities.max_model_len
-    return context - FIT_OPTIONS.answer_room(wish.max_tokens, context)
+    return context - FIT_OPTIONS.answer_room(wish.max_tokens, context, policy)
 
 
 async def _at_home(work: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop) -> T:

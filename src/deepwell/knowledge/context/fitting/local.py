@@ -98,7 +98,7 @@ class LocalFitter:
             ModelNotFound: the policy is `retrieve`, and the embedder is not in the store.
         """
         prompt = self._codec.encode_chat(messages)
-        room = self._context - self._options.answer_room(max_tokens, self._context)
+        room = self._context - self._options.answer_room(max_tokens, self._context, policy)
         if len(prompt) <= room:
             return Fitted(messages, Ledger.whole(policy, len(prompt)))
         work = self._fit(messages, prompt, policy, room)

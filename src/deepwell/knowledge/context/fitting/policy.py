@@ -85,14 +85,16 @@ class FitOptions:
     whole_share: float = 0.25
     lookup_least: float | None = None
 
-    def answer_room(self, max_tokens: int | None, context: int) -> int:
-        """Returns the number of tokens that are kept free for the answer.
+    def answer_room(self, max_tokens: int | None, context: int, policy: ContextPolicy) -> int:
+        """Returns the number of tokens that are kept free for the answer: under `window` at most all, for it slides on.
 
         Raises:
             ContextLengthExceeded: `max_tokens` leaves no room for a conversation.
         """
         if max_tokens is None:
             return max(1, min(self.answer_tokens, context // 4))
+        if policy == "window":
+            return min(max_tokens, context)
         if max_tokens >= context:
             values = {"completion": max_tokens, "window": context, "most": context - 1}
             raise ContextLengthExceeded.of("completion_fills_context", param="max_tokens", **values)
