@@ -57,7 +57,7 @@ def test_the_sentence_stands_in_front_of_its_question(codec: Codec, turns: int, 
     messages = [*talk(turns, fact_at=turns - back), asked("Who is the keeper of the lighthouse?")]
     fitted = fit(codec, messages)
     last = str(fitted.messages[-1]["content"])
-    assert last.startswith("Answer the question from these excerpts")
+    assert last.startswith("Answer the question in a sentence, from these excerpts")
     assert FACT in last and last.endswith("\n\nQuestion: Who is the keeper of the lighthouse?")
     assert fitted.messages[0] == SYSTEM
     ledger = fitted.ledger

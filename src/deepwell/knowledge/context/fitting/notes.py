@@ -27,11 +27,18 @@ _FOCUSED: Final = {
     "en": ("Answer the question from these excerpts of a longer text.\n", "Question: "),
     "zh": ("请根据以下长文摘录回答问题。\n", "问题："),
 }
+# In front of a question for one fact, which small models otherwise repeat now and then; of several they then tell one alone.
+_ONE_FACT: Final = {
+    "en": "Answer the question in a sentence, from these excerpts of a longer text.\n",
+    "zh": "请根据以下长文摘录，用一句话回答问题。\n",
+}
 
 
 def focused(query: str) -> tuple[str, str]:
     """Returns the words in front of the few sentences that stand out for a question, and those in front of the question."""
-    return _FOCUSED[language_of(query)]
+    language = language_of(query)
+    head, label = _FOCUSED[language]
+    return (_ONE_FACT[language] if len(facets_of(query)) == 1 else head), label
 
 
 @dataclass(frozen=True, slots=True)
