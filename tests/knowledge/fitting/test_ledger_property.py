@@ -143,4 +143,6 @@ NOTES = (
     "本次对话中先前的内容：",
     "Answer the question from these excerpts of a longer text.",
     "请根据以下长文摘录回答问题。",
+    "Answer the question in a sentence, from these excerpts of a longer text.",
+    "请根据以下长文摘录，用一句话回答问题。",
 )
