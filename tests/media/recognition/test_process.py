@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from deepwell.errors import (
 )
 from deepwell.media.audio.decode import decode_audio
 from deepwell.media.recognition import process as process_module
-from deepwell.media.recognition.model import RecognitionModel, is_recognition_folder
+from deepwell.media.recognition.model import RecognitionModel
 from deepwell.media.recognition.options import RecognitionOptions, Segment, SpeechDetection
 from deepwell.media.recognition.process import Recogniser, RecogniserLimits
 from deepwell.media.recognition.whisper import pieces_of
@@ -174,9 +175,12 @@ async def test_a_killed_child_is_replaced(recogniser: Recogniser) -> None:
 async def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelFile, match=r"model\.bin"):
         RecognitionModel.of("x", tmp_path)
-    for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.json"):
+    for name in ("config.json", "tokenizer.json", "vocabulary.json"):
         (tmp_path / name).write_bytes(b"{}")
-    assert is_recognition_folder(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"{}")
+    with pytest.raises(InvalidModelFile, match=r"model\.bin"):
+        RecognitionModel.of("x", tmp_path)
+    (tmp_path / "model.bin").write_bytes(struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + bytes(1000))
     recogniser = Recogniser(RecognitionModel.of("x", tmp_path))
     with pytest.raises(InvalidModelFile, match="cannot be loaded"):
         await recogniser.start()

@@ -34,6 +34,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "models": ("Models", "模型"),
     "storage": ("Data at rest", "数据存储"),
     "knowledge": ("Knowledge", "知识库"),
+    "recognition": ("Recognition of speech", "语音识别"),
     "safety": ("Safety", "安全防护"),
     "improve": ("Improvement by votes", "按反馈改进"),
     "client": ("Command line as a client", "命令行客户端"),

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from deepwell.errors import InvalidModelFile
+from deepwell.models.formats.kinds import kind_of
 
-__all__ = ["RecognitionModel", "is_recognition_folder"]
+__all__ = ["RecognitionModel"]
 
 _WEIGHTS: Final = "model.bin"
 _FILES: Final = (_WEIGHTS, "config.json", "tokenizer.json")
 _VOCABULARIES: Final = ("vocabulary.json", "vocabulary.txt")
-
-
-def is_recognition_folder(folder: Path) -> bool:
-    """Returns whether a folder holds the files of a recognition model. None of them is opened."""
-    return all((folder / name).is_file() for name in _FILES) and any(
-        (folder / name).is_file() for name in _VOCABULARIES
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +33,11 @@ class RecognitionModel:
         """Returns the model in a folder.
 
         Raises:
-            InvalidModelFile: a file of a recognition model is missing.
+            InvalidModelFile: a file of a recognition model is missing, or its weights are no Whisper model.
         """
-        if not is_recognition_folder(folder):
+        whole = all((folder / one).is_file() for one in _FILES)
+        vocabulary = any((folder / one).is_file() for one in _VOCABULARIES)
+        if not (whole and vocabulary and kind_of(folder) == "recognition"):
             needed = ", ".join((*_FILES, " or ".join(_VOCABULARIES)))
             raise InvalidModelFile.of("recognition_model_files", folder=folder, files=needed, param="model")
         return cls(name, folder)
