@@ -24,6 +24,7 @@ _OTHERS = {
     ("keys create", "tokens_per_minute"),
     ("models synth", "precision"),
     ("up", "knowledge"),  # a folder there
+    ("media transcribe", "model"),  # one for recognition there
     ("data check", "model"),  # none by default
     ("data dedup", "embedding_model"),
 }
