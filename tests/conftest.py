@@ -28,7 +28,9 @@ TESTS = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test belongs to the tiers of what it asks for and of its folder, marked or not; without any it is a unit test."""
     for item in items:
-        if {"smollm2_path", "minilm_path", "e5_path"} & set(getattr(item, "fixturenames", ())):
+        if {"smollm2_path", "minilm_path", "e5_path", "whisper_path"} & set(
+            getattr(item, "fixturenames", ())
+        ):
             item.add_marker(pytest.mark.model)
         if TESTS / "faults" in item.path.parents:
             item.add_marker(pytest.mark.fault)
@@ -122,5 +124,17 @@ def e5_path() -> Path:
 
     try:
         return e5_small()
+    except ModelNotFound as missing:
+        pytest.skip(f"{missing} (`make test` does)")
+
+
+@pytest.fixture(scope="session")
+def whisper_path() -> Path:
+    """The folder of Whisper tiny.en for CTranslate2, from `DEEPWELL_WHISPER_TINY_EN` or the model store."""
+    from deepwell.bench.harness.assets import whisper_tiny_en
+    from deepwell.errors import ModelNotFound
+
+    try:
+        return whisper_tiny_en()
     except ModelNotFound as missing:
         pytest.skip(f"{missing} (`make test` does)")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home: no configuration, no models, and wide lines."""
     for name in [name for name in os.environ if name.startswith(("DEEPWELL_", "LC_"))]:
-        if name not in ("DEEPWELL_SMOLLM2", "DEEPWELL_MINILM"):
+        if name not in ("DEEPWELL_SMOLLM2", "DEEPWELL_MINILM", "DEEPWELL_WHISPER_TINY_EN"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("DEEPWELL_HOME", str(tmp_path))

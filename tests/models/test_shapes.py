@@ -18,7 +18,7 @@ ENOUGH = 1 << 50
 
 
 def test_every_model_of_the_catalog_has_a_shape() -> None:
-    assert set(NAMES) == set(shipped_catalog())
+    assert set(NAMES) == {entry.name for entry in shipped_catalog().values() if entry.kind == "text"}
 
 
 @pytest.mark.parametrize("name", NAMES)

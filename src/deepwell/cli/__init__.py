@@ -27,6 +27,7 @@ VERBS = (
     "models",
     "rollout",
     "knowledge",
+    "media",
     "data",
     "tune",
     "evaluate",

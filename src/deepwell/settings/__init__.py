@@ -19,6 +19,7 @@ from deepwell.settings.improve import ImproveSettings
 from deepwell.settings.knowledge import KnowledgeSettings
 from deepwell.settings.models import ModelSettings
 from deepwell.settings.problems import invalid, refuse_misspelt_variables
+from deepwell.settings.recognition import RecognitionSettings
 from deepwell.settings.safety import SafetySettings
 from deepwell.settings.server import ServerSettings
 from deepwell.settings.sources import ENV_PREFIX, InvalidSettings, config_file
@@ -41,6 +42,7 @@ class Settings(
     ModelSettings,
     StorageSettings,
     EngineSettings,
+    RecognitionSettings,
     KnowledgeSettings,
     ImproveSettings,
     SafetySettings,

@@ -9,7 +9,7 @@ from deepwell.errors import DeepwellError
 from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
-__all__ = ["WORKERS", "bench_cache", "e5_small", "minilm", "repository", "smollm2"]
+__all__ = ["WORKERS", "bench_cache", "e5_small", "minilm", "repository", "smollm2", "whisper_tiny_en"]
 
 _PACKAGE = Path(__file__).parents[1]
 WORKERS = _PACKAGE / "workers"
@@ -47,6 +47,17 @@ def e5_small() -> Path:
     if named := os.environ.get("DEEPWELL_E5_SMALL"):
         return Path(named)
     return ModelStore(Settings.load().models_dir).get("e5-small-q4").path
+
+
+def whisper_tiny_en() -> Path:
+    """Returns the folder of Whisper tiny.en: `DEEPWELL_WHISPER_TINY_EN` if set, else the one in the store.
+
+    Raises:
+        ModelNotFound: it has not been pulled.
+    """
+    if named := os.environ.get("DEEPWELL_WHISPER_TINY_EN"):
+        return Path(named)
+    return ModelStore(Settings.load().models_dir).get("whisper-tiny.en").path
 
 
 def bench_cache() -> Path:

@@ -151,6 +151,8 @@ _DEFAULTS: Mapping[str, str] = {
 
 _STORE = "POST /v1/vector_stores/{vector_store_id}"
 _USAGE = "GET /v1/organization/usage/completions"
+_AUDIO = tuple(f"POST /v1/audio/{name}" for name in ("transcriptions", "translations"))
+_HEARD = "POST /v1/audio/transcriptions"
 _VLLM = ("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score")
 
 # Those of one operation that differ.
@@ -177,6 +179,15 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /api/embeddings", "prompt"): "none: the model is loaded",
     ("POST /v1/responses/input_tokens", "model"): "the model that is served",
     **{(f"POST {path}", "model"): "the first served model" for path in _VLLM},
+    **{(path, "temperature"): "0" for path in _AUDIO},
+    **{(path, "prompt"): _NONE for path in _AUDIO},
+    (_HEARD, "language"): "detected",
+    (_HEARD, "timestamp_granularities[]"): "`segment`",
+    (_HEARD, "chunking_strategy"): "the model hears all",
+    (_HEARD, "chunking_strategy[type]"): _NONE,
+    (_HEARD, "chunking_strategy[threshold]"): "0.5",
+    (_HEARD, "chunking_strategy[silence_duration_ms]"): "2000",
+    (_HEARD, "chunking_strategy[prefix_padding_ms]"): "400",
 }
 
 

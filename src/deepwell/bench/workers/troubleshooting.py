@@ -21,6 +21,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "requests": ("Requests", "请求"),
     "context": ("Long contexts", "长上下文"),
     "knowledge": ("Knowledge bases", "知识库"),
+    "speech": ("Speech", "语音"),
     "data": ("Training data", "训练数据"),
     "guard": ("The guard", "安全防护"),
     "tuning": ("Fine-tuning", "微调"),

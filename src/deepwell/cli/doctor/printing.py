@@ -38,6 +38,8 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
         drawn = ", ".join(f"{name} {value:g}" for name, value in sampling.items() if name != "source")
         table.add_row("sampling", f"{drawn}, where a request does not say ({sampling['source']})")
     table.add_row("store", f"{report['store']['folder']}: {', '.join(report['store']['models']) or 'empty'}")
+    recognition = report["recognition"]
+    table.add_row("recognition", f"{recognition['model']}  {recognition['state']}")
     table.add_row("server", f"{report['server']['url']}  {report['server']['state']}")
     lists = ", ".join(f"{name} ({state})" for name, state in report["guard"]["lists"].items())
     table.add_row("guard", f"{report['guard']['policy']}{'  lists: ' if lists else ''}{lists}")

@@ -34,6 +34,7 @@ _EXTRAS = {
         "selectolax",
         "feedparser",
     ),
+    "speech": ("faster_whisper", "ctranslate2", "onnxruntime", "av"),
     "ocr": ("rapidocr_onnxruntime",),
     "tensorboard": ("tensorboard",),
     "jupyter": ("jupyterlab", "ipykernel", "openai"),
@@ -50,6 +51,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "threads": _threads(settings),
         "model": _model(settings, problems),
         "store": _store(settings),
+        "recognition": _recognition(settings),
         "server": _server(settings, problems),
         "guard": _guard(settings, problems),
         "improve": examine_improve(settings, problems),
@@ -117,6 +119,21 @@ def _store(settings: Settings) -> dict[str, Any]:
     folder = settings.models_dir
     found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     return {"folder": str(folder), "models": [name for name in found if not name.startswith(".")]}
+
+
+def _recognition(settings: Settings) -> dict[str, str]:
+    """The model of the setting `recognition_model`. One that is not here is no problem: speech is an extra."""
+    from deepwell.errors import DeepwellError
+    from deepwell.media.recognition.model import RecognitionModel
+    from deepwell.models.store.store import ModelStore
+
+    name = settings.recognition_model
+    try:
+        stored = ModelStore(settings.models_dir).resolve(name)
+        RecognitionModel.of(stored.name, stored.path)
+    except DeepwellError as error:
+        return {"model": name, "state": f"not here: {error.fix}"}
+    return {"model": name, "state": str(stored.path)}
 
 
 def _server(settings: Settings, problems: list[Finding]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from deepwell.models.formats.dequantize import (
 )
 from deepwell.models.formats.e5 import e5_file_in, is_e5_file, read_e5_header
 from deepwell.models.formats.gguf import GGUFHeader, read_gguf_header
+from deepwell.models.formats.kinds import kind_of
 from deepwell.models.formats.safetensors import SafetensorsInfo, read_json, read_safetensors_index
 from deepwell.models.store.layout import (
     expected_tensors,
@@ -231,6 +232,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if path.suffix != ".gguf":
             raise UnsupportedModel.of("file_not_a_model", name=path.name)
         return _open_gguf(path)
+    if (kind := kind_of(path)) != "text":
+        raise UnsupportedModel.of(f"model_is_for_{kind}", name=path.resolve().name)
     if (path / "config.json").is_file() and any(path.glob("*.safetensors*")):
         return _open_safetensors(path)
     if (path / "config.json").is_file() and len(packed := list(path.glob("*.dwpack"))) == 1:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_args
 
 from deepwell.errors import InvalidModelFile, InvalidRequest
-from deepwell.models.store.fetched import is_licence
+from deepwell.models.formats.kinds import ModelKind
+from deepwell.models.store.fetched import is_licence, is_plain
 from deepwell.models.store.hubs import HubSource, is_commit
 from deepwell.models.store.manifest import FILE_NAME, Manifest, check_prompts
 from deepwell.models.store.sampling import SamplingDefaults
@@ -32,7 +33,10 @@ _KEYS: Final = {
     "languages",
     "sampling",
     "prompts",
+    "kind",
+    "groups",
 }
+_GROUP_KEYS: Final = {"sources", "parts", "file", "sha256", "files"}
 
 Pin = Literal["sha256", "revision", "none"]
 """The strength of an entry's pins: every file by SHA-256, the commit on the Hugging Face hub alone, or nothing."""
@@ -50,6 +54,8 @@ class CatalogEntry:
         languages: ISO 639-1 codes of the languages that the model answers in, best first; empty: not known.
         sampling: the publisher's sampling defaults, for files that cannot carry them.
         prompts: texts that an embedding model was trained to read in front of a "query" and of a "passage".
+        kind: what the model is for.
+        groups: parts of a model whose files come from several sources; each has sources and pins as an entry has.
     """
 
     name: str
@@ -63,10 +69,20 @@ class CatalogEntry:
     languages: tuple[str, ...] = ()
     sampling: Mapping[str, float] = field(default_factory=dict[str, float])
     prompts: Mapping[str, str] = field(default_factory=dict[str, str])
+    kind: ModelKind = "text"
+    groups: tuple[CatalogEntry, ...] = ()
+
+    @property
+    def every_source(self) -> tuple[str, ...]:
+        """The sources of the entry and of its groups, and the wheel members that are joined."""
+        own = (*self.sources, *self.parts)
+        return own + tuple(source for group in self.groups for source in group.every_source)
 
     @property
     def pins(self) -> Mapping[str, str]:
         """SHA-256 of every file of the model, by name; empty if the entry does not pin its files."""
+        if self.groups:
+            return {name: sha256 for group in self.groups for name, sha256 in group.pins.items()}
         return {self.file: self.sha256} if self.sha256 else self.files
 
     @property
@@ -141,12 +157,14 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
     fields = cast("dict[str, Any]", table)
     if unknown := set(fields) - _KEYS:
         raise refuse(f"has the unknown key {min(unknown)!r}")
-    lists: dict[str, tuple[str, ...]] = {}
-    for key, what in (("sources", "sources"), ("parts", "sources"), ("languages", "language codes")):
-        value = fields.pop(key, [])
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in cast("list[object]", value)):
-            raise refuse(f"{key} is not a list of {what}")
-        lists[key] = tuple(cast("list[str]", value))
+    groups = tuple(_group(name, group, origin) for group in _tables(fields.pop("groups", []), refuse))
+    kind = fields.pop("kind", "text")
+    if kind not in get_args(ModelKind):
+        raise refuse(f"has the kind {kind!r}, not one of {', '.join(get_args(ModelKind))}")
+    lists = {
+        key: _texts(fields.pop(key, []), key, what, refuse)
+        for key, what in (("sources", "sources"), ("parts", "sources"), ("languages", "language codes"))
+    }
     sampling = fields.pop("sampling", {})
     try:
         SamplingDefaults.read(sampling, "the catalog")
@@ -157,15 +175,10 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
         check_prompts(prompts)
     except InvalidModelFile as error:
         raise refuse(error.message) from error
-    pinned = fields.pop("files", {})
-    if not isinstance(pinned, dict) or not all(
-        isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)
-        for value in cast("dict[str, object]", pinned).values()
-    ):
-        raise refuse("has files that are not pinned by 64 hex digits each")
+    pinned = _pinned(fields.pop("files", {}), refuse)
     if not all(isinstance(value, str) for value in fields.values()):
         raise refuse("has a value that is not text")
-    if not (lists["sources"] or lists["parts"]):
+    if not (lists["sources"] or lists["parts"] or groups):
         raise refuse("needs sources or parts")
     for source in (*lists["sources"], *lists["parts"]):
         parse_source(source)
@@ -176,10 +189,14 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
         sources=lists["sources"],
         parts=lists["parts"],
         languages=lists["languages"],
-        files=cast("dict[str, str]", pinned),
+        files=pinned,
         sampling=cast("dict[str, float]", sampling),
         prompts=cast("dict[str, str]", prompts),
+        kind=cast("ModelKind", kind),
+        groups=groups,
     )
+    if groups and (lists["sources"] or lists["parts"] or pinned or entry.file):
+        raise refuse("has groups, and so no sources, parts or files of its own")
     if lists["parts"] and not (entry.file and entry.sha256):
         raise refuse("has parts, and so needs file and sha256")
     if entry.sha256 and not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
@@ -189,3 +206,38 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
     if entry.file and (entry.file.startswith(".") or not re.fullmatch(r"[A-Za-z0-9._-]+", entry.file)):
         raise refuse(f"file {entry.file!r} is not a plain name")
     return entry
+
+
+def _group(name: str, table: dict[str, Any], origin: str) -> CatalogEntry:
+    """Returns one group of an entry, which has sources, and a pin for each of its files."""
+    if unknown := set(table) - _GROUP_KEYS:
+        raise InvalidRequest(f"{origin}: [{name}] has a group with the key {min(unknown)!r}")
+    group = _entry(name, table, origin)
+    if not group.pins:
+        raise InvalidRequest(f"{origin}: [{name}] has a group without files and their sha256")
+    return group
+
+
+def _tables(value: object, refuse: Callable[[str], InvalidRequest]) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in cast("list[object]", value)):
+        raise refuse("has groups that are not tables")
+    return cast("list[dict[str, Any]]", value)
+
+
+def _texts(value: object, key: str, what: str, refuse: Callable[[str], InvalidRequest]) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in cast("list[object]", value)):
+        raise refuse(f"{key} is not a list of {what}")
+    return tuple(cast("list[str]", value))
+
+
+def _pinned(value: object, refuse: Callable[[str], InvalidRequest]) -> dict[str, str]:
+    """Returns the SHA-256 of each file by its name, which stays inside the model's directory."""
+    if not isinstance(value, dict) or not all(
+        isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)
+        for sha256 in cast("dict[str, object]", value).values()
+    ):
+        raise refuse("has files that are not pinned by 64 hex digits each")
+    pinned = cast("dict[str, str]", value)
+    if odd := next((file for file in pinned if not is_plain(file)), None):
+        raise refuse(f"file {odd!r} is not a plain name")
+    return pinned

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
+from deepwell.models.formats.kinds import RECOGNITION_FILES, ModelKind
+
 __all__ = ["ANYTHING", "POOLING_FILE", "FetchOptions", "Fetched", "is_licence", "is_plain", "is_wanted"]
 
 # The pooling of sentence-transformers. It is the only file of a model in a folder of its own.
@@ -44,15 +46,19 @@ class FetchOptions:
         pins: SHA-256 of each file by its name in the model's directory. If given, these files and licences are fetched, and
             no others: a file that nobody vouches for must not change a pinned model.
         attempts: number of times a server that does not answer is asked before the source is given up.
+        kind: kind of the model, which says what its files are named.
     """
 
     pins: Mapping[str, str] = field(default_factory=dict[str, str])
     attempts: int = 5
+    kind: ModelKind = "text"
 
     def takes(self, name: str) -> bool:
         """Returns whether a file of this name, relative to the model's directory, is fetched."""
         if self.pins:
             return name in self.pins or is_licence(name)
+        if self.kind == "recognition":
+            return name in RECOGNITION_FILES or is_licence(name)
         return name == POOLING_FILE or ("/" not in name and is_wanted(name))
 
 

@@ -43,7 +43,7 @@ def _choose(
         top = [f for f in files if options.takes(f.name)]
         ggufs = [f for f in top if f.name.endswith(".gguf")]
         chosen = [f for f in top if not f.name.endswith(".gguf")]
-        if not any(f.name.endswith(".safetensors") for f in chosen):
+        if options.kind == "text" and not any(f.name.endswith(".safetensors") for f in chosen):
             if len(ggufs) != 1:
                 names = ", ".join(f.name for f in ggufs[:12]) or "none"
                 raise DownloadError(
@@ -80,7 +80,11 @@ def _pinned(file: _RemoteFile, repository: str, options: FetchOptions) -> _Remot
 
 
 def _download(
-    files: Sequence[_RemoteFile], directory: Path, downloader: Downloader, progress: Progress
+    files: Sequence[_RemoteFile],
+    directory: Path,
+    downloader: Downloader,
+    progress: Progress,
+    options: FetchOptions,
 ) -> tuple[str, ...]:
     # An architecture that nobody can serve is known by the smallest file.
     for file in sorted(files, key=lambda file: file.name != "config.json"):
@@ -90,7 +94,7 @@ def _download(
         if file.digest and target.is_file() and hash_file(target, file.digest.algorithm) == file.digest.value:
             continue
         downloader.fetch(file.url, target, size_bytes=file.size_bytes, digest=file.digest, progress=progress)
-        if file.name == "config.json":
+        if file.name == "config.json" and options.kind == "text":
             refuse_unknown_architecture(target)
     return tuple(_target_name(file) for file in files)
 
@@ -129,7 +133,7 @@ class HubSource:
             base = f"{endpoint}/{self.repository}/resolve/{commit}"
             files = [self._remote_file(entry, base) for entry in tree if entry.get("type") == "file"]
             chosen = _choose(files, self.member, self.repository, options)
-            names = _download(chosen, directory, downloader, progress)
+            names = _download(chosen, directory, downloader, progress, options)
         return Fetched(names, revision=commit, licence=_hub_licence(about))
 
     def _tree(self, downloader: Downloader, url: str, endpoint: str) -> list[Mapping[str, Any]]:
@@ -185,7 +189,7 @@ class ModelScopeSource:
             base = f"{endpoint}/models/{self.repository}/resolve/{quote(revision, safe='')}"
             files = [self._remote_file(entry, base) for entry in entries if entry.get("Type") != "tree"]
             chosen = _choose(files, self.member, self.repository, options)
-            names = _download(chosen, directory, downloader, progress)
+            names = _download(chosen, directory, downloader, progress, options)
         data = _object(about, "Data", default={})
         licence = cast("Mapping[str, Any]", data).get("License") if isinstance(data, dict) else ""
         return Fetched(names, revision=revision, licence=licence if isinstance(licence, str) else "")

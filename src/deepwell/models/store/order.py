@@ -12,6 +12,8 @@ __all__ = ["LastSource", "alternatives"]
 
 def alternatives(entry: CatalogEntry) -> tuple[str, ...]:
     """Returns the sources of an entry as manifests name them; wheels that are joined are one source, the last."""
+    if entry.groups:
+        return (", ".join(alternatives(group)[0] for group in entry.groups),)
     return (*entry.sources, " + ".join(entry.parts)) if entry.parts else entry.sources
 
 

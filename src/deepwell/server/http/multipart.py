@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,16 @@ _LONGEST_NAME = 255
 
 @dataclass(slots=True)
 class Form:
-    """A form's plain fields, and its one file: a draft that the holder of the form must use up or discard."""
+    """A form's plain fields, and its one file: a draft that the holder of the form must use up or discard.
+
+    Attributes:
+        lists: the values of those fields that may come more than once.
+    """
 
     file: Draft
     filename: str = ""
     fields: dict[str, str] = field(default_factory=dict[str, str])
+    lists: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
 
 def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
@@ -45,7 +50,13 @@ def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, An
 
 
 async def read_form(
-    request: Request, file_field: str, draft: Callable[[], Draft], limit: int, fix: str
+    request: Request,
+    file_field: str,
+    draft: Callable[[], Draft],
+    limit: int,
+    fix: str,
+    *,
+    lists: Collection[str] = (),
 ) -> Form:
     """Reads a form from the request's body.
 
@@ -53,6 +64,7 @@ async def read_form(
         file_field: name of the file's field.
         limit: most bytes of the file.
         fix: the fix that the error for a larger file names.
+        lists: names of fields that may come more than once.
 
     Raises:
         InvalidRequest: the body is not such a form. The message names the fault.
@@ -67,7 +79,7 @@ async def read_form(
         )
     form = Form(await asyncio.to_thread(draft))
     try:
-        reader = _Reader(form, file_field, boundary)
+        reader = _Reader(form, file_field, boundary, lists)
         async for chunk in request.stream():
             reader.feed(chunk)
             if form.file.bytes + len(reader.pending) > limit:
@@ -85,10 +97,11 @@ async def read_form(
 class _Reader:
     """Parses a form. `pending` holds the bytes of the file that wait to be written."""
 
-    def __init__(self, form: Form, file_field: str, boundary: bytes) -> None:
+    def __init__(self, form: Form, file_field: str, boundary: bytes, lists: Collection[str] = ()) -> None:
         self.pending = bytearray()
         self._form = form
         self._file_field = file_field
+        self._lists = lists
         self._header = bytearray()
         self._value = bytearray()
         self._disposition = b""
@@ -174,7 +187,11 @@ class _Reader:
 
     def _part_end(self) -> None:
         if self._text is not None:
-            self._form.fields[self._name] = _text(bytes(self._text), repr(self._name))
+            text = _text(bytes(self._text), repr(self._name))
+            if self._name in self._lists:
+                self._form.lists.setdefault(self._name, []).append(text)
+            else:
+                self._form.fields[self._name] = text
 
     def _end(self) -> None:
         self._ended = True

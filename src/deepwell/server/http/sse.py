@@ -97,10 +97,12 @@ async def attended(work: Coroutine[Any, Any, T], scope: Scope, receive: Receive,
 
 
 class Answer(Response):
-    """A JSON body that is made while the client waits."""
+    """A body that is made while the client waits. It is JSON unless another `media_type` is given."""
 
-    def __init__(self, body: Coroutine[Any, Any, bytes], stopped: Stop) -> None:
-        super().__init__(media_type="application/json")
+    def __init__(
+        self, body: Coroutine[Any, Any, bytes], stopped: Stop, media_type: str = "application/json"
+    ) -> None:
+        super().__init__(media_type=media_type)
         self._work = body
         self._stopped = stopped
 
@@ -109,7 +111,7 @@ class Answer(Response):
             body = await attended(self._work, scope, receive, self._stopped)
         except ClientLeft:
             return
-        await Response(body, media_type="application/json")(scope, receive, send)
+        await Response(body, media_type=self.media_type)(scope, receive, send)
 
 
 def _failure(error: DeepwellError) -> bytes:

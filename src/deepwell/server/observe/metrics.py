@@ -32,6 +32,7 @@ from deepwell.engine.protocol import Engine
 from deepwell.safety.findings import Decision
 from deepwell.server.observe.contexts import ContextMetrics
 from deepwell.server.observe.loop_lag import LoopLag
+from deepwell.server.observe.recognition import RecognitionMetrics
 from deepwell.server.observe.record import current
 from deepwell.server.observe.rollouts import RolloutMetrics
 from deepwell.server.observe.semconv import (
@@ -456,6 +457,7 @@ class Metrics:
         )
         self.knowledge = KnowledgeMetrics(registry)
         self.tuning = TuningMetrics(registry)
+        self.recognition = RecognitionMetrics(registry)
         self.guard = GuardMetrics(registry)
         self.rollouts = RolloutMetrics(registry)
         self.contexts = ContextMetrics(registry)

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from deepwell.dialogue.opening import Planned, plan_model
 from deepwell.engine.load import expected_capabilities
 from deepwell.errors import DeepwellError, ModelNotFound
+from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.catalog import shipped_catalog
 from deepwell.models.store.store import ModelStore, StoredModel
 from deepwell.server.residency.wire import Offer
@@ -62,6 +63,8 @@ class ModelShelf:
             try:
                 stored = self._store.get(name)
                 version = _version(stored)
+                if kind_of(stored.path) != "text":  # another family of the API serves it
+                    continue
                 if self._unusable.get(name) != version:
                     found.append(self._offer(stored))
             except DeepwellError as error:

@@ -13,6 +13,7 @@ class CatalogModel(Struct, tag_field="object", tag="catalog.model"):
     """A model that can be fetched by its name.
 
     Attributes:
+        kind: what it is for; a recognition model reads recordings, and a speech model reads text aloud.
         languages: ISO 639-1 codes of the languages that it answers in, best first.
         download_bytes: of its files; of those that are here, if it is downloaded.
         memory_bytes: planned for it beside what a server takes anyway, as the server would load it.
@@ -20,7 +21,7 @@ class CatalogModel(Struct, tag_field="object", tag="catalog.model"):
     """
 
     id: str
-    kind: Literal["chat", "embedding"]
+    kind: Literal["chat", "embedding", "recognition", "speech"]
     description: str
     languages: list[str]
     license: str

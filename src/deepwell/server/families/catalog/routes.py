@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from deepwell.errors import DownloadError, InvalidRequest, ModelNotFound
+from deepwell.models.store.catalog import CatalogEntry
 from deepwell.server.access.admin import require_admin
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.catalog.bodies import CatalogList, CatalogModel, MemoryPlan, PlanLine
-from deepwell.server.families.catalog.plans import ModelPlans
+from deepwell.server.families.catalog.plans import Facts, ModelPlans
 from deepwell.server.families.catalog.schema import CatalogQuery, PlanQuery, PullRequest
 from deepwell.server.families.catalog.worker import PULL_JOB, payload_of
 from deepwell.server.families.jobs.described import job_body
@@ -96,7 +97,7 @@ def _described(plans: ModelPlans, names: list[str], served: set[str]) -> list[Ca
         found.append(
             CatalogModel(
                 id=name,
-                kind="embedding" if facts.embeds else "chat",
+                kind=_kind(entry, facts),
                 description=entry.summary,
                 languages=[*entry.languages],
                 license=entry.licence,
@@ -108,6 +109,12 @@ def _described(plans: ModelPlans, names: list[str], served: set[str]) -> list[Ca
             )
         )
     return found
+
+
+def _kind(entry: CatalogEntry, facts: Facts) -> Literal["chat", "embedding", "recognition", "speech"]:
+    if entry.kind != "text":
+        return entry.kind
+    return "embedding" if facts.embeds else "chat"
 
 
 async def _room(context: ServerContext, name: str) -> int:

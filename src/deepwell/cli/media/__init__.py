@@ -1,0 +1,17 @@
+"""`deepwell media`: recordings and text."""
+
+from __future__ import annotations
+
+import typer
+
+from deepwell.cli.media import transcribe
+from deepwell.cli.usage import Verbs
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb and its actions."""
+    media = typer.Typer(cls=Verbs, no_args_is_help=True, help="Turn recordings into text, without a server.")
+    media.command("transcribe")(transcribe.transcribe)
+    app.add_typer(media, name="media")

@@ -1,0 +1,1 @@
+"""Sound that comes in and goes out: its decoding, and the recognition of speech."""

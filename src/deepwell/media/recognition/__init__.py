@@ -1,0 +1,1 @@
+"""Speech to text: Whisper models in a process of their own."""

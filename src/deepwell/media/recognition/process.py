@@ -1,0 +1,336 @@
+"""`Recogniser`: recognises speech in a child process that can neither write, nor reach the network, nor take what it likes.
+
+`python -m deepwell.media.recognition.process FD` is the child. It loads one model from its folder and keeps it. A recording is
+one call that opens it, and one call for each segment, so that text comes while the rest is computed, and a cancelled request
+ends the work. Recordings of one model wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import sys
+from collections.abc import AsyncGenerator, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, InvalidModelFile, MissingDependency
+from deepwell.media.audio.decode import decode_audio
+from deepwell.media.recognition.model import RecognitionModel
+from deepwell.media.recognition.options import Opened, RecognitionOptions, Segment
+from deepwell.media.recognition.whisper import WhisperSession, load_model
+from deepwell.models.text.text_process import trim_memory
+from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
+from deepwell.process.confine import confine
+from deepwell.process.frames import Failure, error_of, failure_of
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+
+__all__ = ["NEEDED", "Hearing", "Recogniser", "RecogniserLimits", "check_installed"]
+
+NEEDED: Final = ("faster_whisper", "ctranslate2", "onnxruntime", "av")
+"""Modules that recognition needs; the extra `speech` brings them."""
+
+_BASE_BYTES: Final = 1 << 30  # libraries' own data, and the features of one piece
+_WEIGHTS_FACTOR: Final = 3  # the file, the converted weights, and room for the beams
+_SAMPLE_BYTES: Final = 16_000 * 2 * 3  # a second of sound: what is read, and a copy while it is joined
+_START_S: Final = 60.0
+_START_GB_S: Final = 60.0
+_OPEN_S: Final = 60.0
+_OPEN_PART: Final = 0.05  # of the longest duration
+_SEGMENT_S: Final = 180.0
+_SEGMENT_GB_S: Final = 600.0  # processor time of a 30 s window, for each GB of weights, with all its attempts
+_GRACE_S: Final = (
+    0.5  # in which a call that nobody waits for may end by itself, so that the model stays loaded
+)
+_POLL_S: Final = 0.02
+_NICE: Final = 5
+
+
+class _Setup(msgspec.Struct, array_like=True, frozen=True):
+    folder: bytes
+    threads: int
+    memory_bytes: int
+    most_s: float
+
+
+class _Open(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    path: bytes  # as the system has it, which may be no valid text
+    options: RecognitionOptions
+    processor_s: float
+
+
+class _Next(msgspec.Struct, tag=2, array_like=True, frozen=True):
+    processor_s: float
+
+
+class _Close(msgspec.Struct, tag=3, array_like=True, frozen=True):
+    pass
+
+
+class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    confined: bool
+    multilingual: bool
+
+
+class _Ended(msgspec.Struct, tag=5, array_like=True, frozen=True):
+    pass
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_requests = msgspec.msgpack.Decoder(_Open | _Next | _Close)
+_answers = msgspec.msgpack.Decoder(_Started | Opened | Segment | _Ended | Failure)
+
+
+def check_installed() -> None:
+    """Checks that the extra is installed, without importing it.
+
+    Raises:
+        MissingDependency: it is not.
+    """
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependency.of("speech_extra_missing", package=name)
+
+
+@dataclass(frozen=True, slots=True)
+class RecogniserLimits:
+    """Limits of one model's process.
+
+    Attributes:
+        threads: processor threads that it computes with; 0: all that this process may use.
+        most_s: longest recording, in seconds.
+    """
+
+    threads: int = 0
+    most_s: float = 3600.0
+
+    def memory_bytes(self, model: RecognitionModel) -> int:
+        """Returns the memory for data that the process of a model may take."""
+        sound = int(self.most_s * _SAMPLE_BYTES)
+        return _BASE_BYTES + _WEIGHTS_FACTOR * model.weight_bytes + sound
+
+
+class Hearing:
+    """A recording that is being recognised. `segments` gives its text as it is found."""
+
+    def __init__(self, recogniser: Recogniser, opened: Opened) -> None:
+        self._recogniser = recogniser
+        self.language = opened.language
+        self.probability = opened.probability
+        self.seconds = opened.seconds
+        self.container, self.codec = opened.container, opened.codec
+
+    async def segments(self) -> AsyncGenerator[Segment]:
+        """Yields the segments. Raises as `Recogniser.hear`."""
+        while (segment := await self._recogniser.next_segment()) is not None:
+            yield segment
+
+
+class Recogniser:
+    """The parent's end for one model. The child starts with the first recording.
+
+    Attributes:
+        model: the model.
+    """
+
+    def __init__(self, model: RecognitionModel, limits: RecogniserLimits | None = None) -> None:
+        self.model = model
+        self._limits = limits or RecogniserLimits()
+        threads = self._limits.threads or len(os.sched_getaffinity(0))
+        self._memory_bytes = self._limits.memory_bytes(model)
+        setup = _Setup(os.fsencode(model.folder.absolute()), threads, self._memory_bytes, self._limits.most_s)
+        gigabytes = model.weight_bytes / (1 << 30)
+        self._open_s = _OPEN_S + _OPEN_PART * self._limits.most_s + _SEGMENT_GB_S * gigabytes
+        self._segment_s = _SEGMENT_S + _SEGMENT_GB_S * gigabytes
+        self._calls = CallProcess(__name__, _encode(setup), launch_s=_START_S + _START_GB_S * gigabytes)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recognise")
+        self._turn = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child; 0 if there is none."""
+        return self._calls.pid
+
+    @property
+    def waiting(self) -> bool:
+        """True while a recording is being recognised."""
+        return self._turn.locked()
+
+    async def start(self) -> bool:
+        """Starts the child if there is none. Returns whether the kernel confines it; see `confine`. Raises as `hear`."""
+        check_installed()
+        try:
+            hello = _answers.decode(await self._apart(self._calls.start))
+        except CallEnded as error:
+            raise self._not_started(error) from None
+        if isinstance(hello, Failure):
+            self._calls.close()
+            raise error_of(hello)
+        assert isinstance(hello, _Started)
+        return hello.confined
+
+    @asynccontextmanager
+    async def hear(self, path: Path, options: RecognitionOptions) -> AsyncGenerator[Hearing]:
+        """Opens the recording at `path` when those before it have ended. A cancelled task ends the work.
+
+        Raises:
+            UnsupportedFile, InvalidFile: see `decode_audio`; or the recording takes more than the limits.
+            InvalidRequest: the model cannot do what the options ask for.
+            InvalidModelFile: the model cannot be loaded.
+            MissingDependency: the extra `speech` is not installed.
+            EngineUnavailable: the child could not run, or was closed; the file may be sound.
+        """
+        async with self._turn:
+            await self.start()
+            opened = await self._ask(_open_call(path, options, self._open_s), self._open_s)
+            assert isinstance(opened, Opened)
+            ended = False
+            try:
+                yield Hearing(self, opened)
+                ended = True
+            finally:
+                if ended or self._calls.pid:
+                    await self._let_go()
+
+    async def next_segment(self) -> Segment | None:
+        """Returns the next segment of the open recording; None: there is none. Raises as `hear`."""
+        answer = await self._ask(_Next(self._segment_s), self._segment_s)
+        return answer if isinstance(answer, Segment) else None
+
+    async def close(self) -> None:
+        """Ends the child and what it works on. The next recording starts another."""
+        await asyncio.to_thread(self._calls.close)
+        self._thread.shutdown(wait=False)
+
+    async def _let_go(self) -> None:
+        """Lets the child free the recording. It is no matter if that fails: the next one takes its place."""
+        try:
+            await self._ask(_Close(), _OPEN_S)
+        except DeepwellError:
+            return
+
+    async def _ask(self, request: _Open | _Next | _Close, processor_s: float) -> Any:
+        body = _encode(request)
+        try:
+            answer = _answers.decode(await self._apart(lambda: self._calls.call(body, processor_s)))
+        except CallEnded as error:
+            raise self._error(error, processor_s) from None
+        if isinstance(answer, Failure):
+            raise error_of(answer)
+        return answer
+
+    async def _apart(self, call: Any) -> bytes:
+        """Makes a call in the thread of this model. It is ended if the task is cancelled."""
+        work = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
+            await asyncio.wait([work], timeout=_GRACE_S)
+            while not work.done():
+                self._calls.kill()
+                await asyncio.sleep(_POLL_S)
+            raise
+
+    def _not_started(self, error: CallEnded) -> DeepwellError:
+        if error.killed or error.late or error.lost:
+            return EngineUnavailable.of("recognition_ended", reason=str(error))
+        return InvalidModelFile.of(
+            "recognition_model_unusable", folder=self.model.folder, reason=str(error), param="model"
+        )
+
+    def _error(self, error: CallEnded, processor_s: float) -> DeepwellError:
+        if error.killed or error.late or error.lost:
+            return EngineUnavailable.of("recognition_ended", reason=str(error))
+        return InvalidFile.of(
+            "audio_costly",
+            megabytes=self._memory_bytes >> 20,
+            seconds=f"{processor_s:.0f}",
+            reason=str(error),
+            param="file",
+        )
+
+
+def _open_call(path: Path, options: RecognitionOptions, processor_s: float) -> _Open:
+    return _Open(os.fsencode(path.absolute()), options, processor_s)
+
+
+class _Child:
+    """The child's end: loads its model and confines itself at the first message, then recognises recordings."""
+
+    def __init__(self) -> None:
+        self._model: WhisperModel | None = None
+        self._setup: _Setup | None = None
+        self._session: WhisperSession | None = None
+        self._segments: Generator[Segment] | None = None
+
+    def answer(self, body: bytes) -> bytes:
+        try:
+            if self._setup is None:
+                return _encode(self._start(msgspec.msgpack.decode(body, type=_Setup)))
+            request = _requests.decode(body)
+            if isinstance(request, _Open):
+                return _encode(self._open(request))
+            return _encode(self._next(request) if isinstance(request, _Next) else self._close())
+        except DeepwellError as error:
+            return _encode(failure_of(0, error))
+        except ImportError as error:
+            missing = MissingDependency.of("speech_extra_missing", package=error.name)
+            return _encode(failure_of(0, missing))
+        except MemoryError:
+            os.abort()  # little works after it; the parent starts another child
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            return _encode(failure_of(0, InvalidFile.of("audio_damaged", reason=reason, param="file")))
+
+    def _start(self, setup: _Setup) -> _Started:
+        sys.dont_write_bytecode = True
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.nice(_NICE)
+        limit_memory(setup.memory_bytes)
+        folder = Path(os.fsdecode(setup.folder))
+        try:
+            self._model = load_model(folder, setup.threads)
+        except (ValueError, RuntimeError) as error:
+            raise InvalidModelFile.of(
+                "recognition_model_unusable", folder=folder, reason=str(error)[:200], param="model"
+            ) from None
+        self._setup = setup
+        return _Started(confine(), self._model.model.is_multilingual)
+
+    def _open(self, request: _Open) -> Opened:
+        assert self._model is not None and self._setup is not None
+        self._close()
+        with limited(request.processor_s):
+            sound = decode_audio(Path(os.fsdecode(request.path)), self._setup.most_s)
+            session = self._session = WhisperSession(self._model, sound.samples, request.options)
+        self._segments = session.segments()
+        return Opened(session.language, session.probability, sound.seconds, sound.container, sound.codec)
+
+    def _next(self, request: _Next) -> Segment | _Ended:
+        if self._segments is None:
+            raise EngineUnavailable.of("recognition_ended", reason="another process took its place")
+        with limited(request.processor_s):
+            return next(self._segments, None) or _Ended()
+
+    def _close(self) -> _Ended:
+        self._session = self._segments = None
+        trim_memory()
+        return _Ended()
+
+
+def main(descriptor: str) -> None:
+    """Serves the parent until it closes the connection."""
+    answer_calls(int(descriptor), _Child().answer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
