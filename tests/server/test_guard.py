@@ -32,7 +32,8 @@ TERM = "forbidden fruit"
 KEY = "AKIA" + "IOSFODNN7EXAMPLF"
 REFUSAL = "Against the rules."
 GENERATES = {"chat", "text_completion"}
-READS = {"embeddings", "rerank", "score", "moderation"}  # no text of theirs comes from a model
+# Of those no text comes from a model, or tests of their own ask them with a recording (tests/server/audio).
+READS = {"embeddings", "rerank", "score", "moderation", "transcription", "translation"}
 POLICY = """
 version: 1
 terms: [own]

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
     from numpy.typing import NDArray
 
-__all__ = ["PIECE_S", "WhisperSession", "load_model", "pieces_of"]
+__all__ = ["PIECE_S", "SEED", "WhisperSession", "load_model", "pieces_of"]
 
 PIECE_S: Final = 600.0
 """Most seconds of sound whose features are in memory at a time."""
+
+SEED: Final = 0
+"""Seed of the draws where a text is sampled: the same recordings in the same order give the same texts."""
 
 _SEARCH_S: Final = 60.0  # at the end of a piece, in which the quietest place is looked for
 _QUIET_S: Final = 0.2
@@ -40,8 +43,10 @@ def load_model(folder: Path, threads: int) -> WhisperModel:
         ImportError: faster-whisper is not installed.
         RuntimeError: the files are not those of a Whisper model.
     """
+    import ctranslate2
     from faster_whisper import WhisperModel
 
+    ctranslate2.set_random_seed(SEED)
     return WhisperModel(
         str(folder), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
     )

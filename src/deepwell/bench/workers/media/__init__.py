@@ -1,0 +1,1 @@
+"""Programs that recognise or speak beside Deepwell."""
