@@ -40,6 +40,7 @@ TESTED = {
     "promotion",
     "python-api",
     "rerank",
+    "speech",
     "structured-output",
     "vector-stores",
 }

@@ -32,7 +32,7 @@ _CONDITIONS: Final = ("clean", "noise")
 
 @dataclass(slots=True)
 class _Side:
-    """What one side heard under one condition."""
+    """The texts of one side under one condition, and the time that they took."""
 
     texts: list[str] = field(default_factory=list[str])
     seconds: float = 0.0

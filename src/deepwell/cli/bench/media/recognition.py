@@ -1,4 +1,4 @@
-"""Verbs of `deepwell bench` on recordings and speech."""
+"""Verbs of `deepwell bench` on the recognition of speech."""
 
 from __future__ import annotations
 
