@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import openai
 import pytest
 
 pytest.importorskip("faster_whisper", reason="needs the extra speech")
 
 from openai import OpenAI
-from tests.media.recordings import SAID, TONE, WEATHER
+from tests.media.recordings import SAID, TONE, WEATHER, wav
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
+from deepwell.media.audio.decode import decode_audio
 from deepwell.safety.terms.lists import Term, TermList
 from deepwell.server.app import create_app
 from deepwell.server.options import GuardOptions, RecognitionServing
@@ -126,6 +128,18 @@ def test_errors_come_in_the_language_of_the_client(heard: Live) -> None:
         f"{heard.url}/v1/audio/transcriptions", files=files, headers={"accept-language": "zh"}, timeout=60
     )
     assert "文件不是已知格式的录音" in answer.json()["error"]["message"]
+
+
+def test_a_client_that_leaves_ends_the_work(client: OpenAI, heard: Live) -> None:
+    speech = decode_audio(TONE, 9).samples
+    form = {
+        "file": ("long.wav", wav(np.tile(speech, 18))),
+        "model": (None, "whisper-1"),
+        "stream": (None, "true"),
+    }
+    with httpx.stream("POST", f"{heard.url}/v1/audio/transcriptions", files=form, timeout=120) as answer:
+        assert "transcript.text.delta" in next(answer.iter_lines())
+    assert client.audio.transcriptions.create(file=TONE, model="whisper-1").text == SAID[TONE]
 
 
 def test_metrics_count_the_sound(client: OpenAI, heard: Live) -> None:

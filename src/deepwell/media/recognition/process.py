@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from deepwell.engine.machine import usable_cpus
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, InvalidModelFile, MissingDependency
 from deepwell.media.audio.decode import decode_audio
 from deepwell.media.recognition.model import RecognitionModel
@@ -144,7 +145,7 @@ class Recogniser:
     def __init__(self, model: RecognitionModel, limits: RecogniserLimits | None = None) -> None:
         self.model = model
         self._limits = limits or RecogniserLimits()
-        threads = self._limits.threads or len(os.sched_getaffinity(0))
+        threads = self._limits.threads or usable_cpus()
         self._memory_bytes = self._limits.memory_bytes(model)
         setup = _Setup(os.fsencode(model.folder.absolute()), threads, self._memory_bytes, self._limits.most_s)
         gigabytes = model.weight_bytes / (1 << 30)

@@ -52,9 +52,7 @@ def load_model(folder: Path, threads: int) -> WhisperModel:
     )
 
 
-def pieces_of(
-    samples: NDArray[np.int16], piece_s: float = PIECE_S
-) -> Iterator[tuple[int, NDArray[np.int16]]]:
+def pieces_of(samples: NDArray[np.int16], piece_s: float) -> Iterator[tuple[int, NDArray[np.int16]]]:
     """Yields a recording in pieces with the number of their first sample, each cut at the quietest place near its end."""
     longest, search, step = (int(seconds * SAMPLE_RATE) for seconds in (piece_s, _SEARCH_S, _QUIET_S))
     search = min(search, longest // 2)
@@ -90,7 +88,7 @@ class WhisperSession:
         _check(model, options)
         self._model = model
         self._options = options
-        self._pieces = pieces_of(samples)
+        self._pieces = pieces_of(samples, PIECE_S)
         self._before = _Before()
         start, piece = next(self._pieces)
         found, info = self._heard(piece, options.language)
