@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol
 
 from deepwell.media.speech.sound import SAMPLE_RATE
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LABEL", "MEDIA_TYPES", "Encoder", "SpeechFormat", "encoder_of", "whole_wav"]
+__all__ = ["LABEL", "MEDIA_TYPES", "Encoder", "SpeechFormat", "encoder_of", "fill_wav_lengths"]
 
 SpeechFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
@@ -31,6 +31,7 @@ LABEL: Final = "AIGC"
 
 _UNKNOWN: Final = 0xFFFFFFFF
 _PCM_BYTES: Final = 2
+_MOST_HEADER_BYTES: Final = 64 << 10
 
 # Container, codec, sample rate, bits a second.
 _CODED: Final[Mapping[SpeechFormat, tuple[str, str, int, int]]] = {
@@ -93,11 +94,15 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
-def whole_wav(data: bytes) -> bytes:
-    """Returns a WAV file that was made as a stream with its lengths filled in."""
-    start = data.index(b"data" + struct.pack("<I", _UNKNOWN)) + 8
-    lengths = struct.pack("<I", len(data) - 8), struct.pack("<I", len(data) - start)
-    return data[:4] + lengths[0] + data[8 : start - 4] + lengths[1] + data[start:]
+def fill_wav_lengths(file: BinaryIO) -> None:
+    """Fills in the lengths of a WAV file that was made as a stream. The file is open for reading and writing."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(_MOST_HEADER_BYTES)
+    start = head.index(b"data" + struct.pack("<I", _UNKNOWN)) + 8
+    for place, length in ((4, size - 8), (start - 4, size - start)):
+        file.seek(place)
+        file.write(struct.pack("<I", min(length, _UNKNOWN)))
 
 
 class _Sink(io.RawIOBase):

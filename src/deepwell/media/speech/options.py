@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "MAX_SPEED",
     "MIN_SPEED",
+    "MOST_CHARACTERS",
     "SpeechModel",
     "SpeechRequest",
     "open_speech_model",
@@ -28,6 +29,8 @@ __all__ = [
 DEFAULT_MODEL: Final = "kokoro"
 MIN_SPEED: Final = 0.25
 MAX_SPEED: Final = 4.0
+MOST_CHARACTERS: Final = 1_000_000
+"""Longest text: some twenty hours of speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,13 @@ def planned_speech(
     """Returns what a text is to be said like.
 
     Raises:
-        InvalidRequest: the text has nothing to say or other scripts, the voice is unknown or reads no Chinese, or the speed
+        InvalidRequest: the text has nothing to say, other scripts or too many characters, the voice is unknown or reads no Chinese, or the speed
             is out of range.
     """
     if not MIN_SPEED <= speed <= MAX_SPEED:
         raise InvalidRequest.of("speech_speed", speed=speed, least=MIN_SPEED, most=MAX_SPEED, param="speed")
+    if len(text) > MOST_CHARACTERS:
+        raise InvalidRequest.of("speech_text_long", count=len(text), most=MOST_CHARACTERS, param="input")
     pieces = tuple(pieces_of(text))
     language = language_of(text)
     return SpeechRequest(pieces, language, choose_voice(voice, language, model.voices), speed, format, label)

@@ -89,12 +89,14 @@ class Sound(msgspec.Struct, tag=3, array_like=True, frozen=True):
         data: the next bytes of the file.
         seconds: duration of the sound, with its pause.
         tokens: symbols that the model read for it.
+        characters: length of the text that was said.
         last: nothing follows.
     """
 
     data: bytes
     seconds: float
     tokens: int
+    characters: int
     last: bool
 
 
@@ -323,14 +325,14 @@ class _Child:
                     piece, request.language, british=request.british
                 )
             if not text.utterances:
-                return Sound(text.encoder.end(), 0.0, 0, True)
+                return Sound(text.encoder.end(), 0.0, 0, 0, True)
             said = text.utterances.popleft()
             audio = self._model.sound(said.phonemes, request.voice, request.speed)
             samples = samples_of(joined(audio, said.pause, request.speed))
             data = text.encoder.add(samples)
             if text.ended:
                 data += text.encoder.end()
-            return Sound(data, len(samples) / SAMPLE_RATE, len(said.phonemes), text.ended)
+            return Sound(data, len(samples) / SAMPLE_RATE, len(said.phonemes), len(said.text), text.ended)
 
 
 def main(descriptor: str) -> None:
