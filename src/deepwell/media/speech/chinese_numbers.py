@@ -10,7 +10,7 @@ __all__ = ["cardinal", "digits", "spoken_chinese"]
 
 _DIGITS: Final = "零一二三四五六七八九"
 _MOST_DIGITS: Final = 16
-_MEASURES: Final = "[个只台条位天次种本张家名件层倍岁秒米块周杯瓶辆座间套份项篇封句人点]|小时|分钟|公里|千米|字节|年(?!级|[0-9])"
+_MEASURES: Final = "[个只台条位天次种本张家名件层倍岁秒米块周杯瓶辆座间套份项封句人点]|小时|分钟|公里|千米|字节|年(?!级|[0-9])"
 _UNITS: Final = {
     "km/h": "公里每小时",
     "m/s": "米每秒",

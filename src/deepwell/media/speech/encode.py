@@ -133,7 +133,7 @@ class _Coded:
         container, codec, rate, bits = _CODED[format]
         self._sink = _Sink()
         options = {"write_id3v2": "1"} if format == "aac" and label else {}
-        options |= {"write_xing": "0", "id3v2_version": "4"} if format == "mp3" else {}
+        options |= {"write_xing": "0", "id3v2_version": "3"} if format == "mp3" else {}
         options |= {"page_duration": "200000"} if format == "opus" else {}
         self._container: Any = av.open(self._sink, "w", format=container, options=options)
         if label:

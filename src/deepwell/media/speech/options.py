@@ -77,8 +77,8 @@ def planned_speech(
     """Returns what a text is to be said like.
 
     Raises:
-        InvalidRequest: the text has nothing to say, other scripts or too many characters, the voice is unknown or reads no Chinese, or the speed
-            is out of range.
+        InvalidRequest: the text has nothing to say, other scripts or too many characters, the voice is unknown or reads no
+            Chinese, or the speed is out of range.
     """
     if not MIN_SPEED <= speed <= MAX_SPEED:
         raise InvalidRequest.of("speech_speed", speed=speed, least=MIN_SPEED, most=MAX_SPEED, param="speed")

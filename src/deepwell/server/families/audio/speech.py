@@ -58,7 +58,7 @@ def router(context: ServerContext) -> APIRouter:
 
 
 def _cut(error: DeepwellError) -> bytes:
-    """Ends the connection instead of the file: an error among its bytes is noise, and a short file would pass for a whole one."""
+    """Ends the connection: an error among the bytes of a file is noise, and a short file would pass for a whole one."""
     raise error
 
 
