@@ -106,7 +106,7 @@ def fill_wav_lengths(file: BinaryIO) -> None:
 
 
 class _Sink(io.RawIOBase):
-    """Where a muxer writes to: it cannot go back, so it writes a stream."""
+    """The target of a muxer: it cannot go back, so it gets a stream."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []

@@ -205,7 +205,10 @@ def _fraction(found: re.Match[str]) -> str:
 _ANY_UNIT: Final = "|".join(map(re.escape, sorted(_UNITS, key=len, reverse=True)))
 _STEPS: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]] = (
     (re.compile(rf"{_BEFORE}(\d{{4}})[-/.](\d{{1,2}})[-/.](\d{{1,2}})(?![\d.])"), _date),
-    (re.compile(rf"{_BEFORE}(\d{{1,2}}):(\d{{2}})(?::\d{{2}})?\s?([AaPp]\.[Mm]\.|[AaPp][Mm]\b)?(?!\d)"), _time),
+    (
+        re.compile(rf"{_BEFORE}(\d{{1,2}}):(\d{{2}})(?::\d{{2}})?\s?([AaPp]\.[Mm]\.|[AaPp][Mm]\b)?(?!\d)"),
+        _time,
+    ),
     (re.compile(rf"([$€£¥])\s*({_N})(?:\s?(thousand|million|billion|trillion))?"), _money),
     (re.compile(rf"([-−]?{_N})\s*%"), lambda found: f"{_number(found[1])} percent"),
     (

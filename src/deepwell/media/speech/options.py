@@ -1,4 +1,4 @@
-"""What speech is asked for, and the models that make it."""
+"""Requests for speech, and the models that make it."""
 
 from __future__ import annotations
 

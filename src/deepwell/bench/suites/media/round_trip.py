@@ -37,7 +37,7 @@ _WORD: Final = re.compile(r"[a-z]+(?:'[a-z]+)*")
 
 @dataclass(slots=True)
 class _Read:
-    """What became of the sentences of one language."""
+    """Results for the sentences of one language."""
 
     heard: list[str] = field(default_factory=list[str])
     first_s: list[float] = field(default_factory=list[float])
