@@ -11,7 +11,7 @@ from deepwell.cli.bench.options import FixedTokens, Json, Model, Row, Window, me
 if TYPE_CHECKING:
     from deepwell.bench.harness.report import Report
 
-__all__ = ["determinism", "kv", "quality", "size", "speech_round_trip"]
+__all__ = ["determinism", "kv", "quality", "size"]
 
 
 def size(model: Model = None, row: Row = None, json: Json = False) -> None:
@@ -94,37 +94,3 @@ def determinism(
         return bench_determinism(report, model_path(model), requests=requests, seed=seed)
 
     measure("determinism", row, json, run)
-
-
-def speech_round_trip(
-    model: Annotated[
-        str, typer.Option(help="Speech model to measure: a name in the store, or a folder.")
-    ] = "kokoro",
-    recognition: Annotated[
-        str,
-        typer.Option(
-            help="Multilingual recognition model that listens: a name in the store, or a folder."
-            " `deepwell pull --catalog bench/assets.toml whisper-base-f16` brings one without a hub."
-        ),
-    ] = "whisper-base",
-    every: Annotated[int, typer.Option(min=1, help="Read every n-th sentence alone.")] = 1,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Compute threads of either model; 0: the cores that may be used.")
-    ] = 0,
-    row: Row = None,
-    json: Json = False,
-) -> None:
-    """Reads sentences aloud and has them recognised: characters and words that are heard wrong, and the speed of speech."""
-    from deepwell.bench.suites.media.round_trip import bench_speech_round_trip
-    from deepwell.models.store.store import ModelStore
-    from deepwell.settings import Settings
-
-    store = ModelStore(Settings.load().models_dir)
-    measure(
-        "speech_round_trip",
-        row,
-        json,
-        lambda report: bench_speech_round_trip(
-            report, store.resolve(model).path, store.resolve(recognition).path, every=every, threads=threads
-        ),
-    )
