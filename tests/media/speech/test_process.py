@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import platform
+import sys
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -100,7 +102,7 @@ def samples(sounds: list[Sound]) -> np.ndarray:
 
 
 async def test_sentences_come_one_by_one_and_make_one_file(speaker: Speaker, model: SpeechModel) -> None:
-    assert await speaker.start() in (True, False)
+    assert await speaker.start() is (sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64"))
     request = planned_speech(model, "Hello there, my friend. 今天天气很好。")
     sounds = await said(speaker, request)
     assert [sound.last for sound in sounds] == [False, True]

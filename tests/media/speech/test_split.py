@@ -56,6 +56,24 @@ def test_sentences(text: str, pieces: list[tuple[str, str]]) -> None:
     assert [(piece.text, piece.pause) for piece in split_text(text)] == pieces
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 300_000,
+        "好" * 300_000,
+        "." * 300_000 + "x",
+        "," * 300_000 + "1",
+        "Mr. " * 80_000,
+        "a, " * 100_000,
+        "1" * 300_000,
+    ],
+    ids=lambda text: text[:4],
+)
+def test_hostile_text_is_cut_to_its_end(text: str) -> None:
+    pieces = split_text(clean(text))
+    assert "".join(letters(piece.text) for piece in pieces) == letters(text)
+
+
 def test_the_first_sound_does_not_wait_for_a_long_sentence() -> None:
     text = "When the rain had ended at last, the children ran out of the house, and they played until it was dark."
     first, *rest = split_text(text)

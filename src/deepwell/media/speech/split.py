@@ -24,8 +24,10 @@ _LEAST_CHARACTERS: Final = 12
 _SHORT: Final = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|No|Inc|Ltd|Jr|Sr|e\.g|i\.e|approx)|\b[A-Z])\.$"
 )
-_SENTENCE_END: Final = re.compile(r"[。！？!?；;…]+[”’」』】)）\"']*|\.+[”’)\"']*(?=\s|$)|\n+")
-_CLAUSE_END: Final = re.compile(r"[，、：,:—]+(?=\D|$)|[)）](?=\s)")
+_SHORT_SPAN: Final = 12  # characters before a full stop that an abbreviation takes at most
+# A run of signs is looked at from its first alone: hostile text has a million of them.
+_SENTENCE_END: Final = re.compile(r"[。！？!?；;…]+[”’」』】)）\"']*|(?<!\.)\.++[”’)\"']*+(?=\s|$)|\n+")
+_CLAUSE_END: Final = re.compile(r"(?<![，、：,:—])[，、：,:—]++(?=\D|$)|[)）](?=\s)")
 _KEPT_CONTROLS: Final = "\n\t"
 
 
@@ -88,7 +90,9 @@ def _sentences(text: str) -> list[tuple[str, Pause]]:
     start = 0
     for end in _SENTENCE_END.finditer(text):
         sentence = text[start : end.end()]
-        if end[0].startswith(".") and _SHORT.search(text[start : end.start() + 1]):
+        if end[0].startswith(".") and _SHORT.search(
+            text[max(start, end.start() - _SHORT_SPAN) : end.start() + 1]
+        ):
             continue
         found.append((sentence.strip(), "paragraph" if end[0].startswith("\n") else "sentence"))
         start = end.end()
@@ -123,16 +127,25 @@ def _clauses(sentence: str, pause: Pause, most: int) -> list[Piece]:
 def _words(piece: Piece) -> list[Piece]:
     """Cuts a piece that is too long at blanks, or anywhere if it has none."""
     text, parts = piece.text, list[Piece]()
-    while _weight(text) > MOST_CHARACTERS:
-        at, weight = 0, 0
-        while at < len(text) and weight <= MOST_CHARACTERS:
-            weight += _weight(text[at])
-            at += 1
-        blank = text.rfind(" ", at // 2, at)
-        cut = blank if blank > 0 else at - 1
-        parts.append(Piece(text[:cut].strip(), "word"))
-        text = text[cut:].strip()
-    return [*parts, Piece(text, piece.pause)]
+    start = 0
+    while (end := _reach(text, start)) < len(text):
+        blank = text.rfind(" ", start + (end - start) // 2, end + 1)
+        cut = blank if blank > 0 else end
+        parts.append(Piece(text[start:cut].strip(), "word"))
+        start = cut
+        while start < len(text) and text[start].isspace():
+            start += 1
+    return [*parts, Piece(text[start:], piece.pause)]
+
+
+def _reach(text: str, start: int) -> int:
+    """Returns the end of the longest piece that begins at `start`."""
+    weight = 0
+    for place in range(start, len(text)):
+        weight += _weight(text[place])
+        if weight > MOST_CHARACTERS:
+            return place
+    return len(text)
 
 
 def _weight(text: str) -> int:
