@@ -28,7 +28,7 @@ TESTS = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test belongs to the tiers of what it asks for and of its folder, marked or not; without any it is a unit test."""
     for item in items:
-        if {"smollm2_path", "minilm_path", "e5_path", "whisper_path"} & set(
+        if {"smollm2_path", "minilm_path", "e5_path", "whisper_path", "kokoro_path"} & set(
             getattr(item, "fixturenames", ())
         ):
             item.add_marker(pytest.mark.model)
@@ -136,5 +136,17 @@ def whisper_path() -> Path:
 
     try:
         return whisper_tiny_en()
+    except ModelNotFound as missing:
+        pytest.skip(f"{missing} (`make test` does)")
+
+
+@pytest.fixture(scope="session")
+def kokoro_path() -> Path:
+    """The folder of Kokoro, from `DEEPWELL_KOKORO` or the model store."""
+    from deepwell.bench.harness.assets import kokoro
+    from deepwell.errors import ModelNotFound
+
+    try:
+        return kokoro()
     except ModelNotFound as missing:
         pytest.skip(f"{missing} (`make test` does)")

@@ -119,7 +119,7 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
 # Computes from the request alone.
 COMPUTING = {
     *(f"POST /v1/fine_tuning/alpha/graders/{name}" for name in ("run", "validate")),
-    *(f"POST /v1/audio/{name}" for name in ("transcriptions", "translations")),
+    *(f"POST /v1/audio/{name}" for name in ("transcriptions", "translations", "speech")),
 }
 # Is of the tenant by its own numbers: tests/server/test_usage.py.
 COUNTING = {"GET /v1/organization/usage/completions"}

@@ -33,6 +33,7 @@ __all__ = [
     "RecognitionServing",
     "SemanticOptions",
     "ServerOptions",
+    "SpeechServing",
     "TuningOptions",
 ]
 
@@ -206,6 +207,26 @@ class RecognitionServing:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechServing:
+    """Options of speech.
+
+    Attributes:
+        model: the model that stands for OpenAI's: a name in the store, or a path.
+        models_dir: directory of the model store; None: there is no store.
+        threads: processor threads of a model; 0: all that this process may use.
+    """
+
+    model: str = "kokoro"
+    models_dir: Path | None = None
+    threads: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> SpeechServing:
+        """Reads the options from the settings."""
+        return cls(settings.speech_model, settings.models_dir, settings.threads or 0)
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """The limits of a server; 0 means no limit.
 
@@ -361,6 +382,7 @@ class ServerOptions:
     tuning: TuningOptions = field(default_factory=TuningOptions)
     context_policy: ContextPolicy = "strict"
     recognition: RecognitionServing = field(default_factory=RecognitionServing)
+    speech: SpeechServing = field(default_factory=SpeechServing)
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -384,4 +406,5 @@ class ServerOptions:
             TuningOptions.of(settings),
             settings.context_policy,
             RecognitionServing.of(settings),
+            SpeechServing.of(settings),
         )

@@ -1,4 +1,4 @@
-"""Settings of recognition: the model that turns recordings into text, and the length of recordings."""
+"""Settings of speech: the models that turn recordings into text and text into speech, and the length of recordings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["RecognitionSettings"]
 
 
 class RecognitionSettings(Section):
-    """The section of recognition: the model that turns recordings into text, and the length of recordings."""
+    """The section of speech: the models of both directions, and the length of recordings."""
 
     recognition_model: str = Field(
         "whisper-tiny.en",
@@ -18,4 +18,8 @@ class RecognitionSettings(Section):
     )
     recognition_most_s: float = Field(
         3600.0, ge=1, le=86400, description="Longest recording that is turned into text, in seconds."
+    )
+    speech_model: str = Field(
+        "kokoro",
+        description="Model that reads text aloud where a request asks for tts-1 or its like: a name in the store, or a path.",
     )

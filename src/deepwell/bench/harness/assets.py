@@ -9,7 +9,16 @@ from deepwell.errors import DeepwellError
 from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
-__all__ = ["WORKERS", "bench_cache", "e5_small", "minilm", "repository", "smollm2", "whisper_tiny_en"]
+__all__ = [
+    "WORKERS",
+    "bench_cache",
+    "e5_small",
+    "kokoro",
+    "minilm",
+    "repository",
+    "smollm2",
+    "whisper_tiny_en",
+]
 
 _PACKAGE = Path(__file__).parents[1]
 WORKERS = _PACKAGE / "workers"
@@ -47,6 +56,17 @@ def e5_small() -> Path:
     if named := os.environ.get("DEEPWELL_E5_SMALL"):
         return Path(named)
     return ModelStore(Settings.load().models_dir).get("e5-small-q4").path
+
+
+def kokoro() -> Path:
+    """Returns the folder of Kokoro: `DEEPWELL_KOKORO` if set, else the one in the store.
+
+    Raises:
+        ModelNotFound: it has not been pulled.
+    """
+    if named := os.environ.get("DEEPWELL_KOKORO"):
+        return Path(named)
+    return ModelStore(Settings.load().models_dir).get("kokoro").path
 
 
 def whisper_tiny_en() -> Path:

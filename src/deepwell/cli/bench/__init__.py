@@ -122,6 +122,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "medical": knowledge.medical,
     "rerank": knowledge.rerank,
     "speech-recognition": media.speech_recognition,
+    "speech-round-trip": media.speech_round_trip,
     "context-needle": context.context_needle,
     "context-survival": knowledge.context_survival,
     "active-learning": tuning_data.active_learning,

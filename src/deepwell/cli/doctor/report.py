@@ -34,7 +34,7 @@ _EXTRAS = {
         "selectolax",
         "feedparser",
     ),
-    "speech": ("faster_whisper", "ctranslate2", "onnxruntime", "av"),
+    "speech": ("faster_whisper", "ctranslate2", "onnxruntime", "av", "jieba", "pypinyin"),
     "ocr": ("rapidocr_onnxruntime",),
     "tensorboard": ("tensorboard",),
     "jupyter": ("jupyterlab", "ipykernel", "openai"),
@@ -52,6 +52,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "model": _model(settings, problems),
         "store": _store(settings),
         "recognition": _recognition(settings),
+        "speech": _speech(settings),
         "server": _server(settings, problems),
         "guard": _guard(settings, problems),
         "improve": examine_improve(settings, problems),
@@ -134,6 +135,20 @@ def _recognition(settings: Settings) -> dict[str, str]:
     except DeepwellError as error:
         return {"model": name, "state": f"not here: {error.fix}"}
     return {"model": name, "state": str(stored.path)}
+
+
+def _speech(settings: Settings) -> dict[str, str]:
+    """The model of the setting `speech_model`. One that is not here is no problem: speech is an extra."""
+    from deepwell.errors import DeepwellError
+    from deepwell.media.speech.options import open_speech_model
+    from deepwell.models.store.store import ModelStore
+
+    name = settings.speech_model
+    try:
+        model = open_speech_model(ModelStore(settings.models_dir), name)
+    except DeepwellError as error:
+        return {"model": name, "state": f"not here: {error.fix}"}
+    return {"model": name, "state": f"{model.folder}  {len(model.voices)} voices"}
 
 
 def _server(settings: Settings, problems: list[Finding]) -> dict[str, Any]:

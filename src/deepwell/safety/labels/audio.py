@@ -58,7 +58,7 @@ def read_audio_label(data: bytes) -> AigcLabel | None:
     else:
         for kind, content, _ in _id3(data)[0]:
             if kind == b"TXXX" and content.startswith(_DESCRIPTION):
-                texts.append(content[len(_DESCRIPTION) :])
+                texts.append(content[len(_DESCRIPTION) :].rstrip(b"\0"))  # which some writers end it with
     for text in texts:
         try:
             if len(text) <= MOST_BYTES:

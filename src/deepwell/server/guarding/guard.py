@@ -92,6 +92,13 @@ class ServerGuard:
             return {}
         return response_metadata(AigcLabel.first(policy.producer, produce_id))
 
+    def file_label(self, produce_id: str) -> str:
+        """Returns the label for the metadata of a generated file; empty unless the policy labels and names a producer."""
+        policy = self.policy
+        if not policy.label or not policy.producer:
+            return ""
+        return AigcLabel.first(policy.producer, produce_id).text()
+
     async def read(self, dialogue: Dialogue, tenant: str) -> tuple[Dialogue, Checked]:
         """Reads the messages of users and tools. What is blocked in a tool's result is withheld from the model.
 

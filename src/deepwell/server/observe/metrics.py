@@ -45,6 +45,7 @@ from deepwell.server.observe.semconv import (
     prometheus_label,
     prometheus_name,
 )
+from deepwell.server.observe.speech import SpeechMetrics
 from deepwell.version import deepwell_version
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -458,6 +459,7 @@ class Metrics:
         self.knowledge = KnowledgeMetrics(registry)
         self.tuning = TuningMetrics(registry)
         self.recognition = RecognitionMetrics(registry)
+        self.speech = SpeechMetrics(registry)
         self.guard = GuardMetrics(registry)
         self.rollouts = RolloutMetrics(registry)
         self.contexts = ContextMetrics(registry)

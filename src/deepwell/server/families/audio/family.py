@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from fastapi import APIRouter
 
 from deepwell.server.context import ServerContext
-from deepwell.server.families.audio import recognition
+from deepwell.server.families.audio import recognition, speech
 from deepwell.server.families.audio.bodies import Transcription, Translation
+from deepwell.server.families.audio.speech_schema import SpeechRequestBody
 from deepwell.server.families.family import Family
 from deepwell.server.http.declaration import Declaration, Operation
 from deepwell.server.http.middleware import BodyAllowance
@@ -23,7 +24,7 @@ _VOICES = "voices are those of the speech model: no recording becomes a new one"
 
 def _router(context: ServerContext) -> APIRouter:
     routes = APIRouter()
-    for part in (recognition.router(context),):
+    for part in (recognition.router(context), speech.router(context)):
         routes.routes += part.routes
     return routes
 
@@ -39,10 +40,17 @@ FAMILY = Family(
         (
             Operation("post", _TRANSCRIPTIONS, Transcription, streams=True, name="transcription"),
             Operation("post", _TRANSLATIONS, Translation, name="translation"),
+            Operation(
+                "post",
+                "/v1/audio/speech",
+                "bytes",
+                request=SpeechRequestBody,
+                streams=True,
+                name="speech",
+            ),
         ),
         in_one_process=True,  # one process of each model
         not_served={
-            "POST /v1/audio/speech": "text is not read aloud yet: speech is recognised, and text comes out",
             "POST /v1/audio/voice_consents": _VOICES,
             "GET /v1/audio/voice_consents": _VOICES,
             "POST /v1/audio/voices": _VOICES,
