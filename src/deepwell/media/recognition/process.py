@@ -25,7 +25,7 @@ from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, Inval
 from deepwell.media.audio.decode import decode_audio
 from deepwell.media.recognition.model import RecognitionModel
 from deepwell.media.recognition.options import Opened, RecognitionOptions, Segment
-from deepwell.media.recognition.whisper import WhisperSession, load_model
+from deepwell.media.recognition.whisper import WhisperSession, load_model, prepare
 from deepwell.models.text.text_process import trim_memory
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
 from deepwell.process.confine import confine
@@ -298,6 +298,8 @@ class _Child:
         os.nice(_NICE)
         limit_memory(setup.memory_bytes)
         folder = Path(os.fsdecode(setup.folder))
+        prepare()  # all libraries are loaded before the process is confined, and a model, which may be a stranger's, behind that
+        confined = confine()
         try:
             self._model = load_model(folder, setup.threads)
         except (ValueError, RuntimeError) as error:
@@ -305,7 +307,7 @@ class _Child:
                 "recognition_model_unusable", folder=folder, reason=str(error)[:200], param="model"
             ) from None
         self._setup = setup
-        return _Started(confine(), self._model.model.is_multilingual)
+        return _Started(confined, self._model.model.is_multilingual)
 
     def _open(self, request: _Open) -> Opened:
         assert self._model is not None and self._setup is not None

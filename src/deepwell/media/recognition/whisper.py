@@ -33,6 +33,17 @@ _SURE: Final = 0.5  # temperature up to which a text is remembered, as faster-wh
 _SEEKS_A_SECOND: Final = 100
 
 
+def prepare() -> None:
+    """Loads the libraries that recognition needs.
+
+    Raises:
+        ImportError: the extra `speech` is not installed.
+    """
+    import av  # noqa: F401
+    import faster_whisper.vad  # noqa: F401
+    import onnxruntime  # noqa: F401
+
+
 def load_model(folder: Path, threads: int) -> WhisperModel:
     """Loads a model from its folder alone, with weights in int8.
 

@@ -306,11 +306,15 @@ class _Child:
         limit_memory(setup.memory_bytes)
         folder = Path(os.fsdecode(setup.folder))
         pronouncer = Pronouncer(folder)
-        pronouncer.prepare()
-        import av  # noqa: F401  # loaded before the process is confined, as all libraries are
+        # All libraries are loaded before the process is confined, and a model, which may be a stranger's, behind that.
+        pronouncer.prepare_libraries()
+        import av  # noqa: F401
+        import onnxruntime  # noqa: F401
 
+        confined = confine()
+        pronouncer.prepare()
         self._model, self._pronouncer = Kokoro(folder, setup.threads), pronouncer
-        return _Started(confine())
+        return _Started(confined)
 
     def _next(self, id: int) -> Sound:
         assert self._model is not None and self._pronouncer is not None

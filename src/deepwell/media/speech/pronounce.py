@@ -107,9 +107,12 @@ class Pronouncer:
         self._mandarin = Mandarin()
         self._english: dict[bool, English] = {}
 
-    def prepare(self) -> None:
-        """Loads all that any text may need, so that the first text does not wait for it."""
+    def prepare_libraries(self) -> None:
+        """Loads the libraries and their dictionaries."""
         self._mandarin.prepare()
+
+    def prepare(self) -> None:
+        """Loads all that any text may need of the model's folder, so that the first text does not wait for it."""
         for british in (False, True):
             self._reader(british=british)
 
