@@ -298,7 +298,8 @@ class _Child:
         os.nice(_NICE)
         limit_memory(setup.memory_bytes)
         folder = Path(os.fsdecode(setup.folder))
-        prepare()  # all libraries are loaded before the process is confined, and a model, which may be a stranger's, behind that
+        # Libraries are loaded before the process is confined, and a model, which may be a stranger's, behind that.
+        prepare()
         confined = confine()
         try:
             self._model = load_model(folder, setup.threads)
