@@ -32,8 +32,8 @@ TERM = "forbidden fruit"
 KEY = "AKIA" + "IOSFODNN7EXAMPLF"
 REFUSAL = "Against the rules."
 GENERATES = {"chat", "text_completion"}
-# Of those no text comes from a model, or tests of their own ask them with a recording (tests/server/audio).
-READS = {"embeddings", "rerank", "score", "moderation", "transcription", "translation"}
+# Of those no text comes from a model, or tests of their own ask them with a recording or for sound (tests/server/audio).
+READS = {"embeddings", "rerank", "score", "moderation", "transcription", "translation", "speech"}
 POLICY = """
 version: 1
 terms: [own]
