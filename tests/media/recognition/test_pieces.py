@@ -17,9 +17,10 @@ from deepwell.media.recognition.whisper import WhisperSession
 class Library:
     """As much of `faster_whisper.WhisperModel` as a session asks for: it hears two segments in every piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, language: str = "de") -> None:
+        self.language = language
         self.model = SimpleNamespace(is_multilingual=True)
-        self.supported_languages = ["en", "de"]
+        self.supported_languages = ["en", "de", "zh"]
         self.asked: list[dict[str, Any]] = []
 
     def transcribe(self, samples: Any, **options: Any) -> tuple[Iterator[Any], Any]:
@@ -30,7 +31,9 @@ class Library:
             self._segment(f" {piece}{name}", start, 1.0 if (piece, name) == (2, "b") else 0.0)
             for name, start in (("a", 1.0), ("b", 5.0))
         ]
-        return iter(found), SimpleNamespace(language="de", language_probability=0.9)
+        return iter(found), SimpleNamespace(
+            language=options["language"] or self.language, language_probability=0.9
+        )
 
     @staticmethod
     def _segment(text: str, start: float, temperature: float) -> Any:
@@ -67,3 +70,22 @@ def test_times_numbers_and_prompts_go_on(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [one["language"] for one in library.asked] == [None, "de", "de"]
     assert [one["initial_prompt"] for one in library.asked] == ["First.", " 1a 1b", "First."]
     assert sum(one["seconds"] for one in library.asked) == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "prompt"),
+    [
+        (RecognitionOptions(), "以下是普通话的句子。"),
+        (RecognitionOptions("zh"), "以下是普通话的句子。"),
+        (RecognitionOptions(prompt="粵語"), "粵語"),
+        (RecognitionOptions(translate=True), None),
+    ],
+)
+def test_chinese_is_written_in_simplified_characters_unless_a_prompt_says_otherwise(
+    options: RecognitionOptions, prompt: str | None
+) -> None:
+    library = Library("zh")
+    session = WhisperSession(cast("Any", library), np.zeros(16_000, np.int16), options)
+    assert (session.language, session.probability) == ("zh", 0.9)
+    assert len([*session.segments()]) == 2
+    assert library.asked[-1]["initial_prompt"] == prompt

@@ -29,6 +29,8 @@ SEED: Final = 0
 _SEARCH_S: Final = 60.0  # at the end of a piece, in which the quietest place is looked for
 _QUIET_S: Final = 0.2
 _MEMORY_CHARACTERS: Final = 200  # of the text before a piece, for the model to go on from
+_SIMPLIFIED: Final = "以下是普通话的句子。"
+"""Stands before Chinese without a prompt of its own: Whisper then writes simplified characters, with punctuation."""
 _SURE: Final = 0.5  # temperature up to which a text is remembered, as faster-whisper has it
 _SEEKS_A_SECOND: Final = 100
 
@@ -103,6 +105,8 @@ class WhisperSession:
         self._before = _Before()
         start, piece = next(self._pieces)
         found, info = self._heard(piece, options.language)
+        if options.language is None and self._first_prompt(info.language):
+            found, _ = self._heard(piece, info.language)  # nothing has been decoded yet
         self._first = start, found
         self.language: str = info.language
         self.probability = float(info.language_probability)
@@ -123,6 +127,11 @@ class WhisperSession:
             start, piece = following
             found, _ = self._heard(piece, self.language)
 
+    def _first_prompt(self, language: str | None) -> str:
+        """Returns the prompt of a language where the caller gives none."""
+        plain = not self._options.prompt and not self._options.translate
+        return _SIMPLIFIED if language == "zh" and plain else ""
+
     def _heard(self, piece: NDArray[np.int16], language: str | None) -> tuple[Iterator[Any], Any]:
         options = self._options
         more: dict[str, Any] = {}
@@ -132,7 +141,7 @@ class WhisperSession:
             piece.astype(np.float32) / 32768.0,
             language=language,
             task="translate" if options.translate else "transcribe",
-            initial_prompt=self._before.prompt(options.prompt),
+            initial_prompt=self._before.prompt(options.prompt or self._first_prompt(language)),
             word_timestamps=options.words,
             vad_filter=options.detection is not None,
             vad_parameters=None if options.detection is None else _detection(options.detection),

@@ -27,9 +27,6 @@ from deepwell.media.speech.process import Speaker, SpeakerLimits
 
 __all__ = ["bench_speech_round_trip"]
 
-_SIMPLIFIED: Final = "以下是普通话的句子。"
-"""What Whisper takes for said before: it writes simplified characters then."""
-
 _VOICES: Final = {"zh": ("zf_xiaoxiao", "zm_yunxi"), "en": ("af_heart", "bm_george")}
 _HAN: Final = re.compile(r"[\u4e00-\u9fff]|[a-z]+")
 _WORD: Final = re.compile(r"[a-z]+(?:'[a-z]+)*")
@@ -103,7 +100,7 @@ async def _say(speaker: Speaker, text: str, voice: str) -> tuple[bytes, float, f
 
 
 async def _hear(hearer: Recogniser, path: Path, language: str) -> str:
-    options = RecognitionOptions(language, prompt=_SIMPLIFIED if language == "zh" else "")
+    options = RecognitionOptions(language)
     async with hearer.hear(path, options) as hearing:
         return text_of([segment async for segment in hearing.segments()])
 
