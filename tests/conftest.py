@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -92,61 +92,50 @@ def _no_outside_connections() -> Generator[None]:
     patch.undo()
 
 
+def _or_skipped(find: Callable[[], Path]) -> Path:
+    from deepwell.errors import ModelNotFound
+
+    try:
+        return find()
+    except ModelNotFound as missing:
+        pytest.skip(f"{missing} (`make test` does)")
+
+
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct, from `DEEPWELL_SMOLLM2` or the model store."""
     from deepwell.bench.harness.assets import smollm2
-    from deepwell.errors import ModelNotFound
 
-    try:
-        return smollm2()
-    except ModelNotFound as missing:
-        pytest.skip(f"{missing} (`make test` does)")
+    return _or_skipped(smollm2)
 
 
 @pytest.fixture(scope="session")
 def minilm_path() -> Path:
     """The directory of all-MiniLM-L6-v2, from `DEEPWELL_MINILM` or the model store."""
     from deepwell.bench.harness.assets import minilm
-    from deepwell.errors import ModelNotFound
 
-    try:
-        return minilm()
-    except ModelNotFound as missing:
-        pytest.skip(f"{missing} (`make test` does)")
+    return _or_skipped(minilm)
 
 
 @pytest.fixture(scope="session")
 def e5_path() -> Path:
     """The file of multilingual-e5-small in 4 bits, from `DEEPWELL_E5_SMALL` or the model store."""
     from deepwell.bench.harness.assets import e5_small
-    from deepwell.errors import ModelNotFound
 
-    try:
-        return e5_small()
-    except ModelNotFound as missing:
-        pytest.skip(f"{missing} (`make test` does)")
+    return _or_skipped(e5_small)
 
 
 @pytest.fixture(scope="session")
 def whisper_path() -> Path:
     """The folder of Whisper tiny.en for CTranslate2, from `DEEPWELL_WHISPER_TINY_EN` or the model store."""
     from deepwell.bench.harness.assets import whisper_tiny_en
-    from deepwell.errors import ModelNotFound
 
-    try:
-        return whisper_tiny_en()
-    except ModelNotFound as missing:
-        pytest.skip(f"{missing} (`make test` does)")
+    return _or_skipped(whisper_tiny_en)
 
 
 @pytest.fixture(scope="session")
 def kokoro_path() -> Path:
     """The folder of Kokoro, from `DEEPWELL_KOKORO` or the model store."""
     from deepwell.bench.harness.assets import kokoro
-    from deepwell.errors import ModelNotFound
 
-    try:
-        return kokoro()
-    except ModelNotFound as missing:
-        pytest.skip(f"{missing} (`make test` does)")
+    return _or_skipped(kokoro)

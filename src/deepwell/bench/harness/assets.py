@@ -25,15 +25,18 @@ WORKERS = _PACKAGE / "workers"
 """The programs that benchmarks start."""
 
 
+def _named_or_stored(variable: str, model: str) -> Path:
+    named = os.environ.get(variable)
+    return Path(named) if named else ModelStore(Settings.load().models_dir).get(model).path
+
+
 def smollm2() -> Path:
     """Returns the GGUF of SmolLM2-135M-Instruct: `DEEPWELL_SMOLLM2` if set, else the one in the store.
 
     Raises:
         ModelNotFound: it has not been pulled.
     """
-    if named := os.environ.get("DEEPWELL_SMOLLM2"):
-        return Path(named)
-    return ModelStore(Settings.load().models_dir).get("smollm2").path
+    return _named_or_stored("DEEPWELL_SMOLLM2", "smollm2")
 
 
 def minilm() -> Path:
@@ -42,9 +45,7 @@ def minilm() -> Path:
     Raises:
         ModelNotFound: it has not been pulled.
     """
-    if named := os.environ.get("DEEPWELL_MINILM"):
-        return Path(named)
-    return ModelStore(Settings.load().models_dir).get("minilm").path
+    return _named_or_stored("DEEPWELL_MINILM", "minilm")
 
 
 def e5_small() -> Path:
@@ -53,9 +54,7 @@ def e5_small() -> Path:
     Raises:
         ModelNotFound: it has not been pulled.
     """
-    if named := os.environ.get("DEEPWELL_E5_SMALL"):
-        return Path(named)
-    return ModelStore(Settings.load().models_dir).get("e5-small-q4").path
+    return _named_or_stored("DEEPWELL_E5_SMALL", "e5-small-q4")
 
 
 def kokoro() -> Path:
@@ -64,9 +63,7 @@ def kokoro() -> Path:
     Raises:
         ModelNotFound: it has not been pulled.
     """
-    if named := os.environ.get("DEEPWELL_KOKORO"):
-        return Path(named)
-    return ModelStore(Settings.load().models_dir).get("kokoro").path
+    return _named_or_stored("DEEPWELL_KOKORO", "kokoro")
 
 
 def whisper_tiny_en() -> Path:
@@ -75,9 +72,7 @@ def whisper_tiny_en() -> Path:
     Raises:
         ModelNotFound: it has not been pulled.
     """
-    if named := os.environ.get("DEEPWELL_WHISPER_TINY_EN"):
-        return Path(named)
-    return ModelStore(Settings.load().models_dir).get("whisper-tiny.en").path
+    return _named_or_stored("DEEPWELL_WHISPER_TINY_EN", "whisper-tiny.en")
 
 
 def bench_cache() -> Path:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 __all__ = ["Pause", "Piece", "clean", "cut_phonemes", "split_text"]
 
 Pause = Literal["word", "clause", "sentence", "paragraph"]
-"""What ends a piece, which decides how long the silence behind it is."""
+"""End of a piece, by which the silence behind it is chosen."""
 
 MOST_CHARACTERS: Final = 180
 """Longest piece of text, with a Chinese character counted as three."""

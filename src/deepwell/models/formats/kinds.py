@@ -9,7 +9,7 @@ from typing import Final, Literal
 __all__ = ["RECOGNITION_FILES", "SPEECH_MODEL", "ModelKind", "is_recognition_file", "kind_of"]
 
 ModelKind = Literal["text", "recognition", "speech"]
-"""What a model is for: to read and write text, to turn recordings into text, or text into speech."""
+"""Purpose of a model: to read and write text, to turn recordings into text, or text into speech."""
 
 SPEECH_MODEL: Final = "kokoro-v1.0.int8.onnx"
 
