@@ -1,0 +1,1 @@
+"""Pictures from text: a small rectified-flow transformer, and what comes with it."""
