@@ -19,6 +19,7 @@ SIDE: Final = 128
 """Pixels of a side in the set."""
 
 Split = Literal["train", "development", "held-out", "unused"]
+_STYLES: Final = {"emoji": ("emoji", "表情符号"), "clipart": ("clip art", "剪贴画")}
 _IMAGES: Final = "images.npy"
 _ROWS: Final = "pictures.jsonl"
 
@@ -57,6 +58,14 @@ class Picture(msgspec.Struct, frozen=True):
         if self.tags_zh:
             found.append("：".join((*self.titles_zh[:1], "，".join(self.tags_zh))))
         return found
+
+    def prompts(self) -> list[str]:
+        """Returns the texts from which it is drawn: the captions, and the short ones with the name of the style."""
+        styles = _STYLES.get(self.source)
+        if styles is None:
+            return self.captions()
+        styled = [f"{styles[0]}: {self.title}"] if self.title else []
+        return [*self.captions(), *styled, *(f"{styles[1]}：{title}" for title in self.titles_zh)]
 
 
 class PictureSet:

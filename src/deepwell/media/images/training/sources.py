@@ -44,6 +44,15 @@ FASHION: Final = (
 )
 """The classes of Fashion-MNIST in their order, English and Chinese."""
 
+_WORDINGS: Final = (
+    "{}",
+    "a grey photo of a {}",
+    "fashion photo: {}",
+    "a {} on white, grey photo",
+    "clothes: one {}",
+)
+_WORDINGS_ZH: Final = ("{}", "一张{}的灰色照片", "服装照片：{}", "灰色的{}")
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -220,15 +229,11 @@ def fashion(cache: Path, most: int) -> Iterator[Drawn]:
     for index in np.stack(per_class, 1).reshape(-1):
         label = int(labels[index])
         picture = Image.fromarray(255 - images[index]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        title, chinese = FASHION[label]
-        row = Picture(
-            f"train/{index}",
-            "fashion",
-            f"a grey photo of a {title}",
-            (f"一张{chinese}的灰色照片",),
-            family=f"fashion/{index}",
-            label=label,
-        )
+        english, chinese = FASHION[label]
+        title = _WORDINGS[int(index) % len(_WORDINGS)].format(english)
+        translated = _WORDINGS_ZH[int(index) % len(_WORDINGS_ZH)].format(chinese)
+        family = f"fashion/{index}"
+        row = Picture(f"train/{index}", "fashion", title, (translated,), family=family, label=label)
         yield Drawn(row, np.asarray(picture.convert("RGB"), np.uint8))
 
 
