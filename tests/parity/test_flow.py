@@ -10,9 +10,10 @@ import torch
 
 from deepwell.errors import InvalidRequest
 from deepwell.media.images.flow import FlowConfig, FlowModel
+from deepwell.media.images.training.batches import TrainOptions
 from deepwell.media.images.training.network import FlowNetwork
 from deepwell.media.images.training.pictures import Picture, PictureSet
-from deepwell.media.images.training.train import FlowTraining, Step, TrainOptions, train_flow
+from deepwell.media.images.training.train import FlowTraining, Step, train_flow
 
 CONFIG = FlowConfig(size=16, patch=4, width=32, depth=2, heads=2, condition=12, words=2)
 torch.set_num_threads(1)  # a network this small computes no faster on more

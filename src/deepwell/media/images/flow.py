@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -222,7 +222,7 @@ class FlowModel:
         pixels = self._linear("last", _normed(h[:, config.words :]) * (1 + scale) + shift)
         return _picture(pixels, config)
 
-    def _block(self, name: str, h: Float, modulation: Float) -> Float:
+    def _block(self, name: str, h: NDArray[Any], modulation: Float) -> NDArray[Any]:
         shift1, scale1, gate1, shift2, scale2, gate2 = np.split(modulation[:, None], 6, axis=-1)
         h = h + gate1 * self._attention(name, _normed(h) * (1 + scale1) + shift1)
         up = self._with_near(name, self._linear(f"{name}.up", _normed(h) * (1 + scale2) + shift2))
@@ -233,8 +233,12 @@ class FlowModel:
         words, side = self.config.words, self.config.size // self.config.patch
         weight = self.weights[f"{name}.near.weight"][:, 0]
         grid = np.pad(x[:, words:].reshape(len(x), side, side, -1), ((0, 0), (1, 1), (1, 1), (0, 0)))
-        near = sum(grid[:, i : i + side, j : j + side] * weight[:, i, j] for i in range(3) for j in range(3))
-        near = near + self.weights[f"{name}.near.bias"]
+        near: NDArray[Any] = np.broadcast_to(
+            self.weights[f"{name}.near.bias"], (len(x), side, side, weight.shape[0])
+        )
+        for i in range(3):
+            for j in range(3):
+                near = near + grid[:, i : i + side, j : j + side] * weight[:, i, j]
         return np.concatenate([x[:, :words], x[:, words:] + near.reshape(len(x), side * side, -1)], 1)
 
     def _attention(self, name: str, x: Float) -> Float:
@@ -251,7 +255,7 @@ class FlowModel:
     def _two(self, name: str, x: Float) -> Float:
         return self._linear(f"{name}.1", _silu(self._linear(f"{name}.0", x)))
 
-    def _linear(self, name: str, x: Float) -> Float:
+    def _linear(self, name: str, x: Float) -> NDArray[Any]:
         flat = x.reshape(-1, x.shape[-1]) @ self.weights[f"{name}.weight"].T
         flat += self.weights[f"{name}.bias"]
         return flat.reshape(*x.shape[:-1], -1)
@@ -270,16 +274,17 @@ def _picture(patches: Float, config: FlowConfig) -> Float:
     return np.ascontiguousarray(cut.reshape(len(patches), config.size, config.size, 3))
 
 
-def _normed(x: Float) -> Float:
+def _normed(x: Float) -> NDArray[Any]:
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + _EPSILON)
+    deviation: Float = np.sqrt(np.square(centred).mean(-1, keepdims=True) + _EPSILON, dtype=np.float32)
+    return centred / deviation
 
 
-def _silu(x: Float) -> Float:
+def _silu(x: Float) -> NDArray[Any]:
     return x / (1 + np.exp(-x))
 
 
-def _gelu(x: Float) -> Float:
+def _gelu(x: Float) -> NDArray[Any]:
     return (
         np.float32(0.5) * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x * x * x)))
     )

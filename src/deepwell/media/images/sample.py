@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepwell.media.images.flow import Float, FlowModel
 
@@ -57,10 +58,10 @@ def sample(
     size = model.config.size
     count = count if condition is None else len(condition)
     generator = np.random.default_rng(options.seed)
-    noise = generator.standard_normal((count, size, size, 3), dtype=np.float32)
+    noise: NDArray[Any] = generator.standard_normal((count, size, size, 3), dtype=np.float32)
     begin = 0.0 if start is None else float(np.clip(1.0 - strength, 0.0, 1.0))
     times = np.linspace(begin, 1.0, max(1, round(options.steps * (1.0 - begin))) + 1, dtype=np.float32)
-    x = noise if start is None or begin == 0.0 else begin * start + (1.0 - begin) * noise
+    x: NDArray[Any] = noise if start is None or begin == 0.0 else begin * start + (1.0 - begin) * noise
     for now, then in itertools.pairwise(times):
         if keep is not None and start is not None:
             x = keep * (now * start + (1 - now) * noise) + (1 - keep) * x
@@ -72,7 +73,9 @@ def sample(
         yield np.clip(picture, -1.0, 1.0)
 
 
-def _guided(model: FlowModel, x: Float, t: np.float32, condition: Float | None, guidance: float) -> Float:
+def _guided(
+    model: FlowModel, x: Float, t: np.float32, condition: Float | None, guidance: float
+) -> NDArray[Any]:
     times = np.full(len(x), t, np.float32)
     if condition is None or guidance == 1.0:
         return model.estimate(x, times, condition)
