@@ -1,10 +1,10 @@
-"""`deepwell media`: recordings and text."""
+"""`deepwell media`: recordings, text and images."""
 
 from __future__ import annotations
 
 import typer
 
-from deepwell.cli.media import speak, transcribe
+from deepwell.cli.media import draw, speak, transcribe
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -15,9 +15,10 @@ def register(app: typer.Typer) -> None:
     media = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="Turn recordings into text, and text into speech, without a server.",
+        help="Turn recordings into text, and text into speech and images, without a server.",
     )
     media.command("transcribe")(transcribe.transcribe)
     media.command("speak")(speak.speak)
     media.command("voices")(speak.voices)
+    media.command("draw")(draw.draw)
     app.add_typer(media, name="media")

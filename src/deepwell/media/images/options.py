@@ -135,12 +135,16 @@ def size_of(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def opacity_of(mask: Picture, picture: Picture) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns how much of a picture stays by its mask, of which the transparent parts are painted anew: at both sizes.
+def opacity_of(picture: Picture, mask: Picture | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Returns how much of a picture stays, at both sizes: what is transparent in the mask is painted anew.
+
+    Without a mask the picture's own transparent parts are; if there are none, None: it is drawn anew as a whole.
 
     Raises:
         InvalidRequest: the mask is of another size, or nothing of it is transparent.
     """
+    if mask is None:
+        return None if picture.opacity.min() >= HALF else (picture.opacity, picture.small_opacity)
     if (mask.width, mask.height) != (picture.width, picture.height):
         sizes = [f"{one.width}x{one.height}" for one in (mask, picture)]
         raise InvalidRequest.of("image_mask_size", mask=sizes[0], image=sizes[1], param="mask")

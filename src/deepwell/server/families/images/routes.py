@@ -16,7 +16,6 @@ from deepwell.errors import InvalidRequest
 from deepwell.media.images.decode import MOST_BYTES, Picture
 from deepwell.media.images.labels import LABEL
 from deepwell.media.images.options import (
-    HALF,
     MAX_SEED,
     QUALITY_STEPS,
     ImageRequest,
@@ -226,11 +225,11 @@ class _Studio:
             InvalidRequest: the mask is no image, of another size, or nothing of it is transparent.
         """
         if (sent := form.further.get("mask")) is None:
-            return None if picture.opacity.min() >= HALF else (picture.opacity, picture.small_opacity)
+            return opacity_of(picture, None)
         await asyncio.to_thread(sent.close)
         try:
             mask = await self._reader.read(sent.path, draw, out)
         except InvalidRequest as error:
             error.param = "mask"
             raise
-        return opacity_of(mask, picture)
+        return opacity_of(picture, mask)
