@@ -18,7 +18,7 @@ __all__ = ["drawing_model", "encoded_as", "image_of", "png_header"]
 
 
 def drawing_model(folder: Path) -> ImageModel:
-    FlowModel.random(FlowConfig(), 1).write(folder)
+    FlowModel.random(FlowConfig(width=32, depth=1, heads=2), 1).write(folder)
     return ImageModel("toy-draw", folder)
 
 

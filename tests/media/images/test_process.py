@@ -24,6 +24,7 @@ from tests.media.images.pictures import drawing_model, encoded_as, image_of
 
 from deepwell.errors import EngineUnavailable, InvalidFile, InvalidModelFile, InvalidRequest, ModelNotFound
 from deepwell.media.images import process
+from deepwell.media.images.decode import Picture
 from deepwell.media.images.options import ImageModel, ImageRequest, find_safety, open_image_model, size_of
 from deepwell.media.images.process import DrawingBusy, ImageRefused, Painter, PainterLimits, Step
 from deepwell.media.images.reader import ImageReader
@@ -67,7 +68,7 @@ async def test_an_image_comes_step_by_step(painter: Painter) -> None:
     assert canvas.confined is CONFINED and (canvas.size, canvas.condition, canvas.text_encoder) == (
         64,
         384,
-        "e5-small",
+        "e5-small-q4",
     )
     steps = await drawn(painter, replace(ASKED, count=2))
     assert [(one.image, one.seed, one.done, one.last) for one in steps] == [
@@ -119,6 +120,17 @@ async def test_a_variation_is_nearer_to_its_picture_the_less_is_given_up(
         return float(np.abs(pixels(steps[-1].data) - picture.full).mean())
 
     assert await distance(0.05) < await distance(0.5) < await distance(1.0)
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.05, 0.3, 0.5, 0.7, 1.0])
+async def test_the_steps_are_those_of_the_sampler(painter: Painter, strength: float) -> None:
+    shapes = (256, 256, 3), (256, 256), (64, 64, 3), (64, 64), (1, 1, 3)
+    picture = Picture(64, 64, *(np.zeros(shape, np.uint8) for shape in shapes))
+    for steps in (1, 5, 24):
+        asked = replace(ASKED, steps=steps, picture=picture, strength=strength)
+        found = await drawn(painter, asked)
+        assert [one.last for one in found] == [*[False] * (asked.steps_an_image - 1), True]
+        assert found[-1].done == found[-1].total and found[-1].data
 
 
 async def test_requests_take_turns_and_one_that_is_left_ends(painter: Painter) -> None:

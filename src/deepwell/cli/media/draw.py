@@ -257,11 +257,10 @@ async def _pictures(
 async def _encoded(painter: Painter, canvas: Canvas, settings: Settings, prompt: str) -> NDArray[np.float32]:
     from deepwell.errors import InvalidRequest
     from deepwell.knowledge.embedders import Embedders
-    from deepwell.media.images.options import encoder_model
 
     embedders = Embedders(settings.models_dir)
     try:
-        encoder = await embedders.named(encoder_model(canvas.text_encoder))
+        encoder = await embedders.named(canvas.text_encoder)
         vector = (await encoder.embed([prompt], "query"))[0]
     finally:
         await embedders.close()

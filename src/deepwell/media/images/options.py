@@ -33,7 +33,6 @@ __all__ = [
     "ImageModel",
     "ImageRequest",
     "TextEncoder",
-    "encoder_model",
     "find_safety",
     "opacity_of",
     "open_image_model",
@@ -64,8 +63,6 @@ QUALITY_STEPS: Final[Mapping[str, int]] = {
     "max": 80,
 }
 _AUTO: Final = "512x512"
-# The text encoder that a network was trained with: the model of the store that computes it.
-_ENCODERS: Final[Mapping[str, str]] = {"e5-small": "e5-small-q4"}
 
 ImageGuard = Literal["auto", "required", "off"]
 
@@ -122,6 +119,17 @@ class ImageRequest:
     mark: bool = True
     partials: int = 0
 
+    @property
+    def share(self) -> float:
+        """Share of the way from noise that is drawn: what stays of a picture under a mask needs all of it."""
+        return 1.0 if self.picture is None or self.opacity is not None else self.strength
+
+    @property
+    def steps_an_image(self) -> int:
+        """Steps of each image: fewer where a part of the way is left out; see `sample`."""
+        begin = min(max(1.0 - self.share, 0.0), 1.0)
+        return max(1, round(self.steps * (1.0 - begin)))
+
 
 def size_of(text: str) -> tuple[int, int]:
     """Returns the width and height of a size such as `1024x1024` or `auto`.
@@ -151,11 +159,6 @@ def opacity_of(picture: Picture, mask: Picture | None) -> tuple[NDArray[np.uint8
     if mask.opacity.min() >= HALF:
         raise InvalidRequest.of("image_mask_opaque", param="mask")
     return mask.opacity, mask.small_opacity
-
-
-def encoder_model(name: str) -> str:
-    """Returns the model of the store that computes a text encoder."""
-    return _ENCODERS.get(name, name)
 
 
 def stored_image_models(store: ModelStore) -> list[str]:

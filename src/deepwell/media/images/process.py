@@ -58,7 +58,10 @@ class _Setup(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Begin(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    """An image. `start` is uint8 [S, S, 3]; `keep` uint8 [S, S]; `original` and `stays` the same at the size of the file."""
+    """An image, whose file is made after each step of `shown`.
+
+    `start` is uint8 [S, S, 3] and `keep` uint8 [S, S]; `original` and `stays` are the same at the size of the file.
+    """
 
     id: int
     condition: bytes
@@ -253,15 +256,17 @@ class Painter:
         try:
             async with self._room:
                 await self.start()
-                total = request.count * request.steps
+                each = request.steps_an_image
                 for number in range(request.count):
                     seed = request.seed + number
                     async with aclosing(self._image(request, seed)) as steps:
                         async for drawn in steps:
                             if drawn.score > self._limits.most_score:
                                 raise ImageRefused.of("image_output_refused", param="prompt")
-                            done = number * request.steps + drawn.step
-                            yield Step(number, seed, done, total, drawn.data, drawn.step == request.steps)
+                            done = number * each + drawn.step
+                            yield Step(
+                                number, seed, done, request.count * each, drawn.data, drawn.step == each
+                            )
         finally:
             self._requests -= 1
 
@@ -274,7 +279,7 @@ class Painter:
         id = next(self._ids)
         try:
             await self._ask(_begin(id, request, seed))
-            for _ in range(request.steps):
+            for _ in range(request.steps_an_image):
                 drawn = await self._ask(_Next(id))
                 assert isinstance(drawn, _Drawn)
                 yield drawn
@@ -316,7 +321,8 @@ def _begin(id: int, request: ImageRequest, seed: int) -> _Begin:
     original, stays, keep = b"", b"", b""
     if picture is not None and opacity is not None:
         original, stays, keep = picture.full.tobytes(), opacity[0].tobytes(), opacity[1].tobytes()
-    every = {request.steps * (one + 1) // (request.partials + 1) for one in range(request.partials)}
+    steps = request.steps_an_image
+    every = {steps * (one + 1) // (request.partials + 1) for one in range(request.partials)}
     return _Begin(
         id,
         condition,
@@ -324,7 +330,7 @@ def _begin(id: int, request: ImageRequest, seed: int) -> _Begin:
         request.guidance,
         seed,
         start,
-        request.strength,
+        request.share,
         keep,
         original,
         stays,
@@ -333,7 +339,7 @@ def _begin(id: int, request: ImageRequest, seed: int) -> _Begin:
         request.compression,
         request.label,
         request.mark,
-        sorted(every - {0, request.steps}),
+        sorted((every | {steps}) - {0}),
     )
 
 
@@ -434,7 +440,7 @@ class _Child:
         with limited(_STEP_S):
             estimate = next(drawing.estimates)[0]
             drawing.step += 1
-            if drawing.step != asked.steps and drawing.step not in asked.shown:
+            if drawing.step not in asked.shown:
                 return _Drawn(drawing.step, b"", -1.0)
             image = finished(estimate, asked.size, drawing.original)
             score = self._score(look_of(image))

@@ -22,8 +22,8 @@ ModelKind = Literal["text", "recognition", "speech", "image", "image-safety"]
 
 SPEECH_MODEL: Final = "kokoro-v1.0.int8.onnx"
 SAFETY_MODEL: Final = "open-nsfw.onnx"
-DRAWING_TYPE: Final = "deepwell-flow"
-"""The `model_type` in the `config.json` of a model that draws."""
+DRAWING_TYPE: Final = "flow-transformer"
+"""The `architecture` in the `config.json` of a model that draws."""
 
 # The files of a Whisper model in the format of CTranslate2, whose `model.bin` is no pickle.
 RECOGNITION_FILES: Final = frozenset(
@@ -74,4 +74,4 @@ def _draws(config: Path) -> bool:
         fields: object = json.loads(data) if DRAWING_TYPE.encode() in data else None
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(fields, dict) and cast("dict[str, object]", fields).get("model_type") == DRAWING_TYPE
+    return isinstance(fields, dict) and cast("dict[str, object]", fields).get("architecture") == DRAWING_TYPE

@@ -61,7 +61,9 @@ def bench_media_hostile(report: Report, model: Path, recognition: str, *, every:
     images, sounds = hostile_images()[::every], hostile_sounds()[::every]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        FlowModel.random(FlowConfig(), 0).write(folder / "draw")  # what it draws is of no interest
+        FlowModel.random(FlowConfig(width=32, depth=1, heads=2), 0).write(
+            folder / "draw"
+        )  # what it draws is of no interest
         environment = {
             "DEEPWELL_IMAGE_MODEL": str(folder / "draw"),
             "DEEPWELL_IMAGE_GUARD": "off",

@@ -19,7 +19,6 @@ from deepwell.media.images.options import (
     MAX_SEED,
     QUALITY_STEPS,
     ImageRequest,
-    encoder_model,
     opacity_of,
     size_of,
 )
@@ -182,7 +181,7 @@ class _Studio:
         self, painter: Painter, canvas: Canvas, prompt: str
     ) -> tuple[NDArray[np.float32], int]:
         """Returns the vector of a prompt, and the number of its tokens."""
-        encoder = await self._context.knowledge.embedders.named(encoder_model(canvas.text_encoder))
+        encoder = await self._context.knowledge.embedders.named(canvas.text_encoder)
         vector = (await encoder.embed([prompt], "query"))[0]
         if len(vector) != canvas.condition:
             raise InvalidRequest.of(
