@@ -42,6 +42,7 @@ test: $(DEV)  ## unit, real-model and fault tests
 	@$(BIN)/deepwell pull e5-small-q4
 	@$(BIN)/deepwell pull whisper-tiny.en
 	@$(BIN)/deepwell pull kokoro
+	@$(BIN)/deepwell pull opennsfw
 	$(BIN)/$(PYTEST) --ignore=tests/parity --ignore=tests/tuning/train $(ARGS)
 
 test-all: test parity  ## every test there is

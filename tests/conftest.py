@@ -28,7 +28,7 @@ TESTS = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test belongs to the tiers of what it asks for and of its folder, marked or not; without any it is a unit test."""
     for item in items:
-        if {"smollm2_path", "minilm_path", "e5_path", "whisper_path", "kokoro_path"} & set(
+        if {"smollm2_path", "minilm_path", "e5_path", "whisper_path", "kokoro_path", "opennsfw_path"} & set(
             getattr(item, "fixturenames", ())
         ):
             item.add_marker(pytest.mark.model)
@@ -139,3 +139,11 @@ def kokoro_path() -> Path:
     from deepwell.bench.harness.assets import kokoro
 
     return _or_skipped(kokoro)
+
+
+@pytest.fixture(scope="session")
+def opennsfw_path() -> Path:
+    """The folder of the model that looks at images, from `DEEPWELL_OPENNSFW` or the model store."""
+    from deepwell.bench.harness.assets import opennsfw
+
+    return _or_skipped(opennsfw)

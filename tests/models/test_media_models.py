@@ -243,6 +243,7 @@ def test_the_shipped_media_models_pin_every_file() -> None:
         "whisper-tiny.en": "recognition",
         "whisper-base": "recognition",
         "kokoro": "speech",
+        "opennsfw": "image-safety",
     }
     assert all(entry.pin == "sha256" for entry in catalog.values())
     assert SPEECH_MODEL in catalog["kokoro"].pins

@@ -34,6 +34,7 @@ TESTED = {
     "evaluate",
     "feedback",
     "fine-tuning-api",
+    "images",
     "keys-and-limits",
     "labelling",
     "long-contexts",

@@ -32,8 +32,10 @@ TERM = "forbidden fruit"
 KEY = "AKIA" + "IOSFODNN7EXAMPLF"
 REFUSAL = "Against the rules."
 GENERATES = {"chat", "text_completion"}
-# Of those no text comes from a model, or tests of their own ask them with a recording or for sound (tests/server/audio).
+# Of those no text comes from a model, or tests of their own ask them with a recording or for sound or images
+# (tests/server/audio, tests/server/images).
 READS = {"embeddings", "rerank", "score", "moderation", "transcription", "translation", "speech"}
+READS |= {"image_generation", "image_edit", "image_variation"}
 POLICY = """
 version: 1
 terms: [own]

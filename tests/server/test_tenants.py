@@ -120,6 +120,7 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
 COMPUTING = {
     *(f"POST /v1/fine_tuning/alpha/graders/{name}" for name in ("run", "validate")),
     *(f"POST /v1/audio/{name}" for name in ("transcriptions", "translations", "speech")),
+    *(f"POST /v1/images/{name}" for name in ("generations", "edits", "variations")),
 }
 # Is of the tenant by its own numbers: tests/server/test_usage.py.
 COUNTING = {"GET /v1/organization/usage/completions"}

@@ -31,6 +31,7 @@ from deepwell.server.families.fine_tuning.family import FAMILY as FINE_TUNING
 from deepwell.server.families.graders.family import FAMILY as GRADERS
 from deepwell.server.families.guard.family import FAMILY as GUARD
 from deepwell.server.families.health.family import FAMILY as HEALTH
+from deepwell.server.families.images.family import FAMILY as IMAGES
 from deepwell.server.families.jobs.family import FAMILY as JOBS
 from deepwell.server.families.keys.family import FAMILY as KEYS
 from deepwell.server.families.labelling.family import FAMILY as LABELLING
@@ -70,6 +71,7 @@ FAMILIES: tuple[Family, ...] = (
     TOKENIZE,
     MODERATIONS,
     AUDIO,
+    IMAGES,
     MESSAGES,
     MESSAGE_BATCHES,
     RESPONSES,

@@ -27,6 +27,7 @@ __all__ = [
     "ConnectionOptions",
     "FileOptions",
     "GuardOptions",
+    "ImageServing",
     "KnowledgeOptions",
     "LimitsConfig",
     "OriginOptions",
@@ -227,6 +228,36 @@ class SpeechServing:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageServing:
+    """Options of images. The settings `image_*` describe each.
+
+    Attributes:
+        model: the model that stands for OpenAI's: a name in the store, or a path.
+        models_dir: directory of the model store; None: there is no store.
+        threads: processor threads of the model that looks at images; 0: all that this process may use.
+    """
+
+    model: str = "deepwell-draw"
+    models_dir: Path | None = None
+    threads: int = 0
+    guard: Literal["auto", "required", "off"] = "auto"
+    guard_score: float = 0.8
+    mark: bool = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> ImageServing:
+        """Reads the options from the settings."""
+        return cls(
+            settings.image_model,
+            settings.models_dir,
+            settings.threads or 0,
+            settings.image_guard,
+            settings.image_guard_score,
+            settings.image_mark,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """The limits of a server; 0 means no limit.
 
@@ -383,6 +414,7 @@ class ServerOptions:
     context_policy: ContextPolicy = "strict"
     recognition: RecognitionServing = field(default_factory=RecognitionServing)
     speech: SpeechServing = field(default_factory=SpeechServing)
+    images: ImageServing = field(default_factory=ImageServing)
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -407,4 +439,5 @@ class ServerOptions:
             settings.context_policy,
             RecognitionServing.of(settings),
             SpeechServing.of(settings),
+            ImageServing.of(settings),
         )

@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from deepwell.settings.client import ClientSettings
 from deepwell.settings.engine import EngineSettings
+from deepwell.settings.images import ImageSettings
 from deepwell.settings.improve import ImproveSettings
 from deepwell.settings.knowledge import KnowledgeSettings
 from deepwell.settings.models import ModelSettings
@@ -42,6 +43,7 @@ class Settings(
     ModelSettings,
     StorageSettings,
     EngineSettings,
+    ImageSettings,
     RecognitionSettings,
     KnowledgeSettings,
     ImproveSettings,

@@ -15,6 +15,7 @@ __all__ = [
     "e5_small",
     "kokoro",
     "minilm",
+    "opennsfw",
     "repository",
     "smollm2",
     "whisper_tiny_en",
@@ -64,6 +65,15 @@ def kokoro() -> Path:
         ModelNotFound: it has not been pulled.
     """
     return _named_or_stored("DEEPWELL_KOKORO", "kokoro")
+
+
+def opennsfw() -> Path:
+    """Returns the folder of the model that looks at images: `DEEPWELL_OPENNSFW` if set, else the one in the store.
+
+    Raises:
+        ModelNotFound: it has not been pulled.
+    """
+    return _named_or_stored("DEEPWELL_OPENNSFW", "opennsfw")
 
 
 def whisper_tiny_en() -> Path:

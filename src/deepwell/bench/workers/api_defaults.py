@@ -156,6 +156,28 @@ _HEARD = "POST /v1/audio/transcriptions"
 _VLLM = ("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score")
 
 # Those of one operation that differ.
+_IMAGES = tuple(f"POST /v1/images/{name}" for name in ("generations", "edits", "variations"))
+_OF_IMAGES: Mapping[str, str] = {
+    "model": "that of the setting image_model",
+    "size": "`auto`",
+    "response_format": "`b64_json`",
+    "user": "none; for the audit trail",
+    "safety_identifier": "none; for the audit trail",
+    "steps": "24, or those of `quality`",
+    "strength": "0.7",
+    "mask": "the transparent parts of the image",
+    "background": "`opaque`",
+    "moderation": _IGNORED,
+    "output_format": "`png`",
+    "output_compression": "100",
+    "partial_images": "0",
+    "quality": "`auto`",
+    "guidance": "3",
+    **dict.fromkeys(
+        ("complexity", "frame_count", "frame_duration_ms", "svg", "style", "input_fidelity", "markup"), _NONE
+    ),
+}
+
 _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/completions", "max_tokens"): "16",
     ("POST /v1/completions", "logprobs"): _NONE,
@@ -179,6 +201,7 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /api/embeddings", "prompt"): "none: the model is loaded",
     ("POST /v1/responses/input_tokens", "model"): "the model that is served",
     **{(f"POST {path}", "model"): "the first served model" for path in _VLLM},
+    **{(path, name): value for path in _IMAGES for name, value in _OF_IMAGES.items()},
     **{(path, "temperature"): "0" for path in _AUDIO},
     **{(path, "prompt"): _NONE for path in _AUDIO},
     (_HEARD, "language"): "detected",

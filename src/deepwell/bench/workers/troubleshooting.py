@@ -22,6 +22,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "context": ("Long contexts", "长上下文"),
     "knowledge": ("Knowledge bases", "知识库"),
     "speech": ("Speech", "语音"),
+    "images": ("Images", "图像"),
     "data": ("Training data", "训练数据"),
     "guard": ("The guard", "安全防护"),
     "tuning": ("Fine-tuning", "微调"),

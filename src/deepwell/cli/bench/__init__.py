@@ -123,6 +123,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "rerank": knowledge.rerank,
     "speech-recognition": media.speech_recognition,
     "speech-round-trip": media.speech_round_trip,
+    "media-hostile": media.media_hostile,
     "context-needle": context.context_needle,
     "context-survival": knowledge.context_survival,
     "active-learning": tuning_data.active_learning,

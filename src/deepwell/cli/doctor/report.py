@@ -35,6 +35,7 @@ _EXTRAS = {
         "feedparser",
     ),
     "speech": ("faster_whisper", "ctranslate2", "onnxruntime", "av", "jieba", "pypinyin"),
+    "images": ("onnxruntime", "PIL"),
     "ocr": ("rapidocr_onnxruntime",),
     "tensorboard": ("tensorboard",),
     "jupyter": ("jupyterlab", "ipykernel", "openai"),
@@ -53,6 +54,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "store": _store(settings),
         "recognition": _recognition(settings),
         "speech": _speech(settings),
+        "images": _images(settings, problems),
         "server": _server(settings, problems),
         "guard": _guard(settings, problems),
         "improve": examine_improve(settings, problems),
@@ -149,6 +151,29 @@ def _speech(settings: Settings) -> dict[str, str]:
     except DeepwellError as error:
         return {"model": name, "state": f"not here: {error.fix}"}
     return {"model": name, "state": f"{model.folder}  {len(model.voices)} voices"}
+
+
+def _images(settings: Settings, problems: list[Finding]) -> dict[str, str]:
+    """The model of the setting `image_model`, and the one that looks at images, which is a problem only if it is required."""
+    from deepwell.errors import DeepwellError
+    from deepwell.media.images.options import SAFETY_NAME, find_safety, open_image_model
+    from deepwell.models.store.store import ModelStore
+
+    name, store = settings.image_model, ModelStore(settings.models_dir)
+    try:
+        state = str(open_image_model(store, name).folder)
+    except DeepwellError as error:
+        state = f"not here: {error.fix}"
+    try:
+        folder = find_safety(store, settings.image_guard)
+    except DeepwellError as error:
+        problems.append(Finding("images", error))
+        return {"model": name, "state": state, "guard": f"not here: {error.fix}"}
+    if folder is not None:
+        return {"model": name, "state": state, "guard": str(folder)}
+    off = settings.image_guard == "off"
+    missing = f"{SAFETY_NAME} is not here, so nothing looks at images: run `deepwell pull {SAFETY_NAME}`"
+    return {"model": name, "state": state, "guard": "off" if off else missing}
 
 
 def _server(settings: Settings, problems: list[Finding]) -> dict[str, Any]:

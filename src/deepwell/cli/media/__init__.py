@@ -1,10 +1,10 @@
-"""`deepwell media`: recordings, speech and pictures."""
+"""`deepwell media`: recordings, speech and images."""
 
 from __future__ import annotations
 
 import typer
 
-from deepwell.cli.media import speak, transcribe
+from deepwell.cli.media import draw, speak, transcribe
 from deepwell.cli.media.train_image import train_image
 from deepwell.cli.usage import Verbs
 
@@ -16,11 +16,12 @@ def register(app: typer.Typer) -> None:
     media = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="Turn recordings into text, and text into speech, without a server; train models of images and sound.",
+        help="Turn recordings into text, and text into speech and images, without a server; train the models.",
     )
     media.command("transcribe")(transcribe.transcribe)
     media.command("speak")(speak.speak)
     media.command("voices")(speak.voices)
+    media.command("draw")(draw.draw)
     train = typer.Typer(cls=Verbs, no_args_is_help=True, help="Train models of images and sound.")
     train.command("image")(train_image)
     media.add_typer(train, name="train")

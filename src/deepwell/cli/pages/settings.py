@@ -24,6 +24,7 @@ _OTHERS = {
     ("keys create", "tokens_per_minute"),
     ("models synth", "precision"),
     ("up", "knowledge"),  # a folder there
+    ("media draw", "model"),  # one that draws there
     ("media transcribe", "model"),  # one for recognition there
     ("data check", "model"),  # none by default
     ("data dedup", "embedding_model"),
@@ -36,6 +37,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "storage": ("Data at rest", "数据存储"),
     "knowledge": ("Knowledge", "知识库"),
     "recognition": ("Recognition of speech", "语音识别"),
+    "images": ("Images", "图像"),
     "safety": ("Safety", "安全防护"),
     "improve": ("Improvement by votes", "按反馈改进"),
     "client": ("Command line as a client", "命令行客户端"),

@@ -1,1 +1,1 @@
-"""Pictures from text: a small rectified-flow transformer, and what comes with it."""
+"""Images from text: a small rectified-flow transformer; their decoding in a confined process, labels and safety."""

@@ -233,7 +233,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
             raise UnsupportedModel.of("file_not_a_model", name=path.name)
         return _open_gguf(path)
     if (kind := kind_of(path)) != "text":
-        raise UnsupportedModel.of(f"model_is_for_{kind}", name=path.resolve().name)
+        raise UnsupportedModel.of(f"model_is_for_{kind.replace('-', '_')}", name=path.resolve().name)
     if (path / "config.json").is_file() and any(path.glob("*.safetensors*")):
         return _open_safetensors(path)
     if (path / "config.json").is_file() and len(packed := list(path.glob("*.dwpack"))) == 1:

@@ -1,17 +1,29 @@
-"""The kinds of models: text models run in the engine; recognition and speech models run in libraries of their own."""
+"""The kinds of models: text models run in the engine; those of sound and images run in libraries of their own."""
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
-__all__ = ["RECOGNITION_FILES", "SPEECH_MODEL", "ModelKind", "is_recognition_file", "kind_of"]
+__all__ = [
+    "DRAWING_TYPE",
+    "RECOGNITION_FILES",
+    "SAFETY_MODEL",
+    "SPEECH_MODEL",
+    "ModelKind",
+    "is_recognition_file",
+    "kind_of",
+]
 
-ModelKind = Literal["text", "recognition", "speech"]
-"""Purpose of a model: to read and write text, to turn recordings into text, or text into speech."""
+ModelKind = Literal["text", "recognition", "speech", "image", "image-safety"]
+"""Purpose of a model: to read and write text, to turn recordings into text, or text into speech or images, to judge images."""
 
 SPEECH_MODEL: Final = "kokoro-v1.0.int8.onnx"
+SAFETY_MODEL: Final = "open-nsfw.onnx"
+DRAWING_TYPE: Final = "flow-transformer"
+"""The `architecture` in the `config.json` of a model that draws."""
 
 # The files of a Whisper model in the format of CTranslate2, whose `model.bin` is no pickle.
 RECOGNITION_FILES: Final = frozenset(
@@ -25,6 +37,7 @@ RECOGNITION_FILES: Final = frozenset(
     }
 )
 _MOST_VERSION: Final = 16
+_MOST_CONFIG_BYTES: Final = 64 << 10
 _SPECIFICATION: Final = b"WhisperSpec\0"
 
 
@@ -34,6 +47,10 @@ def kind_of(path: Path) -> ModelKind:
         return "text"
     if (path / SPEECH_MODEL).is_file():
         return "speech"
+    if (path / SAFETY_MODEL).is_file():
+        return "image-safety"
+    if _draws(path / "config.json"):
+        return "image"
     return "recognition" if is_recognition_file(path / "model.bin") else "text"
 
 
@@ -48,3 +65,13 @@ def is_recognition_file(path: Path) -> bool:
         return False
     version, length = struct.unpack_from("<IH", header)
     return 1 <= version <= _MOST_VERSION and length == len(_SPECIFICATION) and header[6:] == _SPECIFICATION
+
+
+def _draws(config: Path) -> bool:
+    try:
+        with config.open("rb") as file:
+            data = file.read(_MOST_CONFIG_BYTES)
+        fields: object = json.loads(data) if DRAWING_TYPE.encode() in data else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(fields, dict) and cast("dict[str, object]", fields).get("architecture") == DRAWING_TYPE

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from deepwell.models.formats.kinds import RECOGNITION_FILES, ModelKind
+from deepwell.models.formats.kinds import RECOGNITION_FILES, SAFETY_MODEL, ModelKind
 
 __all__ = ["ANYTHING", "POOLING_FILE", "FetchOptions", "Fetched", "is_licence", "is_plain", "is_wanted"]
 
@@ -59,6 +59,8 @@ class FetchOptions:
             return name in self.pins or is_licence(name)
         if self.kind == "recognition":
             return name in RECOGNITION_FILES or is_licence(name)
+        if self.kind == "image-safety":
+            return name == SAFETY_MODEL or is_licence(name)
         return name == POOLING_FILE or ("/" not in name and is_wanted(name))
 
 

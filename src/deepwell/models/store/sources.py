@@ -151,7 +151,7 @@ class PathSource:
             raise DownloadError(f"{path} does not exist", fix="check the path")
         if path.is_dir() and not any(map(_has_weights, files)) and (e5 := e5_file_in(path)) is not None:
             files.append(e5)
-        if not any(map(_has_weights, files)) and options.kind != "recognition":
+        if not any(map(_has_weights, files)) and options.kind not in ("recognition", "image-safety"):
             raise InvalidModelFile(f"{path} holds no .gguf and no .safetensors file")
         for file in files:
             total, target_path = file.stat().st_size, directory / _name_in(path, file)

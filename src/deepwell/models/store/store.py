@@ -30,7 +30,7 @@ from deepwell.messages import nearest
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.formats.e5 import e5_file_in, is_e5_file
 from deepwell.models.formats.gguf import read_gguf_header
-from deepwell.models.formats.kinds import kind_of
+from deepwell.models.formats.kinds import DRAWING_TYPE, kind_of
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.models.store.download import Progress, hash_file, silent
 from deepwell.models.store.fetched import Fetched, is_licence
@@ -314,9 +314,17 @@ def _checked(
     )
 
 
+_ARCHITECTURES: Final = {
+    "recognition": "whisper",
+    "speech": "kokoro",
+    "image": DRAWING_TYPE,
+    "image-safety": "open_nsfw",
+}
+
+
 def _architecture(directory: Path) -> str:
     if (kind := kind_of(directory)) != "text":
-        return "whisper" if kind == "recognition" else "kokoro"
+        return _ARCHITECTURES[kind]
     path = _openable(directory)
     if is_e5_file(path):
         return open_checkpoint(path).config.architecture

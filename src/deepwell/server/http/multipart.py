@@ -1,4 +1,4 @@
-"""Forms with a file, read as they arrive: the file goes to disk, and memory holds about a megabyte of it at most."""
+"""Forms with files, read as they arrive: files go to disk, and memory holds about a megabyte of each at most."""
 
 from __future__ import annotations
 
@@ -25,22 +25,30 @@ BINARY = {"type": "string", "format": "binary"}
 FORM_OVERHEAD_BYTES = 64 << 10  # most bytes of a form around its file
 _FIELD_BYTES = 4096
 _MOST_PARTS = 16
+_MOST_PARTS_OF_MANY = 32  # where a form may have several files
 _FLUSH_BYTES = 1 << 20
 _LONGEST_NAME = 255
 
 
 @dataclass(slots=True)
 class Form:
-    """A form's plain fields, and its one file: a draft that the holder of the form must use up or discard.
+    """A form's plain fields, and its files: drafts that the holder of the form must use up or discard.
 
     Attributes:
         lists: the values of those fields that may come more than once.
+        further: the files of further fields, by the field's name.
     """
 
     file: Draft
     filename: str = ""
     fields: dict[str, str] = field(default_factory=dict[str, str])
     lists: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    further: dict[str, Draft] = field(default_factory=dict[str, Draft])
+
+    def discard(self) -> None:
+        """Deletes the files unless they have become blobs."""
+        for one in (self.file, *self.further.values()):
+            one.discard()
 
 
 def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
@@ -57,14 +65,16 @@ async def read_form(
     fix: str,
     *,
     lists: Collection[str] = (),
+    further: Collection[str] = (),
 ) -> Form:
     """Reads a form from the request's body.
 
     Args:
-        file_field: name of the file's field.
-        limit: most bytes of the file.
+        file_field: name of the file's field. Brackets behind it, as lists of files have them, make no difference.
+        limit: most bytes of a file.
         fix: the fix that the error for a larger file names.
         lists: names of fields that may come more than once.
+        further: names of the fields of further files, which may be left out.
 
     Raises:
         InvalidRequest: the body is not such a form. The message names the fault.
@@ -79,36 +89,59 @@ async def read_form(
         )
     form = Form(await asyncio.to_thread(draft))
     try:
+        for name in further:
+            form.further[name] = await asyncio.to_thread(draft)
         reader = _Reader(form, file_field, boundary, lists)
         async for chunk in request.stream():
             reader.feed(chunk)
-            if form.file.bytes + len(reader.pending) > limit:
-                raise BodyTooLarge(limit, fix, "the file")
-            if len(reader.pending) >= _FLUSH_BYTES:
-                await asyncio.to_thread(form.file.write, reader.take())
+            for incoming in reader.files.values():
+                if incoming.draft.bytes + len(incoming.pending) > limit:
+                    raise BodyTooLarge(limit, fix, "the file")
+                if len(incoming.pending) >= _FLUSH_BYTES:
+                    await asyncio.to_thread(incoming.flush)
         reader.finish()
-        await asyncio.to_thread(form.file.write, reader.take())
+        for incoming in reader.files.values():
+            await asyncio.to_thread(incoming.flush)
     except BaseException:
-        form.file.discard()
+        form.discard()
         raise
+    for name in set(further) - {name for name, incoming in reader.files.items() if incoming.seen}:
+        form.further.pop(name).discard()
     return form
 
 
+@dataclass(slots=True)
+class _Incoming:
+    """A file of a form. `pending` holds its bytes that wait to be written; `seen` says that the form has it."""
+
+    draft: Draft
+    pending: bytearray = field(default_factory=bytearray)
+    seen: bool = False
+
+    def flush(self) -> None:
+        data, self.pending = bytes(self.pending), bytearray()
+        self.draft.write(data)
+
+
 class _Reader:
-    """Parses a form. `pending` holds the bytes of the file that wait to be written."""
+    """Parses a form. `files` holds its files by the name of their field."""
 
     def __init__(self, form: Form, file_field: str, boundary: bytes, lists: Collection[str] = ()) -> None:
-        self.pending = bytearray()
+        self.files = {
+            file_field: _Incoming(form.file),
+            **{name: _Incoming(draft) for name, draft in form.further.items()},
+        }
         self._form = form
         self._file_field = file_field
         self._lists = lists
+        self._most_parts = _MOST_PARTS_OF_MANY if form.further else _MOST_PARTS
+        self._file: _Incoming | None = None  # the file whose bytes come
         self._header = bytearray()
         self._value = bytearray()
         self._disposition = b""
         self._name = ""
-        self._text: bytearray | None = None  # value of a plain field, or None in the file
+        self._text: bytearray | None = None  # value of a plain field, or None in a file
         self._parts = 0
-        self._files = 0
         self._ended = False
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
@@ -131,14 +164,10 @@ class _Reader:
         except FormParserError as error:
             raise _broken(str(error)) from None
 
-    def take(self) -> bytes:
-        data, self.pending = bytes(self.pending), bytearray()
-        return data
-
     def finish(self) -> None:
         if not self._ended:
             raise _broken("it ends before its last boundary")
-        if not self._files:
+        if not self.files[self._file_field].seen:
             raise InvalidRequest(
                 f"missing parameter {self._file_field!r}",
                 fix=f"send the file in a form field called {self._file_field!r}",
@@ -147,8 +176,8 @@ class _Reader:
 
     def _begin(self) -> None:
         self._parts += 1
-        if self._parts > _MOST_PARTS:
-            raise _broken(f"it has more than {_MOST_PARTS} fields")
+        if self._parts > self._most_parts:
+            raise _broken(f"it has more than {self._most_parts} fields")
         self._disposition = b""
 
     def _header_end(self) -> None:
@@ -160,22 +189,26 @@ class _Reader:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         self._name = _text(options.get(b"name", b""), "the name of a field")
-        if self._name != self._file_field:
+        found = self.files.get(self._name) or self.files.get(self._name.removesuffix("[]"))
+        if found is None:
             self._text = bytearray()
             if self._name in self._form.fields:
                 raise InvalidRequest(f"{self._name!r} comes twice", fix="send it once", param=self._name)
             return
-        self._text = None
-        self._files += 1
-        if self._files > 1:
+        self._text, self._file = None, found
+        if found.seen:
             raise InvalidRequest(
                 f"{self._name!r} comes twice", fix="send one file a request", param=self._name
             )
-        self._form.filename = checked_name(_text(options.get(b"filename", b""), "the file's name"))
+        found.seen = True
+        name = checked_name(_text(options.get(b"filename", b""), "the file's name"))
+        if found.draft is self._form.file:
+            self._form.filename = name
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._text is None:
-            self.pending += memoryview(data)[start:end]
+            assert self._file is not None
+            self._file.pending += memoryview(data)[start:end]
             return
         self._text += data[start:end]
         if len(self._text) > _FIELD_BYTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -100,18 +100,24 @@ class Answer(Response):
     """A body that is made while the client waits. It is JSON unless another `media_type` is given."""
 
     def __init__(
-        self, body: Coroutine[Any, Any, bytes], stopped: Stop, media_type: str = "application/json"
+        self,
+        body: Coroutine[Any, Any, bytes],
+        stopped: Stop,
+        media_type: str = "application/json",
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(media_type=media_type)
         self._work = body
         self._stopped = stopped
+        self._further = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             body = await attended(self._work, scope, receive, self._stopped)
         except ClientLeft:
             return
-        await Response(body, media_type=self.media_type)(scope, receive, send)
+        await Response(body, headers=self._further, media_type=self.media_type)(scope, receive, send)
 
 
 def _failure(error: DeepwellError) -> bytes:

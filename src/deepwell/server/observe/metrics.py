@@ -31,6 +31,7 @@ from prometheus_client.registry import Collector
 from deepwell.engine.protocol import Engine
 from deepwell.safety.findings import Decision
 from deepwell.server.observe.contexts import ContextMetrics
+from deepwell.server.observe.images import ImageMetrics
 from deepwell.server.observe.loop_lag import LoopLag
 from deepwell.server.observe.recognition import RecognitionMetrics
 from deepwell.server.observe.record import current
@@ -460,6 +461,7 @@ class Metrics:
         self.tuning = TuningMetrics(registry)
         self.recognition = RecognitionMetrics(registry)
         self.speech = SpeechMetrics(registry)
+        self.images = ImageMetrics(registry)
         self.guard = GuardMetrics(registry)
         self.rollouts = RolloutMetrics(registry)
         self.contexts = ContextMetrics(registry)

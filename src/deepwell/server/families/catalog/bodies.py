@@ -6,14 +6,18 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["CatalogList", "CatalogModel", "MemoryPlan", "PlanLine"]
+__all__ = ["CatalogKind", "CatalogList", "CatalogModel", "MemoryPlan", "PlanLine"]
+
+
+CatalogKind = Literal["chat", "embedding", "recognition", "speech", "image", "image-safety"]
 
 
 class CatalogModel(Struct, tag_field="object", tag="catalog.model"):
     """A model that can be fetched by its name.
 
     Attributes:
-        kind: what it is for; a recognition model reads recordings, and a speech model reads text aloud.
+        kind: what it is for; a recognition model reads recordings, a speech model reads text aloud, and a model of
+            image safety judges images.
         languages: ISO 639-1 codes of the languages that it answers in, best first.
         download_bytes: of its files; of those that are here, if it is downloaded.
         memory_bytes: planned for it beside what a server takes anyway, as the server would load it.
@@ -21,7 +25,7 @@ class CatalogModel(Struct, tag_field="object", tag="catalog.model"):
     """
 
     id: str
-    kind: Literal["chat", "embedding", "recognition", "speech"]
+    kind: CatalogKind
     description: str
     languages: list[str]
     license: str

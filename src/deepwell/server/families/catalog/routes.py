@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
@@ -13,7 +13,13 @@ from deepwell.models.store.catalog import CatalogEntry
 from deepwell.server.access.admin import require_admin
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
-from deepwell.server.families.catalog.bodies import CatalogList, CatalogModel, MemoryPlan, PlanLine
+from deepwell.server.families.catalog.bodies import (
+    CatalogKind,
+    CatalogList,
+    CatalogModel,
+    MemoryPlan,
+    PlanLine,
+)
 from deepwell.server.families.catalog.plans import Facts, ModelPlans
 from deepwell.server.families.catalog.schema import CatalogQuery, PlanQuery, PullRequest
 from deepwell.server.families.catalog.worker import PULL_JOB, payload_of
@@ -111,7 +117,7 @@ def _described(plans: ModelPlans, names: list[str], served: set[str]) -> list[Ca
     return found
 
 
-def _kind(entry: CatalogEntry, facts: Facts) -> Literal["chat", "embedding", "recognition", "speech"]:
+def _kind(entry: CatalogEntry, facts: Facts) -> CatalogKind:
     if entry.kind != "text":
         return entry.kind
     return "embedding" if facts.embeds else "chat"

@@ -1,0 +1,31 @@
+"""Verbs of `deepwell bench` on files that mean harm."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.bench.options import Json, Row, measure
+
+__all__ = ["media_hostile"]
+
+
+def media_hostile(
+    recognition: Annotated[
+        str, typer.Option(help="Recognition model of the server: a name in the store, or a folder.")
+    ] = "whisper-tiny.en",
+    every: Annotated[int, typer.Option(min=1, help="Send every n-th file alone.")] = 1,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Sends 100 hostile images and recordings to a server: bombs, cut files, loops, scripts, playlists."""
+    from deepwell.bench.harness.assets import smollm2
+    from deepwell.bench.suites.media.hostile import bench_media_hostile
+
+    measure(
+        "media_hostile",
+        row,
+        json,
+        lambda report: bench_media_hostile(report, smollm2(), recognition, every=every),
+    )
