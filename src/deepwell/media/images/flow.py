@@ -21,12 +21,9 @@ from numpy.typing import NDArray
 from deepwell.errors import InvalidModelFile
 from deepwell.models.formats.safetensors import read_safetensors_header
 
-__all__ = ["CONFIG_FILE", "SHIPPED", "WEIGHTS_FILE", "Float", "FlowConfig", "FlowModel", "shapes_of", "time_features"]
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Float", "FlowConfig", "FlowModel", "shapes_of", "time_features"]
 
 Float = NDArray[np.float32]
-
-SHIPPED: Final = Path(__file__).parent / "weights"
-"""The folder of the network that comes with Deepwell."""
 
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"

@@ -27,7 +27,7 @@ def image_generation(
     from deepwell.bench.harness.assets import e5_small
     from deepwell.bench.suites.media.generation import bench_image_generation
     from deepwell.bench.suites.media.space_images import embedded_images
-    from deepwell.media.images.flow import SHIPPED
+    from deepwell.media.images.options import SHIPPED
 
     measure(
         "image_generation",
