@@ -1,8 +1,9 @@
-"""Clips: sentences said by Kokoro, made once and kept, with voices that training, development and the held-out part do not share."""
+"""Clips: sentences said by Kokoro, made once and kept. Training, development and the held-out part share no voice."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.media.audio.decode import SAMPLE_RATE
-from deepwell.media.space.training.sentences import Language, Part
+from deepwell.media.images.training.pictures import PictureSet
+from deepwell.media.space.training.sentences import Language, Part, sentences_of
 from deepwell.media.speech.kokoro import Kokoro
 from deepwell.media.speech.pronounce import Pronouncer, pieces_of
 from deepwell.media.speech.voices import Voice
 
-__all__ = ["VOICES", "Clip", "make_clips", "planned_clips"]
+__all__ = ["VOICES", "Clip", "make_clips", "planned_clips", "shipped_clips", "spoken_captions"]
 
 _TRAIN_EN: Final = (
     "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nova af_river am_adam am_echo am_fenrir am_liam am_michael "
@@ -37,6 +39,21 @@ VOICES: Final[dict[tuple[Language, Part], tuple[str, ...]]] = {
 _KOKORO_RATE: Final = 24_000
 _TAPS: Final = 96
 _QUIET: Final = 0.01  # of the loudest sample; sound below it is cut from both ends
+
+
+_SENTENCES: Final[dict[Part, int]] = {"train": 243, "development": 60, "held-out": 150}
+_CAPTIONS: Final[dict[tuple[Language, Part], int]] = {
+    ("en", "train"): 200,
+    ("zh", "train"): 120,
+    ("en", "development"): 50,
+    ("zh", "development"): 30,
+    ("en", "held-out"): 80,
+    ("zh", "held-out"): 40,
+}
+_SAYABLE: Final[dict[Language, re.Pattern[str]]] = {
+    "en": re.compile(r"[A-Za-z][A-Za-z ’'\-,]{3,38}"),
+    "zh": re.compile(r"[\u4e00-\u9fff]{2,12}"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,30 @@ def planned_clips(texts: Sequence[str], language: Language, part: Part) -> list[
         speed = round(draw.uniform(0.9, 1.15), 2) if part == "train" else 1.0
         found.append(Clip(part, language, text, voices[place % len(voices)], speed))
     return found
+
+
+def spoken_captions(pictures: PictureSet, language: Language, part: Part) -> dict[str, int]:
+    """Returns captions that can be said, with the number of the picture of each: of emoji and of clip art alone."""
+    indices = pictures.where(part, sources={row.source for row in pictures.rows} - {"fashion"})
+    random.Random(f"{part}{language}").shuffle(indices)  # noqa: S311
+    found: dict[str, int] = {}
+    for index in indices:
+        row = pictures.rows[index]
+        text = row.title if language == "en" else (*row.titles_zh, "")[0]
+        if _SAYABLE[language].fullmatch(text):
+            found[text] = index
+    return dict(list(found.items())[: _CAPTIONS[language, part]])
+
+
+def shipped_clips(pictures: PictureSet, part: Part) -> tuple[list[Clip], list[Clip]]:
+    """Returns the clips of a part: sentences, and captions of its pictures. Training has 806."""
+    sentences: list[Clip] = []
+    captions: list[Clip] = []
+    languages: tuple[Language, ...] = ("en", "zh")
+    for language in languages:
+        sentences += planned_clips(sentences_of(language, part, _SENTENCES[part]), language, part)
+        captions += planned_clips(list(spoken_captions(pictures, language, part)), language, part)
+    return sentences, captions
 
 
 def make_clips(

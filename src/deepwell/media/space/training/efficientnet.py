@@ -48,10 +48,10 @@ class _Block:
 def _blocks() -> list[_Block]:
     found: list[_Block] = []
     for stage, (kernel, stride, _, count) in enumerate(_STAGES):
-        for place in range(count):
-            found.append(
-                _Block(kernel, stride if place == 0 else 1, place > 0, stage > 0, place == count - 1)
-            )
+        found += [
+            _Block(kernel, stride if place == 0 else 1, place > 0, stage > 0, place == count - 1)
+            for place in range(count)
+        ]
     return found
 
 
@@ -85,7 +85,10 @@ def published_weights(file: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def graph_of(weights: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """Returns the ONNX file: `image` float32 [n, 3, height, width] -> `stages`, means over the picture of six stages and the head."""
+    """Returns the ONNX file: `image` float32 [n, 3, height, width] -> `stages` float32 [n, 2048].
+
+    `stages` holds the means over the picture of six stages and of the head.
+    """
     graph = OnnxGraph("efficientnet-lite0")
 
     def convolution(value: str, name: str, stride: int = 1, *, bounded: bool) -> str:

@@ -14,6 +14,7 @@ Language = Literal["en", "zh"]
 Part = Literal["train", "development", "held-out"]
 
 _PARTS: Final[tuple[Part, ...]] = ("train", "development", "train", "held-out", "train")
+_TRIES: Final = 8
 _SLOT: Final = re.compile(r"\{([a-z]+)2?\}")
 
 
@@ -24,8 +25,13 @@ def sentences_of(language: Language, part: Part, count: int, seed: int = 0) -> l
     draw = random.Random(f"{language} {part} {seed}")  # noqa: S311
     found: dict[str, None] = {}
     decks: dict[str, list[str]] = {}
+    place = tries = 0
     while len(found) < count:
-        found[_filled(own[len(found) % len(own)], words, decks, draw)] = None
+        before = len(found)
+        found[_filled(own[place % len(own)], words, decks, draw)] = None
+        tries = 0 if len(found) > before else tries + 1
+        if not tries or tries == _TRIES:  # a frame with few words has been filled in every way
+            place, tries = place + 1, 0
     return list(found)
 
 
