@@ -63,7 +63,11 @@ def train_space(
         tell = _teller(update, json=json)
         inputs = _inputs(stack, Settings.load(models_dir=models_dir), data, recognition, threads, tell)
         training = SpaceTraining(inputs, out, tell)
-        stages: dict[Part, Callable[[], Any]] = {"image": training.images, "sound": training.sounds}
+        stages: dict[Part, Callable[[], Any]] = {
+            "image": training.images,
+            "sound": training.sounds,
+            "fusion": training.fusion,
+        }
         for name, stage in stages.items():
             if part in (None, name):
                 stage()

@@ -13,6 +13,9 @@ __all__ = ["DIMENSIONS", "ImageHead", "Parameters", "unit"]
 DIMENSIONS: Final = 384
 """Size of a vector of the space: that of e5-small."""
 
+# Features of early stages, of late ones, and of the head.
+_RANGES: Final = ((0, 64), (64, 768), (768, 2048))
+
 Array = NDArray[np.float32]
 Parameters = Mapping[str, Array]
 
@@ -59,6 +62,17 @@ class ImageHead:
 
     def __call__(self, features: Array) -> Array:
         """Returns unit vectors: [n, 2048] -> [n, 384]."""
+        return self.sensed(features)[0]
+
+    def sensed(self, features: Array) -> tuple[Array, Array]:
+        """Returns unit vectors and their signs: [n, 2048] -> [n, 384] and [n, 4].
+
+        The signs are the length before it was made 1, and how far from the mean the features of three ranges of stages lie. A
+        blurred image has weaker early stages.
+        """
         own = self._parameters
         values = (features - own["mean"]) / own["scale"]
-        return unit(linear(gelu(linear(values, own, "first")), own, "second"))
+        vectors = linear(gelu(linear(values, own, "first")), own, "second")
+        parts = [values[:, begin:end] for begin, end in _RANGES]
+        signs = [np.linalg.norm(vectors, axis=1), *(np.abs(part).mean(1) for part in parts)]
+        return unit(vectors), np.stack(signs, 1)

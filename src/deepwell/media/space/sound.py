@@ -34,7 +34,22 @@ class SoundHead:
 
     def __call__(self, features: Array) -> Array:
         """Returns the vector of a sound: [frames, 512] -> [384]."""
-        return self.vector(*self.units(features))
+        return self.sensed(features)[0]
+
+    def sensed(self, features: Array) -> tuple[Array, Array]:
+        """Returns the vector and its signs: [frames, 512] -> [384] and [4].
+
+        The signs are how sure the units are, how much of the sound holds units, how far the features lie from their mean,
+        and the length before it was made 1.
+        """
+        own = self._parameters
+        units, weights = self.units(features)
+        vector = self.vector(units, weights)
+        sure = float((units.max(1) / np.maximum(weights, 1e-6)).mean())
+        distance = float(np.abs((features - own["mean"]) / own["scale"]).mean())
+        share = float(weights.sum()) * 2 / max(len(features), 1)
+        length = float(np.linalg.norm(vector))
+        return unit(vector), np.array([sure, share, distance, length], np.float32)
 
     def units(self, features: Array) -> tuple[Array, Array]:
         """Returns the units of pairs of frames, and their weights: [n, units], whose rows sum to the weights, and [n]."""
@@ -51,7 +66,7 @@ class SoundHead:
         return shares[kept, 1:], weights[kept]
 
     def vector(self, units: Array, weights: Array) -> Array:
-        """Returns the vector of units."""
+        """Returns the vector of units, before it is made a unit vector."""
         own = self._parameters
         bias = np.log(np.maximum(weights, np.float32(1e-3)))
         values = units @ own["symbols"]
@@ -61,7 +76,7 @@ class SoundHead:
         values = normed(values, own, "norm")
         shares = softmax((linear(values, own, "pool") + bias[:, None]).T)  # [queries, n]
         hidden = gelu(linear((shares @ values).reshape(-1), own, "first"))
-        return unit(linear(hidden, own, "second"))
+        return linear(hidden, own, "second")
 
     def _block(self, values: Array, bias: Array, at: str) -> Array:
         own = self._parameters

@@ -13,18 +13,23 @@ import torch
 from numpy.typing import NDArray
 
 from deepwell.media.images.training.pictures import PictureSet
-from deepwell.media.space.features import ImageEncoder
-from deepwell.media.space.heads import ImageHead
+from deepwell.media.recognition.whisper import load_model
+from deepwell.media.space.features import ImageEncoder, SoundEncoder, prepared_image
+from deepwell.media.space.fusion import Modality, Sensed
+from deepwell.media.space.heads import ImageHead, unit
 from deepwell.media.space.sound import SoundHead
-from deepwell.media.space.training.clips import Clip, make_clips, shipped_clips
+from deepwell.media.space.training.clips import Clip, make_clips, shipped_clips, spoken_captions
 from deepwell.media.space.training.contrast import centred, recalls
 from deepwell.media.space.training.efficientnet import SHA256
+from deepwell.media.space.training.fusing import FusionOptions, Shown, train_fusion
 from deepwell.media.space.training.images import (
     ImageOptions,
     caption_choices,
     features_of_pictures,
     train_image_head,
 )
+from deepwell.media.space.training.noise import blurred, noised
+from deepwell.media.space.training.sentences import Language
 from deepwell.media.space.training.sounds import Heard, SoundOptions, Spelled, train_frames, train_units
 from deepwell.media.space.training.spoken import Pronunciations, features_of_sounds, spelled_texts
 from deepwell.media.space.training.texts import Embed, TextVectors
@@ -34,6 +39,10 @@ __all__ = ["SpaceTraining", "TrainingInputs"]
 
 _FASHION: Final = 600
 """Pictures of Fashion-MNIST that are used: they have ten captions, and would outnumber the others."""
+
+_WITHOUT_TEXT: Final = 2
+_DECIBELS: Final = (0.0, -4.0, 6.0)
+_SIGMAS: Final = (4.0, 8.0)  # pixels of 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +127,7 @@ class SpaceTraining:
             ("zh", [row.titles_zh[0] if row.titles_zh else "" for row in rows]),
         ):
             wanted = np.array([place for place, text in enumerate(texts) if text])
-            queries = self._texts.of([texts[place] for place in wanted])
+            queries = unit(self._texts.of([texts[place] for place in wanted]) - self._centre())
             # As many are asked for of each thousand as 10 are of the 500 held-out pictures.
             places = max(1, len(rows) // 50)
             found[f"text_to_image_{name}"] = recalls(queries, vectors, wanted, (places,))[places]
@@ -160,6 +169,70 @@ class SpaceTraining:
             found_recalls |= {f"{name}_at_{place}": share for place, share in shares.items()}
         self._on_event({"event": "development", "part": "sound", **found_recalls})
         return found_recalls
+
+    def fusion(self, options: FusionOptions | None = None) -> None:
+        """Trains the fusion if it is not there, on development pictures and their spoken captions, clean and in noise.
+
+        The heads have not seen those. Of what a head was trained on it is too sure, and so would the gates be.
+        """
+        if self.weights.part("fusion"):
+            return
+        pictures = self._inputs.pictures
+        languages: tuple[Language, ...] = ("en", "zh")
+        of = {
+            text: index
+            for language in languages
+            for text, index in spoken_captions(pictures, language, "development").items()
+        }
+        clips = shipped_clips(pictures, "development")[1]
+        titles = [pictures.rows[index].title for index in pictures.where("development")]
+        self._texts.add((*titles, *(clip.text for clip in clips)))
+        texts = list(dict.fromkeys((*titles, *(clip.text for clip in clips))))
+        vectors = unit(self._texts.of(texts) - self._centre())
+        begin = time.perf_counter()
+        heard = self._heard(clips)
+        seen = self._seen([of[clip.text] for clip in clips])
+        nothing = np.zeros(4, np.float32)
+        things = []
+        for clip, sounds, images in zip(clips, heard, seen, strict=True):
+            own = Sensed(vectors[texts.index(clip.text)], nothing)
+            senses: dict[Modality, tuple[Sensed, ...]] = {"image": images, "sound": sounds}
+            things += [Shown(senses, texts.index(clip.text))] * _WITHOUT_TEXT
+            things.append(Shown({"text": (own,), **senses}, texts.index(clip.text)))
+        found = train_fusion(things, torch.from_numpy(vectors), options or FusionOptions(), self._on_event)
+        self._keep("fusion", found, begin)
+
+    def _heard(self, clips: Sequence[Clip]) -> list[tuple[Sensed, ...]]:
+        """Returns what the head of sounds says of clips, clean and in noise."""
+        inputs = self._inputs
+        sounds = make_clips(clips, inputs.speech, self._folder / "clips", inputs.threads)
+        encoder = SoundEncoder(load_model(inputs.recognition, inputs.threads))
+        head = SoundHead(self.weights.part("sound"))
+        draw = np.random.default_rng(0)
+        tell = self._progress("sounds in noise")
+        found: list[tuple[Sensed, ...]] = []
+        for done, sound in enumerate(sounds):
+            tell(done, len(sounds))
+            noisy = [
+                noised(sound, [sounds[other] for other in draw.choice(len(sounds), 6)], decibels, draw)
+                for decibels in _DECIBELS
+            ]
+            found.append(tuple(Sensed(*head.sensed(encoder.encode(one))) for one in (sound, *noisy)))
+        return found
+
+    def _seen(self, indices: Sequence[int]) -> list[tuple[Sensed, ...]]:
+        """Returns what the head of images says of pictures, sharp and blurred."""
+        encoder = ImageEncoder(self._inputs.image_encoder, self._inputs.threads)
+        head = ImageHead(self.weights.part("image"))
+        tell = self._progress("blurred pictures")
+        found: list[tuple[Sensed, ...]] = []
+        for done, index in enumerate(indices):
+            tell(done, len(indices))
+            image = self._inputs.pictures.images[index]
+            shown = [image, *(blurred(image, sigma) for sigma in _SIGMAS)]
+            vectors, signs = head.sensed(encoder.encode(np.stack([prepared_image(one) for one in shown])))
+            found.append(tuple(map(Sensed, vectors, signs)))
+        return found
 
     def _frames(self, clips: Sequence[Clip]) -> list[NDArray[np.float32]]:
         inputs, folder = self._inputs, self._folder
