@@ -6,6 +6,7 @@ import typer
 
 from deepwell.cli.media import draw, speak, transcribe
 from deepwell.cli.media.train_image import train_image
+from deepwell.cli.media.train_space import train_space
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -24,5 +25,6 @@ def register(app: typer.Typer) -> None:
     media.command("draw")(draw.draw)
     train = typer.Typer(cls=Verbs, no_args_is_help=True, help="Train models of images and sound.")
     train.command("image")(train_image)
+    train.command("space")(train_space)
     media.add_typer(train, name="train")
     app.add_typer(media, name="media")

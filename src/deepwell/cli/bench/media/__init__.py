@@ -1,9 +1,19 @@
-"""Verbs of `deepwell bench` on recordings, speech and images."""
+"""Verbs of `deepwell bench` on recordings, speech, images, and the space that they share."""
 
 from __future__ import annotations
 
 from deepwell.cli.bench.media.hostile import media_hostile
+from deepwell.cli.bench.media.images import image_generation
 from deepwell.cli.bench.media.recognition import speech_recognition
+from deepwell.cli.bench.media.space import media_dynamic_weights, media_shared_encoder, media_space
 from deepwell.cli.bench.media.speech import speech_round_trip
 
-__all__ = ["media_hostile", "speech_recognition", "speech_round_trip"]
+__all__ = [
+    "image_generation",
+    "media_dynamic_weights",
+    "media_hostile",
+    "media_shared_encoder",
+    "media_space",
+    "speech_recognition",
+    "speech_round_trip",
+]

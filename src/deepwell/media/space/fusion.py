@@ -1,0 +1,72 @@
+"""`Fusion`: one vector of several modalities, weighted by gates that see how far each can be trusted. numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from deepwell.media.space.heads import Array, Parameters, gelu, linear, normed, softmax, unit
+
+__all__ = ["MODALITIES", "SIGNS", "Fused", "Fusion", "Modality", "Sensed"]
+
+Modality = Literal["text", "image", "sound"]
+MODALITIES: Final[tuple[Modality, ...]] = get_args(Modality)
+SIGNS: Final = 4
+"""Numbers beside a vector that tell how sure its head is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensed:
+    """What a head says.
+
+    Attributes:
+        vector: unit vector [384].
+        signs: [4]; zeros for text, which has no noise.
+    """
+
+    vector: Array
+    signs: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """One vector of several.
+
+    Attributes:
+        vector: unit vector [384].
+        gates: the weight of each modality that was present; they sum to 1.
+    """
+
+    vector: Array
+    gates: Mapping[Modality, float]
+
+
+class Fusion:
+    """A layer of attention across the modalities that are present, and a gate for each.
+
+    Args:
+        parameters: `values`, `signs`, `kinds`, `norm`, `attention_in`, `attention_out`, `wide_norm`, `wide` and `gate`.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+
+    def __call__(self, present: Mapping[Modality, Sensed]) -> Fused:
+        """Returns the vector of what is present, at least one modality. One alone stays as it is."""
+        own = self._parameters
+        names = [name for name in MODALITIES if name in present]
+        vectors = np.stack([present[name].vector for name in names])
+        places = [MODALITIES.index(name) for name in names]
+        signs = np.stack([present[name].signs for name in names])
+        signs = (signs - own["signs_mean"][places]) / own["signs_scale"][places]
+        values = linear(vectors, own, "values") + linear(signs, own, "signs") + own["kinds"][places]
+        queries, keys, given = np.split(linear(normed(values, own, "norm"), own, "attention_in"), 3, axis=1)
+        shares = softmax(queries @ keys.T / np.float32(keys.shape[1] ** 0.5))
+        values = values + linear(shares @ given, own, "attention_out")
+        values = values + gelu(linear(normed(values, own, "wide_norm"), own, "wide"))
+        gates = softmax(linear(values, own, "gate")[:, 0])
+        weights = dict(zip(names, gates.tolist(), strict=True))
+        return Fused(unit(gates @ vectors), weights)

@@ -1,0 +1,172 @@
+"""Training of the head of sounds, in two steps.
+
+The first step teaches frames of the clips to tell units of pronunciation apart, by CTC (Graves et al., 2006). The second
+teaches what a row of units means, from the clips and from many more texts whose pronunciation is known without a voice. So
+the clips need to teach sounds alone, and the texts teach the words.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from deepwell.media.space.sound import SoundHead
+from deepwell.media.space.training.contrast import Averaged, contrastive_loss, rate_at
+from deepwell.media.space.training.sound_net import FrameNet, UnitNet
+
+__all__ = ["Heard", "SoundOptions", "Spelled", "train_frames", "train_units"]
+
+Array = NDArray[np.float32]
+OnEvent = Callable[[dict[str, Any]], None]
+_TEMPERATURE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SoundOptions:
+    """Settings of both steps.
+
+    Attributes:
+        passes: passes of the first step over the clips.
+        clips, texts: of each batch of the second step.
+    """
+
+    passes: int = 16
+    frames_rate: float = 3e-3
+    steps: int = 450
+    clips: int = 32
+    texts: int = 80
+    rate: float = 2.5e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A clip: features of its frames [n, 512], its units, and the number of its text."""
+
+    frames: Array
+    units: tuple[int, ...]
+    text: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """A text that nobody said: its pronunciations, and its number."""
+
+    units: tuple[tuple[int, ...], ...]
+    text: int
+
+
+def train_frames(
+    clips: Sequence[Heard], units: int, options: SoundOptions, on_event: OnEvent
+) -> dict[str, Array]:
+    """Returns `mean`, `scale` and the parameters `frames.*`.
+
+    Args:
+        clips: units are numbered from 1; 0 is the blank.
+    """
+    torch.manual_seed(options.seed)
+    draw = random.Random(options.seed)  # noqa: S311
+    together = np.concatenate([clip.frames for clip in clips])
+    mean, scale = together.mean(0), together.std(0) + 1e-3
+    sounds = [torch.from_numpy((clip.frames - mean) / scale) for clip in clips]
+    net = FrameNet(units)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=options.frames_rate, weight_decay=0.01)
+    size, step = min(24, len(clips)), 0
+    steps = options.passes * (len(clips) // size)
+    order = list(range(len(clips)))
+    for number in range(options.passes):
+        draw.shuffle(order)
+        total = 0.0
+        for begin in range(0, len(order) // size * size, size):
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(step, steps, options.frames_rate)
+            rows = order[begin : begin + size]
+            frames = nn.utils.rnn.pad_sequence([sounds[row] for row in rows], batch_first=True)
+            scores = net(frames + torch.randn_like(frames) * 0.2).log_softmax(-1)
+            wanted = [torch.tensor(clips[row].units) for row in rows]
+            loss = nn.functional.ctc_loss(
+                scores.transpose(0, 1),
+                torch.cat(wanted),
+                torch.tensor([len(sounds[row]) for row in rows]),
+                torch.tensor([len(one) for one in wanted]),
+                zero_infinity=True,
+            )
+            _step(net, optimiser, loss)
+            total, step = total + loss.item(), step + 1
+        mean_loss = round(total / max(1, len(order) // size), 4)
+        on_event({"event": "step", "part": "sound.frames", "pass": number + 1, "loss": mean_loss})
+    found = {f"frames.{name}": value.numpy().copy() for name, value in net.state_dict().items()}
+    return {"mean": mean, "scale": scale, **found}
+
+
+def train_units(
+    clips: Sequence[Heard],
+    spelled: Sequence[Spelled],
+    frames: dict[str, Array],
+    texts: torch.Tensor,
+    options: SoundOptions,
+    on_event: OnEvent,
+) -> dict[str, Array]:
+    """Returns the other parameters of the head.
+
+    Args:
+        frames: result of `train_frames`, which stays as it is.
+        texts: centred unit vectors of the texts [m, 384].
+    """
+    torch.manual_seed(options.seed)
+    draw = random.Random(options.seed)  # noqa: S311
+    count = frames["frames.last.bias"].size - 1
+    net = UnitNet(count)
+    head = SoundHead(frames | {"blocks.0.": np.zeros(0, np.float32)})
+    heard = [tuple(map(torch.from_numpy, head.units(clip.frames))) for clip in clips]
+    averaged = Averaged(net)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=0.02)
+    for step in range(options.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, options.steps, options.rate)
+        rows = [draw.randrange(len(clips)) for _ in range(options.clips)]
+        some = draw.sample(spelled, min(options.texts, len(spelled)))
+        batch = [heard[row] for row in rows] + [softened(draw.choice(one.units), count) for one in some]
+        names = torch.tensor([clips[row].text for row in rows] + [one.text for one in some])
+        units = nn.utils.rnn.pad_sequence([one[0] for one in batch], batch_first=True)
+        weights = nn.utils.rnn.pad_sequence([one[1] for one in batch], batch_first=True)
+        loss = contrastive_loss(net(units, weights), texts[names], names, _TEMPERATURE)
+        _step(net, optimiser, loss)
+        averaged.update(step)
+        if step % 25 == 24:
+            on_event({"event": "step", "part": "sound", "step": step + 1, "loss": round(loss.item(), 4)})
+    return {name: value.numpy().copy() for name, value in averaged.state.items()}
+
+
+def softened(units: Sequence[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the units of a text as the frames of a voice would give them: lengthened, lost, confused, unsure and blurred."""
+    chance = torch.rand(len(units), 2).tolist()
+    row: list[int] = []
+    for one, (lost, long) in zip(units, chance, strict=True):
+        if lost >= 0.02:
+            one = int(torch.randint(1, count + 1, ())) if lost < 0.06 else one
+            row += [one] * (1 + (long > 0.5) + (long > 0.87))
+    numbers = torch.tensor(row or list(units)) - 1
+    length = len(numbers)
+    shares = nn.functional.one_hot(numbers, count).float()
+    weights = torch.where(torch.rand(length) < 0.25, torch.rand(length) * 0.7 + 0.3, torch.ones(length))
+    unsure = torch.where(torch.rand(length) < 0.2, torch.rand(length) * 0.5, torch.zeros(length))[:, None]
+    others = nn.functional.one_hot(torch.randint(0, count, (length,)), count).float()
+    shares = (1 - unsure) * shares + unsure * others
+    blurred = (torch.rand(length) < 0.3).float()[:, None] * 0.5
+    shares = shares * (1 - blurred) + blurred * torch.roll(shares, 1, 0)
+    return shares * weights[:, None], weights
+
+
+def _step(net: nn.Module, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimiser.step()
