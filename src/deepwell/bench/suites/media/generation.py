@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,19 +25,22 @@ from deepwell.media.images.sample import SampleOptions, sample
 from deepwell.media.images.training.pictures import PictureSet
 from deepwell.media.images.training.shipped import shipped_pictures
 from deepwell.media.images.training.sources import fashion_arrays
+from deepwell.media.space.features import ImageEncoder, prepared_image
+from deepwell.media.space.heads import ImageHead, unit
+from deepwell.media.space.weights import SpaceWeights
 
-__all__ = ["HELD_OUT_SHA256", "bench_image_generation"]
+__all__ = ["HELD_OUT_SHA256", "Judge", "bench_image_generation"]
 
 HELD_OUT_SHA256: Final = "ae21715e946053ab6d3bb3b748ead9d6b0271ef881b4c29d74b530c6c067c4fc"
 """Of names, captions and pixels of the held-out pictures, frozen before a network was trained."""
 
 Images = NDArray[np.uint8]
-Embed = Callable[[Images], NDArray[np.float32]]
 
 _TRAINED: Final = 20_000
 _TESTED: Final = 3_000
 _TIMED: Final = 10
 _ROW: Final = 10
+_BATCH: Final = 16
 _COPY: Final = 0.985
 """Cosine of thumbnails above which two pictures are near-duplicates; see `families`."""
 
@@ -62,15 +65,43 @@ class _Drawer:
         return np.concatenate(made)
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The space of text and image, which judges whether a drawing shows its caption.
+
+    Attributes:
+        weights: its heads.
+        encoder: file of EfficientNet-Lite0.
+        threads: compute threads.
+    """
+
+    weights: SpaceWeights
+    encoder: Path
+    threads: int
+
+    def images(self, images: Images) -> NDArray[np.float32]:
+        """Returns the vectors of images, [N, 384]."""
+        encoder, head = ImageEncoder(self.encoder, self.threads), ImageHead(self.weights.part("image"))
+        batches = [
+            encoder.encode(np.stack([prepared_image(one) for one in images[begin : begin + _BATCH]]))
+            for begin in range(0, len(images), _BATCH)
+        ]
+        return head(np.concatenate(batches))
+
+    def texts(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the space's vectors of texts from those of e5-small, [N, 384]."""
+        return unit(unit(vectors) - self.weights.tensors["centre"])
+
+
 def bench_image_generation(
-    report: Report, model: Path, encoder: Path, embed: Embed, *, picture: Path | None = None
+    report: Report, model: Path, encoder: Path, judge: Judge, *, picture: Path | None = None
 ) -> dict[str, Any]:
     """Returns shares of clothes and of captions that are recognised, seconds an image, and copies of training pictures.
 
     Args:
         model: folder of the network that draws.
         encoder: model that encodes the prompts.
-        embed: vectors of images in the shared space, unit length: uint8 [N, h, w, 3] -> [N, 384].
+        judge: the space in which a drawing's own caption is looked for.
         picture: PNG that gets the drawings, each with the nearest picture of the training above it.
     """
     cache = bench_cache()
@@ -83,7 +114,7 @@ def bench_image_generation(
     with LLM(encoder) as llm:
         drawer = _Drawer(FlowModel.read(model), llm)
         figures = _clothes(report, drawer, cache.parent / "media" / "packages")
-        figures |= _captions(report, drawer, pictures, embed, picture)
+        figures |= _captions(report, drawer, pictures, judge, picture)
         figures |= _seconds(drawer)
     trained = model / "training.json"
     if trained.is_file():
@@ -133,23 +164,22 @@ def _as_clothes(drawn: Images) -> Images:
 
 
 def _captions(
-    report: Report, drawer: _Drawer, pictures: PictureSet, embed: Embed, out: Path | None
+    report: Report, drawer: _Drawer, pictures: PictureSet, judge: Judge, out: Path | None
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for source, count in (("emoji", 200), ("clipart", 200)):
         indices = pictures.where("held-out", sources=[source])[:count]
         titles = [pictures.rows[index].title for index in indices]
-        vectors = drawer.vectors(titles)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = judge.texts(drawer.vectors(titles))
         drawn = drawer.draw(titles, seed=500)
         real = np.stack([pictures.images[index] for index in indices])
         name = {"emoji": "caption", "clipart": "clipart_caption"}[source]
-        hits = _within_ten(embed(drawn), vectors)
+        hits = _within_ten(judge.images(drawn), vectors)
         low, high = wilson(hits, len(titles))
         figures |= {
             f"{name}_recall_at_10": rounded(hits / len(titles)),
             f"{name}_interval": [rounded(low), rounded(high)],
-            f"{name}_recall_of_real": rounded(_within_ten(embed(real), vectors) / len(titles)),
+            f"{name}_recall_of_real": rounded(_within_ten(judge.images(real), vectors) / len(titles)),
         }
         if source == "emoji":
             nearest, likeness = _nearest(drawn, pictures)

@@ -16,6 +16,9 @@ def image_generation(
     model: Annotated[
         Path | None, typer.Option(help="Folder of the network that draws; left out: that of the package.")
     ] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="Folder of the heads of the space; left out: those of the package.")
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(help="PNG that gets drawings, each below the nearest picture of the training."),
@@ -25,15 +28,24 @@ def image_generation(
 ) -> None:
     """Draws held-out prompts: how many are recognised, how fast, and how near to pictures of the training."""
     from deepwell.bench.harness.assets import e5_small
-    from deepwell.bench.suites.media.generation import bench_image_generation
-    from deepwell.bench.suites.media.space_images import embedded_images
+    from deepwell.bench.suites.media.generation import Judge, bench_image_generation
+    from deepwell.engine.machine import usable_cpus
     from deepwell.media.images.options import SHIPPED
+    from deepwell.media.space.training.encoder import made_image_encoder
+    from deepwell.media.space.weights import SHIPPED as HEADS
+    from deepwell.media.space.weights import SpaceWeights
+    from deepwell.settings import Settings
 
+    home = Settings.load().models_dir.parent
     measure(
         "image_generation",
         row,
         json,
         lambda report: bench_image_generation(
-            report, model or SHIPPED, e5_small(), embedded_images(), picture=picture
+            report,
+            model or SHIPPED,
+            e5_small(),
+            Judge(SpaceWeights.read(space or HEADS), made_image_encoder(home / "space"), usable_cpus()),
+            picture=picture,
         ),
     )
