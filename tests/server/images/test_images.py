@@ -19,7 +19,7 @@ pytest.importorskip("PIL", reason="needs the extra images")
 import numpy as np
 from openai import OpenAI
 from PIL import Image
-from tests.media.images.pictures import drawing_model, encoded_as, image_of
+from tests.media.images.pictures import drawing_model, encoded_as, image_of, unsafe_image
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -384,6 +384,16 @@ async def test_the_safety_model_refuses_what_is_sent_and_drawn(
         )
     for side in ("drawn", "sent"):
         assert f'side="{side}"' in metrics
+
+
+async def test_by_default_the_safety_model_refuses_what_is_likely_unsafe_alone(
+    codec: Codec, tmp_path: Path, e5_path: Path, opennsfw_path: Path
+) -> None:
+    async with asked(codec, tmp_path, e5_path, models_dir=opennsfw_path.parent) as http:
+        refused = await http.post(VARIATIONS, files=[("image", sent(unsafe_image()))])
+        passed = await http.post(VARIATIONS, files=[IMAGE, ("steps", (None, "2"))])
+    assert refused.status_code == 400 and "that was sent" in refused.json()["error"]["message"]
+    assert passed.status_code == 200
 
 
 async def test_a_safety_model_that_is_required_and_missing_is_named(

@@ -27,6 +27,7 @@ from deepwell.media.images.encode import ImageFormat, encoded, finished
 from deepwell.media.images.flow import FlowModel
 from deepwell.media.images.nsfw import SafetyModel
 from deepwell.media.images.options import HALF, ImageModel, ImageRequest
+from deepwell.media.images.provenance import ContentSigner, Credential
 from deepwell.media.images.reader import check_installed
 from deepwell.media.images.sample import SampleOptions, sample
 from deepwell.models.text.text_process import trim_memory
@@ -53,6 +54,7 @@ _NICE: Final = 5
 class _Setup(msgspec.Struct, array_like=True, frozen=True):
     folder: bytes
     safety: bytes
+    credential: tuple[bytes, bytes] | None
     threads: int
     memory_bytes: int
 
@@ -184,26 +186,36 @@ class Painter:
 
     Args:
         safety: folder of the model that looks at every image; None: nothing does.
+        credential: signs the images; None: they bear no signature.
     """
 
     def __init__(
-        self, model: ImageModel, safety: Path | None = None, limits: PainterLimits | None = None
+        self,
+        model: ImageModel,
+        safety: Path | None = None,
+        limits: PainterLimits | None = None,
+        credential: Credential | None = None,
     ) -> None:
         self.model = model
         self.safety = safety
-        self._limits = limits = limits or PainterLimits()
-        threads = limits.threads or len(os.sched_getaffinity(0))
-        folders = (
-            os.fsencode(model.folder.absolute()),
-            b"" if safety is None else os.fsencode(safety.absolute()),
-        )
-        self._calls = CallProcess(
-            __name__, _encode(_Setup(*folders, threads, limits.memory_bytes)), launch_s=_START_S
-        )
+        self._credential = credential
+        self._limits = limits or PainterLimits()
+        self._calls = CallProcess(__name__, _encode(self._setup()), launch_s=_START_S)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="draw")
         self._ids = itertools.count(1)
         self._room = asyncio.Semaphore(_AT_A_TIME)
         self._requests = 0
+
+    def _setup(self) -> _Setup:
+        limits, credential = self._limits, self._credential
+        files = None if credential is None else (_bytes(credential.certificate), _bytes(credential.key))
+        return _Setup(
+            _bytes(self.model.folder),
+            b"" if self.safety is None else _bytes(self.safety),
+            files,
+            limits.threads or len(os.sched_getaffinity(0)),
+            limits.memory_bytes,
+        )
 
     @property
     def pid(self) -> int:
@@ -215,6 +227,8 @@ class Painter:
         check_installed()
         if self.safety is not None and importlib.util.find_spec("onnxruntime") is None:
             raise MissingDependency.of("images_extra_missing", package="onnxruntime")
+        if self._credential is not None and importlib.util.find_spec("c2pa") is None:
+            raise MissingDependency.of("c2pa_extra_missing", package="c2pa-python")
         try:
             hello = _answers.decode(await self._apart(self._calls.start))
         except CallEnded as error:
@@ -314,6 +328,10 @@ class Painter:
             raise
 
 
+def _bytes(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
+
+
 def _begin(id: int, request: ImageRequest, seed: int) -> _Begin:
     picture, opacity = request.picture, request.opacity
     condition = b"" if request.condition is None else request.condition.astype("<f4").tobytes()
@@ -385,6 +403,7 @@ class _Child:
     def __init__(self) -> None:
         self._model: FlowModel | None = None
         self._safety: SafetyModel | None = None
+        self._signer: ContentSigner | None = None
         self._drawings: dict[int, _Drawing] = {}
 
     def answer(self, body: bytes) -> bytes:
@@ -424,7 +443,8 @@ class _Child:
 
         if setup.safety:
             import onnxruntime  # noqa: F401
-
+        if setup.credential is not None:
+            self._signer = ContentSigner(*(Path(os.fsdecode(one)) for one in setup.credential))
         confined = confine()
         if setup.safety:
             self._safety = SafetyModel(Path(os.fsdecode(setup.safety)), setup.threads)
@@ -445,6 +465,8 @@ class _Child:
             image = finished(estimate, asked.size, drawing.original)
             score = self._score(look_of(image))
             data = encoded(image, asked.format, asked.compression, asked.label, mark=asked.mark)
+            if self._signer is not None:
+                data = self._signer.signed(data, asked.format, changed=bool(asked.start))
             return _Drawn(drawing.step, data, score)
 
     def _score(self, look: NDArray[np.uint8]) -> float:
