@@ -159,6 +159,15 @@ class ImageRefused(InvalidRequest):
     """Raised for a prompt or an image that the policy refuses. The code is that of OpenAI's API."""
 
     code = "moderation_blocked"
+    score = 0.0
+    """Score of the safety model, if it refused."""
+
+    @classmethod
+    def scored(cls, key: str, param: str, score: float) -> ImageRefused:
+        """Returns the error of an image that the safety model refused; see `of`."""
+        error = cls.of(key, param=param)
+        error.score = score
+        return error
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -251,7 +260,7 @@ class Painter:
         found = await self._ask(_Look(look.tobytes()))
         assert isinstance(found, _Score)
         if found.value > self._limits.most_score:
-            raise ImageRefused.of("image_input_refused", param="image")
+            raise ImageRefused.scored("image_input_refused", "image", found.value)
 
     async def draw(self, request: ImageRequest) -> AsyncGenerator[Step]:
         """Yields every step of every image. A generator that is closed ends the work behind the step at hand.
@@ -276,7 +285,7 @@ class Painter:
                     async with aclosing(self._image(request, seed)) as steps:
                         async for drawn in steps:
                             if drawn.score > self._limits.most_score:
-                                raise ImageRefused.of("image_output_refused", param="prompt")
+                                raise ImageRefused.scored("image_output_refused", "prompt", drawn.score)
                             done = number * each + drawn.step
                             yield Step(
                                 number, seed, done, request.count * each, drawn.data, drawn.step == each
