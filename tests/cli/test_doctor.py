@@ -264,3 +264,16 @@ def test_a_full_disk_is_found_where_rounds_lie(home: Path, monkeypatch: pytest.M
     told: list[Finding] = []
     examine_improve(Settings.load(), told)
     assert any("checkpoints" in one.error.message for one in told)
+
+
+@pytest.mark.parametrize(
+    ("guard", "said", "count"),
+    [("auto", "run `deepwell pull opennsfw`", 0), ("required", "not here", 1), ("off", "off", 0)],
+)
+def test_a_safety_model_of_images_is_missed_where_it_is_required(
+    home: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch, guard: str, said: str, count: int
+) -> None:
+    monkeypatch.setenv("DEEPWELL_IMAGE_GUARD", guard)
+    told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
+    assert said in told["images"]["guard"] and told["images"]["model"] == "deepwell-draw"
+    assert len([one for one in told["problems"] if one["check"] == "images"]) == count

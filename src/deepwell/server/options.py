@@ -243,6 +243,8 @@ class ImageServing:
     guard: Literal["auto", "required", "off"] = "auto"
     guard_score: float = 0.8
     mark: bool = True
+    certificate: Path | None = None
+    certificate_key: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> ImageServing:
@@ -254,6 +256,8 @@ class ImageServing:
             settings.image_guard,
             settings.image_guard_score,
             settings.image_mark,
+            settings.image_certificate,
+            settings.image_certificate_key,
         )
 
 

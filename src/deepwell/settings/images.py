@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -29,4 +30,11 @@ class ImageSettings(Section):
     image_mark: bool = Field(
         True,
         description='Whether drawn images show the words "AI生成" in their lower right corner (GB 45438-2025).',
+    )
+    image_certificate: Path | None = Field(
+        None,
+        description="Certificate chain in PEM that signs drawn images (C2PA), with image_certificate_key; unset: no signature.",
+    )
+    image_certificate_key: Path | None = Field(
+        None, description="Private key in PEM of image_certificate: EC, RSA or Ed25519."
     )

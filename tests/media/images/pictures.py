@@ -14,7 +14,7 @@ from PIL import Image
 from deepwell.media.images.flow import FlowConfig, FlowModel
 from deepwell.media.images.options import ImageModel
 
-__all__ = ["drawing_model", "encoded_as", "image_of", "png_header"]
+__all__ = ["drawing_model", "encoded_as", "image_of", "png_header", "unsafe_image"]
 
 
 def drawing_model(folder: Path) -> ImageModel:
@@ -43,3 +43,15 @@ def png_header(width: int, height: int) -> bytes:
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def unsafe_image() -> Image.Image:
+    """Two round shades of one colour, which open_nsfw takes for unsafe with 0.836, in its publisher's program too."""
+    rows, columns = np.mgrid[0:256, 0:256] / 255.0
+
+    def shade(column: float) -> Any:
+        return np.sqrt(np.clip(1 - ((columns - column) ** 2 + (rows - 0.5) ** 2) / 0.0625, 0, 1))
+
+    height = shade(0.3) + shade(0.7)
+    pixels = np.stack([150 + 90 * height, 100 + 80 * height, 80 + 70 * height], -1)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

@@ -10,9 +10,10 @@ pytest.importorskip("PIL", reason="needs the extra images")
 pytest.importorskip("onnxruntime", reason="needs the extra images")
 
 import numpy as np
+from tests.media.images.pictures import unsafe_image
 
 from deepwell.errors import InvalidModelFile
-from deepwell.media.images.decode import LOOK
+from deepwell.media.images.decode import LOOK, look_of
 from deepwell.media.images.nsfw import SafetyModel
 from deepwell.models.formats.kinds import SAFETY_MODEL, kind_of
 
@@ -22,6 +23,11 @@ def test_harmless_images_have_low_scores(opennsfw_path: Path) -> None:
     model = SafetyModel(opennsfw_path, 1)
     for grey in (0, 128, 255):
         assert 0 <= model.score(np.full((LOOK, LOOK, 3), grey, np.uint8)) < 0.2
+
+
+def test_scores_are_those_of_the_publishers_program(opennsfw_path: Path) -> None:
+    score = SafetyModel(opennsfw_path, 1).score(look_of(unsafe_image()))
+    assert score == pytest.approx(0.836, abs=0.02)
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ pytest.importorskip("PIL", reason="needs the extra images")
 import numpy as np
 from openai import OpenAI
 from PIL import Image
-from tests.media.images.pictures import drawing_model, encoded_as, image_of
+from tests.media.images.pictures import drawing_model, encoded_as, image_of, unsafe_image
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -384,6 +384,30 @@ async def test_the_safety_model_refuses_what_is_sent_and_drawn(
         )
     for side in ("drawn", "sent"):
         assert f'side="{side}"' in metrics
+
+
+async def test_the_audit_trail_tells_of_refused_images(
+    codec: Codec, tmp_path: Path, e5_path: Path, opennsfw_path: Path
+) -> None:
+    strict: dict[str, Any] = {"models_dir": opennsfw_path.parent, "guard_score": 0.0, "policy": POLICY}
+    async with asked(codec, tmp_path, e5_path, **strict) as http:
+        await http.post(GENERATIONS, json={"prompt": "an apple", "size": "256x256"} | FEW)
+        await http.post(VARIATIONS, files=[IMAGE])
+        told = (await http.get("/v1/audit/entries")).json()
+    found = [json.dumps(one) for one in told["data"] if "image.nsfw" in json.dumps(one)]
+    assert (
+        len(found) == 2 and any('"output"' in one for one in found) and any('"input"' in one for one in found)
+    )
+
+
+async def test_by_default_the_safety_model_refuses_what_is_likely_unsafe_alone(
+    codec: Codec, tmp_path: Path, e5_path: Path, opennsfw_path: Path
+) -> None:
+    async with asked(codec, tmp_path, e5_path, models_dir=opennsfw_path.parent) as http:
+        refused = await http.post(VARIATIONS, files=[("image", sent(unsafe_image()))])
+        passed = await http.post(VARIATIONS, files=[IMAGE, ("steps", (None, "2"))])
+    assert refused.status_code == 400 and "that was sent" in refused.json()["error"]["message"]
+    assert passed.status_code == 200
 
 
 async def test_a_safety_model_that_is_required_and_missing_is_named(

@@ -122,6 +122,7 @@ def draw(
             size_of,
         )
         from deepwell.media.images.process import Painter, PainterLimits
+        from deepwell.media.images.provenance import Credential
         from deepwell.media.images.reader import check_installed
         from deepwell.models.store.store import ModelStore
         from deepwell.settings import Settings
@@ -136,7 +137,8 @@ def draw(
         store = ModelStore(settings.models_dir)
         opened = open_image_model(store, model or settings.image_model)
         limits = PainterLimits(settings.threads or 0, settings.image_guard_score)
-        painter = Painter(opened, find_safety(store, settings.image_guard), limits)
+        credential = Credential.of(settings.image_certificate, settings.image_certificate_key)
+        painter = Painter(opened, find_safety(store, settings.image_guard), limits, credential)
         report = asyncio.run(_drawn(painter, settings, asked, shown=not json))
         if json:
             write_json(report)

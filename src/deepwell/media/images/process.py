@@ -27,6 +27,7 @@ from deepwell.media.images.encode import ImageFormat, encoded, finished
 from deepwell.media.images.flow import FlowModel
 from deepwell.media.images.nsfw import SafetyModel
 from deepwell.media.images.options import HALF, ImageModel, ImageRequest
+from deepwell.media.images.provenance import ContentSigner, Credential
 from deepwell.media.images.reader import check_installed
 from deepwell.media.images.sample import SampleOptions, sample
 from deepwell.models.text.text_process import trim_memory
@@ -53,6 +54,7 @@ _NICE: Final = 5
 class _Setup(msgspec.Struct, array_like=True, frozen=True):
     folder: bytes
     safety: bytes
+    credential: tuple[bytes, bytes] | None
     threads: int
     memory_bytes: int
 
@@ -157,6 +159,15 @@ class ImageRefused(InvalidRequest):
     """Raised for a prompt or an image that the policy refuses. The code is that of OpenAI's API."""
 
     code = "moderation_blocked"
+    score = 0.0
+    """Score of the safety model, if it refused."""
+
+    @classmethod
+    def scored(cls, key: str, param: str, score: float) -> ImageRefused:
+        """Returns the error of an image that the safety model refused; see `of`."""
+        error = cls.of(key, param=param)
+        error.score = score
+        return error
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -184,26 +195,36 @@ class Painter:
 
     Args:
         safety: folder of the model that looks at every image; None: nothing does.
+        credential: signs the images; None: they bear no signature.
     """
 
     def __init__(
-        self, model: ImageModel, safety: Path | None = None, limits: PainterLimits | None = None
+        self,
+        model: ImageModel,
+        safety: Path | None = None,
+        limits: PainterLimits | None = None,
+        credential: Credential | None = None,
     ) -> None:
         self.model = model
         self.safety = safety
-        self._limits = limits = limits or PainterLimits()
-        threads = limits.threads or len(os.sched_getaffinity(0))
-        folders = (
-            os.fsencode(model.folder.absolute()),
-            b"" if safety is None else os.fsencode(safety.absolute()),
-        )
-        self._calls = CallProcess(
-            __name__, _encode(_Setup(*folders, threads, limits.memory_bytes)), launch_s=_START_S
-        )
+        self._credential = credential
+        self._limits = limits or PainterLimits()
+        self._calls = CallProcess(__name__, _encode(self._setup()), launch_s=_START_S)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="draw")
         self._ids = itertools.count(1)
         self._room = asyncio.Semaphore(_AT_A_TIME)
         self._requests = 0
+
+    def _setup(self) -> _Setup:
+        limits, credential = self._limits, self._credential
+        files = None if credential is None else (_bytes(credential.certificate), _bytes(credential.key))
+        return _Setup(
+            _bytes(self.model.folder),
+            b"" if self.safety is None else _bytes(self.safety),
+            files,
+            limits.threads or len(os.sched_getaffinity(0)),
+            limits.memory_bytes,
+        )
 
     @property
     def pid(self) -> int:
@@ -215,6 +236,8 @@ class Painter:
         check_installed()
         if self.safety is not None and importlib.util.find_spec("onnxruntime") is None:
             raise MissingDependency.of("images_extra_missing", package="onnxruntime")
+        if self._credential is not None and importlib.util.find_spec("c2pa") is None:
+            raise MissingDependency.of("c2pa_extra_missing", package="c2pa-python")
         try:
             hello = _answers.decode(await self._apart(self._calls.start))
         except CallEnded as error:
@@ -237,7 +260,7 @@ class Painter:
         found = await self._ask(_Look(look.tobytes()))
         assert isinstance(found, _Score)
         if found.value > self._limits.most_score:
-            raise ImageRefused.of("image_input_refused", param="image")
+            raise ImageRefused.scored("image_input_refused", "image", found.value)
 
     async def draw(self, request: ImageRequest) -> AsyncGenerator[Step]:
         """Yields every step of every image. A generator that is closed ends the work behind the step at hand.
@@ -262,7 +285,7 @@ class Painter:
                     async with aclosing(self._image(request, seed)) as steps:
                         async for drawn in steps:
                             if drawn.score > self._limits.most_score:
-                                raise ImageRefused.of("image_output_refused", param="prompt")
+                                raise ImageRefused.scored("image_output_refused", "prompt", drawn.score)
                             done = number * each + drawn.step
                             yield Step(
                                 number, seed, done, request.count * each, drawn.data, drawn.step == each
@@ -312,6 +335,10 @@ class Painter:
         except asyncio.CancelledError:
             work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
             raise
+
+
+def _bytes(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
 
 
 def _begin(id: int, request: ImageRequest, seed: int) -> _Begin:
@@ -385,6 +412,7 @@ class _Child:
     def __init__(self) -> None:
         self._model: FlowModel | None = None
         self._safety: SafetyModel | None = None
+        self._signer: ContentSigner | None = None
         self._drawings: dict[int, _Drawing] = {}
 
     def answer(self, body: bytes) -> bytes:
@@ -424,7 +452,8 @@ class _Child:
 
         if setup.safety:
             import onnxruntime  # noqa: F401
-
+        if setup.credential is not None:
+            self._signer = ContentSigner(*(Path(os.fsdecode(one)) for one in setup.credential))
         confined = confine()
         if setup.safety:
             self._safety = SafetyModel(Path(os.fsdecode(setup.safety)), setup.threads)
@@ -445,6 +474,8 @@ class _Child:
             image = finished(estimate, asked.size, drawing.original)
             score = self._score(look_of(image))
             data = encoded(image, asked.format, asked.compression, asked.label, mark=asked.mark)
+            if self._signer is not None:
+                data = self._signer.signed(data, asked.format, changed=bool(asked.start))
             return _Drawn(drawing.step, data, score)
 
     def _score(self, look: NDArray[np.uint8]) -> float:

@@ -19,6 +19,7 @@ from deepwell.dialogue.dialogue import Dialogue, Plan, Turn
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import Content
 from deepwell.safety.audit.trail import AuditTrail
+from deepwell.safety.findings import Decision, Finding, Layer
 from deepwell.safety.guard import Guard
 from deepwell.safety.labels import AigcLabel, response_metadata
 from deepwell.safety.policy import Policy
@@ -98,6 +99,18 @@ class ServerGuard:
         if not policy.label or not policy.producer:
             return ""
         return AigcLabel.first(policy.producer, produce_id).text()
+
+    async def refused_image(self, layer: Layer, score: float, prompt: str, tenant: str) -> None:
+        """Notes that the safety model of images refused one, in the metrics and the audit trail, as a text that is blocked.
+
+        Args:
+            layer: "input" for an image that was sent, "output" for one that was drawn.
+            score: probability of being unsafe.
+            prompt: text that the image was drawn from; empty: there is none.
+        """
+        finding = Finding("image.nsfw", "pornography", 0, 0, score, "image")
+        decision = Decision("block", layer, ((finding, "block"),), self.decisions.guard.hash)
+        await self.decisions.note(decision, prompt, tenant)
 
     async def read(self, dialogue: Dialogue, tenant: str) -> tuple[Dialogue, Checked]:
         """Reads the messages of users and tools. What is blocked in a tool's result is withheld from the model.

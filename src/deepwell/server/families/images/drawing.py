@@ -14,6 +14,7 @@ import msgspec
 
 from deepwell.media.images.options import ImageRequest
 from deepwell.media.images.process import ImageRefused, Painter, Step
+from deepwell.server.context import ServerContext
 from deepwell.server.families.images.bodies import (
     EditCompleted,
     EditPartial,
@@ -28,7 +29,6 @@ from deepwell.server.families.images.bodies import (
 )
 from deepwell.server.http.sse import event
 from deepwell.server.observe.generation import error_type
-from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.record import Phase, current
 
 __all__ = ["Drawing"]
@@ -37,24 +37,37 @@ _encode = msgspec.json.Encoder().encode
 _QUALITIES: Final = {"auto": "medium", "standard": "medium", "hd": "high"}
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A request as its client made it.
+
+    Attributes:
+        operation: name of the operation in metrics and traces.
+        prompt: as the guard let it pass; empty: there is none.
+        tokens: of the prompt.
+        quality: empty: the request has none.
+    """
+
+    operation: str
+    tenant: str
+    prompt: str
+    tokens: int
+    quality: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawing:
     """One request.
 
     Attributes:
-        operation: name of the operation in metrics and traces.
         side: side of the square that the model draws.
-        tokens: of the prompt.
-        quality: as the request has it; empty: it has none.
     """
 
-    metrics: Metrics
+    context: ServerContext
     painter: Painter
     request: ImageRequest
-    operation: str
+    asker: Asker
     side: int
-    tokens: int
-    quality: str
 
     async def whole(self) -> bytes:
         """Returns the body of the answer."""
@@ -117,15 +130,15 @@ class Drawing:
 
     @property
     def _quality(self) -> Quality:
-        return cast("Quality", _QUALITIES.get(self.quality or "auto", self.quality))
+        return cast("Quality", _QUALITIES.get(self.asker.quality or "auto", self.asker.quality))
 
     def _usage(self, told: int) -> ImagesUsage:
-        tokens = self.tokens if told else 0
+        tokens = self.asker.tokens if told else 0
         return ImagesUsage(tokens, InputDetails(tokens), tokens)
 
     async def _steps(self) -> AsyncGenerator[Step, None]:
         """Yields the steps, and counts the images."""
-        metrics, model, record = self.metrics, self.painter.model.name, current()
+        metrics, model, record = self.context.metrics, self.painter.model.name, current()
         begin = perf_counter()
         first, count = 0.0, 0
         failure: BaseException | None = None
@@ -143,13 +156,15 @@ class Drawing:
             failure = error
             if isinstance(error, ImageRefused):
                 metrics.images.refused.labels(model, "drawn").inc()
+                if (guard := self.context.guard) is not None:
+                    await guard.refused_image("output", error.score, self.asker.prompt, self.asker.tenant)
             raise
         finally:
             now = perf_counter()
             metrics.waiting.end(self)
             error = "" if isinstance(failure, GeneratorExit) else error_type(failure)
             began = begin if record is None else record.started
-            metrics.generation(self.operation, model).duration(error).observe(now - began)
+            metrics.generation(self.asker.operation, model).duration(error).observe(now - began)
             metrics.images.busy_seconds.labels(model).inc(now - begin)
             metrics.images.drawn.labels(model).inc(count)
             if record is not None:

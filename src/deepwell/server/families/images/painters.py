@@ -16,6 +16,7 @@ from deepwell.media.images.options import (
     stored_image_models,
 )
 from deepwell.media.images.process import Painter, PainterLimits
+from deepwell.media.images.provenance import Credential
 from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.store import ModelStore
 from deepwell.server.options import ImageServing
@@ -45,7 +46,8 @@ class Painters:
         painter = self._open.get(key)
         if painter is None:
             limits = PainterLimits(self._options.threads, self._options.guard_score)
-            painter = self._open[key] = Painter(model, safety, limits)
+            credential = Credential.of(self._options.certificate, self._options.certificate_key)
+            painter = self._open[key] = Painter(model, safety, limits, credential)
         return painter
 
     async def close(self) -> None:

@@ -26,7 +26,7 @@ from deepwell.media.images.process import Canvas, ImageRefused, Painter
 from deepwell.media.images.reader import ImageReader
 from deepwell.server.access.principal import principal_in, tenant_of
 from deepwell.server.context import ServerContext
-from deepwell.server.families.images.drawing import Drawing
+from deepwell.server.families.images.drawing import Asker, Drawing
 from deepwell.server.families.images.painters import Painters
 from deepwell.server.families.images.schema import (
     FORM_OF_EDIT,
@@ -121,11 +121,12 @@ class _Studio:
         if (record := current()) is not None:
             record.model = painter.model.name  # now, because the guard may refuse the prompt
         drawing = asked if isinstance(asked, DrawingFields) else None
-        prompt = "" if drawing is None else await self._read(drawing.prompt, tenant_of(request))
+        tenant = tenant_of(request)
+        prompt = "" if drawing is None else await self._read(drawing.prompt, tenant)
         canvas = await painter.start()
         picture = opacity = None
         if form is not None:
-            picture = await self._picture(painter, form, canvas.size, min(size))
+            picture = await self._picture(painter, form, (canvas.size, min(size)), tenant)
             if isinstance(asked, ImageEditFields):
                 opacity = await self._opacity(form, picture, canvas.size, min(size))
             if opacity is not None and asked.strength is not None:
@@ -154,8 +155,8 @@ class _Studio:
             mark=context.options.images.mark,
             partials=(drawing and drawing.partial_images) or 0,
         )
-        quality = (drawing and drawing.quality) or ""
-        work = Drawing(context.metrics, painter, planned, operation, canvas.size, tokens, quality)
+        asker = Asker(operation, tenant, prompt, tokens, (drawing and drawing.quality) or "")
+        work = Drawing(context, painter, planned, asker, canvas.size)
         headers = {"x-seed": str(planned.seed), **({f"x-{LABEL.lower()}": label} if label else {})}
         if drawing is None or not drawing.stream:
             return Answer(work.whole(), context.stopped, headers=headers)
@@ -195,8 +196,8 @@ class _Studio:
         (tokens,) = await asyncio.to_thread(encoder.count, [prompt])
         return vector, tokens
 
-    async def _picture(self, painter: Painter, form: Form, draw: int, out: int) -> Picture:
-        """Returns the image of a form.
+    async def _picture(self, painter: Painter, form: Form, side: tuple[int, int], tenant: str) -> Picture:
+        """Returns the image of a form. `side`: sides of the squares that the model draws and that are asked for.
 
         Raises:
             InvalidFile, UnsupportedFile: as `ImageReader.read`.
@@ -204,11 +205,13 @@ class _Studio:
         """
         begin = perf_counter()
         await asyncio.to_thread(form.file.close)
-        picture = await self._reader.read(form.file.path, draw, out)
+        picture = await self._reader.read(form.file.path, *side)
         try:
             await painter.check(picture.look)
-        except ImageRefused:
+        except ImageRefused as error:
             self._context.metrics.images.refused.labels(painter.model.name, "sent").inc()
+            if (guard := self._context.guard) is not None:
+                await guard.refused_image("input", error.score, "", tenant)
             raise
         if (record := current()) is not None:
             attributes = {"image.width": picture.width, "image.height": picture.height}
