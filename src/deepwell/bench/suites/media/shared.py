@@ -26,8 +26,6 @@ def bench_media_shared_encoder(
 
     Sounds enter as what the attention of the shipped head pools of their units.
     """
-    import torch
-
     sound = SoundHead(weights.part("sound"))
 
     def pooled(some: Sequence[Spoken]) -> Array:
@@ -37,7 +35,7 @@ def bench_media_shared_encoder(
     clips = workload.training_sounds()
     names = sorted({text for texts in choices for text in texts} | {clip.text for clip in clips})
     numbers = {text: number for number, text in enumerate(names)}
-    texts = torch.from_numpy(workload.vectors(names))
+    texts = workload.vectors(names)
     pairs = [
         Paired(features, [[numbers[text] for text in one] for one in choices]),
         Paired(pooled(clips), [[numbers[clip.text]] for clip in clips]),

@@ -61,7 +61,7 @@ class _Encoders(nn.Module):
 def train_encoders(
     pairs: Sequence[Paired],
     asked: Sequence[Array],
-    texts: torch.Tensor,
+    texts: Array,
     encoders: int,
     steps: int,
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
@@ -81,6 +81,7 @@ def train_encoders(
         torch.from_numpy((pair.features - mean) / scale)
         for pair, (mean, scale) in zip(pairs, shapes, strict=True)
     ]
+    wanted = torch.from_numpy(texts)
     net = _Encoders([values.shape[1] for values in known], encoders)
     averaged = Averaged(net)
     optimiser = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=0.05)
@@ -93,7 +94,7 @@ def train_encoders(
             rows = torch.randperm(len(known[modality]))[: _BATCHES[modality % len(_BATCHES)]]
             names = torch.tensor([draw.choice(pair.texts[row]) for row in rows.tolist()])
             found = net(dropped(known[modality][rows]), modality)
-            loss = loss + contrastive_loss(found, texts[names], names, _TEMPERATURE)
+            loss = loss + contrastive_loss(found, wanted[names], names, _TEMPERATURE)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
