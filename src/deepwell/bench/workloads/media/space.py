@@ -64,7 +64,7 @@ class Spoken:
 
 
 class SpaceWorkload:
-    """What the rows on the space read.
+    """Data of the rows on the space.
 
     Args:
         cache: folder for clips, which are made once.

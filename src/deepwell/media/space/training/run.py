@@ -47,7 +47,7 @@ _SIGMAS: Final = (4.0, 8.0)  # pixels of 128
 
 @dataclass(frozen=True, slots=True)
 class TrainingInputs:
-    """What a training reads.
+    """Inputs of a training.
 
     Attributes:
         pictures: the set of captioned pictures.

@@ -1,4 +1,4 @@
-"""What the head of sounds is trained on: clips with the features of their frames, and texts with their pronunciations."""
+"""Data of the head of sounds: clips with the features of their frames, and texts with their pronunciations."""
 
 from __future__ import annotations
 
