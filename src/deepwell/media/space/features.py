@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.errors import InvalidModelFile
+from deepwell.errors import InvalidFile, InvalidModelFile
+from deepwell.media.audio.decode import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -21,10 +22,10 @@ IMAGE_FEATURES: Final = 2048
 SOUND_FEATURES: Final = 512
 """Size of the vector of a frame of sound, of 20 ms: the last layer of Whisper base's encoder."""
 
-FRAME_SAMPLES: Final = 320
 MOST_SOUND_S: Final = 30.0
 """Longest sound that the encoder takes."""
 
+_LEAST_SAMPLES: Final = 640
 _SIDE: Final = 224
 _MEAN, _SCALE = 127.0, 128.0  # as the network was trained
 
@@ -97,9 +98,17 @@ class SoundEncoder:
         self._model = model
 
     def encode(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
-        """Returns the features of a sound of 16 kHz: [samples] -> [frames of 20 ms, 512]."""
+        """Returns the features of a sound of 16 kHz: [samples] -> [frames of 20 ms, 512].
+
+        Raises:
+            InvalidFile: there are less than 40 ms of sound, or more than 30 s.
+        """
         import ctranslate2
 
+        if not _LEAST_SAMPLES <= len(samples) <= int(MOST_SOUND_S * SAMPLE_RATE):
+            raise InvalidFile.of(
+                "space_sound_length", seconds=f"{len(samples) / SAMPLE_RATE:.2f}", param="file"
+            )
         sound = samples.astype(np.float32) / 32768.0
         mels = self._model.feature_extractor(sound, padding=False)
         mels = mels[:, : mels.shape[1] // 2 * 2]

@@ -20,7 +20,7 @@ SIGNS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Sensed:
-    """What a head says.
+    """Result of a head.
 
     Attributes:
         vector: unit vector [384].

@@ -68,6 +68,11 @@ class SoundHead:
     def vector(self, units: Array, weights: Array) -> Array:
         """Returns the vector of units, before it is made a unit vector."""
         own = self._parameters
+        return linear(gelu(linear(self.pooled(units, weights), own, "first")), own, "second")
+
+    def pooled(self, units: Array, weights: Array) -> Array:
+        """Returns what the queries of the pooling gather of units, one behind another: [8 * size]."""
+        own = self._parameters
         bias = np.log(np.maximum(weights, np.float32(1e-3)))
         values = units @ own["symbols"]
         values = values + gelu(_convolved(values, own, "mix"))
@@ -75,8 +80,7 @@ class SoundHead:
             values = self._block(values, bias, f"blocks.{number}.")
         values = normed(values, own, "norm")
         shares = softmax((linear(values, own, "pool") + bias[:, None]).T)  # [queries, n]
-        hidden = gelu(linear((shares @ values).reshape(-1), own, "first"))
-        return linear(hidden, own, "second")
+        return (shares @ values).reshape(-1)
 
     def _block(self, values: Array, bias: Array, at: str) -> Array:
         own = self._parameters

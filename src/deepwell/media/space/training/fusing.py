@@ -16,7 +16,7 @@ from deepwell.media.space.fusion import MODALITIES, SIGNS, Modality, Sensed
 from deepwell.media.space.heads import DIMENSIONS
 from deepwell.media.space.training.contrast import Averaged, rate_at
 
-__all__ = ["FusionOptions", "Shown", "train_fusion"]
+__all__ = ["FusionNet", "FusionOptions", "Shown", "train_fusion"]
 
 Array = NDArray[np.float32]
 _TEMPERATURE: Final = 0.05

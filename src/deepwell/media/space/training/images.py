@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,15 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deepwell.media.images.training.pictures import Picture, PictureSet
-from deepwell.media.space.features import IMAGE_FEATURES, ImageEncoder, prepared_image
+from deepwell.media.images.training.pictures import Picture
+from deepwell.media.space.features import IMAGE_FEATURES
 from deepwell.media.space.heads import DIMENSIONS
 from deepwell.media.space.training.contrast import Averaged, contrastive_loss, rate_at
 
-__all__ = ["ImageOptions", "caption_choices", "features_of_pictures", "train_image_head"]
+__all__ = ["ImageOptions", "caption_choices", "train_image_head"]
 
 Array = NDArray[np.float32]
-_BATCH: Final = 16
 _TEMPERATURE: Final = 0.03
 
 
@@ -56,31 +54,6 @@ class _Head(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         hidden = nn.functional.gelu(self.first(self.before(features)), approximate="tanh")
         return nn.functional.normalize(self.second(self.between(hidden)), dim=-1)
-
-
-def features_of_pictures(
-    pictures: PictureSet,
-    indices: Sequence[int],
-    encoder: ImageEncoder,
-    stored: Path,
-    progress: Callable[[int, int], None] = lambda done, all: None,
-) -> Array:
-    """Returns the features of pictures [n, 2048]; they are computed once, and kept in a file with the pictures' numbers."""
-    wanted = np.asarray(indices, np.int64)
-    if stored.is_file():
-        with np.load(stored) as found:
-            if np.array_equal(found["indices"], wanted):
-                return found["features"].astype(np.float32)
-    parts: list[Array] = []
-    for begin in range(0, len(wanted), _BATCH):
-        progress(begin, len(wanted))
-        some = wanted[begin : begin + _BATCH]
-        parts.append(encoder.encode(np.stack([prepared_image(pictures.images[index]) for index in some])))
-    features = np.concatenate(parts)
-    partial = stored.with_suffix(".partial.npz")
-    np.savez(partial, indices=wanted, features=features.astype(np.float16))
-    partial.replace(stored)
-    return features
 
 
 def caption_choices(rows: Sequence[Picture], known: Mapping[str, int]) -> list[tuple[list[int], list[int]]]:

@@ -25,10 +25,10 @@ from deepwell.media.space.training.fusing import FusionOptions, Shown, train_fus
 from deepwell.media.space.training.images import (
     ImageOptions,
     caption_choices,
-    features_of_pictures,
     train_image_head,
 )
 from deepwell.media.space.training.noise import blurred, noised
+from deepwell.media.space.training.pictures import features_of_pictures
 from deepwell.media.space.training.sentences import Language
 from deepwell.media.space.training.sounds import Heard, SoundOptions, Spelled, train_frames, train_units
 from deepwell.media.space.training.spoken import Pronunciations, features_of_sounds, spelled_texts
@@ -47,7 +47,7 @@ _SIGMAS: Final = (4.0, 8.0)  # pixels of 128
 
 @dataclass(frozen=True, slots=True)
 class TrainingInputs:
-    """What a training reads.
+    """Inputs of a training.
 
     Attributes:
         pictures: the set of captioned pictures.
@@ -141,19 +141,22 @@ class SpaceTraining:
         sentences, captions = shipped_clips(self._inputs.pictures, "development")
         spelled = spelled_texts(self._inputs.pictures)
         clips = [*train, *sentences, *captions]
-        self._texts.add((*spelled, *(clip.text for clip in clips)), self._progress("texts"))
+        self._texts.add((*spelled[0], *spelled[1], *(clip.text for clip in clips)), self._progress("texts"))
         frames = self._frames(clips)
         texts = centred(self._texts.vectors, self._centre())
         if not self.weights.part("sound"):
             begin = time.perf_counter()
-            known = Pronunciations.read((*spelled, *(clip.text for clip in train)), self._inputs.speech)
+            known = Pronunciations.read(
+                (*spelled[0], *spelled[1], *(clip.text for clip in train)), self._inputs.speech
+            )
             heard = [
                 Heard(one, known.said(clip), self._texts.numbers[clip.text])
                 for clip, one in zip(train, frames[: len(train)], strict=True)
                 if clip.text in known.of
             ]
             free = [
-                Spelled(known.of[text], self._texts.numbers[text]) for text in spelled if known.short(text)
+                [Spelled(known.of[text], self._texts.numbers[text]) for text in texts_of if known.short(text)]
+                for texts_of in spelled
             ]
             found = train_frames(heard, len(known.units), options, self._on_event)
             found |= train_units(heard, free, found, texts, options, self._on_event)
@@ -242,8 +245,13 @@ class SpaceTraining:
         )
 
     def _centre(self) -> NDArray[np.float32]:
+        """Returns what the vectors of texts share: their mean over the captions of the training pictures."""
         if "centre" not in self.weights.tensors:
-            self.weights.tensors["centre"] = self._texts.vectors.mean(0)
+            pictures = self._inputs.pictures
+            captions = [text for index in pictures.where("train") for text in pictures.rows[index].captions()]
+            captions = list(dict.fromkeys(captions))
+            self._texts.add(captions)
+            self.weights.tensors["centre"] = self._texts.of(captions).mean(0)
         return self.weights.tensors["centre"]
 
     def _keep(self, part: str, found: dict[str, NDArray[np.float32]], begin: float) -> None:

@@ -39,7 +39,7 @@ class SoundOptions:
 
     passes: int = 16
     frames_rate: float = 3e-3
-    steps: int = 450
+    steps: int = 600
     clips: int = 32
     texts: int = 80
     rate: float = 2.5e-3
@@ -108,7 +108,7 @@ def train_frames(
 
 def train_units(
     clips: Sequence[Heard],
-    spelled: Sequence[Spelled],
+    spelled: Sequence[Sequence[Spelled]],
     frames: dict[str, Array],
     texts: torch.Tensor,
     options: SoundOptions,
@@ -117,6 +117,7 @@ def train_units(
     """Returns the other parameters of the head.
 
     Args:
+        spelled: texts by kind, of which each kind comes equally often.
         frames: result of `train_frames`, which stays as it is.
         texts: centred unit vectors of the texts [m, 384].
     """
@@ -132,7 +133,7 @@ def train_units(
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, options.steps, options.rate)
         rows = [draw.randrange(len(clips)) for _ in range(options.clips)]
-        some = draw.sample(spelled, min(options.texts, len(spelled)))
+        some = [draw.choice(draw.choice(spelled)) for _ in range(options.texts)]
         batch = [heard[row] for row in rows] + [softened(draw.choice(one.units), count) for one in some]
         names = torch.tensor([clips[row].text for row in rows] + [one.text for one in some])
         units = nn.utils.rnn.pad_sequence([one[0] for one in batch], batch_first=True)

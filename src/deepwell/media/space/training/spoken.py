@@ -1,4 +1,4 @@
-"""What the head of sounds is trained on: clips with the features of their frames, and texts with their pronunciations."""
+"""Data of the head of sounds: clips with the features of their frames, and texts with their pronunciations."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def features_of_sounds(
     return found
 
 
-def spelled_texts(pictures: PictureSet) -> list[str]:
-    """Returns the texts that are learnt without a voice: training sentences, and captions and tags of training pictures."""
+def spelled_texts(pictures: PictureSet) -> tuple[list[str], list[str]]:
+    """Returns the texts that are learnt without a voice: training sentences; captions and tags of training pictures."""
     rows = [pictures.rows[index] for index in pictures.where("train")]
     words = [text for row in rows for text in (row.title, *row.tags, *row.titles_zh, *row.tags_zh)]
     sentences = [
         *sentences_of("en", "train", _GRAMMAR, seed=1),
         *sentences_of("zh", "train", _GRAMMAR, seed=1),
     ]
-    return [text for text in dict.fromkeys((*sentences, *words)) if text]
+    return sentences, [text for text in dict.fromkeys(words) if text]
 
 
 @dataclass(frozen=True, slots=True)
