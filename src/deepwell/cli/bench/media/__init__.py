@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deepwell.cli.bench.media.hostile import media_hostile
-from deepwell.cli.bench.media.images import image_generation
+from deepwell.cli.bench.media.images import image_generation, media_size
 from deepwell.cli.bench.media.recognition import speech_recognition
 from deepwell.cli.bench.media.space import media_dynamic_weights, media_shared_encoder, media_space
 from deepwell.cli.bench.media.speech import speech_round_trip
@@ -13,6 +13,7 @@ __all__ = [
     "media_dynamic_weights",
     "media_hostile",
     "media_shared_encoder",
+    "media_size",
     "media_space",
     "speech_recognition",
     "speech_round_trip",

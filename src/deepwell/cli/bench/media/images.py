@@ -9,7 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["image_generation"]
+__all__ = ["image_generation", "media_size"]
 
 
 def image_generation(
@@ -49,3 +49,10 @@ def image_generation(
             picture=picture,
         ),
     )
+
+
+def media_size(row: Row = None, json: Json = False) -> None:
+    """Installs the extras for speech, images and character recognition into fresh environments, and weighs them."""
+    from deepwell.bench.suites.media.size import bench_media_size
+
+    measure("media_size", row, json, bench_media_size)
