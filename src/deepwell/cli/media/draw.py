@@ -115,16 +115,7 @@ def draw(
 ) -> None:
     """Draw an image of a text into a file, or change an image, on this machine."""
     with reported_errors(as_json=json):
-        from deepwell.media.images.options import (
-            MAX_SEED,
-            find_safety,
-            open_image_model,
-            size_of,
-        )
-        from deepwell.media.images.process import Painter, PainterLimits
-        from deepwell.media.images.provenance import Credential
-        from deepwell.media.images.reader import check_installed
-        from deepwell.models.store.store import ModelStore
+        from deepwell.media.images.options import MAX_SEED, size_of
         from deepwell.settings import Settings
 
         _check(prompt, source, mask, vary=vary)
@@ -133,12 +124,7 @@ def draw(
             prompt, out, _format(out), size_of(size), first, count, steps, guidance, strength, source, mask
         )
         settings = Settings.load(models_dir=models_dir)
-        check_installed()
-        store = ModelStore(settings.models_dir)
-        opened = open_image_model(store, model or settings.image_model)
-        limits = PainterLimits(settings.threads or 0, settings.image_guard_score)
-        credential = Credential.of(settings.image_certificate, settings.image_certificate_key)
-        painter = Painter(opened, find_safety(store, settings.image_guard), limits, credential)
+        painter = _painter(settings, model or settings.image_model)
         report = asyncio.run(_drawn(painter, settings, asked, shown=not json))
         if json:
             write_json(report)
@@ -147,6 +133,23 @@ def draw(
             console().print(
                 f"{one['file']}: {report['size']}, seed {one['seed']}", soft_wrap=True, markup=False
             )
+
+
+def _painter(settings: Settings, name: str) -> Painter:
+    from deepwell.media.images.options import find_safety, open_image_model
+    from deepwell.media.images.process import Painter, PainterLimits
+    from deepwell.media.images.provenance import Credential
+    from deepwell.media.images.reader import check_installed
+    from deepwell.models.store.store import ModelStore
+
+    check_installed()
+    store = ModelStore(settings.models_dir)
+    return Painter(
+        open_image_model(store, name),
+        find_safety(store, settings.image_guard),
+        PainterLimits(settings.threads or 0, settings.image_guard_score),
+        Credential.of(settings.image_certificate, settings.image_certificate_key),
+    )
 
 
 def _check(prompt: str | None, source: Path | None, mask: Path | None, *, vary: bool) -> None:
