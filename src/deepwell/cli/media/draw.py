@@ -124,7 +124,8 @@ def draw(
             prompt, out, _format(out), size_of(size), first, count, steps, guidance, strength, source, mask
         )
         settings = Settings.load(models_dir=models_dir)
-        report = asyncio.run(_drawn(_painter(settings, model), settings, asked, shown=not json))
+        painter = _painter(settings, model or settings.image_model)
+        report = asyncio.run(_drawn(painter, settings, asked, shown=not json))
         if json:
             write_json(report)
             return
@@ -134,8 +135,7 @@ def draw(
             )
 
 
-def _painter(settings: Settings, model: str | None) -> Painter:
-    """Returns the model of a name, or of the setting, with what looks at its images and what signs them."""
+def _painter(settings: Settings, name: str) -> Painter:
     from deepwell.media.images.options import find_safety, open_image_model
     from deepwell.media.images.process import Painter, PainterLimits
     from deepwell.media.images.provenance import Credential
@@ -144,10 +144,12 @@ def _painter(settings: Settings, model: str | None) -> Painter:
 
     check_installed()
     store = ModelStore(settings.models_dir)
-    opened = open_image_model(store, model or settings.image_model)
-    limits = PainterLimits(settings.threads or 0, settings.image_guard_score)
-    credential = Credential.of(settings.image_certificate, settings.image_certificate_key)
-    return Painter(opened, find_safety(store, settings.image_guard), limits, credential)
+    return Painter(
+        open_image_model(store, name),
+        find_safety(store, settings.image_guard),
+        PainterLimits(settings.threads or 0, settings.image_guard_score),
+        Credential.of(settings.image_certificate, settings.image_certificate_key),
+    )
 
 
 def _check(prompt: str | None, source: Path | None, mask: Path | None, *, vary: bool) -> None:
