@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from deepwell.media.space.heads import Array, Parameters, gelu, linear, normed, 
 __all__ = ["MODALITIES", "SIGNS", "Fused", "Fusion", "Modality", "Sensed"]
 
 Modality = Literal["text", "image", "sound"]
-MODALITIES: Final[tuple[Modality, ...]] = get_args(Modality)
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "sound")
 SIGNS: Final = 4
 """Numbers beside a vector that tell how sure its head is."""
 
@@ -57,7 +57,7 @@ class Fusion:
     def __call__(self, present: Mapping[Modality, Sensed]) -> Fused:
         """Returns the vector of what is present, at least one modality. One alone stays as it is."""
         own = self._parameters
-        names = [name for name in MODALITIES if name in present]
+        names: list[Modality] = [name for name in MODALITIES if name in present]
         vectors = np.stack([present[name].vector for name in names])
         places = [MODALITIES.index(name) for name in names]
         signs = np.stack([present[name].signs for name in names])
@@ -68,5 +68,5 @@ class Fusion:
         values = values + linear(shares @ given, own, "attention_out")
         values = values + gelu(linear(normed(values, own, "wide_norm"), own, "wide"))
         gates = softmax(linear(values, own, "gate")[:, 0])
-        weights = dict(zip(names, gates.tolist(), strict=True))
+        weights: dict[Modality, float] = dict(zip(names, gates.tolist(), strict=True))
         return Fused(unit(gates @ vectors), weights)

@@ -97,7 +97,7 @@ def train_fusion(
         signs = np.zeros((options.batch, len(MODALITIES), SIGNS), np.float32)
         there = np.zeros((options.batch, len(MODALITIES)), bool)
         for row, thing in enumerate(some):
-            names = [name for name in thing.senses if draw.random() < options.kept]
+            names: list[Modality] = [name for name in thing.senses if draw.random() < options.kept]
             for name in names or [draw.choice(list(thing.senses))]:
                 place = MODALITIES.index(name)
                 found = draw.choice(thing.senses[name])

@@ -144,7 +144,7 @@ class SpaceTraining:
         self._texts.add((*spelled[0], *spelled[1], *(clip.text for clip in clips)), self._progress("texts"))
         frames = self._frames(clips)
         texts = centred(self._texts.vectors, self._centre())
-        if not self.weights.part("sound"):
+        if "sound.second.weight" not in self.weights.tensors:
             begin = time.perf_counter()
             known = Pronunciations.read(
                 (*spelled[0], *spelled[1], *(clip.text for clip in train)), self._inputs.speech
@@ -158,8 +158,12 @@ class SpaceTraining:
                 [Spelled(known.of[text], self._texts.numbers[text]) for text in texts_of if known.short(text)]
                 for texts_of in spelled
             ]
-            found = train_frames(heard, len(known.units), options, self._on_event)
-            found |= train_units(heard, free, found, texts, options, self._on_event)
+            if "sound.frames.last.weight" not in self.weights.tensors:
+                found = train_frames(heard, len(known.units), options, self._on_event)
+                self._keep("sound", found, begin)
+            found = self.weights.part("sound")
+            checkpoint = self._folder / "units.pt"
+            found = train_units(heard, free, found, texts, options, self._on_event, checkpoint)
             self._keep("sound", found, begin)
         head = SoundHead(self.weights.part("sound"))
         vectors = np.stack([head(one) for one in frames[len(train) :]])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -39,9 +40,9 @@ class SoundOptions:
 
     passes: int = 16
     frames_rate: float = 3e-3
-    steps: int = 600
-    clips: int = 32
-    texts: int = 80
+    steps: int = 450
+    clips: int = 24
+    texts: int = 56
     rate: float = 2.5e-3
     seed: int = 0
 
@@ -113,23 +114,26 @@ def train_units(
     texts: torch.Tensor,
     options: SoundOptions,
     on_event: OnEvent,
+    checkpoint: Path,
 ) -> dict[str, Array]:
-    """Returns the other parameters of the head.
+    """Returns the other parameters of the head. A training that was stopped goes on at its checkpoint.
 
     Args:
         spelled: texts by kind, of which each kind comes equally often.
         frames: result of `train_frames`, which stays as it is.
         texts: centred unit vectors of the texts [m, 384].
+        checkpoint: file that is written every 50 steps, and removed at the end.
     """
-    torch.manual_seed(options.seed)
-    draw = random.Random(options.seed)  # noqa: S311
     count = frames["frames.last.bias"].size - 1
     net = UnitNet(count)
     head = SoundHead(frames | {"blocks.0.": np.zeros(0, np.float32)})
     heard = [tuple(map(torch.from_numpy, head.units(clip.frames))) for clip in clips]
     averaged = Averaged(net)
     optimiser = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=0.02)
-    for step in range(options.steps):
+    first = _resumed(checkpoint, net, averaged, optimiser)
+    torch.manual_seed(options.seed + first)
+    draw = random.Random(options.seed + first)  # noqa: S311
+    for step in range(first, options.steps):
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, options.steps, options.rate)
         rows = [draw.randrange(len(clips)) for _ in range(options.clips)]
@@ -143,6 +147,9 @@ def train_units(
         averaged.update(step)
         if step % 25 == 24:
             on_event({"event": "step", "part": "sound", "step": step + 1, "loss": round(loss.item(), 4)})
+        if step % 50 == 49:
+            _kept(checkpoint, net, averaged, optimiser, step + 1)
+    checkpoint.unlink(missing_ok=True)
     return {name: value.numpy().copy() for name, value in averaged.state.items()}
 
 
@@ -164,6 +171,33 @@ def softened(units: Sequence[int], count: int) -> tuple[torch.Tensor, torch.Tens
     blurred = (torch.rand(length) < 0.3).float()[:, None] * 0.5
     shares = shares * (1 - blurred) + blurred * torch.roll(shares, 1, 0)
     return shares * weights[:, None], weights
+
+
+def _kept(
+    file: Path, net: nn.Module, averaged: Averaged, optimiser: torch.optim.Optimizer, step: int
+) -> None:
+    partial = file.with_suffix(".partial")
+    torch.save(
+        {
+            "net": net.state_dict(),
+            "averaged": averaged.state,
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+        },
+        partial,
+    )
+    partial.replace(file)
+
+
+def _resumed(file: Path, net: nn.Module, averaged: Averaged, optimiser: torch.optim.Optimizer) -> int:
+    """Returns the step that a training goes on at, with its state as it was then."""
+    if not file.is_file():
+        return 0
+    found = torch.load(file, weights_only=True)
+    net.load_state_dict(found["net"])
+    averaged.state = found["averaged"]
+    optimiser.load_state_dict(found["optimiser"])
+    return int(found["step"])
 
 
 def _step(net: nn.Module, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
