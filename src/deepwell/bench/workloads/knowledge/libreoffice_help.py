@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import tarfile
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from deepwell.bench.harness.assets import bench_cache
-from deepwell.errors import DeepwellError, DownloadError, MissingDependency
+from deepwell.errors import MissingDependency
+from deepwell.models.store.debian import debian_members, debian_package
 
 __all__ = [
     "CORPUS_SHA256",
@@ -31,8 +29,6 @@ _INSTALLED = Path("/usr/share/libreoffice/help")
 
 CORPUS_SHA256 = "d9fd064724ddcade26e5c783ae7e137ae08e489d789d25019ce38e7662824f8b"
 """Digest of the aligned passages of LibreOffice 25.2's help, as Debian 13 has it."""
-
-_FIX = f"run `apt-get download {' '.join(PACKAGES.values())}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +153,9 @@ def _prepared() -> Path:
     if all((_INSTALLED / name / "text").is_dir() for name in _FOLDERS.values()):
         texts = {language: read_pages(_installed(language)) for language in PACKAGES}
     else:
-        debs = {language: _package(name, folder) for language, name in PACKAGES.items()}
+        debs = {language: debian_package(name, folder) for language, name in PACKAGES.items()}
         packages = {deb.name: _digest(deb) for deb in debs.values()}
-        texts = {language: read_pages(_members(language, deb)) for language, deb in debs.items()}
+        texts = {language: read_pages(_pages(language, deb)) for language, deb in debs.items()}
     passages, aligned = align(texts["en"], texts["zh"])
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as target:
@@ -209,57 +205,21 @@ def align(
     return passages, aligned
 
 
-def _package(name: str, folder: Path) -> Path:
-    """Returns the Debian package in `folder`; asks apt for it if it is not there."""
-    if found := sorted(folder.glob(f"{name}_*.deb")):
-        return found[-1]
-    try:
-        done = subprocess.run(
-            ["apt-get", "download", "-q", name], cwd=folder, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        raise DownloadError(
-            f"no apt-get here to fetch {name}",
-            fix=f"{_FIX} on a Debian machine, and put the two files into {folder}",
-        ) from None
-    found = sorted(folder.glob(f"{name}_*.deb"))
-    if done.returncode or not found:
-        said = (done.stderr.strip() or "no reason given").splitlines()[-1]
-        raise DownloadError(
-            f"apt-get cannot fetch {name}: {said}", fix=f"{_FIX}, and put the two files into {folder}"
-        )
-    return found[-1]
-
-
 def _installed(language: str) -> Iterator[tuple[str, bytes]]:
     root = _INSTALLED / _FOLDERS[language]
     for path in sorted((root / "text").rglob("*.html")):
         yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
-def _members(language: str, deb: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields the pages of a Debian package in the order of their paths. Nothing of the package is run or unpacked."""
+def _pages(language: str, deb: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields the pages of a Debian package in the order of their paths."""
     root = f"./usr/share/libreoffice/help/{_FOLDERS[language]}/"
-    with tempfile.TemporaryFile() as data:
-        try:
-            subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=data, check=True)
-        except (FileNotFoundError, subprocess.CalledProcessError) as error:
-            raise DeepwellError(
-                f"dpkg-deb cannot read {deb.name}", fix=f"delete {deb}, and run it on Debian"
-            ) from error
-        data.seek(0)
-        with tarfile.open(fileobj=data) as archive:
-            names = {
-                member.name: member
-                for member in archive
-                if member.isfile()
-                and member.name.startswith(root + "text/")
-                and member.name.endswith(".html")
-            }
-            for name in sorted(names):
-                member = archive.extractfile(names[name])
-                if member is not None:
-                    yield name.removeprefix(root), member.read()
+    pages = {
+        name.removeprefix(root): data
+        for name, data in debian_members(deb)
+        if name.startswith(root + "text/") and name.endswith(".html")
+    }
+    yield from sorted(pages.items())
 
 
 def _is_embedded(node: object) -> bool:

@@ -62,17 +62,17 @@ class ClothesClassifier:
             grid = answers.reshape(len(patches), side, side, _FILTERS)
             pooled = np.add.reduceat(np.add.reduceat(grid, edges, axis=1), edges, axis=2)
             made.append(pooled.reshape(len(patches), -1))
-        return np.concatenate(made)
+        return np.concatenate(made, dtype=np.float32)
 
 
-def _patches(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _patches(images: NDArray[np.uint8]) -> NDArray[Any]:
     """Returns every square of 7 x 7 pixels: [N, 28, 28] -> [N, 22 * 22, 49]."""
     scaled = images.astype(np.float32) / 255
     views = np.lib.stride_tricks.sliding_window_view(scaled, (_PATCH, _PATCH), axis=(1, 2))  # pyright: ignore[reportCallIssue, reportArgumentType]
     return views.reshape(len(images), -1, _PATCH * _PATCH)
 
 
-def _flat(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+def _flat(patches: NDArray[np.float32]) -> NDArray[Any]:
     """Returns patches of equal brightness and contrast."""
     centred = patches - patches.mean(1, keepdims=True)
     return centred / np.sqrt(np.square(centred).mean(1, keepdims=True) + 0.01)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from deepwell.bench.harness.assets import bench_cache
-from deepwell.errors import DownloadError
+from deepwell.models.store.debian import debian_members, debian_package
 
 __all__ = ["manual_paragraphs"]
 
@@ -43,7 +40,7 @@ def manual_paragraphs() -> list[tuple[str, str]]:
         part = kept.with_suffix(".part")
         with part.open("w", encoding="utf-8") as target:
             for package, folder in PACKAGES.items():
-                for page, source in _pages(_package(package, kept.parent), folder):
+                for page, source in _pages(debian_package(package, kept.parent), folder):
                     for paragraph in paragraphs_of(source):
                         target.write(json.dumps([f"{package}/{page}", paragraph], ensure_ascii=False) + "\n")
         part.replace(kept)
@@ -80,25 +77,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _package(name: str, folder: Path) -> Path:
-    if not sorted(folder.glob(f"{name}_*.deb")):
-        done = subprocess.run(
-            ["apt-get", "download", "-q", name], cwd=folder, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise DownloadError(
-                f"apt could not fetch {name}: {done.stderr.strip()[-200:]}",
-                fix=f"run `apt-get update`, then `apt-get download {name}` in {folder}",
-            )
-    return sorted(folder.glob(f"{name}_*.deb"))[-1]
-
-
 def _pages(deb: Path, folder: str) -> Iterator[tuple[str, str]]:
-    archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
-        for one in sorted(members, key=lambda found: found.name):
-            if one.isfile() and folder in one.name and one.name.endswith(".gz"):
-                held = members.extractfile(one)
-                if held is not None:
-                    page = gzip.decompress(held.read()).decode("utf-8", errors="replace")
-                    yield Path(one.name).stem, page
+    for name, data in sorted(debian_members(deb)):
+        if folder in name and name.endswith(".gz"):
+            yield Path(name).stem, gzip.decompress(data).decode("utf-8", errors="replace")
