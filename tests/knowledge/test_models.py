@@ -37,6 +37,10 @@ async def test_an_embedder_puts_its_prompts_in_front(e5: AsyncLLM) -> None:
     queries = await embedder.embed(texts, "query")
     assert np.allclose(queries, await e5.embed(texts, input_type="query"), atol=1e-6)
     assert not np.allclose(vectors, queries, atol=1e-3)
+    plain = await embedder.embed([f"query: {text}" for text in texts], "plain")
+    assert np.allclose(plain, queries, atol=1e-6) and np.allclose(
+        plain, await e5.embed([f"query: {t}" for t in texts])
+    )
     assert (await embedder.embed([], "query")).shape == (0, embedder.dimensions)
 
 

@@ -53,7 +53,8 @@ class LLMEmbedder:
         }
         identity = json.dumps([runs.weights_hash, prompts, _WINDOWS], sort_keys=True, ensure_ascii=False)
         self.hash = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        self._prompts = prompts
+        self._prompts = {**prompts, "plain": ""}
+        self._prompt_tokens["plain"] = []
         self._window = llm.context - len(llm.framed([]))
 
     @property
@@ -66,9 +67,9 @@ class LLMEmbedder:
         return [len(self._llm.unframed(self._llm.encode(text))) for text in texts]
 
     async def embed(
-        self, texts: Sequence[str], input_type: Literal["query", "passage"]
+        self, texts: Sequence[str], input_type: Literal["query", "passage", "plain"]
     ) -> NDArray[np.float32]:
-        """Returns one vector of unit length a text, as float32 [texts, dimensions].
+        """Returns one vector of unit length a text, as float32 [texts, dimensions]. "plain" puts no prompt in front.
 
         A text that is too long is cut into windows of nearly equal length, each behind the prompt; its vector is the mean of
         theirs, weighted by tokens and scaled to unit length.
@@ -88,7 +89,7 @@ class LLMEmbedder:
                 first += len(many)
         return found
 
-    async def _windows(self, text: str, input_type: Literal["query", "passage"]) -> list[list[int]]:
+    async def _windows(self, text: str, input_type: Literal["query", "passage", "plain"]) -> list[list[int]]:
         """Returns the tokens of the windows of a text, each with the prompt in front."""
         llm = self._llm
         whole = llm.unframed(await llm.tokenize(self._prompts[input_type] + text))

@@ -266,7 +266,7 @@ async def _encoded(painter: Painter, canvas: Canvas, settings: Settings, prompt:
     embedders = Embedders(settings.models_dir)
     try:
         encoder = await embedders.named(canvas.text_encoder)
-        vector = (await encoder.embed([prompt], "query"))[0]
+        vector = (await encoder.embed([canvas.prefix + prompt], "plain"))[0]
     finally:
         await embedders.close()
     if len(vector) != canvas.condition:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.media.images.decode import Picture
@@ -32,7 +32,6 @@ __all__ = [
     "ImageGuard",
     "ImageModel",
     "ImageRequest",
-    "TextEncoder",
     "find_safety",
     "opacity_of",
     "open_image_model",
@@ -65,18 +64,6 @@ QUALITY_STEPS: Final[Mapping[str, int]] = {
 _AUTO: Final = "512x512"
 
 ImageGuard = Literal["auto", "required", "off"]
-
-
-class TextEncoder(Protocol):
-    """Turns prompts into the vectors that a network draws from."""
-
-    async def embed(self, texts: list[str], input_type: Literal["query", "passage"]) -> NDArray[np.float32]:
-        """Returns one vector of unit length a text: float32 [texts, dimensions]."""
-        ...
-
-    def count(self, texts: list[str]) -> list[int]:
-        """Returns the number of tokens of every text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,12 +103,14 @@ class Canvas(msgspec.Struct, tag=1, array_like=True, frozen=True):
         size: side of the square that the model draws, in pixels.
         condition: length of the vector of a prompt.
         text_encoder: name of the text encoder that makes it.
+        prefix: text that stands before each prompt that the encoder reads.
     """
 
     confined: bool
     size: int
     condition: int
     text_encoder: str
+    prefix: str
 
 
 class _Done(msgspec.Struct, tag=2, array_like=True, frozen=True):
@@ -459,7 +461,7 @@ class _Child:
             self._safety = SafetyModel(Path(os.fsdecode(setup.safety)), setup.threads)
         self._model = FlowModel.read(Path(os.fsdecode(setup.folder)))
         config = self._model.config
-        return Canvas(confined, config.size, config.condition, config.text_encoder)
+        return Canvas(confined, config.size, config.condition, config.text_encoder, config.prefix)
 
     def _next(self, id: int) -> _Drawn:
         drawing = self._drawings.get(id)

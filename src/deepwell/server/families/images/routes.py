@@ -183,7 +183,7 @@ class _Studio:
     ) -> tuple[NDArray[np.float32], int]:
         """Returns the vector of a prompt, and the number of its tokens."""
         encoder = await self._context.knowledge.embedders.named(canvas.text_encoder)
-        vector = (await encoder.embed([prompt], "query"))[0]
+        vector = (await encoder.embed([canvas.prefix + prompt], "plain"))[0]
         if len(vector) != canvas.condition:
             raise InvalidRequest.of(
                 "image_model_encoder",
