@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from deepwell.media.space.features import ImageEncoder
+from deepwell.media.space.features import IMAGE_FEATURES, ImageEncoder
 from deepwell.media.space.fusion import MODALITIES, Fusion, Modality, Sensed
-from deepwell.media.space.heads import DIMENSIONS, unit
+from deepwell.media.space.heads import DIMENSIONS, ImageHead, unit
 from deepwell.media.space.sound import SoundHead
 from deepwell.media.space.training.efficientnet import EfficientNetLite0, graph_of, random_weights
-from deepwell.media.space.training.fusing import FusionNet
+from deepwell.media.space.training.fusing import FusionNet, FusionOptions, Shown, train_fusion
+from deepwell.media.space.training.images import ImageOptions, train_image_head
 from deepwell.media.space.training.sound_net import FrameNet, UnitNet
+from deepwell.media.space.training.sounds import Heard, SoundOptions, Spelled, train_frames, train_units
 
 
 def parameters(net: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -58,3 +63,67 @@ def test_the_graph_of_onnx_is_the_network() -> None:
     with torch.no_grad():
         expected = EfficientNetLite0(weights)(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(ImageEncoder(graph_of(weights), 1).encode(images), expected, atol=1e-4)
+
+
+def clips_and_texts() -> tuple[list[Heard], list[list[Spelled]], torch.Tensor]:
+    draw = np.random.default_rng(0)
+    units = [tuple(int(one) for one in draw.integers(1, 6, 8)) for _ in range(12)]
+    clips = [
+        Heard(draw.standard_normal((20, 512)).astype(np.float32), one, place)
+        for place, one in enumerate(units[:4])
+    ]
+    spelled = [[Spelled((one,), place) for place, one in enumerate(units)]]
+    texts = torch.nn.functional.normalize(
+        torch.from_numpy(draw.standard_normal((12, DIMENSIONS))).float(), dim=-1
+    )
+    return clips, spelled, texts
+
+
+def test_a_training_of_units_that_was_stopped_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
+    clips, spelled, texts = clips_and_texts()
+    options = SoundOptions(passes=1, steps=100, clips=2, texts=4)
+    frames = train_frames(clips, 5, options, lambda event: None)
+    seen: list[int] = []
+
+    def stop(event: dict[str, Any]) -> None:
+        seen.append(event["step"])
+        if event["step"] == 75 and len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_units(clips, spelled, frames, texts, options, stop, tmp_path / "units.pt")
+    found = train_units(clips, spelled, frames, texts, options, stop, tmp_path / "units.pt")
+    assert seen == [25, 50, 75, 75, 100]
+    assert not list(tmp_path.iterdir())
+    head = SoundHead(frames | found)
+    assert head(clips[0].frames).shape == (DIMENSIONS,)
+
+
+def test_a_head_of_images_learns_its_captions() -> None:
+    draw = np.random.default_rng(0)
+    features = draw.standard_normal((24, IMAGE_FEATURES)).astype(np.float32)
+    texts = torch.nn.functional.normalize(
+        torch.from_numpy(draw.standard_normal((24, DIMENSIONS))).float(), dim=-1
+    )
+    options = ImageOptions(steps=60, batch=24, hidden=32, members=2)
+    found = train_image_head(features, [([row], []) for row in range(24)], texts, options, lambda event: None)
+    scores = ImageHead(found)(features) @ texts.numpy().T
+    assert (scores.argmax(1) == np.arange(24)).mean() > 0.9
+
+
+def test_the_fusion_learns_to_leave_noise_out() -> None:
+    draw = np.random.default_rng(0)
+    texts = unit(draw.standard_normal((30, DIMENSIONS)).astype(np.float32))
+
+    def sensed(number: int, share: float) -> Sensed:
+        noise = unit(draw.standard_normal(DIMENSIONS).astype(np.float32))
+        signs = np.array([share, 0, 0, 0], np.float32)
+        return Sensed(unit(share * texts[number] + (1 - share) * noise), signs)
+
+    things = [
+        Shown({"image": (sensed(n, 0.9), sensed(n, 0.05)), "sound": (sensed(n, 0.9), sensed(n, 0.05))}, n)
+        for n in range(30)
+    ]
+    found = train_fusion(things, torch.from_numpy(texts), FusionOptions(steps=150), lambda event: None)
+    fused = Fusion(found)({"image": sensed(3, 0.9), "sound": sensed(3, 0.05)})
+    assert fused.gates["image"] > 0.7

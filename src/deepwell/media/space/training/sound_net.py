@@ -77,6 +77,10 @@ class UnitNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, units: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.second(self.dropout(self.hidden(units, weights))), dim=-1)
+
+    def hidden(self, units: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Returns the values before the last layer: [b, 512]."""
         there = (weights > 0).float()[..., None]
         bias = torch.where(weights > 0, weights.clamp_min(1e-3).log(), -30.0)
         values = units @ self.symbols
@@ -86,4 +90,4 @@ class UnitNet(nn.Module):
         values = self.norm(values)
         shares = (self.pool(values) + bias[..., None]).softmax(1)
         pooled = torch.einsum("bnd,bnq->bqd", values, shares).flatten(1)
-        return nn.functional.normalize(self.second(self.dropout(_gelu(self.first(pooled)))), dim=-1)
+        return _gelu(self.first(pooled))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deepwell.media.space.sound import SoundHead
-from deepwell.media.space.training.contrast import Averaged, contrastive_loss, rate_at
+from deepwell.media.space.training.contrast import Averaged, rate_at
 from deepwell.media.space.training.sound_net import FrameNet, UnitNet
 
 __all__ = ["Heard", "SoundOptions", "Spelled", "train_frames", "train_units"]
@@ -42,7 +42,7 @@ class SoundOptions:
     frames_rate: float = 3e-3
     steps: int = 450
     clips: int = 24
-    texts: int = 56
+    texts: int = 72
     rate: float = 2.5e-3
     seed: int = 0
 
@@ -130,6 +130,10 @@ def train_units(
     heard = [tuple(map(torch.from_numpy, head.units(clip.frames))) for clip in clips]
     averaged = Averaged(net)
     optimiser = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=0.02)
+    # Every text of the training is a negative: those that differ by a word are among them, and they cost one product.
+    used = sorted({clip.text for clip in clips} | {one.text for some in spelled for one in some})
+    bank, places = texts[used], torch.zeros(len(texts), dtype=torch.long)
+    places[used] = torch.arange(len(used))
     first = _resumed(checkpoint, net, averaged, optimiser)
     torch.manual_seed(options.seed + first)
     draw = random.Random(options.seed + first)  # noqa: S311
@@ -142,7 +146,8 @@ def train_units(
         names = torch.tensor([clips[row].text for row in rows] + [one.text for one in some])
         units = nn.utils.rnn.pad_sequence([one[0] for one in batch], batch_first=True)
         weights = nn.utils.rnn.pad_sequence([one[1] for one in batch], batch_first=True)
-        loss = contrastive_loss(net(units, weights), texts[names], names, _TEMPERATURE)
+        scores = net(units, weights) @ bank.T / _TEMPERATURE
+        loss = nn.functional.cross_entropy(scores, places[names])
         _step(net, optimiser, loss)
         averaged.update(step)
         if step % 25 == 24:
