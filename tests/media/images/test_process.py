@@ -23,7 +23,6 @@ from PIL import Image
 from tests.media.images.pictures import drawing_model, encoded_as, image_of
 
 from deepwell.errors import EngineUnavailable, InvalidFile, InvalidModelFile, InvalidRequest, ModelNotFound
-from deepwell.media.images import process
 from deepwell.media.images.decode import Picture
 from deepwell.media.images.options import ImageModel, ImageRequest, find_safety, open_image_model, size_of
 from deepwell.media.images.process import DrawingBusy, ImageRefused, Painter, PainterLimits, Step
@@ -152,7 +151,8 @@ async def test_requests_take_turns_and_one_that_is_left_ends(painter: Painter) -
 async def test_more_requests_than_may_wait_are_refused(
     painter: Painter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "MOST_REQUESTS", 1)
+    turns = painter._turns  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(turns, "_rules", replace(turns._rules, most=1))  # pyright: ignore[reportPrivateUsage]
     async with aclosing(painter.draw(ASKED)) as steps:
         await anext(steps)
         with pytest.raises(DrawingBusy) as raised:

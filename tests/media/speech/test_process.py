@@ -9,6 +9,7 @@ import sys
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ pytest.importorskip("onnxruntime", reason="needs the extra speech")
 pytest.importorskip("pypinyin", reason="needs the extra speech")
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, ModelNotFound
-from deepwell.media.speech import process
 from deepwell.media.speech.encode import fill_wav_lengths
 from deepwell.media.speech.options import SpeechModel, SpeechRequest, open_speech_model, planned_speech
 from deepwell.media.speech.process import Sound, Speaker, SpeakerLimits, SpeechBusy
@@ -155,7 +155,8 @@ async def test_a_text_that_nobody_waits_for_is_forgotten(speaker: Speaker, model
 async def test_too_many_texts_are_refused(
     speaker: Speaker, model: SpeechModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "MOST_TEXTS", 1)
+    turns = speaker._turns  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(turns, "_rules", replace(turns._rules, most=1))  # pyright: ignore[reportPrivateUsage]
     request = planned_speech(model, "One more. Two more words.")
     stream: AsyncGenerator[Sound] = speaker.speak(request)
     await anext(stream)
@@ -169,7 +170,7 @@ async def test_a_child_that_was_killed_is_replaced(speaker: Speaker, model: Spee
     request = planned_speech(model, "One more.")
     first = await said(speaker, request)
     pid = speaker.pid
-    await asyncio.to_thread(speaker._calls.close)  # pyright: ignore[reportPrivateUsage]
+    await asyncio.to_thread(speaker._turns._calls.close)  # pyright: ignore[reportPrivateUsage]
     assert await said(speaker, request) == first and speaker.pid not in (0, pid)
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import itertools
 import os
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -30,10 +28,11 @@ from deepwell.media.images.options import HALF, ImageModel, ImageRequest
 from deepwell.media.images.provenance import ContentSigner, Credential
 from deepwell.media.images.reader import check_installed
 from deepwell.media.images.sample import SampleOptions, sample
+from deepwell.media.turns import TurnRules, Turns
 from deepwell.models.text.text_process import trim_memory
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
 from deepwell.process.confine import confine
-from deepwell.process.frames import Failure, error_of, failure_of
+from deepwell.process.frames import Failure, failure_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,11 +210,8 @@ class Painter:
         self.safety = safety
         self._credential = credential
         self._limits = limits or PainterLimits()
-        self._calls = CallProcess(__name__, _encode(self._setup()), launch_s=_START_S)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="draw")
-        self._ids = itertools.count(1)
-        self._room = asyncio.Semaphore(_AT_A_TIME)
-        self._requests = 0
+        calls = CallProcess(__name__, _encode(self._setup()), launch_s=_START_S)
+        self._turns = Turns(calls, _RULES, "draw")
 
     def _setup(self) -> _Setup:
         limits, credential = self._limits, self._credential
@@ -231,7 +227,7 @@ class Painter:
     @property
     def pid(self) -> int:
         """Process id of the child; 0 if there is none."""
-        return self._calls.pid
+        return self._turns.pid
 
     async def start(self) -> Canvas:
         """Starts the child if there is none. Returns what it says of itself. Raises as `draw`."""
@@ -240,13 +236,7 @@ class Painter:
             raise MissingDependency.of("images_extra_missing", package="onnxruntime")
         if self._credential is not None and importlib.util.find_spec("c2pa") is None:
             raise MissingDependency.of("c2pa_extra_missing", package="c2pa-python")
-        try:
-            hello = _answers.decode(await self._apart(self._calls.start))
-        except CallEnded as error:
-            raise _ended(error) from None
-        if isinstance(hello, Failure):
-            await asyncio.to_thread(self._calls.close)
-            raise error_of(hello)
+        hello = await self._turns.start()
         assert isinstance(hello, Canvas)
         return hello
 
@@ -259,7 +249,7 @@ class Painter:
         if self.safety is None:
             return
         await self.start()
-        found = await self._ask(_Look(look.tobytes()))
+        found = await self._turns.ask(_encode(_Look(look.tobytes())))
         assert isinstance(found, _Score)
         if found.value > self._limits.most_score:
             raise ImageRefused.scored("image_input_refused", "image", found.value)
@@ -275,68 +265,33 @@ class Painter:
             DrawingBusy: too many requests wait.
             EngineUnavailable: the child could not run, or was closed.
         """
-        if self._requests >= MOST_REQUESTS:
-            raise DrawingBusy.of("image_busy", most=MOST_REQUESTS)
-        self._requests += 1
-        try:
-            async with self._room:
-                await self.start()
-                each = request.steps_an_image
-                for number in range(request.count):
-                    seed = request.seed + number
-                    async with aclosing(self._image(request, seed)) as steps:
-                        async for drawn in steps:
-                            if drawn.score > self._limits.most_score:
-                                raise ImageRefused.scored("image_output_refused", "prompt", drawn.score)
-                            done = number * each + drawn.step
-                            yield Step(
-                                number, seed, done, request.count * each, drawn.data, drawn.step == each
-                            )
-        finally:
-            self._requests -= 1
+        async with self._turns.place():
+            await self.start()
+            each = request.steps_an_image
+            for number in range(request.count):
+                seed = request.seed + number
+                async with aclosing(self._image(request, seed)) as steps:
+                    async for drawn in steps:
+                        if drawn.score > self._limits.most_score:
+                            raise ImageRefused.scored("image_output_refused", "prompt", drawn.score)
+                        done = number * each + drawn.step
+                        total = request.count * each
+                        yield Step(number, seed, done, total, drawn.data, drawn.step == each)
 
     async def close(self) -> None:
         """Ends the child and what it works on. The next request starts another."""
-        await asyncio.to_thread(self._calls.close)
-        self._thread.shutdown(wait=False)
+        await self._turns.close()
 
     async def _image(self, request: ImageRequest, seed: int) -> AsyncGenerator[_Drawn]:
-        id = next(self._ids)
+        id = self._turns.new_id()
         try:
-            await self._ask(_begin(id, request, seed))
+            await self._turns.ask(_encode(_begin(id, request, seed)))
             for _ in range(request.steps_an_image):
-                drawn = await self._ask(_Next(id))
+                drawn = await self._turns.ask(_encode(_Next(id)))
                 assert isinstance(drawn, _Drawn)
                 yield drawn
         finally:
-            await asyncio.shield(self._let_go(id))
-
-    async def _let_go(self, id: int) -> None:
-        """Lets the child forget an image. A child that ended has forgotten it."""
-        if self._calls.pid:
-            try:
-                await self._ask(_Close(id))
-            except (DeepwellError, RuntimeError):  # closed meanwhile
-                return
-
-    async def _ask(self, request: _Begin | _Next | _Close | _Look) -> Any:
-        body = _encode(request)
-        try:
-            answer = _answers.decode(await self._apart(lambda: self._calls.call(body, _STEP_S)))
-        except CallEnded as error:
-            raise _ended(error) from None
-        if isinstance(answer, Failure):
-            raise error_of(answer)
-        return answer
-
-    async def _apart(self, call: Any) -> bytes:
-        """Makes a call in the thread of this model. A cancelled task leaves it to end: other requests have turns in it."""
-        work = asyncio.get_running_loop().run_in_executor(self._thread, call)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
-            raise
+            await asyncio.shield(self._turns.let_go(_encode(_Close(id))))
 
 
 def _bytes(path: Path) -> bytes:
@@ -376,6 +331,16 @@ def _ended(error: CallEnded) -> DeepwellError:
     if error.killed or error.late or error.lost:
         return EngineUnavailable.of("image_ended", reason=str(error))
     return InvalidRequest.of("image_drawing_costly", reason=str(error), param="prompt")
+
+
+_RULES: Final = TurnRules(
+    _answers.decode,
+    _ended,
+    lambda: DrawingBusy.of("image_busy", most=MOST_REQUESTS),
+    call_s=_STEP_S,
+    at_a_time=_AT_A_TIME,
+    most=MOST_REQUESTS,
+)
 
 
 class _Drawing:

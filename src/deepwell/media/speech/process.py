@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import itertools
 import os
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -29,10 +27,11 @@ from deepwell.media.speech.pronounce import Pronouncer, Utterance
 from deepwell.media.speech.sound import SAMPLE_RATE, joined, samples_of
 from deepwell.media.speech.split import Pause, Piece
 from deepwell.media.speech.voices import SpokenLanguage
+from deepwell.media.turns import TurnRules, Turns
 from deepwell.models.text.text_process import trim_memory
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
 from deepwell.process.confine import confine
-from deepwell.process.frames import Failure, error_of, failure_of
+from deepwell.process.frames import Failure, failure_of
 
 __all__ = ["NEEDED", "Sound", "Speaker", "SpeakerLimits", "SpeechBusy", "check_installed"]
 
@@ -149,27 +148,17 @@ class Speaker:
         limits = limits or SpeakerLimits()
         threads = limits.threads or len(os.sched_getaffinity(0))
         setup = _Setup(os.fsencode(model.folder.absolute()), threads, limits.memory_bytes)
-        self._calls = CallProcess(__name__, _encode(setup), launch_s=_START_S)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="speak")
-        self._ids = itertools.count(1)
-        self._room = asyncio.Semaphore(_AT_A_TIME)
-        self._texts = 0
+        self._turns = Turns(CallProcess(__name__, _encode(setup), launch_s=_START_S), _RULES, "speak")
 
     @property
     def pid(self) -> int:
         """Process id of the child; 0 if there is none."""
-        return self._calls.pid
+        return self._turns.pid
 
     async def start(self) -> bool:
         """Starts the child if there is none. Returns whether the kernel confines it; see `confine`. Raises as `speak`."""
         check_installed()
-        try:
-            hello = _answers.decode(await self._apart(self._calls.start))
-        except CallEnded as error:
-            raise _ended(error) from None
-        if isinstance(hello, Failure):
-            await asyncio.to_thread(self._calls.close)
-            raise error_of(hello)
+        hello = await self._turns.start()
         assert isinstance(hello, _Started)
         return hello.confined
 
@@ -183,57 +172,23 @@ class Speaker:
             SpeechBusy: too many texts wait.
             EngineUnavailable: the child could not run, or was closed.
         """
-        if self._texts >= MOST_TEXTS:
-            raise SpeechBusy.of("speech_busy", most=MOST_TEXTS)
-        self._texts += 1
-        try:
-            async with self._room:
-                await self.start()
-                id = next(self._ids)
-                try:
-                    await self._ask(_begin(id, request))
-                    last = False
-                    while not last:
-                        sound = await self._ask(_Next(id))
-                        assert isinstance(sound, Sound)
-                        last = sound.last
-                        yield sound
-                finally:
-                    await asyncio.shield(self._let_go(id))
-        finally:
-            self._texts -= 1
+        async with self._turns.place():
+            await self.start()
+            id = self._turns.new_id()
+            try:
+                await self._turns.ask(_encode(_begin(id, request)))
+                last = False
+                while not last:
+                    sound = await self._turns.ask(_encode(_Next(id)))
+                    assert isinstance(sound, Sound)
+                    last = sound.last
+                    yield sound
+            finally:
+                await asyncio.shield(self._turns.let_go(_encode(_Close(id))))
 
     async def close(self) -> None:
         """Ends the child and what it works on. The next text starts another."""
-        await asyncio.to_thread(self._calls.close)
-        self._thread.shutdown(wait=False)
-
-    async def _let_go(self, id: int) -> None:
-        """Lets the child forget a text. A child that ended has forgotten it."""
-        if self._calls.pid:
-            try:
-                await self._ask(_Close(id))
-            except (DeepwellError, RuntimeError):  # closed meanwhile
-                return
-
-    async def _ask(self, request: _Begin | _Next | _Close) -> Any:
-        body = _encode(request)
-        try:
-            answer = _answers.decode(await self._apart(lambda: self._calls.call(body, _PIECE_S)))
-        except CallEnded as error:
-            raise _ended(error) from None
-        if isinstance(answer, Failure):
-            raise error_of(answer)
-        return answer
-
-    async def _apart(self, call: Any) -> bytes:
-        """Makes a call in the thread of this model. A cancelled task leaves it to end: other texts have their turns in it."""
-        work = asyncio.get_running_loop().run_in_executor(self._thread, call)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
-            raise
+        await self._turns.close()
 
 
 def _begin(id: int, request: SpeechRequest) -> _Begin:
@@ -253,6 +208,16 @@ def _ended(error: CallEnded) -> DeepwellError:
     if error.killed or error.late or error.lost:
         return EngineUnavailable.of("speech_ended", reason=str(error))
     return InvalidRequest.of("speech_costly", reason=str(error), param="input")
+
+
+_RULES: Final = TurnRules(
+    _answers.decode,
+    _ended,
+    lambda: SpeechBusy.of("speech_busy", most=MOST_TEXTS),
+    call_s=_PIECE_S,
+    at_a_time=_AT_A_TIME,
+    most=MOST_TEXTS,
+)
 
 
 class _Text:

@@ -1,0 +1,123 @@
+"""`Turns`: the parent's end of a child that works on several requests by turns, a call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from deepwell.errors import DeepwellError
+from deepwell.process.calls import CallEnded, CallProcess
+from deepwell.process.frames import Failure, error_of
+
+__all__ = ["TurnRules", "Turns"]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRules:
+    """How a kind of child is asked.
+
+    Attributes:
+        decode: turns an answer's bytes into a message, of which `Failure` is one.
+        ended: the error for a child that ended.
+        busy: the error for a request that finds too many before it.
+        call_s: longest time of a call, in seconds.
+        at_a_time: requests that take turns.
+        most: requests that take turns or wait.
+    """
+
+    decode: Callable[[bytes], Any]
+    ended: Callable[[CallEnded], DeepwellError]
+    busy: Callable[[], DeepwellError]
+    call_s: float
+    at_a_time: int = 8
+    most: int = 64
+
+
+class Turns:
+    """The turns of one child, which starts with the first call. It belongs to one event loop.
+
+    Args:
+        calls: the child.
+        rules: how it is asked.
+        name: name of the thread that waits for it.
+    """
+
+    def __init__(self, calls: CallProcess, rules: TurnRules, name: str) -> None:
+        self._calls, self._rules = calls, rules
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._ids = itertools.count(1)
+        self._room = asyncio.Semaphore(rules.at_a_time)
+        self._requests = 0
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child; 0 if there is none."""
+        return self._calls.pid
+
+    def new_id(self) -> int:
+        """Returns the number of a piece of work that the child keeps between calls."""
+        return next(self._ids)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Holds a place among those that take turns; waits for one.
+
+        Raises:
+            DeepwellError: that of `rules.busy`, where too many wait.
+        """
+        if self._requests >= self._rules.most:
+            raise self._rules.busy()
+        self._requests += 1
+        try:
+            async with self._room:
+                yield
+        finally:
+            self._requests -= 1
+
+    async def start(self) -> Any:
+        """Starts the child if there is none. Returns what it says of itself."""
+        try:
+            hello = self._rules.decode(await self._apart(self._calls.start))
+        except CallEnded as error:
+            raise self._rules.ended(error) from None
+        if isinstance(hello, Failure):
+            await asyncio.to_thread(self._calls.close)
+            raise error_of(hello)
+        return hello
+
+    async def ask(self, body: bytes) -> Any:
+        """Makes a call. Returns its answer, or raises the error that the child told."""
+        try:
+            answer = self._rules.decode(await self._apart(lambda: self._calls.call(body, self._rules.call_s)))
+        except CallEnded as error:
+            raise self._rules.ended(error) from None
+        if isinstance(answer, Failure):
+            raise error_of(answer)
+        return answer
+
+    async def let_go(self, body: bytes) -> None:
+        """Makes the call that lets the child forget a piece of work. A child that ended has forgotten it."""
+        if self._calls.pid:
+            try:
+                await self.ask(body)
+            except (DeepwellError, RuntimeError):  # closed meanwhile
+                return
+
+    async def close(self) -> None:
+        """Ends the child and what it works on. The next call starts another."""
+        await asyncio.to_thread(self._calls.close)
+        self._thread.shutdown(wait=False)
+
+    async def _apart(self, call: Callable[[], bytes]) -> bytes:
+        """Makes a call in the thread of this child. A cancelled task leaves it to end: other requests have turns in it."""
+        work = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
+            raise
