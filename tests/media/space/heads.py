@@ -74,7 +74,6 @@ def fusion_parameters(size: int = 8) -> Parameters:
     drawn = Drawn()
     drawn.found["signs_mean"] = np.zeros((len(MODALITIES), SIGNS), np.float32)
     drawn.found["signs_scale"] = np.ones((len(MODALITIES), SIGNS), np.float32)
-    drawn.layer("values", DIMENSIONS, size)
     drawn.layer("signs", SIGNS, size)
     drawn.tensor("kinds", len(MODALITIES), size)
     drawn.norm("norm", size)

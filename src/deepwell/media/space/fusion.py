@@ -47,8 +47,10 @@ class Fused:
 class Fusion:
     """A layer of attention across the modalities that are present, and a gate for each.
 
+    It sees how sure each head is, and not what the vectors say: gates that saw them learnt their few training things by heart.
+
     Args:
-        parameters: `values`, `signs`, `kinds`, `norm`, `attention_in`, `attention_out`, `wide_norm`, `wide` and `gate`.
+        parameters: by the names of `training.fusing.FusionNet`, with `signs_mean` and `signs_scale` of each modality.
     """
 
     def __init__(self, parameters: Parameters) -> None:
@@ -62,7 +64,7 @@ class Fusion:
         places = [MODALITIES.index(name) for name in names]
         signs = np.stack([present[name].signs for name in names])
         signs = (signs - own["signs_mean"][places]) / own["signs_scale"][places]
-        values = linear(vectors, own, "values") + linear(signs, own, "signs") + own["kinds"][places]
+        values = linear(signs, own, "signs") + own["kinds"][places]
         queries, keys, given = np.split(linear(normed(values, own, "norm"), own, "attention_in"), 3, axis=1)
         shares = softmax(queries @ keys.T / np.float32(keys.shape[1] ** 0.5))
         values = values + linear(shares @ given, own, "attention_out")

@@ -21,7 +21,7 @@ __all__ = ["bench_media_dynamic_weights"]
 
 Array = NDArray[np.float32]
 _DECIBELS: Final = 0.0
-_SIGMA: Final = 6.0
+_SIGMA: Final = 8.0
 """Blur of pictures, in pixels of 128."""
 
 _PLACES: Final = 10

@@ -30,9 +30,9 @@ class FusionOptions:
         kept: share of the draws in which a modality is present.
     """
 
-    steps: int = 600
+    steps: int = 500
     batch: int = 64
-    size: int = 32
+    size: int = 16
     rate: float = 3e-3
     kept: float = 0.75
     seed: int = 0
@@ -51,18 +51,16 @@ class FusionNet(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.values = nn.Linear(DIMENSIONS, size)
         self.signs = nn.Linear(SIGNS, size)
         self.kinds = nn.Parameter(torch.randn(len(MODALITIES), size) * 0.1)
         self.norm, self.wide_norm = nn.LayerNorm(size), nn.LayerNorm(size)
         self.attention_in, self.attention_out = nn.Linear(size, 3 * size), nn.Linear(size, size)
         self.wide = nn.Linear(size, size)
         self.gate = nn.Linear(size, 1)
-        self.dropout = nn.Dropout(0.3)
 
     def forward(self, vectors: torch.Tensor, signs: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         away = torch.where(there, 0.0, -1e4)
-        values = self.dropout(self.values(vectors)) + self.signs(signs) + self.kinds
+        values = self.signs(signs) + self.kinds
         queries, keys, given = self.attention_in(self.norm(values)).chunk(3, dim=-1)
         scores = queries @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5 + away[:, None, :]
         values = values + self.attention_out(scores.softmax(-1) @ given)
