@@ -19,7 +19,7 @@ __all__ = ["TurnRules", "Turns"]
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """How a kind of child is asked.
+    """Rules by which a kind of child is asked.
 
     Attributes:
         decode: turns an answer's bytes into a message, of which `Failure` is one.
