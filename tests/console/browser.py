@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,9 @@ AXE = Path(__file__).parents[2] / "console" / "node_modules" / "axe-core" / "axe
 NARROW, WIDE = (360, 740), (1280, 800)
 
 
-def launch(playwright: Playwright) -> Browser:
+def launch(playwright: Playwright, *flags: str) -> Browser:
     """Starts the browser. As root it has no sandbox, which Chromium then wants said."""
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *flags])
 
 
 @dataclass
@@ -88,7 +88,13 @@ class Console:
 
 @contextmanager
 def console_tab(
-    browser: Browser, url: str, *, size: tuple[int, int] = WIDE, locale: str = "en-US", dark: bool = False
+    browser: Browser,
+    url: str,
+    *,
+    size: tuple[int, int] = WIDE,
+    locale: str = "en-US",
+    dark: bool = False,
+    permissions: Sequence[str] = (),
 ) -> Iterator[Console]:
     """Opens a tab of its own, with nothing stored; checks at the end that nothing went wrong."""
     width, height = size
@@ -97,6 +103,7 @@ def console_tab(
         locale=locale,
         color_scheme="dark" if dark else "light",
         reduced_motion="reduce",
+        permissions=permissions,
     )
     try:
         page = context.new_page()

@@ -8,6 +8,7 @@ from tests.console.browser import NARROW, Open
 
 PAGES = (
     "chat",
+    "images",
     "models",
     "rollouts",
     "knowledge",

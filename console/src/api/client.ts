@@ -30,6 +30,11 @@ export async function apiBlob(path: string, call: Call = {}): Promise<Blob> {
   return (await send(path, call)).blob();
 }
 
+/** Calls the server and returns its answer, whose body is read as it comes. */
+export function apiResponse(path: string, call: Call = {}): Promise<Response> {
+  return send(path, call);
+}
+
 /** Calls the server and yields the events of its answer as they come. Leaving the loop ends the request. */
 export async function* apiStream(path: string, call: Call): AsyncGenerator<ServerEvent> {
   const left = new AbortController();

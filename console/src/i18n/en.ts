@@ -2,6 +2,7 @@
 export const en = {
   "nav.label": "Pages",
   "nav.chat": "Chat",
+  "nav.images": "Images",
   "nav.models": "Models",
   "nav.rollouts": "Roll-outs",
   "nav.knowledge": "Knowledge",

@@ -3,6 +3,7 @@ import type { en } from "./en";
 export const zh: { [K in keyof typeof en]: string } = {
   "nav.label": "页面",
   "nav.chat": "对话",
+  "nav.images": "图像",
   "nav.models": "模型",
   "nav.rollouts": "灰度发布",
   "nav.knowledge": "知识库",

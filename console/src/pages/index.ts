@@ -11,6 +11,7 @@ type Loader = () => Promise<{ default: ComponentType<PageProps> }>;
 /** Where each page comes from; its code is fetched when it is first opened. */
 export const LOADERS: Record<PageName, Loader> = {
   chat: () => import("./chat"),
+  images: () => import("./images"),
   models: () => import("./models"),
   rollouts: () => import("./rollouts"),
   knowledge: () => import("./knowledge"),

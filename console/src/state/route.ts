@@ -1,6 +1,18 @@
 import { computed, signal } from "@preact/signals";
 
-export const PAGES = ["chat", "models", "rollouts", "knowledge", "jobs", "safety", "batches", "labelling", "ratings", "usage"] as const;
+export const PAGES = [
+  "chat",
+  "images",
+  "models",
+  "rollouts",
+  "knowledge",
+  "jobs",
+  "safety",
+  "batches",
+  "labelling",
+  "ratings",
+  "usage",
+] as const;
 export type PageName = (typeof PAGES)[number];
 
 export interface Route {

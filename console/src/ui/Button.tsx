@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { t } from "../i18n";
 import { Icon, type IconName } from "./Icon";
 
@@ -17,14 +17,21 @@ export interface ButtonProps {
   pressed?: boolean;
   expanded?: boolean;
   controls?: string;
+  /** Takes the focus when it appears, in the place of the button that was pressed before. */
+  focused?: boolean;
   class?: string;
 }
 
 export function Button(props: ButtonProps) {
   const { kind = "plain", small, icon, label, children, busy } = props;
   const classes = ["button", kind, small && "small", children === undefined && "square", props.class];
+  const element = useRef<HTMLButtonElement>(null);
+  useEffect(() => {
+    if (props.focused) element.current?.focus();
+  }, [props.focused]);
   return (
     <button
+      ref={element}
       type={props.submit ? "submit" : "button"}
       class={classes.filter(Boolean).join(" ")}
       onClick={props.onClick}

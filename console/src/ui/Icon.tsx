@@ -1,6 +1,7 @@
 /** Outlines of 24 by 24, drawn in the colour of the text. */
 const PATHS = {
   chat: "M4 5h16v11H9l-5 4z",
+  images: "M4 5h16v14H4zM8 9.500v.01M4 17l5-5 4 4 3-3 4 4",
   models: "M12 3l8 4.500v9L12 21l-8-4.500v-9zM4 7.500l8 4.5 8-4.500M12 12v9",
   rollouts: "M4 18c5 0 4-12 9-12h6M15 2l4 4-4 4M4 18h14M15 14l4 4-4 4",
   knowledge: "M5 4h10a3 3 0 0 1 3 3v13H8a3 3 0 0 1-3-3zM5 17a3 3 0 0 1 3-3h10M9 8h5",
@@ -32,6 +33,9 @@ const PATHS = {
   tool: "M14 6a4 4 0 0 0-5 5l-5 5 4 4 5-5a4 4 0 0 0 5-5l-3 2-2-2z",
   theme: "M12 4a8 8 0 1 0 0 16zM12 4a8 8 0 0 1 0 16",
   language: "M4 6h9M8.5 4v2M11 6c-1 4-3.5 6.5-7 8M6 9c1 2.5 3 4 6 5M12 20l4-10 4 10M13.5 17h5",
+  microphone: "M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM6 11a6 6 0 0 0 12 0M12 17v4M9 21h6",
+  listen: "M4 10v4h3l5 4V6L7 10zM15.5 9a4 4 0 0 1 0 6M18 6.500a8 8 0 0 1 0 11",
+  vary: "M4 7h4l8 10h4M4 17h4l2.500-3M13.500 10L16 7h4M18 5l2 2-2 2M18 15l2 2-2 2",
   expand: "M6 9l6 6 6-6",
   more: "M6 12h.01M12 12h.01M18 12h.01",
   download: "M12 4v11M7 11l5 5 5-5M5 20h14",

@@ -13,6 +13,7 @@ import * as session from "./model/session";
 import { Composer } from "./parts/Composer";
 import { Conversations } from "./parts/Conversations";
 import { Head } from "./parts/Head";
+import { useHush } from "./parts/Listen";
 import { SettingsDrawer } from "./parts/SettingsDrawer";
 import { Thread } from "./parts/Thread";
 import { say } from "./say";
@@ -29,6 +30,7 @@ export default function Chat({ rest }: PageProps) {
   const stores = useLoad((signal) => knowledgeBases(signal), []);
   const catalog = useLoad((signal) => spokenLanguages(signal), []);
 
+  useHush(session.current.value?.id);
   useEffect(() => {
     void session.loadConversations().then(() => setListed(true));
   }, []);

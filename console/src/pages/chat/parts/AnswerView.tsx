@@ -12,6 +12,7 @@ import { Citations, PassageDialog } from "./Citations";
 import { ContextNote } from "./ContextNote";
 import { Feedback } from "./Feedback";
 import { GuardNote } from "./GuardNote";
+import { Listen, ListenFailure } from "./Listen";
 import { Structured } from "./Structured";
 import { CallCards } from "./ToolCards";
 
@@ -53,6 +54,7 @@ export function AnswerView({ message, last }: { message: Message; last: boolean 
         <div class="message-actions">
           <Branches id={message.id} />
           <CopyButton text={content} label={say("message.copy")} />
+          {content !== "" && !message.structured && <Listen message={message} />}
           <Button kind="quiet" small icon="retry" label={say("message.retry")} onClick={() => session.retry(message.id)} />
           {message.answer_id !== undefined &&
             (["up", "down"] as const).map((one) => (
@@ -70,6 +72,7 @@ export function AnswerView({ message, last }: { message: Message; last: boolean 
           <Stats message={message} />
         </div>
       )}
+      <ListenFailure message={message} />
       {!live && message.usage?.context !== undefined && <ContextNote ledger={message.usage.context} />}
       {rating !== null && <Feedback message={message} rating={rating} onClose={() => setRating(null)} />}
       {cited !== null && <PassageDialog message={message} mark={cited} onClose={() => setCited(null)} />}

@@ -4,10 +4,12 @@ import { bytes } from "../../../i18n";
 import { Button } from "../../../ui/Button";
 import { Icon } from "../../../ui/Icon";
 import { toast } from "../../../ui/Toast";
+import { joined } from "../model/recording";
 import { problems } from "../model/request";
 import * as session from "../model/session";
 import type { Attachment } from "../model/types";
 import { say } from "../say";
+import { Microphone, useVoice, VoiceFailure } from "./Microphone";
 
 const MOST_BYTES = 1_000_000; // of one attached file
 
@@ -45,6 +47,13 @@ export function Composer({ onSend, disabled }: ComposerProps) {
     drafts.set(conversation, value);
     setText(value);
   };
+  const voice = useVoice(
+    (said) => {
+      write(joined(area.current?.value ?? "", said));
+      area.current?.focus();
+    },
+    () => toast(say("voice.silent"), "error"),
+  );
   const wrong = Object.keys(problems(session.settings())).length > 0;
   const ready = !disabled && !busy && !wrong && (text.trim() !== "" || files.value.length > 0);
   const send = () => {
@@ -109,6 +118,7 @@ export function Composer({ onSend, disabled }: ComposerProps) {
             ))}
           </div>
         )}
+        <VoiceFailure voice={voice} />
         <textarea
           ref={area}
           rows={1}
@@ -130,15 +140,17 @@ export function Composer({ onSend, disabled }: ComposerProps) {
             }}
           />
           <Button kind="quiet" icon="attach" label={say("composer.attach")} onClick={() => picker.current?.click()} />
+          <Microphone voice={voice} disabled={disabled} />
           {wrong ? (
             <span class="field-error grow">{say("composer.wrong")}</span>
           ) : (
             <span class="muted small grow composer-hint">{say("composer.hint")}</span>
           )}
+          {/* Keys: were it one element, the click that stops could send what is written. */}
           {busy ? (
-            <Button icon="stop" label={say("composer.stop")} onClick={session.stop} />
+            <Button key="stop" icon="stop" label={say("composer.stop")} onClick={session.stop} />
           ) : (
-            <Button kind="primary" icon="send" label={say("composer.send")} submit disabled={!ready} />
+            <Button key="send" kind="primary" icon="send" label={say("composer.send")} submit disabled={!ready} />
           )}
         </div>
       </form>

@@ -1,1 +1,0 @@
-import{A as e,x as t}from"./index-D0v6eCe4.js";function n({label:n,done:r,total:i,text:a}){let o=r!==void 0&&i!==void 0&&i>0;return t(`div`,{class:`progress`,children:[t(`progress`,{"aria-label":n,value:o?Math.min(r,i):void 0,max:o?i:void 0}),t(`span`,{class:`progress-text`,children:a??(o?e(r/i):``)})]})}export{n as t};
