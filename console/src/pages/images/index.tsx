@@ -71,8 +71,11 @@ export default function Page(_: PageProps) {
 
 /** The image that is being drawn, as far as it has come. */
 function Unfinished({ work }: { work: Work }) {
+  const element = useRef<HTMLElement>(null);
+  // Where it is narrow, the form fills the screen.
+  useEffect(() => element.current?.scrollIntoView({ block: "nearest" }), []);
   return (
-    <section class="card images-work" aria-labelledby="images-work-title">
+    <section ref={element} class="card images-work" aria-labelledby="images-work-title">
       <h2 id="images-work-title">{say("work.title")}</h2>
       <p class="clip">{work.prompt}</p>
       {work.url && <img src={work.url} alt={say("work.alt", { prompt: work.prompt })} />}
