@@ -20,6 +20,8 @@ export const en = {
   "gallery.title": "Images of this session",
   "gallery.kept": "They are kept in this tab only, until it is closed or reloaded.",
   "gallery.clear": "Remove all",
+  "gallery.clear.title": "Remove all images?",
+  "gallery.clear.text": "All {count} images are removed from this tab. They are kept nowhere else.",
   "empty.title": "No image yet",
   "empty.text": "Describe an image and press Draw. The same from the terminal:",
   "kind.drawn": "Drawn",

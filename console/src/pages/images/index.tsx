@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { t } from "../../i18n";
 import { Button } from "../../ui/Button";
+import { Confirm } from "../../ui/Dialog";
 import { Empty } from "../../ui/Empty";
 import { Progress } from "../../ui/Progress";
 import { Remedy } from "../../ui/remedy/Remedy";
@@ -16,6 +17,7 @@ import "./style.css";
 /** Draws images, and shows those of this session. */
 export default function Page(_: PageProps) {
   const [edited, setEdited] = useState<Picture | null>(null);
+  const [clearing, setClearing] = useState(false);
   const pictures = gallery.value;
   const now = work.value;
   return (
@@ -31,7 +33,7 @@ export default function Page(_: PageProps) {
             <section aria-labelledby="images-title">
               <div class="row apart">
                 <h2 id="images-title">{say("gallery.title")}</h2>
-                <Button kind="quiet" small icon="trash" onClick={removeAll}>
+                <Button kind="quiet" small icon="trash" onClick={() => setClearing(true)}>
                   {say("gallery.clear")}
                 </Button>
               </div>
@@ -55,6 +57,15 @@ export default function Page(_: PageProps) {
         </div>
       </div>
       <Announcer newest={pictures[0]} />
+      {clearing && (
+        <Confirm
+          title={say("gallery.clear.title")}
+          text={say("gallery.clear.text", { count: pictures.length })}
+          action={say("gallery.clear")}
+          onYes={removeAll}
+          onClose={() => setClearing(false)}
+        />
+      )}
       {edited && (
         <Editor
           picture={edited}

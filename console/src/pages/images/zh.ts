@@ -22,6 +22,8 @@ export const zh: { [K in keyof typeof en]: string } = {
   "gallery.title": "本次会话的图像",
   "gallery.kept": "只保存在此标签页中，关闭或刷新后即清除。",
   "gallery.clear": "全部移除",
+  "gallery.clear.title": "移除所有图像？",
+  "gallery.clear.text": "{count} 幅图像将从此标签页中移除，其他地方没有备份。",
   "empty.title": "还没有图像",
   "empty.text": "描述一幅图像，然后按“绘制”。在终端中可以这样做：",
   "kind.drawn": "绘制",
