@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Picture, Wish } from "../src/pages/images/types";
-import { bodyOf, editForm, fileName, MAX_SEED, placeIn, pngOf, seedOf, variationForm } from "../src/pages/images/wish";
+import { bodyOf, editForm, fileName, MAX_SEED, placeIn, pngOf, seedOf, squareIn, variationForm } from "../src/pages/images/wish";
 
 const WISH: Wish = { prompt: " a red apple\n", size: "512x512", count: 2, seed: "7", quality: "low" };
 const PICTURE: Picture = {
@@ -36,13 +36,19 @@ test("a request streams, and has a seed only if one is given", () => {
 });
 
 test("an edit has a mask, or says how much of the image is given up", () => {
-  const whole = editForm(PICTURE, { prompt: "a pear ", mask: null, strength: 0.5 });
+  const whole = editForm(PICTURE.blob, PICTURE.size, { prompt: "a pear ", mask: null, strength: 0.5 });
   assert.deepEqual([whole.get("prompt"), whole.get("strength"), whole.get("size")], ["a pear", "0.5", "256x256"]);
   assert.equal(whole.get("mask"), null);
-  const part = editForm(PICTURE, { prompt: "a pear", mask: new Blob(["m"]), strength: 0.5 });
+  const part = editForm(PICTURE.blob, PICTURE.size, { prompt: "a pear", mask: new Blob(["m"]), strength: 0.5 });
   assert.equal(part.get("strength"), null);
   assert.ok(part.get("mask") instanceof Blob);
-  assert.deepEqual([...variationForm(PICTURE).keys()], ["image", "size"]);
+  assert.deepEqual([...variationForm(PICTURE.blob, PICTURE.size).keys()], ["image", "size"]);
+});
+
+test("the square of an image lies between its bars", () => {
+  assert.deepEqual(squareIn("1536x1024"), { x: 256, y: 0, side: 1024 });
+  assert.deepEqual(squareIn("1024x1536"), { x: 0, y: 256, side: 1024 });
+  assert.deepEqual(squareIn("256x256"), { x: 0, y: 0, side: 256 });
 });
 
 test("a download is named after its text and seed, in any script", () => {

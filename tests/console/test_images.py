@@ -76,11 +76,16 @@ def parts_of(page: Page, path: str) -> list[bytes]:
     return found
 
 
+def part_in(body: bytes, name: str) -> Any:
+    """Returns an image in a form."""
+    part = body.split(b'name="%s"' % name.encode(), 1)[1]
+    start, end = part.index(b"\x89PNG"), part.index(b"IEND") + 8
+    return Image.open(io.BytesIO(part[start:end]))
+
+
 def mask_in(body: bytes) -> Any:
     """Returns the opacity of the mask in a form."""
-    part = body.split(b'name="mask"', 1)[1]
-    start, end = part.index(b"\x89PNG"), part.index(b"IEND") + 8
-    return np.asarray(Image.open(io.BytesIO(part[start:end])))[..., 3]
+    return np.asarray(part_in(body, "mask"))[..., 3]
 
 
 def test_an_image_is_drawn_varied_edited_and_drawn_again(open_tab: Open, drawing: Live) -> None:
@@ -211,6 +216,27 @@ def test_an_edit_without_a_mask_gives_up_a_part_of_the_whole(open_tab: Open) -> 
     dialog.get_by_role("button", name="Paint").click()
     expect(page.locator(".images-card")).to_have_count(2)
     assert b'name="strength"\r\n\r\n0.4' in sent[0] and b'name="mask"' not in sent[0]
+
+
+def test_a_wide_image_is_edited_without_its_bars(open_tab: Open) -> None:
+    console = open_tab()
+    wide = base64.b64encode(encoded_as(image_of(1536, 1024), "PNG")).decode()
+    told = event("image_generation.completed") | {"b64_json": wide, "size": "1536x1024"}
+    console.stub_stream(GENERATIONS, [told])
+    console.stub_stream(EDITS, [told | {"type": "image_edit.completed"}])
+    page = console.open("#/images")
+    sent = parts_of(page, EDITS)
+    drawn(page, "a red apple")
+    page.get_by_role("button", name="Edit").click()
+    dialog = page.get_by_role("dialog", name="Edit the image")
+    dialog.get_by_role("application").click()
+    dialog.get_by_role("button", name="Paint").click()
+    expect(page.locator(".images-card")).to_have_count(2)
+    assert mask_in(sent[0]).shape == (1024, 1024)
+    image = part_in(sent[0], "image")
+    assert image.size == (1024, 1024)
+    assert image.getpixel((0, 0))[:3] == (255, 0, 0) and image.getpixel((1023, 0))[:3] == (0, 0, 255)
+    assert b'name="size"\r\n\r\n1536x1024' in sent[0]
 
 
 def test_a_wrong_seed_is_named_before_it_is_sent(open_tab: Open) -> None:

@@ -6,7 +6,7 @@ import { Field, TextField } from "../../ui/Field";
 import { Brush } from "./brush";
 import { say } from "./say";
 import type { Edit, Picture } from "./types";
-import { placeIn } from "./wish";
+import { placeIn, squareIn } from "./wish";
 
 const STEPS: Record<string, readonly [number, number]> = {
   ArrowLeft: [-1, 0],
@@ -105,7 +105,8 @@ interface CanvasProps {
 /** The image, and over it what the brush covers. It is moved by a pointer or by the arrow keys. */
 function Canvas({ picture, share, brush, onPainted }: CanvasProps) {
   const element = useRef<HTMLCanvasElement>(null);
-  const [width, height] = picture.size.split("x").map(Number) as [number, number];
+  const { side } = squareIn(picture.size);
+  const [width, height] = [side, side];
   const [spot, setSpot] = useState({ x: width / 2, y: height / 2 });
   const [down, setDown] = useState(false);
   const [keys, setKeys] = useState(false);
@@ -141,7 +142,7 @@ function Canvas({ picture, share, brush, onPainted }: CanvasProps) {
     }
   };
   return (
-    <div class="images-canvas" style={{ aspectRatio: `${width} / ${height}` }}>
+    <div class="images-canvas" >
       <img src={picture.url} alt={picture.prompt} />
       <canvas
         ref={element}

@@ -2,7 +2,7 @@ import { signal } from "@preact/signals";
 import { api, apiStream, type Call } from "../../api/client";
 import { errorOf, isRecord } from "../../api/errors";
 import type { Edit, ImageEvent, Images, Picture, Size, Wish } from "./types";
-import { bodyOf, editForm, PARTIALS, pngOf, variationForm } from "./wish";
+import { bodyOf, editForm, PARTIALS, pngOf, squareIn, variationForm } from "./wish";
 
 /** The images of this session, and the one that is being drawn. They outlast the page, and end with the tab. */
 
@@ -32,14 +32,17 @@ export function draw(asked: Wish): Promise<void> {
 
 /** Changes an image as a text says. */
 export function edit(picture: Picture, asked: Edit): Promise<void> {
-  const call = { body: editForm(picture, asked) };
-  return during(asked.prompt, 1, (signal) => stream("/v1/images/edits", { ...call, signal }, "edited", asked.prompt));
+  return during(asked.prompt, 1, async (signal) => {
+    const body = editForm(await squareOf(picture), picture.size, asked);
+    await stream("/v1/images/edits", { body, signal }, "edited", asked.prompt);
+  });
 }
 
 /** Draws an image like another one. */
 export function vary(picture: Picture): Promise<void> {
   return during(picture.prompt, 0, async (signal) => {
-    const found = await api<Images>("/v1/images/variations", { body: variationForm(picture), signal });
+    const body = variationForm(await squareOf(picture), picture.size);
+    const found = await api<Images>("/v1/images/variations", { body, signal });
     for (const one of found.data) add("varied", picture.prompt, one.b64_json, one.seed, found.size, found.drawn_size);
   });
 }
@@ -93,6 +96,16 @@ async function stream(path: string, call: Call, kind: Picture["kind"], prompt: s
     const now = work.peek();
     if (now) work.value = { ...now, done: finished * (PARTIALS + 1) + parts };
   }
+}
+
+/** Returns an image without its bars, which would get further ones around them. */
+async function squareOf(picture: Picture): Promise<Blob> {
+  const { x, y, side } = squareIn(picture.size);
+  if (x === 0 && y === 0) return picture.blob;
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = side;
+  canvas.getContext("2d")?.drawImage(await createImageBitmap(picture.blob, x, y, side, side), 0, 0);
+  return new Promise((resolve) => canvas.toBlob((made) => resolve(made ?? picture.blob), "image/png"));
 }
 
 /** Shows an unfinished image in the place of the one before. */

@@ -1,4 +1,4 @@
-import type { Edit, Picture, Wish } from "./types";
+import type { Edit, Picture, Size, Wish } from "./types";
 
 /** Requests for images, and what the page needs to know about their answers. */
 
@@ -29,24 +29,31 @@ export function bodyOf(wish: Wish): Record<string, unknown> {
   };
 }
 
-/** Returns the form of an edit. A mask says what is painted anew; without one `strength` says how much is given up. */
-export function editForm(picture: Picture, edit: Edit): FormData {
+/** Returns the square of an image that the model drew: what is beside it in a wide or a high one are bars. */
+export function squareIn(size: Size): { x: number; y: number; side: number } {
+  const [width = 0, height = 0] = size.split("x").map(Number);
+  const side = Math.min(width, height);
+  return { x: (width - side) / 2, y: (height - side) / 2, side };
+}
+
+/** Returns the form of an edit of an image's square; the mask is of the same size. A mask says what is painted anew; without one `strength` says how much is given up. */
+export function editForm(square: Blob, size: Size, edit: Edit): FormData {
   const form = new FormData();
-  form.append("image", picture.blob, "image.png");
+  form.append("image", square, "image.png");
   if (edit.mask) form.append("mask", edit.mask, "mask.png");
   else form.append("strength", String(edit.strength));
   form.append("prompt", edit.prompt.trim());
-  form.append("size", picture.size);
+  form.append("size", size);
   form.append("stream", "true");
   form.append("partial_images", String(PARTIALS));
   return form;
 }
 
-/** Returns the form of a variation. */
-export function variationForm(picture: Picture): FormData {
+/** Returns the form of a variation of an image's square. */
+export function variationForm(square: Blob, size: Size): FormData {
   const form = new FormData();
-  form.append("image", picture.blob, "image.png");
-  form.append("size", picture.size);
+  form.append("image", square, "image.png");
+  form.append("size", size);
   return form;
 }
 
