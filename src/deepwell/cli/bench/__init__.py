@@ -125,6 +125,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "speech-round-trip": media.speech_round_trip,
     "media-hostile": media.media_hostile,
     "image-generation": media.image_generation,
+    "media-router": media.media_router,
     "media-space": media.media_space,
     "media-shared-encoder": media.media_shared_encoder,
     "media-dynamic-weights": media.media_dynamic_weights,

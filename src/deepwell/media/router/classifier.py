@@ -13,7 +13,7 @@ from deepwell.errors import InvalidModelFile
 from deepwell.media.router.features import BUCKETS, Features, wording_count
 from deepwell.models.formats.safetensors import read_safetensors_header
 
-__all__ = ["HEADS", "INTENTS", "SETS", "SHIPPED", "Intent", "RouterWeights", "heads_of_sets"]
+__all__ = ["HEADS", "INTENTS", "SETS", "SHIPPED", "Intent", "RouterFile", "RouterWeights", "heads_of_sets"]
 
 Intent = Literal["chat", "image", "speech", "transcription"]
 INTENTS: Final[tuple[Intent, ...]] = get_args(Intent)
