@@ -22,7 +22,7 @@ ATTACHED: Final[tuple[Attachment, ...]] = get_args(Attachment)
 BUCKETS: Final = 1 << 14
 """Numbers that runs are hashed to."""
 
-_TOKEN: Final = re.compile(r"‹[qt]›|[a-z]+(?:'[a-z]+)?|[0-9]+|[\u3400-\u9fff]|[^\sa-z0-9]")
+_TOKEN: Final = re.compile(r"‹[qtw]›|[a-z]+(?:'[a-z]+)?|[0-9]+|[\u3400-\u9fff]|[^\sa-z0-9]")
 _MOST_RUN: Final = 3
 _MOST_RUN_ATTACHED: Final = 2
 
@@ -52,6 +52,9 @@ def features_of(text: str, attached: Collection[str] = ()) -> Features:
     width, kind = wording_count(), _kind(attached)
     numbers += [width * (1 + kind) + number for number in numbers]
     buckets = {zlib.crc32(run.encode()) % BUCKETS for run in _runs(told, kind)}
+    names = [one.wording.name for one in found]
+    pairs = {f"{one} {other}" for place, one in enumerate(names) for other in names[:place]}
+    buckets |= {zlib.crc32(f"pair {pair}".encode()) % BUCKETS for pair in pairs}
     return Features(found, np.array(numbers, np.int32), np.array(sorted(buckets), np.int32))
 
 
@@ -62,12 +65,12 @@ def wording_count() -> int:
 
 def encoded_text(text: str) -> str:
     """Returns the text whose vector the classifier reads: what a request quotes or dictates is left out."""
-    return "query: " + masked(text).replace("‹q›", '"…"').replace("‹t›", "…")
+    return "query: " + masked(text).replace("‹q›", '"…"').replace("‹t›", "…").replace("‹w›", "…")
 
 
 def _shape(told: str) -> tuple[bool, ...]:
     """Returns whether a masked request is short, quotes something, has content behind a colon, ends with a question."""
-    return len(told) < 12, "‹q›" in told, "‹t›" in told, told.endswith("?"), True
+    return len(told) < 12, "‹q›" in told, "‹t›" in told, "‹w›" in told, told.endswith("?"), True
 
 
 def _kind(attached: Collection[str]) -> int:

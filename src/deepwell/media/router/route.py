@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -103,7 +104,7 @@ def _reasons(found: Sequence[Found], intents: Sequence[Intent]) -> list[Note]:
     """Returns what speaks for the intents that were chosen, and against those that were not, the surest first."""
     notes: list[Note] = []
     for intent in INTENTS:
-        mine = [one for one in found if one.wording.intent == intent and one.words.strip("‹›qt ")]
+        mine = [one for one in found if one.wording.intent == intent and one.words.strip("‹›qtw ")]
         chosen = intent in intents
         fit = sorted((one for one in mine if one.wording.against != chosen), key=lambda one: not one.wording.sure)
         key = f"router_{intent}" if chosen else "router_against"
@@ -114,5 +115,5 @@ def _reasons(found: Sequence[Found], intents: Sequence[Intent]) -> list[Note]:
 
 def _shown(words: str) -> str:
     """Returns words of a request as a reason shows them."""
-    shown = " ".join(words.replace("‹q›", "…").replace("‹t›", "…").split())
+    shown = " ".join(re.sub("‹[qtw]?›?", "…", words).split())
     return shown if len(shown) <= _MOST_WORDS else f"{shown[: _MOST_WORDS - 1]}…"

@@ -26,9 +26,10 @@ _MEMORY: Final = 10
 _SHRINK: Final = 0.5
 _SHRINK_BIAS: Final = 0.02
 # Scales of the kinds of features: a larger one lets its kind say more for the same penalty.
+_SCALE_WORDINGS: Final = np.float32(1.8)
 _SCALE_RUNS: Final = np.float32(3.0)
 _SCALE_VECTOR: Final = np.float32(3.0)
-_SCALE_ATTACHED: Final = np.float32(0.7)
+_SCALE_ATTACHED: Final = np.float32(1.2)
 
 
 class Labelled(msgspec.Struct, forbid_unknown_fields=True):
@@ -123,7 +124,7 @@ def _table(requests: Sequence[Labelled], vectors: Float | None) -> _Table:
         sparse[row, one.runs] = max(1, len(one.runs)) ** -0.5
     seen = np.flatnonzero((sparse > 0).sum(0) >= 2)  # what one request alone has says nothing of others
     scale = np.full(wide, _SCALE_ATTACHED, np.float32)
-    scale[: wording_count()] = 1.0
+    scale[: wording_count()] = _SCALE_WORDINGS
     blocks = [said * scale, sparse[:, seen] * _SCALE_RUNS]
     centre, spread = np.zeros(0, np.float32), np.float32(1.0)
     if vectors is not None:
