@@ -126,6 +126,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "media-hostile": media.media_hostile,
     "image-generation": media.image_generation,
     "media-size": media.media_size,
+    "media-router": media.media_router,
     "media-space": media.media_space,
     "media-shared-encoder": media.media_shared_encoder,
     "media-dynamic-weights": media.media_dynamic_weights,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from deepwell.cli.media import draw, speak, transcribe
+from deepwell.cli.media import draw, route, speak, transcribe
 from deepwell.cli.media.train_image import train_image
+from deepwell.cli.media.train_router import train_router
 from deepwell.cli.media.train_space import train_space
 from deepwell.cli.usage import Verbs
 
@@ -23,8 +24,10 @@ def register(app: typer.Typer) -> None:
     media.command("speak")(speak.speak)
     media.command("voices")(speak.voices)
     media.command("draw")(draw.draw)
-    train = typer.Typer(cls=Verbs, no_args_is_help=True, help="Train models of images and sound.")
+    media.command("route")(route.route)
+    train = typer.Typer(cls=Verbs, no_args_is_help=True, help="Train models of images and sound, and the router.")
     train.command("image")(train_image)
+    train.command("router")(train_router)
     train.command("space")(train_space)
     media.add_typer(train, name="train")
     app.add_typer(media, name="media")

@@ -1,10 +1,11 @@
-"""Verbs of `deepwell bench` on recordings, speech, images, and the space that they share."""
+"""Verbs of `deepwell bench` on recordings, speech, images, the space that they share, and the router."""
 
 from __future__ import annotations
 
 from deepwell.cli.bench.media.hostile import media_hostile
 from deepwell.cli.bench.media.images import image_generation, media_size
 from deepwell.cli.bench.media.recognition import speech_recognition
+from deepwell.cli.bench.media.router import media_router
 from deepwell.cli.bench.media.space import media_dynamic_weights, media_shared_encoder, media_space
 from deepwell.cli.bench.media.speech import speech_round_trip
 
@@ -12,6 +13,7 @@ __all__ = [
     "image_generation",
     "media_dynamic_weights",
     "media_hostile",
+    "media_router",
     "media_shared_encoder",
     "media_size",
     "media_space",
