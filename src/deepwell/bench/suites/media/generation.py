@@ -41,6 +41,9 @@ _TESTED: Final = 3_000
 _TIMED: Final = 10
 _ROW: Final = 10
 _BATCH: Final = 16
+_STYLES: Final = {"emoji": "emoji", "clipart": "clip art"}
+"""Styles of the held-out pictures, as a prompt names them."""
+
 _COPY: Final = 0.985
 """Cosine of thumbnails above which two pictures are near-duplicates; see `families`."""
 
@@ -171,7 +174,7 @@ def _captions(
         indices = pictures.where("held-out", sources=[source])[:count]
         titles = [pictures.rows[index].title for index in indices]
         vectors = judge.texts(drawer.vectors(titles))
-        drawn = drawer.draw(titles, seed=500)
+        drawn = drawer.draw([f"{_STYLES[source]}: {title}" for title in titles], seed=500)
         real = np.stack([pictures.images[index] for index in indices])
         name = {"emoji": "caption", "clipart": "clipart_caption"}[source]
         hits = _within_ten(judge.images(drawn), vectors)
