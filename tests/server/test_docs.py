@@ -41,6 +41,7 @@ TESTED = {
     "promotion",
     "python-api",
     "rerank",
+    "router",
     "speech",
     "structured-output",
     "vector-stores",

@@ -20,7 +20,16 @@ def test_a_request_is_routed_with_its_reasons(runner: CliRunner, home: Path) -> 
 
 
 def test_a_route_without_the_encoder_says_so_in_json(runner: CliRunner, home: Path, tmp_path: Path) -> None:
-    asked = ["media", "route", "what is he saying?", "--attached", "audio", "--models-dir", str(tmp_path), "--json"]
+    asked = [
+        "media",
+        "route",
+        "what is he saying?",
+        "--attached",
+        "audio",
+        "--models-dir",
+        str(tmp_path),
+        "--json",
+    ]
     told = json.loads(runner.invoke(app, asked).stdout)
     assert told["intents"] == ["transcription"] and told["by"] == "classifier without encoder"
     assert set(told["scores"]) == {"chat", "image", "speech", "transcription"}

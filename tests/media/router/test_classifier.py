@@ -40,7 +40,10 @@ def test_what_was_learnt_is_known_again() -> None:
     weights = trained()
     for request, vector in zip(REQUESTS, vectors(), strict=True):
         features = features_of(request.text, request.attached)
-        for likely in (weights.full.probabilities(features, vector), weights.alone.probabilities(features, None)):
+        for likely in (
+            weights.full.probabilities(features, vector),
+            weights.alone.probabilities(features, None),
+        ):
             assert likely.sum() == pytest.approx(1, abs=1e-5)
             assert SETS[int(likely.argmax())] == request.wanted()
 

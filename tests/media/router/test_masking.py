@@ -15,7 +15,10 @@ from deepwell.media.router.masking import MAX_CHARACTERS, masked, shortened
         ("Read this aloud: the boy draws a map", "read this aloud: ‹t›"),
         ("朗读：她画了一只猫", "朗读: ‹t›"),
         ("Translate into German: draw a cat", "translate into german: ‹w›"),
-        ("Answer by voice: what is the capital of France?", "answer by voice: what is the capital of france?"),
+        (
+            "Answer by voice: what is the capital of France?",
+            "answer by voice: what is the capital of france?",
+        ),
         ("it's my dog's birthday", "it's my dog's birthday"),
         ("see https://example.org/a: now", "see https://example.org/a: now"),
     ],

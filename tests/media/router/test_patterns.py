@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re._parser as parser
+import importlib
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from deepwell.media.router.features import ATTACHED
 from deepwell.media.router.patterns import find_wordings, wordings
 
 MOST_REPEATED = 400
+parser: Any = importlib.import_module("re._parser")
 
 
 def test_each_wording_is_documented_and_speaks_for_something_known() -> None:
@@ -70,7 +71,9 @@ def test_commands_are_found(text: str, intent: str) -> None:
     ],
 )
 def test_what_only_sounds_like_a_command_is_no_sure_one(text: str) -> None:
-    sure = [one for one in find_wordings(text) if one.wording.sure and one.wording.intent in ("image", "speech")]
+    sure = [
+        one for one in find_wordings(text) if one.wording.sure and one.wording.intent in ("image", "speech")
+    ]
     against = [one for one in find_wordings(text) if one.wording.against]
     assert not sure or against
 

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
     media.command("voices")(speak.voices)
     media.command("draw")(draw.draw)
     media.command("route")(route.route)
-    train = typer.Typer(cls=Verbs, no_args_is_help=True, help="Train models of images and sound, and the router.")
+    train = typer.Typer(
+        cls=Verbs, no_args_is_help=True, help="Train models of images and sound, and the router."
+    )
     train.command("image")(train_image)
     train.command("router")(train_router)
     train.command("space")(train_space)

@@ -23,11 +23,14 @@ Attachment = Literal["audio", "image"]
 def route(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The request, in Chinese or English.")],
     attached: Annotated[
-        Attachment | None, typer.Option(help="Kind of what is attached to the request."),
+        Attachment | None,
+        typer.Option(help="Kind of what is attached to the request."),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Weights of the classifier; left out: those that come with Deepwell."),
+        typer.Option(
+            metavar="FILE", help="Weights of the classifier; left out: those that come with Deepwell."
+        ),
     ] = None,
     models_dir: ModelsDir = None,
     json: JsonFlag = False,

@@ -18,7 +18,8 @@ def train_router(
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA", help="Labelled requests: JSON lines with text, intents, and attached where needed."
+            metavar="DATA",
+            help="Labelled requests: JSON lines with text, intents, and attached where needed.",
         ),
     ] = Path("bench/data/requests/train.jsonl"),
     out: Annotated[Path, typer.Option(metavar="FILE", help="File that gets the weights.")] = Path(

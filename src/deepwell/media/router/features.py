@@ -29,7 +29,7 @@ _MOST_RUN_ATTACHED: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the classifier reads of a request, but for the vector.
+    """The input of the classifier for a request, but for the vector.
 
     Attributes:
         found: its wordings.

@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ["MAX_CHARACTERS", "masked", "shortened"]
 
 MAX_CHARACTERS: Final = 1000
-"""What is read of a request: its begin and its end say what is wanted, and a text to be read aloud may be long."""
+"""The characters that are read of a request, at its begin and its end. A text to be read aloud may be long."""
 
 _QUOTES: Final = re.compile(
     r'"[^"\n]{1,900}"|“[^”\n]{1,900}[”"]|「[^」]{1,900}」|『[^』]{1,900}』|《[^》]{1,60}》|«[^»]{1,900}»|‘[^’\n]{1,900}’'
@@ -21,18 +21,22 @@ _WORKED: Final = " ‹w›"
 _COLON: Final = re.compile(r"[:：](?!//|\d)|\n{1,3}(?=\S{0,40}[^\n]{40})")
 # What stands before a colon with content behind it: a command to read, or one that works on a text.
 _HEAD: Final = re.compile(
-    r"\b(?:read|say|speak|spoken|recite|narrate|pronounce|announce|announcement|whisper|voice|tts|text[- ]to[- ]speech|hear|listen|aloud|"
-    r"out loud|audio|audible|mp3|greeting|shout|chant|sing|accent|dialog(?:ue)?|record|recording|commentator|monologue|perform|says?)\b"
+    r"\b(?:read|say|speak|spoken|recite|narrate|pronounce|announce|announcement|whisper|voice|tts"
+    r"|text[- ]to[- ]speech|hear|listen|aloud|"
+    r"out loud|audio|audible|mp3|greeting|shout|chant|sing|accent|dialog(?:ue)?|record|recording"
+    r"|commentator|monologue|perform|says?)\b"
     r"|[念读播诵]|语音|音频|配音|录[个一段]|[说讲喊](?:一声|一句|出来)?$|台词|广播|声音|语速|音频|报|吼|吆喝|吟|听写|跟读|发音|(?:音|腔|调|口吻|口气|语气|劲儿?|话|讲|说|放的)$"
 )
 _WORK: Final = re.compile(
-    r"\b(?:translate|summari[sz]e|rewrite|rephrase|proofread|correct|fix|shorten|paraphrase|polish|make this|continue|classify|check|put these)\b"
+    r"\b(?:translate|summari[sz]e|rewrite|rephrase|proofread|correct|fix|shorten|paraphrase|polish"
+    r"|make this|continue|classify|check|put these)\b"
     r"|翻译|润色|概括|总结|改写|缩写|扩写|改|标上|排序|合并|换成|条款|拼音|读懂"
 )
 _THIS: Final = re.compile(r"[这下](?:段|句|列|面)")
 # Commands whose colon opens the question itself.
 _ASKS: Final = re.compile(
-    r"\b(?:answer|reply|respond|tell me|tell us|explain|question|both|two things)\b|回答|回复|告诉|都要|两件|讲讲|解释|问题|(?:语音|直接)[说讲]"
+    r"\b(?:answer|reply|respond|tell me|tell us|explain|question|both|two things)\b"
+    r"|回答|回复|告诉|都要|两件|讲讲|解释|问题|(?:语音|直接)[说讲]"
 )
 _TAIL: Final = re.compile(
     r"(?:[.!?。！？\n…]|[,，]|‹q›) {0,2}((?:then|and then|after that|afterwards|also|plus|and also|finally"

@@ -28,7 +28,7 @@ _MOST_REASONS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a request asks for.
+    """The intents of a request, with their scores and reasons.
 
     Attributes:
         intents: one to three intents, in the order of `INTENTS`.
@@ -74,13 +74,16 @@ class Router:
         weights = self._weights.alone if vector is None else self._weights.full
         likely = weights.probabilities(features, vector)
         best = int(likely.argmax())
-        scores = {
+        scores: dict[Intent, float] = {
             intent: float(sum(share for one, share in zip(SETS, likely, strict=True) if intent in one))
             for intent in INTENTS
         }
         reasons = _reasons(features.found, SETS[best])
         reasons.append(
-            Note("router_learnt", {"percent": round(100 * float(likely[best])), "intents": ", ".join(SETS[best])})
+            Note(
+                "router_learnt",
+                {"percent": round(100 * float(likely[best])), "intents": ", ".join(SETS[best])},
+            )
         )
         if vector is None:
             reasons.append(Note("router_no_encoder", {"name": ENCODER}))
@@ -93,11 +96,12 @@ def _by_rules(features: Features) -> Route | None:
     intents = {one.wording.intent for one in found}
     if len(intents) != 1 or any(one.wording.against for one in found):
         return None
-    intent = next((one for one in INTENTS if one in intents), None)
+    intent: Intent | None = next((one for one in INTENTS if one in intents), None)
     if intent is None or not any(one.wording.sure for one in found):
         return None
-    scores = {one: float(one == intent) for one in INTENTS}
-    return Route((intent,), scores, _reasons(found, (intent,)), "rules")
+    scores: dict[Intent, float] = {one: float(one == intent) for one in INTENTS}
+    chosen: tuple[Intent, ...] = (intent,)
+    return Route(chosen, scores, _reasons(found, chosen), "rules")
 
 
 def _reasons(found: Sequence[Found], intents: Sequence[Intent]) -> list[Note]:
@@ -106,7 +110,9 @@ def _reasons(found: Sequence[Found], intents: Sequence[Intent]) -> list[Note]:
     for intent in INTENTS:
         mine = [one for one in found if one.wording.intent == intent and one.words.strip("‹›qtw ")]
         chosen = intent in intents
-        fit = sorted((one for one in mine if one.wording.against != chosen), key=lambda one: not one.wording.sure)
+        fit = sorted(
+            (one for one in mine if one.wording.against != chosen), key=lambda one: not one.wording.sure
+        )
         key = f"router_{intent}" if chosen else "router_against"
         words = list(dict.fromkeys(_shown(one.words) for one in fit))[:_MOST_REASONS]
         notes += [Note(key, {"words": one, "intent": intent}) for one in words]

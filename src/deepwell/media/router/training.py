@@ -26,10 +26,10 @@ _MEMORY: Final = 10
 _SHRINK: Final = 0.5
 _SHRINK_BIAS: Final = 0.02
 # Scales of the kinds of features: a larger one lets its kind say more for the same penalty.
-_SCALE_WORDINGS: Final = np.float32(1.8)
+_SCALE_WORDINGS: Final = np.float32(2.5)
 _SCALE_RUNS: Final = np.float32(3.0)
-_SCALE_VECTOR: Final = np.float32(3.0)
-_SCALE_ATTACHED: Final = np.float32(1.2)
+_SCALE_VECTOR: Final = np.float32(4.0)
+_SCALE_ATTACHED: Final = np.float32(1.0)
 
 
 class Labelled(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,7 +57,9 @@ def read_labelled(path: Path) -> list[Labelled]:
         raise InvalidRequest.of("router_data", path=path, reason=error) from error
     for number, request in enumerate(requests, 1):
         if request.wanted() not in SETS:
-            raise InvalidRequest.of("router_data", path=path, reason=f"line {number}: {list(request.intents)}")
+            raise InvalidRequest.of(
+                "router_data", path=path, reason=f"line {number}: {list(request.intents)}"
+            )
     if not requests:
         raise InvalidRequest.of("router_data", path=path, reason="0")
     return requests
@@ -160,7 +162,9 @@ def _fitted(
         powers = np.exp(scores - most)
         total = powers.sum(1, keepdims=True)
         loss = float((np.log(total[:, 0]) + most[:, 0] - scores[rows, wanted]).sum())
-        loss += _SHRINK / 2 * float(np.square(weights).sum()) + _SHRINK_BIAS / 2 * float(np.square(bias).sum())
+        loss += _SHRINK / 2 * float(np.square(weights).sum()) + _SHRINK_BIAS / 2 * float(
+            np.square(bias).sum()
+        )
         wrong = powers / total
         wrong[rows, wanted] -= 1
         by_weight = features.T @ (wrong @ heads).astype(np.float32) + _SHRINK * weights
@@ -168,7 +172,7 @@ def _fitted(
 
     point = _least(slope, np.zeros(width + len(SETS)), progress)
     shares = vectors @ (point[:width].reshape(-1, HEADS).astype(np.float32) / roots[:, None])
-    return shares, point[width:].astype(np.float32)
+    return shares.astype(np.float32), point[width:].astype(np.float32)
 
 
 def _least(slope: Slope, point: Double, progress: Callable[[int, int], None]) -> Double:

@@ -15,7 +15,10 @@ __all__ = ["media_router"]
 def media_router(
     requests: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder of train.jsonl and held_out.jsonl; left out: that of the repository."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of train.jsonl and held_out.jsonl; left out: that of the repository.",
+        ),
     ] = None,
     row: Row = None,
     json: Json = False,
