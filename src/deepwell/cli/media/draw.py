@@ -85,7 +85,7 @@ def draw(
     strength: Annotated[
         float,
         typer.Option(
-            min=0.01, max=1.0, help="How much of the image of --from is given up where there is no mask."
+            min=0.01, max=1.0, help="Share of the image of --from that is given up where there is no mask."
         ),
     ] = 0.7,
     size: Annotated[

@@ -21,7 +21,7 @@ Attachment = Literal["audio", "image"]
 
 
 def route(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The request, in Chinese or English.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Request, in Chinese or English.")],
     attached: Annotated[
         Attachment | None,
         typer.Option(help="Kind of what is attached to the request."),

@@ -41,7 +41,7 @@ def train_space(
     ] = Path("runs/space"),
     part: Annotated[
         Part | None,
-        typer.Option(help="The one part to train; left out: all, in the order image, sound, fusion."),
+        typer.Option(help="Part to train; left out: all, in the order image, sound, fusion."),
     ] = None,
     recognition: Annotated[
         str,
