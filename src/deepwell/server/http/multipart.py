@@ -18,7 +18,15 @@ from deepwell.storage.blobs import Draft
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__all__ = ["BINARY", "FORM_OVERHEAD_BYTES", "Form", "checked_name", "form_schema", "read_form"]
+__all__ = [
+    "BINARY",
+    "FORM_OVERHEAD_BYTES",
+    "DeferredForm",
+    "Form",
+    "checked_name",
+    "form_schema",
+    "read_form",
+]
 
 BINARY = {"type": "string", "format": "binary"}
 """Schema of a file in a form."""
@@ -55,6 +63,24 @@ def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, An
     """Returns what FastAPI adds to the OpenAPI document for a route that reads a form itself."""
     schema = {"type": "object", "properties": properties, "required": required}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+class DeferredForm(dict[str, Any]):
+    """The same as `form_schema` returns, made when the document is: the schemas of fields build their validators.
+
+    Args:
+        make: returns it.
+    """
+
+    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __bool__(self) -> bool:
+        return True
+
+    def items(self) -> Any:
+        return self._make().items()
 
 
 async def read_form(

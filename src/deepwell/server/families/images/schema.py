@@ -17,7 +17,7 @@ from deepwell.media.images.options import (
     QUALITY_STEPS,
     SIZES,
 )
-from deepwell.server.http.multipart import BINARY, Form, form_schema
+from deepwell.server.http.multipart import BINARY, DeferredForm, Form, form_schema
 from deepwell.server.http.schema import Strict, crossed, only_values, refuse
 
 __all__ = [
@@ -193,10 +193,9 @@ def _plain(name: str, value: str) -> Any:
     return _TRUTH.get(value, value) if name == "stream" else value
 
 
-def _schema(kind: type[SharedFields], files: Mapping[str, str], needed: list[str]) -> dict[str, Any]:
-    properties = kind.model_json_schema()["properties"]
+def _schema(kind: type[SharedFields], files: Mapping[str, str], needed: list[str]) -> DeferredForm:
     shown = {name: BINARY | {"description": text} for name, text in files.items()}
-    return form_schema(shown | properties, needed)
+    return DeferredForm(lambda: form_schema(shown | kind.model_json_schema()["properties"], needed))
 
 
 _IMAGE: Final = "The image: PNG, JPEG, WebP, or the first frame of a GIF. One that is no square gets bars."
