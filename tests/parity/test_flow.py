@@ -31,7 +31,7 @@ def test_numpy_and_torch_agree() -> None:
             theirs = network(*map(torch.from_numpy, (x, t, e)), torch.full((4,), without))
         ours = model.estimate(x, t, None if without else e)
         assert np.abs(ours - theirs.numpy()).max() < 2e-4 * max(1.0, float(theirs.abs().max()))
-    assert set(network.exported().weights) == set(model.weights)
+    assert set(network.state_dict()) == set(model.weights)
 
 
 def pictures() -> PictureSet:

@@ -31,7 +31,7 @@ SETS: Final[tuple[tuple[Intent, ...], ...]] = (
     ("speech", "transcription"),
     ("chat", "image", "speech"),
 )
-"""What a request can ask for."""
+"""Things that a request can ask for."""
 
 HEADS: Final = len(INTENTS) + 1
 """A score for each intent, and one for several at once."""

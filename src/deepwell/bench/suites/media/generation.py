@@ -23,16 +23,13 @@ from deepwell.llm import LLM
 from deepwell.media.images.flow import FlowModel
 from deepwell.media.images.sample import SampleOptions, sample
 from deepwell.media.images.training.pictures import PictureSet
-from deepwell.media.images.training.shipped import shipped_pictures
+from deepwell.media.images.training.shipped import HELD_OUT_SHA256, shipped_pictures
 from deepwell.media.images.training.sources import fashion_arrays
 from deepwell.media.space.features import ImageEncoder, prepared_image
 from deepwell.media.space.heads import ImageHead, unit
 from deepwell.media.space.weights import SpaceWeights
 
-__all__ = ["HELD_OUT_SHA256", "Judge", "bench_image_generation"]
-
-HELD_OUT_SHA256: Final = "ae21715e946053ab6d3bb3b748ead9d6b0271ef881b4c29d74b530c6c067c4fc"
-"""Of names, captions and pixels of the held-out pictures, frozen before a network was trained."""
+__all__ = ["Judge", "bench_image_generation"]
 
 Images = NDArray[np.uint8]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deepwell.errors import InvalidFile
 from deepwell.media.images.training.pictures import Picture, PictureSet
+from deepwell.media.images.training.shipped import HELD_OUT_SHA256
 from deepwell.media.recognition.whisper import load_model
 from deepwell.media.space.features import ImageEncoder, SoundEncoder, prepared_image
 from deepwell.media.space.heads import unit
@@ -21,10 +22,7 @@ from deepwell.media.space.training.pictures import features_of_pictures
 from deepwell.media.space.training.sentences import Language
 from deepwell.media.space.training.spoken import features_of_sounds
 
-__all__ = ["PICTURES_SHA256", "SpaceModels", "SpaceWorkload", "Spoken"]
-
-PICTURES_SHA256: Final = "ae21715e946053ab6d3bb3b748ead9d6b0271ef881b4c29d74b530c6c067c4fc"
-"""Hash of the held-out pictures and their captions."""
+__all__ = ["SpaceModels", "SpaceWorkload", "Spoken"]
 
 Array = NDArray[np.float32]
 _LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
@@ -74,7 +72,7 @@ class SpaceWorkload:
     """
 
     def __init__(self, models: SpaceModels, pictures: PictureSet, cache: Path) -> None:
-        if pictures.fingerprint("held-out") != PICTURES_SHA256:
+        if pictures.fingerprint("held-out") != HELD_OUT_SHA256:
             raise InvalidFile(
                 "the held-out pictures are not the frozen ones", fix="make the set anew, or freeze it anew"
             )

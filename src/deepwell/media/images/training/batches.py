@@ -33,7 +33,7 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
         seed: seed of everything that is drawn.
     """
 
-    steps: int = 7500
+    steps: int = 7600
     batch: int = 64
     learning_rate: float = 1e-3
     warm_up: int = 200

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepwell.media.images.flow import Float, FlowConfig, FlowModel
+from deepwell.media.images.flow import FlowConfig
 
 __all__ = ["FlowNetwork"]
 
@@ -94,13 +94,6 @@ class FlowNetwork(nn.Module):
         side, patch = config.size // config.patch, config.patch
         cut = pixels.view(len(x), side, side, patch, patch, 3).transpose(2, 3)
         return cut.reshape(len(x), config.size, config.size, 3)
-
-    def exported(self) -> FlowModel:
-        """Returns the network in numpy."""
-        weights: dict[str, Float] = {
-            name: tensor.detach().float().numpy().copy() for name, tensor in self.state_dict().items()
-        }
-        return FlowModel(self.config, weights)
 
 
 def _two(layers: nn.ModuleList, x: Tensor) -> Tensor:

@@ -13,10 +13,13 @@ from deepwell.media.images.training.families import families, split
 from deepwell.media.images.training.pictures import PictureSet
 from deepwell.media.images.training.sources import clip_art, emoji, fashion
 
-__all__ = ["HELD_OUT", "shipped_pictures"]
+__all__ = ["HELD_OUT", "HELD_OUT_SHA256", "shipped_pictures"]
 
 HELD_OUT: Final = {"emoji": 200, "clipart": 300}
 """Held-out pictures a source."""
+
+HELD_OUT_SHA256: Final = "ae21715e946053ab6d3bb3b748ead9d6b0271ef881b4c29d74b530c6c067c4fc"
+"""Fingerprint of the held-out pictures and their captions, frozen before a network was trained."""
 
 _DEVELOPMENT: Final = {"emoji": 100, "clipart": 150}
 _FASHION: Final = 6000

@@ -51,7 +51,7 @@ __all__ = ["IMAGE_FIX", "router"]
 
 IMAGE_FIX: Final = "save it smaller: a side of 1024 pixels is as much as an edit uses"
 _STRENGTH: Final = 0.7
-"""How much of an image is given up where a request does not say."""
+"""Share of an image that is given up where a request does not say."""
 
 
 def router(context: ServerContext) -> APIRouter:
