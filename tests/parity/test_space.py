@@ -17,7 +17,15 @@ from deepwell.media.space.training.efficientnet import EfficientNetLite0, graph_
 from deepwell.media.space.training.fusing import FusionNet, FusionOptions, Shown, train_fusion
 from deepwell.media.space.training.images import ImageOptions, train_image_head
 from deepwell.media.space.training.sound_net import FrameNet, UnitNet
-from deepwell.media.space.training.sounds import Heard, SoundOptions, Spelled, train_frames, train_units
+from deepwell.media.space.training.renderings import Renderings, Row, aligned
+from deepwell.media.space.training.sounds import (
+    Heard,
+    SoundOptions,
+    Spelled,
+    train_frames,
+    train_units,
+    unheard_rows,
+)
 
 
 def parameters(net: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -69,7 +77,7 @@ def clips_and_texts() -> tuple[list[Heard], list[list[Spelled]], torch.Tensor]:
     draw = np.random.default_rng(0)
     units = [tuple(int(one) for one in draw.integers(1, 6, 8)) for _ in range(12)]
     clips = [
-        Heard(draw.standard_normal((20, 512)).astype(np.float32), one, place)
+        Heard(draw.standard_normal((20, 512)).astype(np.float32), one, place, f"voice{place % 2}")
         for place, one in enumerate(units[:4])
     ]
     spelled = [[Spelled((one,), place) for place, one in enumerate(units)]]
@@ -90,13 +98,48 @@ def test_a_training_of_units_that_was_stopped_goes_on_at_its_checkpoint(tmp_path
         if event["step"] == 75 and len(seen) == 3:
             raise KeyboardInterrupt
 
+    rows = unheard_rows(clips, 5, options, lambda event: None)
+    assert [row[0].shape[1] for row in rows] == [5] * len(clips)
     with pytest.raises(KeyboardInterrupt):
-        train_units(clips, spelled, frames, texts, options, stop, tmp_path / "units.pt")
-    found = train_units(clips, spelled, frames, texts, options, stop, tmp_path / "units.pt")
+        train_units(clips, rows, spelled, 5, texts, options, stop, tmp_path / "units.pt")
+    found = train_units(clips, rows, spelled, 5, texts, options, stop, tmp_path / "units.pt")
     assert seen == [25, 50, 75, 75, 100]
     assert not list(tmp_path.iterdir())
     head = SoundHead(frames | found)
     assert head(clips[0].frames).shape == (DIMENSIONS,)
+
+
+def as_rows(*units: int, count: int = 6) -> Row:
+    shares = np.zeros((len(units), count), np.float32)
+    shares[np.arange(len(units)), np.array(units) - 1] = 0.9
+    return shares, np.full(len(units), 0.9, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("heard", "said", "places"),
+    [
+        ((1, 2, 3), (1, 2, 3), [(0, 1), (1, 2), (2, 3)]),
+        ((1, 1, 2, 3, 3), (1, 2, 3), [(0, 2), (2, 3), (3, 5)]),
+        ((1, 3), (1, 2, 3), [(0, 1), (1, 1), (1, 2)]),
+        ((3,), (1, 2, 3), [(0, 0), (0, 0), (0, 1)]),
+        ((1, 5, 3), (1, 2, 3), [(0, 1), (1, 2), (2, 3)]),
+    ],
+    ids=["one each", "lengthened", "one lost", "the first two lost", "one confused"],
+)
+def test_pairs_of_frames_are_given_to_units(
+    heard: tuple[int, ...], said: tuple[int, ...], places: list[tuple[int, int]]
+) -> None:
+    assert aligned(as_rows(*heard), said) == places
+
+
+def test_a_text_is_rendered_by_what_voices_gave_of_its_units() -> None:
+    rows = [as_rows(1, 2, 2, 3), as_rows(1, 5, 3)] * 4
+    renderings = Renderings(rows, [(1, 2, 3)] * 8, 6, 0)
+    found = {tuple(renderings.of((2, 1))[0].argmax(1) + 1) for _ in range(40)}
+    assert found == {(2, 2, 1), (5, 1)}
+    shares, weights = renderings.of((6,))  # nobody said it
+    assert shares.argmax() == 5
+    assert weights.tolist() == [1.0]
 
 
 def test_a_head_of_images_learns_its_captions() -> None:

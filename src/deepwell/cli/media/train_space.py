@@ -112,6 +112,7 @@ def _inputs(
         made_image_encoder(settings.models_dir.parent / "space"),
         store.resolve(settings.speech_model).path,
         store.resolve(recognition).path,
+        settings.models_dir.parent / "media" / "packages",
         threads or usable_cpus(),
     )
 

@@ -30,7 +30,14 @@ from deepwell.media.space.training.images import (
 from deepwell.media.space.training.noise import blurred, noised
 from deepwell.media.space.training.pictures import features_of_pictures
 from deepwell.media.space.training.sentences import Language
-from deepwell.media.space.training.sounds import Heard, SoundOptions, Spelled, train_frames, train_units
+from deepwell.media.space.training.sounds import (
+    Heard,
+    SoundOptions,
+    Spelled,
+    train_frames,
+    train_units,
+    unheard_rows,
+)
 from deepwell.media.space.training.spoken import Pronunciations, features_of_sounds, spelled_texts
 from deepwell.media.space.training.texts import Embed, TextVectors
 from deepwell.media.space.weights import SpaceConfig, SpaceWeights
@@ -55,6 +62,7 @@ class TrainingInputs:
         image_encoder: file of the image encoder.
         speech: folder of Kokoro.
         recognition: folder of the recognition model.
+        packages: folder where packages of Debian are kept.
         threads: processor threads.
     """
 
@@ -63,6 +71,7 @@ class TrainingInputs:
     image_encoder: Path
     speech: Path
     recognition: Path
+    packages: Path
     threads: int
 
 
@@ -139,18 +148,17 @@ class SpaceTraining:
         options = options or SoundOptions()
         train = [clip for clips in shipped_clips(self._inputs.pictures, "train") for clip in clips]
         sentences, captions = shipped_clips(self._inputs.pictures, "development")
-        spelled = spelled_texts(self._inputs.pictures)
+        spelled = spelled_texts(self._inputs.pictures, self._inputs.packages)
+        unsaid = [text for kind in spelled for text in kind]
         clips = [*train, *sentences, *captions]
-        self._texts.add((*spelled[0], *spelled[1], *(clip.text for clip in clips)), self._progress("texts"))
+        self._texts.add((*unsaid, *(clip.text for clip in clips)), self._progress("texts"))
         frames = self._frames(clips)
         texts = centred(self._texts.vectors, self._centre())
         if "sound.second.weight" not in self.weights.tensors:
             begin = time.perf_counter()
-            known = Pronunciations.read(
-                (*spelled[0], *spelled[1], *(clip.text for clip in train)), self._inputs.speech
-            )
+            known = Pronunciations.read((*unsaid, *(clip.text for clip in train)), self._inputs.speech)
             heard = [
-                Heard(one, known.said(clip), self._texts.numbers[clip.text])
+                Heard(one, known.said(clip), self._texts.numbers[clip.text], clip.voice)
                 for clip, one in zip(train, frames[: len(train)], strict=True)
                 if clip.text in known.of
             ]
@@ -161,9 +169,11 @@ class SpaceTraining:
             if "sound.frames.last.weight" not in self.weights.tensors:
                 found = train_frames(heard, len(known.units), options, self._on_event)
                 self._keep("sound", found, begin)
-            found = self.weights.part("sound")
+            rows = unheard_rows(heard, len(known.units), options, self._on_event)
             checkpoint = self._folder / "units.pt"
-            found = train_units(heard, free, found, texts, options, self._on_event, checkpoint)
+            found = train_units(
+                heard, rows, free, len(known.units), texts, options, self._on_event, checkpoint
+            )
             self._keep("sound", found, begin)
         head = SoundHead(self.weights.part("sound"))
         vectors = np.stack([head(one) for one in frames[len(train) :]])

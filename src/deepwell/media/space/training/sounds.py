@@ -20,13 +20,19 @@ from torch import nn
 
 from deepwell.media.space.sound import SoundHead
 from deepwell.media.space.training.contrast import Averaged, rate_at
+from deepwell.media.space.training.renderings import Renderings, Row
 from deepwell.media.space.training.sound_net import FrameNet, UnitNet
 
-__all__ = ["Heard", "SoundOptions", "Spelled", "train_frames", "train_units"]
+__all__ = ["Heard", "SoundOptions", "Spelled", "train_frames", "train_units", "unheard_rows"]
 
 Array = NDArray[np.float32]
 OnEvent = Callable[[dict[str, Any]], None]
 _TEMPERATURE: Final = 0.05
+_NEGATIVES: Final = 6_000
+"""Texts besides those of the batch that each step tells apart."""
+
+_TOWARDS: Final = 4.0
+"""Weight of the cosine between a sound and its text: a vector that ranks texts well may still point away from pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +44,23 @@ class SoundOptions:
         clips, texts: of each batch of the second step.
     """
 
-    passes: int = 16
+    passes: int = 24
     frames_rate: float = 3e-3
-    steps: int = 450
+    steps: int = 3000
     clips: int = 24
-    texts: int = 72
-    rate: float = 2.5e-3
+    texts: int = 104
+    rate: float = 2e-3
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A clip: features of its frames [n, 512], its units, and the number of its text."""
+    """A clip: features of its frames [n, 512], its units, the number of its text, and its voice."""
 
     frames: Array
     units: tuple[int, ...]
     text: int
+    voice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +114,26 @@ def train_frames(
     return {"mean": mean, "scale": scale, **found}
 
 
+def unheard_rows(clips: Sequence[Heard], units: int, options: SoundOptions, on_event: OnEvent) -> list[Row]:
+    """Returns the rows of clips by heads of frames that were not trained on their voices: half of the voices each."""
+    voices = sorted({clip.voice for clip in clips})
+    halves = [set(voices[::2]), set(voices[1::2])]
+    rows: list[Row] = [(np.zeros((0, units), np.float32), np.zeros(0, np.float32))] * len(clips)
+    for half in halves:
+        others = [clip for clip in clips if clip.voice not in half] or list(clips)
+        found = train_frames(others, units, options, on_event)
+        head = SoundHead(found | {"blocks.0.": np.zeros(0, np.float32)})
+        for place, clip in enumerate(clips):
+            if clip.voice in half:
+                rows[place] = head.units(clip.frames)
+    return rows
+
+
 def train_units(
     clips: Sequence[Heard],
+    rows: Sequence[Row],
     spelled: Sequence[Sequence[Spelled]],
-    frames: dict[str, Array],
+    count: int,
     texts: torch.Tensor,
     options: SoundOptions,
     on_event: OnEvent,
@@ -119,63 +142,50 @@ def train_units(
     """Returns the other parameters of the head. A training that was stopped goes on at its checkpoint.
 
     Args:
+        rows: rows of the clips, by a head that was not trained on their voices.
         spelled: texts by kind, of which each kind comes equally often.
-        frames: result of `train_frames`, which stays as it is.
+        count: number of units.
         texts: centred unit vectors of the texts [m, 384].
         checkpoint: file that is written every 50 steps, and removed at the end.
     """
-    count = frames["frames.last.bias"].size - 1
     net = UnitNet(count)
-    head = SoundHead(frames | {"blocks.0.": np.zeros(0, np.float32)})
-    heard = [tuple(map(torch.from_numpy, head.units(clip.frames))) for clip in clips]
+    renderings = Renderings(rows, [clip.units for clip in clips], count, options.seed)
     averaged = Averaged(net)
     optimiser = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=0.02)
-    # Every text of the training is a negative: those that differ by a word are among them, and they cost one product.
-    used = sorted({clip.text for clip in clips} | {one.text for some in spelled for one in some})
-    bank, places = texts[used], torch.zeros(len(texts), dtype=torch.long)
-    places[used] = torch.arange(len(used))
+    used = torch.tensor(
+        sorted({clip.text for clip in clips} | {one.text for some in spelled for one in some})
+    )
     first = _resumed(checkpoint, net, averaged, optimiser)
     torch.manual_seed(options.seed + first)
     draw = random.Random(options.seed + first)  # noqa: S311
     for step in range(first, options.steps):
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, options.steps, options.rate)
-        rows = [draw.randrange(len(clips)) for _ in range(options.clips)]
+        said = [draw.randrange(len(clips)) for _ in range(options.clips)]
         some = [draw.choice(draw.choice(spelled)) for _ in range(options.texts)]
-        batch = [heard[row] for row in rows] + [softened(draw.choice(one.units), count) for one in some]
-        names = torch.tensor([clips[row].text for row in rows] + [one.text for one in some])
-        units = nn.utils.rnn.pad_sequence([one[0] for one in batch], batch_first=True)
-        weights = nn.utils.rnn.pad_sequence([one[1] for one in batch], batch_first=True)
-        scores = net(units, weights) @ bank.T / _TEMPERATURE
-        loss = nn.functional.cross_entropy(scores, places[names])
+        batch = [rows[place] for place in said] + [renderings.of(draw.choice(one.units)) for one in some]
+        names = torch.tensor([clips[place].text for place in said] + [one.text for one in some])
+        units, weights = (
+            nn.utils.rnn.pad_sequence([torch.from_numpy(one[part]) for one in batch], batch_first=True)
+            for part in (0, 1)
+        )
+        others = used[torch.randint(0, len(used), (_NEGATIVES,))]
+        bank, places = torch.cat([names, others]).unique(return_inverse=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = net(units, weights)
+            scores = found @ texts[bank].T / _TEMPERATURE
+        cosines = (found.float() * texts[names]).sum(1)
+        loss = nn.functional.cross_entropy(scores.float(), places[: len(names)])
+        loss = loss + _TOWARDS * (1 - cosines).mean()
         _step(net, optimiser, loss)
         averaged.update(step)
         if step % 25 == 24:
-            on_event({"event": "step", "part": "sound", "step": step + 1, "loss": round(loss.item(), 4)})
+            told = {"loss": round(loss.item(), 4), "cosine": round(cosines.mean().item(), 3)}
+            on_event({"event": "step", "part": "sound", "step": step + 1, **told})
         if step % 50 == 49:
             _kept(checkpoint, net, averaged, optimiser, step + 1)
     checkpoint.unlink(missing_ok=True)
     return {name: value.numpy().copy() for name, value in averaged.state.items()}
-
-
-def softened(units: Sequence[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the units of a text as the frames of a voice would give them: lengthened, lost, confused, unsure and blurred."""
-    chance = torch.rand(len(units), 2).tolist()
-    row: list[int] = []
-    for one, (lost, long) in zip(units, chance, strict=True):
-        if lost >= 0.02:
-            one = int(torch.randint(1, count + 1, ())) if lost < 0.06 else one
-            row += [one] * (1 + (long > 0.5) + (long > 0.87))
-    numbers = torch.tensor(row or list(units)) - 1
-    length = len(numbers)
-    shares = nn.functional.one_hot(numbers, count).float()
-    weights = torch.where(torch.rand(length) < 0.25, torch.rand(length) * 0.7 + 0.3, torch.ones(length))
-    unsure = torch.where(torch.rand(length) < 0.2, torch.rand(length) * 0.5, torch.zeros(length))[:, None]
-    others = nn.functional.one_hot(torch.randint(0, count, (length,)), count).float()
-    shares = (1 - unsure) * shares + unsure * others
-    blurred = (torch.rand(length) < 0.3).float()[:, None] * 0.5
-    shares = shares * (1 - blurred) + blurred * torch.roll(shares, 1, 0)
-    return shares * weights[:, None], weights
 
 
 def _kept(

@@ -14,8 +14,9 @@ from deepwell.errors import DeepwellError
 from deepwell.media.images.training.pictures import PictureSet
 from deepwell.media.recognition.whisper import load_model
 from deepwell.media.space.features import SoundEncoder
-from deepwell.media.space.training.clips import Clip
-from deepwell.media.space.training.sentences import sentences_of
+from deepwell.media.space.training.clips import Clip, shipped_clips
+from deepwell.media.space.training.sentences import Language, sentences_of
+from deepwell.media.space.training.words import chinese_words, english_phrases
 from deepwell.media.speech.pronounce import Pronouncer, language_of
 from deepwell.media.speech.voices import Voice
 
@@ -24,6 +25,7 @@ __all__ = ["Pronunciations", "features_of_sounds", "spelled_texts"]
 _GRAMMAR: Final = 2950
 """Sentences of each language that nobody says."""
 
+_LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 _MOST_UNITS: Final = 46
 
 
@@ -51,15 +53,32 @@ def features_of_sounds(
     return found
 
 
-def spelled_texts(pictures: PictureSet) -> tuple[list[str], list[str]]:
-    """Returns the texts that are learnt without a voice: training sentences; captions and tags of training pictures."""
+def spelled_texts(pictures: PictureSet, packages: Path) -> list[list[str]]:
+    """Returns the texts that are learnt without a voice, by kind.
+
+    They are training sentences; titles and tags of training pictures; common words and phrases of English; those of Chinese.
+    None of them is a sentence, title or name of the other parts.
+    """
     rows = [pictures.rows[index] for index in pictures.where("train")]
     words = [text for row in rows for text in (row.title, *row.tags, *row.titles_zh, *row.tags_zh)]
-    sentences = [
-        *sentences_of("en", "train", _GRAMMAR, seed=1),
-        *sentences_of("zh", "train", _GRAMMAR, seed=1),
+    kinds = [
+        [text for language in _LANGUAGES for text in sentences_of(language, "train", _GRAMMAR, seed=1)],
+        [text for text in words if text],
+        english_phrases(packages),
+        chinese_words(),
     ]
-    return sentences, [text for text in dict.fromkeys(words) if text]
+    kept = _others(pictures)
+    return [[text for text in dict.fromkeys(kind) if text.casefold() not in kept] for kind in kinds]
+
+
+def _others(pictures: PictureSet) -> set[str]:
+    """Returns the texts of development and of the held-out part, which training never reads."""
+    found: set[str] = set()
+    for part in ("development", "held-out"):
+        rows = [pictures.rows[index] for index in pictures.where(part)]
+        found |= {text.casefold() for row in rows for text in (row.title, *row.titles_zh)}
+        found |= {clip.text.casefold() for clips in shipped_clips(pictures, part) for clip in clips}
+    return found
 
 
 @dataclass(frozen=True, slots=True)
