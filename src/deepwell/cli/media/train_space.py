@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train_space"]
 
-Part = Literal["image", "sound", "fusion"]
+Part = Literal["image", "sound", "fusion", "names"]
 
 
 def train_space(
@@ -41,8 +41,15 @@ def train_space(
     ] = Path("runs/space"),
     part: Annotated[
         Part | None,
-        typer.Option(help="Part to train; left out: all, in the order image, sound, fusion."),
+        typer.Option(help="Part to train; left out: all, in the order image, sound, fusion, names."),
     ] = None,
+    encoder_only: Annotated[
+        bool,
+        typer.Option(
+            "--encoder-only",
+            help="Make the file of the image encoder, which the shipped heads need, and train nothing.",
+        ),
+    ] = False,
     recognition: Annotated[
         str,
         typer.Option(
@@ -55,8 +62,12 @@ def train_space(
 ) -> None:
     """Train the heads that put images and sound among e5-small's texts. It needs the extra tune."""
     with reported_errors(as_json=json), ExitStack() as stack:
-        from deepwell.media.space.training.run import SpaceTraining
         from deepwell.settings import Settings
+
+        if encoder_only:
+            _make_encoder(Settings.load(models_dir=models_dir), json=json)
+            return
+        from deepwell.media.space.training.run import SpaceTraining
 
         begin = time.perf_counter()
         update = stack.enter_context(counted("", shown=not json))
@@ -67,6 +78,7 @@ def train_space(
             "image": training.images,
             "sound": training.sounds,
             "fusion": training.fusion,
+            "names": training.names,
         }
         for name, stage in stages.items():
             if part in (None, name):
@@ -78,6 +90,16 @@ def train_space(
                 "seconds": round(time.perf_counter() - begin, 1),
             }
         )
+
+
+def _make_encoder(settings: Settings, *, json: bool) -> None:
+    from deepwell.media.space.training.encoder import made_image_encoder
+
+    file = made_image_encoder(settings.models_dir.parent / "space")
+    if json:
+        write_json({"event": "end", "image_encoder": str(file)})
+    else:
+        console().print(str(file), soft_wrap=True, markup=False, highlight=False)
 
 
 def _inputs(

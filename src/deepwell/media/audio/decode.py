@@ -6,6 +6,7 @@ open nothing beside the file that it is given: playlists, `concat` scripts and r
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,11 @@ class Sound:
         return len(self.samples) / SAMPLE_RATE
 
 
-def decode_audio(path: Path, most_s: float) -> Sound:
+def decode_audio(source: Path | bytes, most_s: float) -> Sound:
     """Returns the first sound track of a file.
 
     Args:
+        source: the file, or what is in it.
         most_s: longest duration. Decoding stops with the error when it is passed, whatever the file says of itself.
 
     Raises:
@@ -73,7 +75,7 @@ def decode_audio(path: Path, most_s: float) -> Sound:
     from av.error import FFmpegError
 
     try:
-        with path.open("rb") as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             if not file.read(1):
                 raise InvalidFile.of("audio_empty", param="file")
             file.seek(0)

@@ -1,4 +1,4 @@
-"""`read_image`: reads an image of a stranger as small squares of pixels. It runs Pillow, and belongs into a confined child.
+"""`read_image` and `read_view`: read an image of a stranger as few pixels. They run Pillow, and belong into a confined child.
 
 Four formats are read: PNG, JPEG, WebP and GIF, of which the first frame counts. The size that a header declares is checked
 before a pixel is decoded. SVG is a program and no image: it is refused.
@@ -6,7 +6,10 @@ before a pixel is decoded. SVG is a program and no image: it is refused.
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -18,7 +21,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "LOOK", "MOST_BYTES", "MOST_PIXELS", "Picture", "look_of", "prepare", "read_image"]
+__all__ = [
+    "FORMATS",
+    "LOOK",
+    "MOST_BYTES",
+    "MOST_PIXELS",
+    "Picture",
+    "View",
+    "look_of",
+    "prepare",
+    "read_image",
+    "read_view",
+]
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")
 MOST_BYTES: Final = 50 << 20
@@ -65,6 +79,22 @@ class Picture:
     look: NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """An image as it is seen, at a small size.
+
+    Attributes:
+        width, height: its own size, in pixels.
+        pixels: uint8 [h, w, 3], on white where it is transparent.
+        look: uint8 [LOOK, LOOK, 3], the whole image without bars.
+    """
+
+    width: int
+    height: int
+    pixels: NDArray[np.uint8]
+    look: NDArray[np.uint8]
+
+
 def prepare() -> None:
     """Loads the libraries."""
     import numpy as np  # noqa: F401
@@ -87,12 +117,29 @@ def read_image(path: Path, draw: int, out: int) -> Picture:
         ImportError: Pillow is not installed.
     """
     prepare()
-    try:
+    with _read():
         if path.stat().st_size > MOST_BYTES:
             raise InvalidFile.of("image_bytes", megabytes=MOST_BYTES >> 20, param="image")
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata that nobody reads
+        with path.open("rb") as file:
             return _pictured(*_decoded(file, out), draw, out)
+
+
+def read_view(data: bytes, side: int) -> View:
+    """Returns the image in bytes, its longer side at most `side` pixels. Raises as `read_image`."""
+    prepare()
+    with _read():
+        if len(data) > MOST_BYTES:
+            raise InvalidFile.of("image_bytes", megabytes=MOST_BYTES >> 20, param="image")
+        return _viewed(*_decoded(io.BytesIO(data), side), side)
+
+
+@contextmanager
+def _read() -> Generator[None]:
+    """Turns what Pillow raises into errors of the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata that nobody reads
+            yield
     except (DeepwellError, MemoryError, ImportError):
         raise
     except OSError as error:
@@ -157,6 +204,23 @@ def _pictured(image: Image, size: tuple[int, int], draw: int, out: int) -> Pictu
         np.asarray(small.getchannel("A")),
         np.asarray(look),
     )
+
+
+def _viewed(image: Image, size: tuple[int, int], side: int) -> View:
+    import numpy as np
+    from PIL import Image as Images
+
+    turn = _turn(image)
+    image = _on_white(_plain(image))
+    look = image.resize((LOOK, LOOK), Images.Resampling.BILINEAR, reducing_gap=2.0)
+    scale = min(1.0, side / max(size))
+    small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    image = image.resize(small, Images.Resampling.BILINEAR, reducing_gap=3.0)
+    if turn is not None:
+        image, look = image.transpose(turn), look.transpose(turn)
+        if turn in _SWAPPING:
+            size = size[1], size[0]
+    return View(*size, np.asarray(image), np.asarray(look))
 
 
 def _turn(image: Image) -> Any:

@@ -14,7 +14,23 @@ from deepwell.media.audio.decode import SAMPLE_RATE
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
-__all__ = ["IMAGE_FEATURES", "SOUND_FEATURES", "ImageEncoder", "SoundEncoder", "prepared_image", "resized"]
+__all__ = [
+    "ENCODER_FILE",
+    "IMAGE_FEATURES",
+    "MOST_SOUND_S",
+    "SIDE",
+    "SOUND_FEATURES",
+    "ImageEncoder",
+    "SoundEncoder",
+    "prepared_image",
+    "resized",
+]
+
+ENCODER_FILE: Final = "efficientnet-lite0.onnx"
+"""The image encoder's file, which `deepwell media train space` makes."""
+
+SIDE: Final = 128
+"""Longer side of an image before it is prepared, in pixels: that of the pictures of the training."""
 
 IMAGE_FEATURES: Final = 2048
 """Size of the vector of an image: the means of six stages of EfficientNet-Lite0, and of its head."""

@@ -82,6 +82,22 @@ class SpaceWeights:
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             raise InvalidModelFile.of("space_model_unusable", file=folder, reason=reason) from error
 
+    @staticmethod
+    def centre_of(folder: Path) -> NDArray[np.float32]:
+        """Returns what the vectors of texts share, without the heads [384].
+
+        Raises:
+            InvalidModelFile: a file is missing or damaged.
+        """
+        from safetensors import safe_open
+
+        try:
+            with safe_open(folder / _HEADS, "numpy") as file:
+                return file.get_tensor("centre").astype(np.float32)
+        except Exception as error:  # safetensors' own class has no base to name
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise InvalidModelFile.of("space_model_unusable", file=folder, reason=reason) from error
+
     def write(self, folder: Path) -> None:
         """Writes the weights, in 16 bits; a reader sees the old ones or the new ones."""
         from safetensors.numpy import save

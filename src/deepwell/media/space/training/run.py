@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from deepwell.media.space.training.images import (
     caption_choices,
     train_image_head,
 )
+from deepwell.media.space.training.naming import learnt_limits, names_of, vocabulary_of
 from deepwell.media.space.training.noise import blurred, noised
 from deepwell.media.space.training.pictures import features_of_pictures
 from deepwell.media.space.training.sentences import Language
@@ -100,19 +101,11 @@ class SpaceTraining:
     def images(self, options: ImageOptions | None = None) -> dict[str, float]:
         """Trains the head of images if it is not there. Returns recalls of the development pictures."""
         pictures = self._inputs.pictures
-        train = [
-            *pictures.where("train", sources=_sources(pictures, "fashion")),
-            *pictures.where("train", sources=["fashion"])[:_FASHION],
-        ]
-        development = pictures.where("development")
+        train, development, features = self._image_features()
         rows = [pictures.rows[index] for index in (*train, *development)]
         self._texts.add(
             (text for row in rows for text in (*row.captions(), *row.tags, *row.tags_zh)),
             self._progress("texts"),
-        )
-        encoder = ImageEncoder(self._inputs.image_encoder, self._inputs.threads)
-        features = features_of_pictures(
-            pictures, [*train, *development], encoder, self._folder / "images.npz", self._progress("pictures")
         )
         if not self.weights.part("image"):
             begin = time.perf_counter()
@@ -127,6 +120,39 @@ class SpaceTraining:
             self._keep("image", found, begin)
         head = ImageHead(self.weights.part("image"))
         return self._image_recalls(head(features[len(train) :]), development)
+
+    def names(self) -> dict[str, float]:
+        """Makes the vocabulary of names for images. Returns the limits that the development pictures teach."""
+        pictures = self._inputs.pictures
+        train, development, features = self._image_features()
+        images = ImageHead(self.weights.part("image"))(features)
+        emoji = [pictures.rows[index] for index in pictures.where("train", sources=["emoji"])]
+
+        def vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+            self._texts.add(texts, self._progress("names"))
+            return unit(self._texts.of(texts) - self._centre())
+
+        vocabulary = vocabulary_of(names_of(emoji, vectors), vectors, images[: len(train)])
+        rows = [pictures.rows[index] for index in development]
+        vocabulary.limits = learnt_limits(vocabulary, images[len(train) :], rows)
+        vocabulary.write(self._folder / "weights")
+        found = asdict(vocabulary.limits)
+        self._on_event({"event": "trained", "part": "names", "names": len(vocabulary.names), **found})
+        return found
+
+    def _image_features(self) -> tuple[list[int], list[int], NDArray[np.float32]]:
+        """Returns the numbers of the training and of the development pictures, and the features of both."""
+        pictures = self._inputs.pictures
+        train = [
+            *pictures.where("train", sources=_sources(pictures, "fashion")),
+            *pictures.where("train", sources=["fashion"])[:_FASHION],
+        ]
+        development = pictures.where("development")
+        encoder = ImageEncoder(self._inputs.image_encoder, self._inputs.threads)
+        features = features_of_pictures(
+            pictures, [*train, *development], encoder, self._folder / "images.npz", self._progress("pictures")
+        )
+        return train, development, features
 
     def _image_recalls(self, vectors: NDArray[np.float32], indices: Sequence[int]) -> dict[str, float]:
         rows = [self._inputs.pictures.rows[index] for index in indices]
