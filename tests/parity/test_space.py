@@ -16,8 +16,8 @@ from deepwell.media.space.sound import SoundHead
 from deepwell.media.space.training.efficientnet import EfficientNetLite0, graph_of, random_weights
 from deepwell.media.space.training.fusing import FusionNet, FusionOptions, Shown, train_fusion
 from deepwell.media.space.training.images import ImageOptions, train_image_head
-from deepwell.media.space.training.sound_net import FrameNet, UnitNet
 from deepwell.media.space.training.renderings import Renderings, Row, aligned
+from deepwell.media.space.training.sound_net import FrameNet, UnitNet
 from deepwell.media.space.training.sounds import (
     Heard,
     SoundOptions,

@@ -19,7 +19,7 @@ from deepwell.media.images.training.pictures import PictureSet
 __all__ = ["Batches", "TrainOptions"]
 
 _PLENTY: Final = 4_000
-"""Pictures from which a source is shown as it is: all shoes of Fashion-MNIST point one way, and a mirrored one is none of them."""
+"""Pictures from which a source is shown as it is. Shoes of Fashion-MNIST all point one way, and a mirrored one is none."""
 
 
 class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class TrainOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batches:
-    """Draws batches: a picture of a source by its share, one of its captions; where pictures are few, a change of place and size."""
+    """Draws batches: a picture of a source by its share, and one of its captions. Pictures of small sources are moved."""
 
     def __init__(
         self, pictures: PictureSet, vectors: Mapping[str, Float], options: TrainOptions, size: int

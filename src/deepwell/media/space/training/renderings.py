@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -49,7 +50,7 @@ def aligned(row: Row, units: Sequence[int]) -> list[tuple[int, int]]:
     for place in range(count - 1, 0, -1):
         owner.append(int(back[place, owner[-1]]))
     edges = np.searchsorted(np.array(owner[::-1]), np.arange(length + 1))
-    return [(int(begin), int(end)) for begin, end in zip(edges[:-1], edges[1:], strict=True)]
+    return [(int(begin), int(end)) for begin, end in pairwise(edges)]
 
 
 class Renderings:
