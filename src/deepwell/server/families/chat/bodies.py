@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from deepwell.server.families.generation_bodies import ChatLogprob, Finish, Usage
 
 __all__ = [
+    "AudioChunk",
     "CalledFunction",
     "ChatChoice",
     "ChatChunk",
@@ -18,7 +19,11 @@ __all__ = [
     "ChatLogprobs",
     "CompletionDeleted",
     "FunctionDelta",
+    "ImageUrl",
     "Message",
+    "MessageAudio",
+    "MessageImage",
+    "RouteBody",
     "StoredMessage",
     "ToolCall",
     "ToolCallDelta",
@@ -42,8 +47,37 @@ class ToolCall(Struct):
     type: Literal["function"] = "function"
 
 
+class MessageAudio(Struct):
+    """A spoken answer. `format` is an extension."""
+
+    id: str
+    data: str
+    expires_at: int
+    transcript: str
+    format: str
+
+
+class ImageUrl(Struct):
+    url: str
+
+
+class MessageImage(Struct, tag_field="type", tag="image_url"):
+    """A picture as a data URL, as OpenRouter documents it."""
+
+    image_url: ImageUrl
+
+
+class RouteBody(Struct):
+    """The choice of the model `auto`: what was asked for, why, what decided, and the models that answered."""
+
+    intents: list[str]
+    reasons: list[str]
+    by: str
+    models: dict[str, str]
+
+
 class Message(Struct):
-    """`reasoning_content` is DeepSeek's."""
+    """`reasoning_content` is DeepSeek's, `images` OpenRouter's."""
 
     content: str | None
     role: Literal["assistant"] = "assistant"
@@ -51,6 +85,8 @@ class Message(Struct):
     annotations: list[Any] = []
     tool_calls: list[ToolCall] | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
+    audio: MessageAudio | UnsetType = UNSET
+    images: list[MessageImage] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -68,6 +104,16 @@ class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
     usage: Usage
     system_fingerprint: str
     service_tier: Literal["default"] = "default"
+    route: RouteBody | UnsetType = UNSET
+
+
+class AudioChunk(Struct):
+    """A piece of a spoken answer: its id, sound in base64, text, or at its end the time until which it is kept."""
+
+    id: str | UnsetType = UNSET
+    data: str | UnsetType = UNSET
+    transcript: str | UnsetType = UNSET
+    expires_at: int | UnsetType = UNSET
 
 
 class FunctionDelta(Struct):
@@ -90,6 +136,8 @@ class ChatDelta(Struct):
     refusal: UnsetType | None = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
+    audio: AudioChunk | UnsetType = UNSET
+    images: list[MessageImage] | UnsetType = UNSET
 
 
 class ChatChunkChoice(Struct):
@@ -107,6 +155,7 @@ class ChatChunk(Struct, tag_field="object", tag="chat.completion.chunk"):
     choices: list[ChatChunkChoice]
     usage: Usage | UnsetType | None = UNSET
     service_tier: Literal["default"] = "default"
+    route: RouteBody | UnsetType = UNSET
 
 
 class CompletionDeleted(Struct, tag_field="object", tag="chat.completion.deleted"):
