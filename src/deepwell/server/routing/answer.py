@@ -32,7 +32,7 @@ Part = Turn | Remark | Picture | SoundPiece
 
 @dataclass(frozen=True, slots=True)
 class Production:
-    """What an answer is made of.
+    """The parts of which an answer is to be made.
 
     Attributes:
         language: language of the request.
@@ -58,7 +58,7 @@ class Production:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the answer is nothing but the model's text."""
+        """Tells whether the answer is nothing but the model's text."""
         return self.asks_model and not (self.prompt or self.words or self.voice or self.remarks)
 
     async def parts(self, turns: AsyncGenerator[Turn, None], *, streams: bool) -> AsyncGenerator[Part, None]:

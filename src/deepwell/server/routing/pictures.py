@@ -65,7 +65,7 @@ class Picture:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing of it is left to draw."""
+        """Tells whether nothing of it is left to draw."""
         return self.number < 0
 
 

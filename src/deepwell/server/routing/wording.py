@@ -10,6 +10,9 @@ __all__ = ["AUTO", "spoken_words", "subject_of"]
 AUTO: Final = "auto"
 """Name of the model that stands for whatever a request needs."""
 
+_MOST_COMMAND: Final = 2000
+"""Characters among which a command is looked for."""
+
 _POLITE: Final = (
     r"(?:(?:hey|hi|hello|please|pls|can|could|would|will|you|kindly|just|now|then|and|also|i want you to|i'd like you to"
     r"|help me|let's),? ){0,6}"
@@ -59,6 +62,8 @@ _PLAIN_ZH: Final = re.compile(
 
 def subject_of(text: str) -> str:
     """Returns what a picture is to show: a request without its command and without what it asks for besides."""
+    if len(text) > _MOST_COMMAND:
+        return text.strip()
     told = " ".join(text.split())
     told = _NEXT_ZH.sub("", _NEXT.sub("", told))
     short = _DRAW.sub("", told, count=1)
@@ -72,10 +77,12 @@ def subject_of(text: str) -> str:
 def spoken_words(text: str) -> str:
     """Returns the words that a request hands over to be read aloud; empty if it hands over none."""
     told = text.strip()
-    if match := _BEHIND.search(told):
-        words = match[1].strip()
+    if match := _BEHIND.search(told[:_MOST_COMMAND]):
+        words = told[match.start(1) :].strip()
         quoted = _QUOTED.fullmatch(words)
         return next(filter(None, quoted.groups())) if quoted else words
+    if len(told) > _MOST_COMMAND:
+        return ""
     if re.search(_SAY, told, re.IGNORECASE) and (match := _QUOTED.search(told)):
         return next(filter(None, match.groups()))
     if match := _PLAIN.match(told) or _PLAIN_ZH.match(told):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from deepwell.server.families.generation_bodies import ChatLogprob, Finish, Usage
+from deepwell.server.routing.bodies import RouteBody
 
 __all__ = [
     "AudioChunk",
@@ -23,7 +24,6 @@ __all__ = [
     "Message",
     "MessageAudio",
     "MessageImage",
-    "RouteBody",
     "StoredMessage",
     "ToolCall",
     "ToolCallDelta",
@@ -65,15 +65,6 @@ class MessageImage(Struct, tag_field="type", tag="image_url"):
     """A picture as a data URL, as OpenRouter documents it."""
 
     image_url: ImageUrl
-
-
-class RouteBody(Struct):
-    """The choice of the model `auto`: what was asked for, why, what decided, and the models that answered."""
-
-    intents: list[str]
-    reasons: list[str]
-    by: str
-    models: dict[str, str]
 
 
 class Message(Struct):

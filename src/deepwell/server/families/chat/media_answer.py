@@ -28,32 +28,19 @@ from deepwell.server.families.chat.bodies import (
     Message,
     MessageAudio,
     MessageImage,
-    RouteBody,
     ToolCallDelta,
 )
 from deepwell.server.families.chat.message import message_of
 from deepwell.server.families.generation_bodies import usage
 from deepwell.server.http.sse import event
 from deepwell.server.routing.answer import Part, Production, Remark
+from deepwell.server.routing.bodies import route_of
 from deepwell.server.routing.pictures import Picture
 from deepwell.server.routing.speech import SoundPiece
 
-__all__ = ["MediaAnswer", "route_of"]
+__all__ = ["MediaAnswer"]
 
 _encode = msgspec.json.Encoder().encode
-
-
-def route_of(production: Production, model: str) -> RouteBody | msgspec.UnsetType:
-    """Returns the choice of the model `auto` as an answer shows it.
-
-    Args:
-        model: name of the model that answers in text.
-    """
-    routed = production.routed
-    if routed is None:
-        return msgspec.UNSET
-    models = {"chat": model} if production.asks_model else {}
-    return RouteBody(list(routed.intents), list(routed.reasons), routed.by, models | production.models)
 
 
 @dataclass(slots=True)

@@ -29,10 +29,9 @@ from deepwell.server.families.chat.bodies import (
     ChatDelta,
     ChatLogprobs,
     FunctionDelta,
-    RouteBody,
     ToolCallDelta,
 )
-from deepwell.server.families.chat.media_answer import MediaAnswer, route_of
+from deepwell.server.families.chat.media_answer import MediaAnswer
 from deepwell.server.families.chat.message import message_of
 from deepwell.server.families.chat.producing import produced, recalled
 from deepwell.server.families.chat.schema import ChatRequest, choose
@@ -43,6 +42,7 @@ from deepwell.server.fitting import CHAT_ORIGIN, room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, attended, event
+from deepwell.server.routing.bodies import RouteBody, route_of
 from deepwell.server.routing.naming import named_or_auto
 
 __all__ = ["dialogue_of", "message_of", "router"]

@@ -314,7 +314,7 @@ class ChatRequest(GenerationRequest):
 
     @property
     def speaks(self) -> bool:
-        """Whether the request asks for a spoken answer."""
+        """Tells whether the request asks for a spoken answer."""
         return "audio" in (self.modalities or ())
 
     @property

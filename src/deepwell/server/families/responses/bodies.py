@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from deepwell.server.routing.bodies import RouteBody
+
 __all__ = [
     "AnnotationEvent",
     "CompactedResponse",
@@ -252,6 +254,7 @@ class Response(Struct, tag_field="object", tag="response"):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    route: RouteBody | UnsetType = UNSET  # extension: the choice of the model `auto`
 
 
 class CompactedResponse(Struct, tag_field="object", tag="response.compaction"):

@@ -18,18 +18,20 @@ from deepwell.dialogue.dialogue import Dialogue, Turn
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Event
 from deepwell.dialogue.tools import FunctionTool
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.messages import Language
+from deepwell.messages import Language, render
 from deepwell.server.context import ServerContext
 from deepwell.server.families.generation_bodies import arguments_object
 from deepwell.server.families.responses.bodies import ImageCallError
 from deepwell.server.families.responses.citing import Spoken
 from deepwell.server.families.responses.image_parts import ImageBegun, ImageEnded, ImageShown
 from deepwell.server.families.responses.image_schema import ImageChoice, ImageSpec
+from deepwell.server.families.responses.item_schema import MessageInput
 from deepwell.server.families.responses.schema import InputTokensRequest, ResponseRequest
 from deepwell.server.families.responses.tool_schema import AllowedTools, FileSearchChoice, NamedTool
 from deepwell.server.guarding.requests import language_of
-from deepwell.server.routing.answer import said_of
-from deepwell.server.routing.choice import asks_for_picture
+from deepwell.server.routing.answer import Production, production_of, said_of
+from deepwell.server.routing.attachments import attached_kinds, transcripts_of
+from deepwell.server.routing.choice import asks_for_picture, routed
 from deepwell.server.routing.pictures import Picture, PictureWish, pictures
 from deepwell.server.routing.wording import subject_of
 
@@ -57,6 +59,7 @@ class ImageAsked:
         said: the last user turn, as the guard let it pass.
         direct: whether it is drawn without asking the model.
         language: language of what the user is told.
+        production: what the answer is made of, if the server chooses that.
     """
 
     wish: PictureWish
@@ -64,6 +67,7 @@ class ImageAsked:
     said: str
     direct: bool
     language: Language
+    production: Production | None = None
 
 
 def image_offered(body: ResponseRequest | InputTokensRequest) -> ImageSpec | None:
@@ -78,15 +82,31 @@ def image_offered(body: ResponseRequest | InputTokensRequest) -> ImageSpec | Non
             return spec
 
 
-async def image_asked(body: ResponseRequest, dialogue: Dialogue, tenant: str) -> ImageAsked | None:
-    """Returns the pictures that a request may get; None if it offers no tool for them."""
+async def image_asked(
+    context: ServerContext, body: ResponseRequest, dialogue: Dialogue, tenant: str, *, auto: bool
+) -> ImageAsked | None:
+    """Returns the pictures that a request may get; None if it offers no tool for them.
+
+    Args:
+        auto: whether the server chooses what answers.
+    """
     spec = image_offered(body)
-    if spec is None:
+    if spec is None and not auto:
         return None
+    spec = spec or ImageSpec(type="image_generation")
     said = next(
         (str(one.get("content") or "") for one in reversed(dialogue.messages) if one["role"] == "user"), ""
     )
-    direct = bool(said.strip()) and (_forces(body) or (_alone(body) and await _is_picture(said)))
+    production, direct = None, False
+    if auto:
+        last = next((one for one in reversed(body.input) if isinstance(one, MessageInput)), None)
+        choice = await routed(context, said, attached_kinds(last))
+        recordings = transcripts_of(last)
+        production = await production_of(context, tenant, choice, said, wish=None, recordings=recordings)
+        if body.tools:  # they are there to be called
+            production = replace(production, asks_model=True)
+    elif said.strip():
+        direct = _forces(body) or (_alone(body) and await _is_picture(said))
     compression = 100 if spec.output_compression is None else spec.output_compression
     wish = PictureWish(
         spec.model,
@@ -96,7 +116,7 @@ async def image_asked(body: ResponseRequest, dialogue: Dialogue, tenant: str) ->
         compression,
         (spec.partial_images or 0) if body.stream else 0,
     )
-    return ImageAsked(wish, tenant, said, direct, language_of(said))
+    return ImageAsked(wish, tenant, said, direct, language_of(said), production)
 
 
 async def with_images(
@@ -106,6 +126,11 @@ async def with_images(
 
     What keeps a picture from being drawn becomes part of the answer: the call has failed, and a text says why.
     """
+    if asked.production is not None:
+        async with aclosing(_produced(context, asked, asked.production, parts)) as chosen:
+            async for part in chosen:
+                yield part
+        return
     if asked.direct:
         tokens = 0
         async for part in _drawn(context, asked, subject_of(asked.said)):
@@ -114,6 +139,37 @@ async def with_images(
                 yield part
         yield Turn(0, (), finish_reason="stop", counts=Counts(prompt=tokens))
         return
+    async with aclosing(_with_calls(context, asked, parts)) as called:
+        async for part in called:
+            yield part
+
+
+async def _produced(
+    context: ServerContext, asked: ImageAsked, made: Production, parts: AsyncGenerator[Spoken, None]
+) -> AsyncGenerator[Spoken, None]:
+    """Yields the parts of an answer that the server has chosen: remarks, the picture, and the text."""
+    remarks = list(made.remarks)
+    if made.prompt:
+        async for part in _drawn(context, asked, made.prompt):
+            if not isinstance(part, int):
+                yield part
+            if isinstance(part, ImageEnded) and part.error is None:
+                remarks.insert(0, render("auto_picture", made.language, {"prompt": part.prompt})[0])
+    text = "\n\n".join(filter(None, (*remarks, made.words)))
+    if text:
+        yield Turn(0, (Content(f"{text}\n\n" if made.asks_model else text),))
+    if not made.asks_model:
+        yield Turn(0, (), finish_reason="stop")
+        return
+    async with aclosing(_with_calls(context, asked, parts)) as called:
+        async for part in called:
+            yield part
+
+
+async def _with_calls(
+    context: ServerContext, asked: ImageAsked, parts: AsyncGenerator[Spoken, None]
+) -> AsyncGenerator[Spoken, None]:
+    """Yields the parts of the model's answer with pictures in place of the calls for them."""
     calls: dict[int, str] = {}  # arguments of the calls that are not over, by their number
     count = 0
     async with aclosing(parts):
@@ -173,6 +229,8 @@ async def _drawn(
                 if not drawn.finished:
                     yield ImageShown(drawn.data, drawn.number)
         assert drawn is not None
+        if asked.production is not None:
+            asked.production.models["image"] = drawn.model
         yield ImageEnded(drawn.prompt, drawn.data)
         yield drawn.tokens
     except DeepwellError as error:

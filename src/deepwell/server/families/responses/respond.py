@@ -97,8 +97,12 @@ async def prompted(
     body: ResponseRequest,
     response_id: str,
     wish: FitWish = NO_WISH,
+    *,
+    auto: bool = False,
 ) -> Prompted:
     """Reads the history of the principal's tenant, searches if the request asks for it, and renders the dialogue.
+
+    `auto` tells that the server chooses what answers.
 
     Raises as `dialogue_of`, `searched` and `planned`.
     """
@@ -109,7 +113,7 @@ async def prompted(
         dialogue, checked = await guard.read(dialogue, principal.tenant)
     search, short, ledger = None, dialogue, None
     refused = checked is not None and checked.blocked
-    image = None if refused else await image_asked(body, dialogue, principal.tenant)
+    image = None if refused else await image_asked(context, body, dialogue, principal.tenant, auto=auto)
     if image is not None and image.direct:
         dialogue = replace(dialogue, tools=(), tool_choice="auto")
     elif not refused and searches(body):
