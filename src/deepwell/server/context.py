@@ -32,6 +32,7 @@ from deepwell.server.observe.usage import UsageMeter
 from deepwell.server.options import ServerOptions
 from deepwell.server.residency.models import OnDemandModels
 from deepwell.server.rollouts import RolloutDesk
+from deepwell.server.routing.media import MediaModels
 from deepwell.server.state import State
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.registry.split import identity_of
@@ -95,6 +96,7 @@ class ServerContext:
         own_routes: calls the routes that batches may call. `create_app` sets it.
         guard: reads all that goes into models and comes out of them. None: nothing does.
         fitting: fits dialogues to the context of their model.
+        media: the models of pictures, speech and recordings.
         rollouts: decides about roll-outs. None: the server was started without.
     """
 
@@ -120,6 +122,7 @@ class ServerContext:
     own_routes: InProcessClient | None = field(default=None, init=False)
     rollouts: RolloutDesk | None = field(default=None, init=False)
     fitting: ServerFitting = field(init=False)
+    media: MediaModels = field(init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)
@@ -129,6 +132,7 @@ class ServerContext:
     def __post_init__(self) -> None:
         self.aliases = ModelAliases(lambda: None if self._state is None else self._state.aliases)
         options = self.options
+        self.media = MediaModels(options, self.on_close)
         self.fitting = ServerFitting(
             options.context_policy,
             options.knowledge.embedder,
@@ -138,6 +142,7 @@ class ServerContext:
         )
         self.on_erasure(self.fitting.forget)
         self.on_erasure(self._forget_texts)
+        self.on_erasure(self.media.spoken.forget)
         if self.database is not None:
             self._keep(self.database)
 

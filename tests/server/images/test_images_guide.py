@@ -50,4 +50,4 @@ def test_the_program_prints_what_the_guide_shows(
                 ran += 1
     finally:
         running.stop()
-    assert ran == 4
+    assert ran == 5

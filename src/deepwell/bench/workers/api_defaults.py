@@ -37,6 +37,8 @@ _DEFAULTS: Mapping[str, str] = {
     "top_logprobs": "0",
     "response_format": "text",
     "structured_outputs": "text",
+    "modalities": "text",
+    "audio": "none; for the model `auto`: the voice `alloy`, as MP3, in streams as pcm16",
     "output_config": "text",
     "text": "text",
     "include": _NONE,

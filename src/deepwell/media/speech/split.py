@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["Pause", "Piece", "clean", "cut_phonemes", "split_text"]
+__all__ = ["Pause", "Piece", "clean", "cut_phonemes", "ready_end", "split_text"]
 
 Pause = Literal["word", "clause", "sentence", "paragraph"]
 """End of a piece, by which the silence behind it is chosen."""
@@ -161,3 +161,13 @@ def cut_phonemes(phonemes: str, most: int) -> list[str]:
         pieces.append(phonemes[:cut].strip())
         phonemes = phonemes[cut:].strip()
     return [*pieces, phonemes] if phonemes else pieces
+
+
+def ready_end(text: str) -> int:
+    """Returns the end of the last sentence of a growing text that nothing can change any more; 0 if there is none."""
+    last = 0
+    for end in _SENTENCE_END.finditer(text):
+        short = end[0].startswith(".") and _SHORT.search(text[max(last, end.start() - _SHORT_SPAN) : end.start() + 1])
+        if end.end() < len(text) and not short:
+            last = end.end()
+    return last

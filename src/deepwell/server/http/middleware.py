@@ -108,6 +108,8 @@ class Envelope:
             headers.append((b"traceparent", record.trace.header().encode()))
         if record.ledger is not None and record.status < 400:
             headers += context_headers(record.ledger)
+        if record.intents and record.status < 400:
+            headers.append((b"x-route", record.intents.encode()))
         if record.label and record.status < 400:
             headers.append((b"x-aigc-label", record.label.encode()))
         return headers

@@ -102,6 +102,7 @@ def fields_of(record: Record) -> dict[str, Any]:
     line |= {
         "alias": record.alias,
         "arm": record.arm,
+        "intents": record.intents,
         "cache": record.cache,
         "error": record.error,
         "client_left": record.client_left or "",

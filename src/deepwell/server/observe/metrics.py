@@ -36,6 +36,7 @@ from deepwell.server.observe.loop_lag import LoopLag
 from deepwell.server.observe.recognition import RecognitionMetrics
 from deepwell.server.observe.record import current
 from deepwell.server.observe.rollouts import RolloutMetrics
+from deepwell.server.observe.routing import RoutingMetrics
 from deepwell.server.observe.semconv import (
     PROVIDER,
     REQUEST_DURATION,
@@ -462,6 +463,7 @@ class Metrics:
         self.recognition = RecognitionMetrics(registry)
         self.speech = SpeechMetrics(registry)
         self.images = ImageMetrics(registry)
+        self.routing = RoutingMetrics(registry)
         self.guard = GuardMetrics(registry)
         self.rollouts = RolloutMetrics(registry)
         self.contexts = ContextMetrics(registry)

@@ -60,6 +60,7 @@ class Record:
     error: str = ""
     client_left: bool = False
     cache: str = ""  # "hit", "joined", "miss" or "semantic"
+    intents: str = ""  # of a request for the model `auto`, joined by "+"
     label: str = ""  # embedded label of generated content, for the headers of the answer
     noted: set[object] | None = (
         None  # texts whose decisions are in the audit trail: a request may read one twice

@@ -200,6 +200,8 @@ def _model_attributes(record: Record) -> dict[str, Any]:
     if record.ledger is not None:
         attributes["deepwell.context.policy"] = record.ledger.policy
         attributes |= {f"deepwell.context.{fate}_tokens": n for fate, n in record.ledger.totals().items()}
+    if record.intents:
+        attributes["deepwell.intents"] = record.intents.split("+")
     if record.alias:
         attributes |= {"deepwell.alias": record.alias, "deepwell.arm": record.arm}
     return attributes

@@ -13,7 +13,6 @@ from starlette.responses import Response
 from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
-from deepwell.server.families.audio.recognisers import Recognisers
 from deepwell.server.families.audio.schema import (
     FORM_OF_TRANSCRIPTION,
     FORM_OF_TRANSLATION,
@@ -37,8 +36,7 @@ RECORDING_FIX = (
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
     routes = APIRouter()
-    recognisers = Recognisers(context.options.recognition)
-    context.on_close(recognisers.close)
+    recognisers = context.media.recognisers
 
     async def recognise(request: Request, *, translate: bool) -> Response:
         draft, limit = context.state.files.draft, context.options.files.max_file_bytes

@@ -33,7 +33,7 @@ class Speaking:
 
     async def audio(self) -> AsyncGenerator[bytes, None]:
         """Yields the bytes of the file."""
-        async with aclosing(self._sounds()) as sounds:
+        async with aclosing(self.sounds()) as sounds:
             async for sound in sounds:
                 if sound.data:
                     yield sound.data
@@ -41,14 +41,14 @@ class Speaking:
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Yields the events of the stream."""
         tokens = 0
-        async with aclosing(self._sounds()) as sounds:
+        async with aclosing(self.sounds()) as sounds:
             async for sound in sounds:
                 tokens += sound.tokens
                 if sound.data:
                     yield event(_encode(AudioDelta(base64.b64encode(sound.data).decode())))
         yield event(_encode(AudioDone(SpeechUsage(tokens, 0, tokens))))
 
-    async def _sounds(self) -> AsyncGenerator[Sound, None]:
+    async def sounds(self) -> AsyncGenerator[Sound, None]:
         """Yields the sound, and counts it."""
         metrics, model, record = self._metrics, self._speaker.model.name, current()
         begin = perf_counter()

@@ -12,7 +12,6 @@ from deepwell.media.speech.encode import LABEL, MEDIA_TYPES
 from deepwell.media.speech.options import planned_speech
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
-from deepwell.server.families.audio.speakers import Speakers
 from deepwell.server.families.audio.speaking import Speaking
 from deepwell.server.families.audio.speech_schema import SpeechRequestBody
 from deepwell.server.http.json_route import JsonRoute
@@ -25,8 +24,7 @@ __all__ = ["router"]
 def router(context: ServerContext) -> APIRouter:
     """Returns the route, bound to `context`."""
     routes = APIRouter(route_class=JsonRoute)
-    speakers = Speakers(context.options.speech)
-    context.on_close(speakers.close)
+    speakers = context.media.speakers
 
     @routes.post("/v1/audio/speech", summary="Read a text aloud", response_model=None)
     async def speech(request: Request, body: SpeechRequestBody) -> Response:

@@ -7,8 +7,10 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from deepwell.server.families.generation_bodies import ChatLogprob, Finish, Usage
+from deepwell.server.routing.bodies import RouteBody
 
 __all__ = [
+    "AudioChunk",
     "CalledFunction",
     "ChatChoice",
     "ChatChunk",
@@ -18,7 +20,10 @@ __all__ = [
     "ChatLogprobs",
     "CompletionDeleted",
     "FunctionDelta",
+    "ImageUrl",
     "Message",
+    "MessageAudio",
+    "MessageImage",
     "StoredMessage",
     "ToolCall",
     "ToolCallDelta",
@@ -42,8 +47,28 @@ class ToolCall(Struct):
     type: Literal["function"] = "function"
 
 
+class MessageAudio(Struct):
+    """A spoken answer. `format` is an extension."""
+
+    id: str
+    data: str
+    expires_at: int
+    transcript: str
+    format: str
+
+
+class ImageUrl(Struct):
+    url: str
+
+
+class MessageImage(Struct, tag_field="type", tag="image_url"):
+    """A picture as a data URL, as OpenRouter documents it."""
+
+    image_url: ImageUrl
+
+
 class Message(Struct):
-    """`reasoning_content` is DeepSeek's."""
+    """`reasoning_content` is DeepSeek's, `images` OpenRouter's."""
 
     content: str | None
     role: Literal["assistant"] = "assistant"
@@ -51,6 +76,8 @@ class Message(Struct):
     annotations: list[Any] = []
     tool_calls: list[ToolCall] | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
+    audio: MessageAudio | UnsetType = UNSET
+    images: list[MessageImage] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -68,6 +95,16 @@ class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
     usage: Usage
     system_fingerprint: str
     service_tier: Literal["default"] = "default"
+    route: RouteBody | UnsetType = UNSET
+
+
+class AudioChunk(Struct):
+    """A piece of a spoken answer: its id, sound in base64, text, or at its end the time until which it is kept."""
+
+    id: str | UnsetType = UNSET
+    data: str | UnsetType = UNSET
+    transcript: str | UnsetType = UNSET
+    expires_at: int | UnsetType = UNSET
 
 
 class FunctionDelta(Struct):
@@ -90,6 +127,8 @@ class ChatDelta(Struct):
     refusal: UnsetType | None = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
+    audio: AudioChunk | UnsetType = UNSET
+    images: list[MessageImage] | UnsetType = UNSET
 
 
 class ChatChunkChoice(Struct):
@@ -107,6 +146,7 @@ class ChatChunk(Struct, tag_field="object", tag="chat.completion.chunk"):
     choices: list[ChatChunkChoice]
     usage: Usage | UnsetType | None = UNSET
     service_tier: Literal["default"] = "default"
+    route: RouteBody | UnsetType = UNSET
 
 
 class CompletionDeleted(Struct, tag_field="object", tag="chat.completion.deleted"):

@@ -16,12 +16,12 @@ from deepwell.dialogue.completion import Choice
 from deepwell.dialogue.dialogue import Dialogue, Plan, Said, Turn
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
+from deepwell.media.speech.encode import LABEL
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.access.ticket import offer
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.server.families.chat.bodies import (
-    CalledFunction,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
@@ -29,10 +29,11 @@ from deepwell.server.families.chat.bodies import (
     ChatDelta,
     ChatLogprobs,
     FunctionDelta,
-    Message,
-    ToolCall,
     ToolCallDelta,
 )
+from deepwell.server.families.chat.media_answer import MediaAnswer
+from deepwell.server.families.chat.message import message_of
+from deepwell.server.families.chat.producing import produced, recalled
 from deepwell.server.families.chat.schema import ChatRequest, choose
 from deepwell.server.families.chat.stored import keep_completion, stored_router
 from deepwell.server.families.generation_bodies import ChatLogprob, Usage, logprobs_of, usage
@@ -41,6 +42,8 @@ from deepwell.server.fitting import CHAT_ORIGIN, room_of, wish_of
 from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, attended, event
+from deepwell.server.routing.bodies import RouteBody, route_of
+from deepwell.server.routing.naming import named_or_auto
 
 __all__ = ["dialogue_of", "message_of", "router"]
 
@@ -53,11 +56,13 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(request: Request, body: ChatRequest) -> Response:
-        answering, adapter = await context.generator(body.model, tenant_of(request))
+        auto, answering, adapter = await named_or_auto(context, body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
         wish = replace(wish_of(request, body.limit), store=body.store, origin=CHAT_ORIGIN)
-        dialogue = dialogue_of(model, body)
+        dialogue = recalled(context, tenant_of(request), body, dialogue_of(model, body))
+        making = produced(context, tenant_of(request), body, dialogue, auto=auto)
+        production = await attended(making, request.scope, request.receive, context.stopped)
         work = planned(context, answering, adapter, principal_of(request), dialogue, wish)
         plan = await attended(work, request.scope, request.receive, context.stopped)
         limit = room_of(model, plan, body.limit, "messages")
@@ -72,13 +77,24 @@ def router(context: ServerContext) -> APIRouter:
             caller=caller,
             adapter=adapter,
         )
-        answer = _ChatAnswer(answering, id, body.model, plan, choices, with_logprobs=bool(body.logprobs))
+        name = model.name if auto else body.model
+        answer: _ChatAnswer | MediaAnswer
+        if production is None or production.is_plain:
+            answer = _ChatAnswer(answering, id, name, plan, choices, with_logprobs=bool(body.logprobs))
+            if production is not None:
+                answer.route = route_of(production, name)
+        else:
+            turns = answering.converse(plan, choices[:1])
+            answer = MediaAnswer(production, id, name, model.fingerprint, turns)
         if body.store:
             tenant = tenant_of(request)
             answer.keep = lambda completion: keep_completion(context, tenant, body, completion)
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(answer.events(include_usage), context.stopped)
+            stream = EventStream(answer.events(include_usage), context.stopped)
+            if production is not None and production.voice is not None and production.voice.label:
+                stream.headers[f"x-{LABEL.lower()}"] = production.voice.label  # PCM has no metadata
+            return stream
         return Answer(answer.whole(), context.stopped)
 
     routes.routes += stored_router(context).routes
@@ -115,6 +131,7 @@ class _ChatAnswer:
     """One response, as events or as a whole. `keep` gets the whole before the last event is sent."""
 
     keep: Callable[[ChatCompletion], Awaitable[None]] | None = None
+    route: RouteBody | msgspec.UnsetType = msgspec.UNSET
 
     def __init__(
         self,
@@ -173,6 +190,7 @@ class _ChatAnswer:
             ],
             usage=self._usage(last),
             system_fingerprint=self._answering.model.fingerprint,
+            route=self.route,
         )
 
     async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
@@ -182,9 +200,10 @@ class _ChatAnswer:
         blank = None if include_usage else msgspec.UNSET
 
         def chunk(choice: ChatChunkChoice) -> bytes:
-            return event(
-                _encode(ChatChunk(self._id, created, self._model, model.fingerprint, [choice], blank))
-            )
+            # The first chunk of a choice tells why its model was chosen.
+            route = msgspec.UNSET if choice.delta.role is msgspec.UNSET else self.route
+            made = ChatChunk(self._id, created, self._model, model.fingerprint, [choice], blank, route=route)
+            return event(_encode(made))
 
         said = [Said() for _ in self._choices]
         entries: list[list[ChatLogprob]] = [[] for _ in self._choices]
@@ -219,16 +238,6 @@ class _ChatAnswer:
     def _usage(self, last: Mapping[int, Turn]) -> Usage:
         turns = [last[choice.index] for choice in self._choices]
         return usage([one.counts for one in turns], len(turns), turns[0].ledger or self._plan.ledger)
-
-
-def message_of(said: Said) -> Message:
-    """Returns a whole message. Its content is null if it has nothing but calls."""
-    calls = [ToolCall(call.id, CalledFunction(call.name, call.arguments)) for call in said.calls]
-    return Message(
-        content=said.content if said.content or not calls else None,
-        tool_calls=calls or msgspec.UNSET,
-        reasoning_content=said.reasoning or msgspec.UNSET,
-    )
 
 
 def _deltas(turn: Turn, said: Said) -> list[ChatDelta]:

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, allowed, json_format
 from deepwell.engine.protocol import Grammar
+from deepwell.server.families.chat.audio_schema import AudioBack, AudioOutput
 from deepwell.server.families.generation_schema import MAX_ALTERNATIVES, GenerationRequest
 from deepwell.server.http.schema import (
     MAX_ENTRIES,
@@ -22,6 +23,7 @@ from deepwell.server.http.schema import (
     text_of,
     unsupported,
 )
+from deepwell.server.routing.wording import AUTO
 
 __all__ = [
     "CHOICE_TYPES",
@@ -204,7 +206,13 @@ class ChatMessage(Strict):
     reasoning_content: str | None = None
     refusal: Annotated[Any, refuse("refusals are not supported")] = None
     annotations: Annotated[Any, refuse("annotations are not supported", [])] = None
-    audio: Annotated[Any, refuse("audio is not supported")] = None
+    audio: AudioBack | None = Field(
+        None, description="A spoken answer, by its id: its text is kept for an hour."
+    )
+    images: Annotated[list[dict[str, Any]] | None, BeforeValidator(counted)] = Field(
+        None,
+        description="Accepted: pictures of an answer that is sent back. The content beside them tells of them.",
+    )
     function_call: Annotated[Any, refuse("functions are deprecated: use tool_calls")] = None
 
     @model_validator(mode="after")
@@ -216,13 +224,17 @@ class ChatMessage(Strict):
             raise PydanticCustomError("tool_call_id", "tool_call_id belongs to tool messages, which need it")
         if self.reasoning_content is not None and not assistant:
             raise PydanticCustomError("reasoning_content", "reasoning_content belongs to assistant messages")
-        if self.content is None and not self.tool_calls:
+        if (self.audio is not None or self.images is not None) and not assistant:
+            raise PydanticCustomError("audio", "audio and images belong to assistant messages")
+        if self.content is None and not self.tool_calls and self.audio is None and not self.images:
             raise PydanticCustomError("content", "content is missing")
         return self
 
     def plain(self) -> dict[str, Any]:
         """Returns the message as `Dialogue` takes it."""
         message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.content is None and not self.tool_calls:
+            message["content"] = ""  # of pictures alone, or spoken: `recalled` finds its text
         if self.tool_calls:
             message["tool_calls"] = [call.model_dump() for call in self.tool_calls]
         if self.tool_call_id is not None:
@@ -247,8 +259,8 @@ class ChatRequest(GenerationRequest):
     parallel_tool_calls: bool | None = None
     functions: Annotated[Any, refuse("functions are deprecated: use tools", [])] = None
     function_call: Annotated[Any, refuse("functions are deprecated: use tool_choice", "none", "auto")] = None
-    modalities: Annotated[Any, refuse("only text comes out: leave modalities out", ["text"])] = None
-    audio: Annotated[Any, refuse("audio is not supported: leave it out")] = None
+    modalities: list[Literal["text", "audio"]] | None = Field(None, min_length=1, max_length=2)
+    audio: AudioOutput | None = None
     prediction: Annotated[Any, refuse("predicted outputs are not supported: leave prediction out")] = None
     web_search_options: Annotated[Any, refuse("web search is not supported: leave it out")] = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
@@ -273,11 +285,37 @@ class ChatRequest(GenerationRequest):
             raise crossed(
                 "max_tokens", "max_tokens and max_completion_tokens differ: send max_completion_tokens alone"
             )
+        self._check_audio()
         if self.top_logprobs is not None and not self.logprobs:
             raise crossed("top_logprobs", "top_logprobs needs logprobs: true")
         if self.structured_outputs is not None and self.response_format is not None:
             raise crossed("structured_outputs", "structured_outputs and response_format exclude each other")
         return self
+
+    def _check_audio(self) -> None:
+        if self.speaks and self.audio is None:
+            raise crossed("audio", "modalities with audio need audio: send its voice and format")
+        if self.audio is None:
+            return
+        if not self.speaks and self.model != AUTO:
+            raise crossed("audio", 'audio needs modalities: ["text", "audio"]')
+        if self.stream and self.audio.format != "pcm16":
+            raise crossed("audio.format", "a stream carries pcm16 alone: send pcm16, or leave out stream")
+        if not self.speaks:
+            return
+        if (self.n or 1) > 1:
+            raise crossed("n", "one answer is spoken: leave n out")
+        if self.logprobs:
+            raise crossed("logprobs", "a spoken answer has no log probabilities: leave logprobs out")
+        if self.response_format is not None and self.response_format.type != "text":
+            raise crossed("response_format", "a spoken answer is text: leave response_format out")
+        if self.structured_outputs is not None:
+            raise crossed("structured_outputs", "a spoken answer is text: leave structured_outputs out")
+
+    @property
+    def speaks(self) -> bool:
+        """Tells whether the request asks for a spoken answer."""
+        return "audio" in (self.modalities or ())
 
     @property
     def limit(self) -> int | None:

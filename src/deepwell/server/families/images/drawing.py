@@ -31,7 +31,7 @@ from deepwell.server.http.sse import event
 from deepwell.server.observe.generation import error_type
 from deepwell.server.observe.record import Phase, current
 
-__all__ = ["Drawing"]
+__all__ = ["Asker", "Drawing"]
 
 _encode = msgspec.json.Encoder().encode
 _QUALITIES: Final = {"auto": "medium", "standard": "medium", "hd": "high"}
@@ -72,7 +72,7 @@ class Drawing:
     async def whole(self) -> bytes:
         """Returns the body of the answer."""
         created, data = int(time.time()), list[ImageBody]()
-        async with aclosing(self._steps()) as steps:
+        async with aclosing(self.steps()) as steps:
             async for step in steps:
                 if step.last:
                     data.append(ImageBody(_text(step.data), step.seed))
@@ -93,7 +93,7 @@ class Drawing:
         """Yields the events of the stream. The usage of the first finished image is that of the request."""
         edits = self.request.picture is not None
         shown = 0
-        async with aclosing(self._steps()) as steps:
+        async with aclosing(self.steps()) as steps:
             async for step in steps:
                 if not step.data:
                     continue
@@ -136,7 +136,7 @@ class Drawing:
         tokens = self.asker.tokens if told else 0
         return ImagesUsage(tokens, InputDetails(tokens), tokens)
 
-    async def _steps(self) -> AsyncGenerator[Step, None]:
+    async def steps(self) -> AsyncGenerator[Step, None]:
         """Yields the steps, and counts the images."""
         metrics, model, record = self.context.metrics, self.painter.model.name, current()
         begin = perf_counter()

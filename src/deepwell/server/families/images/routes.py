@@ -22,12 +22,12 @@ from deepwell.media.images.options import (
     opacity_of,
     size_of,
 )
-from deepwell.media.images.process import Canvas, ImageRefused, Painter
+from deepwell.media.images.process import ImageRefused, Painter
 from deepwell.media.images.reader import ImageReader
 from deepwell.server.access.principal import principal_in, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.images.drawing import Asker, Drawing
-from deepwell.server.families.images.painters import Painters
+from deepwell.server.families.images.prompts import encoded_prompt, read_prompt
 from deepwell.server.families.images.schema import (
     FORM_OF_EDIT,
     FORM_OF_VARIATION,
@@ -89,9 +89,8 @@ class _Studio:
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._painters = Painters(context.options.images)
+        self._painters = context.media.painters
         self._reader = ImageReader()
-        context.on_close(self._painters.close)
         context.on_close(self._reader.close)
 
     async def form(
@@ -122,7 +121,7 @@ class _Studio:
             record.model = painter.model.name  # now, because the guard may refuse the prompt
         drawing = asked if isinstance(asked, DrawingFields) else None
         tenant = tenant_of(request)
-        prompt = "" if drawing is None else await self._read(drawing.prompt, tenant)
+        prompt = "" if drawing is None else await read_prompt(context, drawing.prompt, tenant)
         canvas = await painter.start()
         picture = opacity = None
         if form is not None:
@@ -135,7 +134,9 @@ class _Studio:
                     fix="leave out strength, or the mask",
                     param="strength",
                 )
-        condition, tokens = await self._encoded(painter, canvas, prompt) if drawing is not None else (None, 0)
+        condition, tokens = (
+            await encoded_prompt(context, painter, canvas, prompt) if drawing is not None else (None, 0)
+        )
         label = "" if context.guard is None else context.guard.file_label(f"image-{uuid.uuid4().hex}")
         planned = ImageRequest(
             condition,
@@ -163,38 +164,6 @@ class _Studio:
         stream = EventStream(work.events(), context.stopped, end=b"")
         stream.headers.update(headers)
         return stream
-
-    async def _read(self, prompt: str, tenant: str) -> str:
-        """Returns a prompt as it may be drawn.
-
-        Raises:
-            ImageRefused: the policy blocks it.
-        """
-        guard = self._context.guard
-        if guard is None:
-            return prompt
-        (treated,), checked = await guard.read_texts([prompt], tenant)
-        if checked.blocked:
-            raise ImageRefused.of("image_prompt_refused", param="prompt")
-        return treated
-
-    async def _encoded(
-        self, painter: Painter, canvas: Canvas, prompt: str
-    ) -> tuple[NDArray[np.float32], int]:
-        """Returns the vector of a prompt, and the number of its tokens."""
-        encoder = await self._context.knowledge.embedders.named(canvas.text_encoder)
-        vector = (await encoder.embed([canvas.prefix + prompt], "plain"))[0]
-        if len(vector) != canvas.condition:
-            raise InvalidRequest.of(
-                "image_model_encoder",
-                name=painter.model.name,
-                needed=canvas.condition,
-                encoder=encoder.name,
-                found=len(vector),
-                param="model",
-            )
-        (tokens,) = await asyncio.to_thread(encoder.count, [prompt])
-        return vector, tokens
 
     async def _picture(self, painter: Painter, form: Form, side: tuple[int, int], tenant: str) -> Picture:
         """Returns the image of a form. `side`: sides of the squares that the model draws and that are asked for.

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from deepwell.server.routing.bodies import RouteBody
+
 __all__ = [
     "AnnotationEvent",
     "CompactedResponse",
@@ -16,6 +18,9 @@ __all__ = [
     "FileSearchResult",
     "FunctionCall",
     "FunctionCallOutput",
+    "ImageCall",
+    "ImageCallError",
+    "ImageEvent",
     "IncompleteDetails",
     "InputText",
     "InputTokenCount",
@@ -26,6 +31,7 @@ __all__ = [
     "MessageItem",
     "OutputText",
     "OutputTokensDetails",
+    "PartialImageEvent",
     "ReasoningItem",
     "ReasoningText",
     "Refusal",
@@ -136,6 +142,35 @@ class FileSearchCall(Struct, tag_field="type", tag="file_search_call"):
     results: list[FileSearchResult] | None = None
 
 
+class ImageCallError(Struct):
+    """The reason why a picture was not drawn."""
+
+    type: str
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
+class ImageCall(Struct, tag_field="type", tag="image_generation_call"):
+    """A picture that was drawn.
+
+    Attributes:
+        result: the file in base64; None: it is not finished, was not drawn, or came back from a client, who has it.
+        revised_prompt: the prompt that was drawn.
+    """
+
+    id: str
+    status: Literal["in_progress", "generating", "completed", "failed"]
+    result: str | None = None
+    revised_prompt: str | None = None
+    size: str | None = None
+    quality: str | None = None
+    output_format: str | None = None
+    background: str | None = "opaque"
+    action: str | None = "generate"
+    error: ImageCallError | None = None
+
+
 class CompactionItem(Struct, tag_field="type", tag="compaction"):
     """Text that a compaction has kept of a conversation, in a form that clients send back as it is."""
 
@@ -143,7 +178,15 @@ class CompactionItem(Struct, tag_field="type", tag="compaction"):
     encrypted_content: str
 
 
-Item = CompactionItem | MessageItem | ReasoningItem | FunctionCall | FunctionCallOutput | FileSearchCall
+Item = (
+    CompactionItem
+    | MessageItem
+    | ReasoningItem
+    | FunctionCall
+    | FunctionCallOutput
+    | FileSearchCall
+    | ImageCall
+)
 
 
 class ResponseError(Struct):
@@ -211,6 +254,7 @@ class Response(Struct, tag_field="object", tag="response"):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    route: RouteBody | UnsetType = UNSET  # extension: the choice of the model `auto`
 
 
 class CompactedResponse(Struct, tag_field="object", tag="response.compaction"):
@@ -299,6 +343,30 @@ class SearchEvent(Struct):
     item_id: str
     output_index: int
     sequence_number: int
+
+
+class ImageEvent(Struct):
+    """`response.image_generation_call.in_progress`, `generating` and `completed`."""
+
+    type: str
+    item_id: str
+    output_index: int
+    sequence_number: int
+
+
+class PartialImageEvent(Struct):
+    """`response.image_generation_call.partial_image`."""
+
+    type: str
+    item_id: str
+    output_index: int
+    partial_image_index: int
+    partial_image_b64: str
+    sequence_number: int
+    size: str
+    quality: str
+    output_format: str
+    background: str = "opaque"
 
 
 class AnnotationEvent(Struct):

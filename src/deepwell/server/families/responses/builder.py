@@ -24,6 +24,8 @@ from deepwell.server.families.responses.bodies import (
     FileSearchCall,
     FileSearchResult,
     FunctionCall,
+    ImageCall,
+    ImageEvent,
     IncompleteDetails,
     InputTokensDetails,
     ItemEvent,
@@ -32,6 +34,7 @@ from deepwell.server.families.responses.bodies import (
     OutputText,
     OutputTokensDetails,
     PartEvent,
+    PartialImageEvent,
     ReasoningItem,
     ReasoningText,
     Response,
@@ -41,12 +44,23 @@ from deepwell.server.families.responses.bodies import (
     TopLogprob,
 )
 from deepwell.server.families.responses.citing import Found, Spoken
+from deepwell.server.families.responses.image_parts import ImageBegun, ImageEnded, ImageShown
 from deepwell.server.families.responses.item_schema import sealed
 from deepwell.server.families.responses.items import item_id
 
 __all__ = ["ResponseBuilder", "ResponseEvent", "frame"]
 
-ResponseEvent = Created | ItemEvent | PartEvent | DeltaEvent | DoneEvent | SearchEvent | AnnotationEvent
+ResponseEvent = (
+    Created
+    | ItemEvent
+    | PartEvent
+    | DeltaEvent
+    | DoneEvent
+    | SearchEvent
+    | AnnotationEvent
+    | ImageEvent
+    | PartialImageEvent
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -96,12 +110,18 @@ class ResponseBuilder:
         return self._take_events()
 
     def take(self, spoken: Spoken) -> list[ResponseEvent]:
-        """Adds the output of one step, a citation of the text before it, or a search."""
+        """Adds the output of one step, a citation of the text before it, a search, or a part of a picture."""
         match spoken:
             case Found(queries, results):
                 return self._search(queries, results)
             case FileCitation():
                 return self._cite(spoken)
+            case ImageBegun():
+                return self._begin_image(spoken)
+            case ImageShown():
+                return self._show_image(spoken)
+            case ImageEnded():
+                return self._end_image(spoken)
             case Turn():
                 return self._turn(spoken)
 
@@ -173,6 +193,55 @@ class ResponseBuilder:
         item.status, item.results = "completed", results
         self._events.append(ItemEvent("response.output_item.done", self._index, item, self._next()))
         return self._take_events()
+
+    def _begin_image(self, begun: ImageBegun) -> list[ResponseEvent]:
+        self._close("completed")
+        item = ImageCall(
+            self._new_id("ig"),
+            "in_progress",
+            revised_prompt=begun.prompt,
+            size=begun.size,
+            quality=begun.quality,
+            output_format=begun.format,
+        )
+        self.response.output.append(item)
+        shown = msgspec.structs.replace(item)
+        self._events.append(ItemEvent("response.output_item.added", self._index, shown, self._next()))
+        self._tell_image("in_progress")
+        self._tell_image("generating")
+        item.status = "generating"
+        return self._take_events()
+
+    def _show_image(self, shown: ImageShown) -> list[ResponseEvent]:
+        item = self._image
+        type = "response.image_generation_call.partial_image"
+        size, quality, format = item.size or "", item.quality or "", item.output_format or ""
+        self._events.append(
+            PartialImageEvent(
+                type, item.id, self._index, shown.number, shown.data, self._next(), size, quality, format
+            )
+        )
+        return self._take_events()
+
+    def _end_image(self, ended: ImageEnded) -> list[ResponseEvent]:
+        item = self._image
+        item.result, item.error = ended.data, ended.error
+        item.revised_prompt = ended.prompt
+        item.status = "completed" if ended.error is None else "failed"
+        if ended.error is None:
+            self._tell_image("completed")
+        self._events.append(ItemEvent("response.output_item.done", self._index, item, self._next()))
+        return self._take_events()
+
+    def _tell_image(self, step: str) -> None:
+        type = f"response.image_generation_call.{step}"
+        self._events.append(ImageEvent(type, self._image.id, self._index, self._next()))
+
+    @property
+    def _image(self) -> ImageCall:
+        item = self.response.output[-1]
+        assert isinstance(item, ImageCall)
+        return item
 
     def _cite(self, citation: FileCitation) -> list[ResponseEvent]:
         item = self._open
@@ -272,6 +341,9 @@ class ResponseBuilder:
     def _close(self, status: Literal["completed", "incomplete"]) -> None:
         item, self._open = self._open, None
         if item is None:
+            last = self.response.output[-1] if self.response.output else None
+            if isinstance(last, ImageCall) and last.status == "generating":
+                last.status = "failed"  # the answer ends before the picture does
             return
         text, index = "".join(self._pieces), self._index
         item.status = status

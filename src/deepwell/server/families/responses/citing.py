@@ -11,6 +11,7 @@ from deepwell.dialogue.dialogue import Turn
 from deepwell.dialogue.parsers.events import CallStart, Content
 from deepwell.server.families.responses.bodies import FileCitation, FileSearchResult
 from deepwell.server.families.responses.file_search import Searched
+from deepwell.server.families.responses.image_parts import ImageBegun, ImageEnded, ImageShown
 
 if TYPE_CHECKING:
     from deepwell.knowledge.answer.cite import Citation, Dropped, GroundedAnswer
@@ -27,7 +28,7 @@ class Found:
     results: list[FileSearchResult] | None
 
 
-Spoken = Turn | FileCitation | Found
+Spoken = Turn | FileCitation | Found | ImageBegun | ImageShown | ImageEnded
 """A part that a response is built of. A citation belongs to the text of the turn before it."""
 
 

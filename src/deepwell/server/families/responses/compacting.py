@@ -21,6 +21,7 @@ from deepwell.server.families.responses.bodies import (
     CompactionItem,
     FunctionCall,
     FunctionCallOutput,
+    ImageCall,
     InputTokensDetails,
     Item,
     MessageItem,
@@ -29,7 +30,7 @@ from deepwell.server.families.responses.bodies import (
 )
 from deepwell.server.families.responses.history import before, referenced
 from deepwell.server.families.responses.item_schema import Compacted, compacted_in, compaction_of
-from deepwell.server.families.responses.items import messages_of, new_id, text_of, to_items
+from deepwell.server.families.responses.items import drawn_text, messages_of, new_id, text_of, to_items
 from deepwell.server.families.responses.schema import CompactRequest
 
 __all__ = ["compacted"]
@@ -83,6 +84,8 @@ def _said(item: Item) -> list[Compacted]:
             return [Compacted("assistant", f"{item.name} {item.arguments}")]
         case FunctionCallOutput():
             return [Compacted("tool", item.output)]
+        case ImageCall():
+            return [Compacted("assistant", drawn_text(item))]
         case CompactionItem():
             return list(compacted_in(item.encrypted_content) or ())
         case _:

@@ -18,6 +18,7 @@ from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import FileSearchResult
+from deepwell.server.families.responses.image_schema import ImageChoice
 from deepwell.server.families.responses.schema import RESULTS, InputTokensRequest, ResponseRequest
 from deepwell.server.families.responses.tool_schema import (
     AllowedTools,
@@ -145,7 +146,7 @@ def _wanted(body: ResponseRequest | InputTokensRequest) -> FileSearchSpec | None
     """Returns the search that the request offers, if its `tool_choice` allows it."""
     spec = next((tool for tool in body.tools or () if isinstance(tool, FileSearchSpec)), None)
     match body.tool_choice:
-        case "none" | NamedTool():
+        case "none" | NamedTool() | ImageChoice():
             return None
         case AllowedTools(tools=some) if not any(isinstance(one, FileSearchChoice) for one in some):
             return None

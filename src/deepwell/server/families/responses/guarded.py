@@ -38,7 +38,7 @@ async def guarded(
                 yield part
             elif isinstance(part, Found):
                 searches.append(part)
-            else:
+            elif isinstance(part, FileCitation):
                 cited.append(part)
 
     shown = _Shown(cited)

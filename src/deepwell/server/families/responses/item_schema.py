@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import msgspec
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from deepwell.server.families.responses.image_schema import ImageCallInput
 from deepwell.server.http.schema import (
     MAX_ENTRIES,
     TAG_MARK,
@@ -29,6 +30,7 @@ __all__ = [
     "FileSearchCallInput",
     "FunctionCallInput",
     "FunctionOutputInput",
+    "ImageCallInput",
     "ItemInput",
     "ItemReference",
     "MessageInput",
@@ -45,6 +47,7 @@ ITEM_TYPES = (
     "function_call",
     "function_call_output",
     "file_search_call",
+    "image_generation_call",
     "reasoning",
     "compaction",
     "item_reference",
@@ -272,6 +275,7 @@ ItemInput = Annotated[
     | Annotated[FunctionCallInput, Tag(f"{TAG_MARK}function_call")]
     | Annotated[FunctionOutputInput, Tag(f"{TAG_MARK}function_call_output")]
     | Annotated[FileSearchCallInput, Tag(f"{TAG_MARK}file_search_call")]
+    | Annotated[ImageCallInput, Tag(f"{TAG_MARK}image_generation_call")]
     | Annotated[ReasoningInput, Tag(f"{TAG_MARK}reasoning")]
     | Annotated[CompactionInput, Tag(f"{TAG_MARK}compaction")]
     | Annotated[ItemReference, Tag(f"{TAG_MARK}item_reference")],

@@ -15,6 +15,7 @@ from deepwell.server.families.responses.bodies import (
     FileSearchResult,
     FunctionCall,
     FunctionCallOutput,
+    ImageCall,
     InputText,
     Item,
     MessageItem,
@@ -29,6 +30,7 @@ from deepwell.server.families.responses.item_schema import (
     FileSearchCallInput,
     FunctionCallInput,
     FunctionOutputInput,
+    ImageCallInput,
     ItemInput,
     ItemReference,
     MessageInput,
@@ -38,7 +40,18 @@ from deepwell.server.families.responses.item_schema import (
     unsealed,
 )
 
-__all__ = ["decode_items", "encode_item", "item_id", "messages_of", "new_id", "text_of", "to_items"]
+__all__ = [
+    "decode_items",
+    "drawn_text",
+    "encode_item",
+    "item_id",
+    "messages_of",
+    "new_id",
+    "text_of",
+    "to_items",
+]
+
+_MOST_PROMPT = 600  # characters of a prompt that an earlier picture is told by
 
 encode_item = msgspec.json.Encoder().encode
 decode_items = msgspec.json.Decoder(list[Item]).decode
@@ -82,6 +95,7 @@ def _item(
     | FunctionCallInput
     | FunctionOutputInput
     | FileSearchCallInput
+    | ImageCallInput
     | ReasoningInput
     | CompactionInput,
     new: Callable[[str], str],
@@ -99,6 +113,18 @@ def _item(
         case FileSearchCallInput():
             found = None if one.results is None else [FileSearchResult(**dict(part)) for part in one.results]
             return FileSearchCall(one.id or new("fs"), one.queries, one.status or "completed", found)
+        case ImageCallInput():
+            # The picture itself says nothing to the model, and its client has it.
+            return ImageCall(
+                one.id or new("ig"),
+                one.status or "completed",
+                revised_prompt=one.revised_prompt,
+                size=one.size,
+                quality=one.quality,
+                output_format=one.output_format,
+                background=one.background,
+                action=one.action,
+            )
         case CompactionInput():
             return CompactionItem(one.id or new("cmp"), one.encrypted_content)
         case ReasoningInput():
@@ -133,12 +159,23 @@ def text_of(message: MessageItem) -> str:
     return "".join(part.refusal if isinstance(part, Refusal) else part.text for part in message.content)
 
 
+def drawn_text(call: ImageCall) -> str:
+    """Returns the marked text by which a model is told of a picture: its prompt, without line breaks and brackets."""
+    prompt = " ".join((call.revised_prompt or "").split()).replace("[", "(").replace("]", ")")
+    if len(prompt) > _MOST_PROMPT:
+        prompt = f"{prompt[: _MOST_PROMPT - 1]}…"
+    if call.status == "failed":
+        return f"[no picture was drawn: {prompt}]" if prompt else "[no picture was drawn]"
+    return f"[a picture was drawn: {prompt}]" if prompt else "[a picture was drawn]"
+
+
 def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[dict[str, Any]]:
     """Returns chat messages that say the same. An answer's reasoning, text and calls become one assistant message."""
     messages: list[dict[str, Any]] = []
     if instructions is not None:
         messages.append({"role": "system", "content": instructions})
     reasoning = ""
+    drawn: dict[str, Any] | None = None  # the message that tells of pictures alone so far
 
     def assistant(*, calls: bool) -> dict[str, Any]:
         nonlocal reasoning
@@ -153,6 +190,14 @@ def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[
 
     for item in items:
         match item:
+            case ImageCall():
+                last = messages[-1] if messages else None
+                if last is None or last["role"] != "assistant":
+                    last = drawn = assistant(calls=False)
+                last["content"] = "\n".join(filter(None, (last["content"], drawn_text(item))))
+            case MessageItem(role="assistant") if drawn is not None and messages[-1] is drawn:
+                drawn["content"] += f"\n{text_of(item)}"
+                drawn = None
             case MessageItem(role="assistant"):
                 assistant(calls=False)["content"] = text_of(item)
             case MessageItem():

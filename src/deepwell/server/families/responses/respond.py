@@ -25,6 +25,14 @@ from deepwell.server.families.responses.citing import Spoken, spoken
 from deepwell.server.families.responses.file_search import Searched, results_of, searched, searches
 from deepwell.server.families.responses.guarded import guarded
 from deepwell.server.families.responses.history import before, referenced
+from deepwell.server.families.responses.image_schema import ImageChoice, ImageSpec
+from deepwell.server.families.responses.image_tool import (
+    IMAGE_TOOL,
+    ImageAsked,
+    image_asked,
+    image_offered,
+    with_images,
+)
 from deepwell.server.families.responses.items import encode_item, messages_of, to_items
 from deepwell.server.families.responses.schema import (
     ENCRYPTED,
@@ -69,7 +77,7 @@ _NAMES = {"messages": "input", "format": "text.format", "thinks": "reasoning.eff
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """A request's own items, the plan of the whole dialogue, and the search that was made for it.
+    """A request's own items, the plan of the whole dialogue, the search that was made for it, and the pictures it may get.
 
     `refused` tells that the plan is that of a refusal, because the guard blocked the request.
     """
@@ -78,6 +86,7 @@ class Prompted:
     plan: Plan
     search: Searched | None = None
     refused: bool = False
+    image: ImageAsked | None = None
 
 
 async def prompted(
@@ -88,8 +97,12 @@ async def prompted(
     body: ResponseRequest,
     response_id: str,
     wish: FitWish = NO_WISH,
+    *,
+    auto: bool = False,
 ) -> Prompted:
     """Reads the history of the principal's tenant, searches if the request asks for it, and renders the dialogue.
+
+    `auto` tells that the server chooses what answers.
 
     Raises as `dialogue_of`, `searched` and `planned`.
     """
@@ -100,12 +113,15 @@ async def prompted(
         dialogue, checked = await guard.read(dialogue, principal.tenant)
     search, short, ledger = None, dialogue, None
     refused = checked is not None and checked.blocked
-    if not refused and searches(body):
+    image = None if refused else await image_asked(context, body, dialogue, principal.tenant, auto=auto)
+    if image is not None and image.direct:
+        dialogue = replace(dialogue, tools=(), tool_choice="auto")
+    elif not refused and searches(body):
         short, ledger = await context.fitting.shortened(model, principal, dialogue, wish)
         search = await searched(context, answering, adapter, principal, body, short, checked)
     if search is None:
         plan = await planned(context, answering, adapter, principal, dialogue, wish)
-        return Prompted(own, plan, refused=refused)
+        return Prompted(own, plan, refused=refused, image=image)
     plan = await plan_dialogue(model, search.dialogue, principal.caller)
     if guard is not None and checked is not None:
         plan = guard.sealed(plan, checked)
@@ -116,7 +132,7 @@ async def prompted(
     read = (search.dialogue.messages, plan.prompt) if asks else None
     ledger = await context.fitting.searched(model, short, ledger, read)
     context.fitting.note(ledger)
-    return Prompted(own, replace(plan, ledger=ledger), search)
+    return Prompted(own, replace(plan, ledger=ledger), search, image=image)
 
 
 def spoken_of(
@@ -126,7 +142,18 @@ def spoken_of(
     choices: Sequence[Choice],
     body: ResponseRequest,
 ) -> AsyncGenerator[Spoken, None]:
-    """Returns the parts that a response is built of: the turns of the model, and the search before them."""
+    """Returns the parts that a response is built of: the turns of the model, the search before them, and pictures."""
+    parts = _spoken_of(context, answering, said, choices, body)
+    return parts if said.image is None else with_images(context, said.image, parts)
+
+
+def _spoken_of(
+    context: ServerContext,
+    answering: Answering,
+    said: Prompted,
+    choices: Sequence[Choice],
+    body: ResponseRequest,
+) -> AsyncGenerator[Spoken, None]:
     if said.search is None:
         return answering.converse(said.plan, choices)
     guard, plan = answering.guard, said.plan
@@ -188,12 +215,13 @@ async def dialogue_of(
 
 
 def tools_of(body: ResponseRequest | InputTokensRequest) -> tuple[FunctionTool, ...]:
-    """Returns the functions that the request declares."""
-    return tuple(
+    """Returns the functions that the model may call: those that the request declares, and the one that draws."""
+    tools = tuple(
         FunctionTool(tool.name, tool.description or "", tool.parameters or {}, tool.strict is not False)
         for tool in body.tools or ()
         if isinstance(tool, ToolSpec)
     )
+    return tools if image_offered(body) is None else (*tools, IMAGE_TOOL)
 
 
 def _offered(
@@ -201,31 +229,36 @@ def _offered(
 ) -> tuple[tuple[FunctionTool, ...], ToolChoice]:
     """Returns the functions to offer, and which of them must be called. A search meets the demand for a call."""
     tools, choice = tools_of(body), body.tool_choice
-    searches = len(tools) < len(body.tools or ())
+    searches = any(isinstance(tool, FileSearchSpec) for tool in body.tools or ())
     match choice:
         case NamedTool(name=name):
             return tools, (name,)
         case AllowedTools(mode=mode, tools=some):
             functions = [tool.name for tool in some if isinstance(tool, NamedTool)]
-            if len(functions) < len(some):
-                _check_offered(searches)
+            if any(isinstance(tool, ImageChoice) for tool in some):
+                _check_offered("image_generation", offered=image_offered(body) is not None)
+                functions.append(IMAGE_TOOL.name)
+            if any(isinstance(tool, FileSearchChoice) for tool in some):
+                _check_offered("file_search", offered=searches)
                 return allowed(tools, functions, "auto")
             return allowed(tools, functions, mode)
         case FileSearchChoice():
-            _check_offered(searches)
+            _check_offered("file_search", offered=searches)
             return tools, "auto"
+        case ImageChoice():
+            _check_offered("image_generation", offered=image_offered(body) is not None)
+            return tools, (IMAGE_TOOL.name,)
         case "required" if searches:
             return tools, "auto"
         case _:
             return tools, choice or "auto"
 
 
-def _check_offered(searches: bool) -> None:
-    if not searches:
+def _check_offered(kind: str, *, offered: bool) -> None:
+    if not offered:
+        fix = "send it in tools" + (", with its vector_store_ids" if kind == "file_search" else "")
         raise InvalidRequest(
-            "tool_choice asks for file_search, which is not among the tools",
-            fix="send it in tools, with its vector_store_ids",
-            param="tool_choice",
+            f"tool_choice asks for {kind}, which is not among the tools", fix=fix, param="tool_choice"
         )
 
 
@@ -283,9 +316,9 @@ def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response
     )
 
 
-def _shown(tool: ToolSpec | FileSearchSpec) -> dict[str, Any]:
+def _shown(tool: ToolSpec | FileSearchSpec | ImageSpec) -> dict[str, Any]:
     """Returns a tool as a response shows it."""
-    if isinstance(tool, FileSearchSpec):
+    if not isinstance(tool, ToolSpec):
         return tool.model_dump(exclude_none=True)
     return {
         "type": "function",

@@ -40,6 +40,8 @@ from deepwell.server.families.responses.stored import event_stream, stored_route
 from deepwell.server.fitting import RESPONSE_ORIGIN, wish_of
 from deepwell.server.http.json_route import JsonRoute, json_response
 from deepwell.server.http.sse import Answer, attended
+from deepwell.server.routing.bodies import route_of
+from deepwell.server.routing.naming import named_or_auto
 from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
@@ -56,7 +58,7 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post("/v1/responses", summary="Create a response", response_model=None)
     async def create(request: Request, body: ResponseRequest) -> HttpResponse:
         tenant = tenant_of(request)
-        answering, adapter = await context.generator(body.model, tenant)
+        auto, answering, adapter = await named_or_auto(context, body.model, tenant)
         model, state = answering.model, context.state
         id = new_id("resp")
         policy = "auto" if body.truncation == "auto" else None
@@ -64,9 +66,13 @@ def router(context: ServerContext) -> APIRouter:
         wish = replace(
             wish_of(request, body.max_output_tokens, policy=policy), store=body.store, origin=origin
         )
-        work = prompted(context, answering, adapter, principal_of(request), body, id, wish)
+        work = prompted(context, answering, adapter, principal_of(request), body, id, wish, auto=auto)
         said = await attended(work, request.scope, request.receive, context.stopped)
         response = new_response(model, body, id)
+        if auto:
+            response.model = model.name
+            if said.image is not None and said.image.production is not None:
+                response.route = route_of(said.image.production, model.name)
         if answering.guard is not None and not said.refused:
             response.metadata |= answering.guard.embedded_label(id)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
@@ -93,7 +99,7 @@ def router(context: ServerContext) -> APIRouter:
         tenant = principal.tenant
         answering, adapter = context.main, ""
         if body.model is not None:
-            answering, adapter = await context.generator(body.model, tenant)
+            _, answering, adapter = await named_or_auto(context, body.model, tenant)
         _, dialogue = await dialogue_of(answering.model, context.state, tenant, body)
         search = await searched(context, answering, adapter, principal, body, dialogue)
         dialogue = dialogue if search is None else search.dialogue
@@ -102,7 +108,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/responses/compact", summary="Compact a conversation", response_model=None)
     async def compact(request: Request, body: CompactRequest) -> HttpResponse:
-        answering, _ = await context.generator(body.model, tenant_of(request))
+        _, answering, _ = await named_or_auto(context, body.model, tenant_of(request))
         return json_response(_encode(await compacted(context, answering, principal_of(request), body)))
 
     routes.routes += stored_router(context).routes

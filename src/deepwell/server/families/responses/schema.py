@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from deepwell.server.families.responses.image_schema import ImageSpec
 from deepwell.server.families.responses.item_schema import ItemInput
-from deepwell.server.families.responses.tool_schema import FileSearchSpec, Tool, ToolChoice
+from deepwell.server.families.responses.tool_schema import FileSearchSpec, Tool, ToolChoice, ToolSpec
 from deepwell.server.http.schema import MAX_ENTRIES, Metadata, Strict, crossed, only_values, refuse
 
 __all__ = [
@@ -129,7 +130,27 @@ class _Prompted(Strict):
             raise crossed(
                 f"tools.{searches[1]}", "there are two file_search tools: list all vector_store_ids in one"
             )
+        self._check_images()
         return self
+
+    def _check_images(self) -> None:
+        tools = list(enumerate(self.tools or ()))
+        images = [(number, tool) for number, tool in tools if isinstance(tool, ImageSpec)]
+        if not images:
+            return
+        if len(images) > 1:
+            raise crossed(f"tools.{images[1][0]}", "there are two image_generation tools: send one")
+        for number, tool in tools:
+            if isinstance(tool, ToolSpec) and tool.name == "image_generation":
+                raise crossed(
+                    f"tools.{number}", "image_generation is the name of a tool of the server: rename yours"
+                )
+        number, spec = images[0]
+        if spec.output_compression not in (None, 100) and spec.output_format in (None, "png"):
+            raise crossed(
+                f"tools.{number}.output_compression",
+                "PNG is not compressed with a loss: send output_format jpeg or webp",
+            )
 
 
 class InputTokensRequest(_Prompted):
@@ -207,6 +228,14 @@ class ResponseRequest(_Prompted):
                 "include",
                 "log probabilities belong to text that checked citations change: leave them or file_search out",
             )
+        images = [number for number, one in enumerate(self.tools or ()) if isinstance(one, ImageSpec)]
+        for number in images:
+            spec = (self.tools or ())[number]
+            if isinstance(spec, ImageSpec) and spec.partial_images and not self.stream:
+                raise crossed(
+                    f"tools.{number}.partial_images",
+                    "partial_images needs stream: unfinished pictures come as events",
+                )
         if self.top_logprobs and LOGPROBS not in (self.include or ()):
             raise crossed("top_logprobs", f"top_logprobs needs include: ['{LOGPROBS}']")
         return self

@@ -1,4 +1,4 @@
-"""The tools of a response: functions that the client runs, and `file_search`, which the server runs."""
+"""The tools of a response: functions that the client runs, and `file_search` and `image_generation`, which the server runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from deepwell.server.families.responses.image_schema import ImageChoice, ImageSpec
 from deepwell.server.families.vector_stores.schema import Filters, MaxResults
 from deepwell.server.http.schema import (
     TAG_MARK,
@@ -30,8 +31,9 @@ __all__ = [
     "ToolSpec",
 ]
 
-TOOL_TYPES = ("function", "file_search")
-CHOICE_TYPES = ("function", "allowed_tools", "file_search")
+TOOL_TYPES = ("function", "file_search", "image_generation")
+CHOICE_TYPES = ("function", "allowed_tools", "file_search", "image_generation")
+_BUILT_IN = ("file_search", "image_generation")
 _RANKERS = ("auto", "default-2024-11-15")
 _MOST_STORES = 8
 
@@ -41,14 +43,16 @@ def _tool_known(value: Any) -> Any:
     if kind not in TOOL_TYPES:
         raise PydanticCustomError(
             "unsupported",
-            "tools of type {kind} are not supported: declare functions and run them yourself, or use file_search",
+            "tools of type {kind} are not supported: declare functions and run them yourself, or use file_search or"
+            " image_generation",
             {"kind": repr(kind)},
         )
     return value
 
 
 def _tool_kind(value: Any) -> str:
-    return TAG_MARK + ("file_search" if kind_of(value) == "file_search" else "function")
+    kind = kind_of(value)
+    return TAG_MARK + (kind if kind in _BUILT_IN else "function")
 
 
 class ToolSpec(Strict):
@@ -108,7 +112,8 @@ class FileSearchSpec(Strict):
 
 Tool = Annotated[
     Annotated[ToolSpec, Tag(f"{TAG_MARK}function")]
-    | Annotated[FileSearchSpec, Tag(f"{TAG_MARK}file_search")],
+    | Annotated[FileSearchSpec, Tag(f"{TAG_MARK}file_search")]
+    | Annotated[ImageSpec, Tag(f"{TAG_MARK}image_generation")],
     Discriminator(_tool_kind),
     BeforeValidator(_tool_known),
 ]
@@ -129,7 +134,8 @@ class FileSearchChoice(Strict):
 
 AllowedTool = Annotated[
     Annotated[NamedTool, Tag(f"{TAG_MARK}function")]
-    | Annotated[FileSearchChoice, Tag(f"{TAG_MARK}file_search")],
+    | Annotated[FileSearchChoice, Tag(f"{TAG_MARK}file_search")]
+    | Annotated[ImageChoice, Tag(f"{TAG_MARK}image_generation")],
     Discriminator(_tool_kind),
     BeforeValidator(_tool_known),
 ]
@@ -153,7 +159,8 @@ def _choice_known(value: Any) -> Any:
     kind = kind_of(value)
     if kind and kind not in CHOICE_TYPES:
         raise unsupported(
-            f"a tool_choice of type {kind!r} is not supported: send 'function', 'file_search' or 'allowed_tools'"
+            f"a tool_choice of type {kind!r} is not supported: send 'function', 'file_search', 'image_generation' or"
+            " 'allowed_tools'"
         )
     return value
 
@@ -163,6 +170,7 @@ ToolChoice = Annotated[
         Annotated[Literal["none", "auto", "required"], Tag(f"{TAG_MARK}mode")]
         | Annotated[NamedTool, Tag(f"{TAG_MARK}function")]
         | Annotated[FileSearchChoice, Tag(f"{TAG_MARK}file_search")]
+        | Annotated[ImageChoice, Tag(f"{TAG_MARK}image_generation")]
         | Annotated[AllowedTools, Tag(f"{TAG_MARK}allowed_tools")],
         Discriminator(_choice_kind),
         BeforeValidator(_choice_known),

@@ -1,0 +1,1 @@
+"""Pictures, speech and transcripts in conversations, and the choice between them."""
