@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from deepwell.errors import InvalidRequest
-from deepwell.knowledge.documents import Chunk, Document, Place, Section
+from deepwell.knowledge.documents import Chunk, Document, MediaPlace, Place, Section, spanning
 from deepwell.knowledge.protocols import TokenCounter
 from deepwell.knowledge.sentences import sentence_spans
 
@@ -116,8 +116,20 @@ def place_text(place: Place) -> str:
         f"sheet {place.sheet}" if place.sheet else "",
         f"row {place.row}" if place.row is not None else "",
         " > ".join(place.headings),
+        "" if place.media is None else _media_text(place.media),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _media_text(media: MediaPlace) -> str:
+    if media.start_s is None or media.end_s is None:
+        return media.kind
+    return f"{_clock(media.start_s)}-{_clock(media.end_s)}"
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
 def _records(units: Sequence[_Unit], sections: Sequence[Section]) -> list[tuple[int, int]]:
@@ -364,7 +376,8 @@ class _Finisher:
                     middle = _middle(units)
                     again += [self._chunk(units[:middle]), self._chunk(units[middle:])]
                     continue
-                place = self._document.sections[units[0].section].place
+                sections = self._document.sections
+                place = spanning(sections[units[0].section].place, sections[units[-1].section].place)
                 done.append(Chunk(text, units[0].start, units[-1].end, place, count))
             waiting = again
         return list(_not_contained(done))

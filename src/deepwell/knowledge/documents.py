@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-__all__ = ["ArmScore", "Chunk", "Document", "Passage", "Place", "Scores", "Section"]
+__all__ = [
+    "ArmScore",
+    "Chunk",
+    "Document",
+    "MediaKind",
+    "MediaPlace",
+    "Passage",
+    "Place",
+    "Scores",
+    "Section",
+    "spanning",
+]
 
 Attribute = str | float | bool
 """The value of a file's attribute, as OpenAI types it."""
+
+
+MediaKind = Literal["picture", "recording"]
+"""The kinds of files that are looked at or listened to."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPlace:
+    """The place of a part of a picture or recording.
+
+    Attributes:
+        start_s, end_s: time range in a recording, in seconds; None for a picture, which is one whole.
+    """
+
+    kind: MediaKind
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +50,7 @@ class Place:
         slide: number of the slide, from 1.
         row: number of the row or record, from 1, header lines included.
         headings: titles of the sections around it, the outermost first.
+        media: place in a picture or recording; None: the file is a document.
     """
 
     page: int | None = None
@@ -28,6 +58,14 @@ class Place:
     slide: int | None = None
     row: int | None = None
     headings: tuple[str, ...] = ()
+    media: MediaPlace | None = None
+
+
+def spanning(first: Place, last: Place) -> Place:
+    """Returns the place of what goes from one section to another: the first one's, to the end of the last in a recording."""
+    if first.media is None or last.media is None or first.media.end_s is None:
+        return first
+    return replace(first, media=replace(first.media, end_s=last.media.end_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +95,8 @@ class Document:
         media_type: the format that was found in the bytes, whatever the name says.
         title: title of the document, if it has one.
         metadata: what else the file says of itself, such as `author` or `date`.
+        vector: for a picture, float32 bytes of its own vector, which compares with queries; empty: it has none.
+        anchor: name of the embedder whose queries `vector` compares with.
     """
 
     text: str
@@ -64,6 +104,8 @@ class Document:
     media_type: str
     title: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    vector: bytes = b""
+    anchor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +116,7 @@ class Chunk:
         text: the text of the window. A table's header stands in front if the window does not hold it.
         start: offset of its first character in `Document.text`.
         end: offset behind its last one.
-        place: place of its first section.
+        place: place of its first section; in a recording, up to the end of its last one.
         tokens: number of tokens of `text`, by the embedder's tokenizer.
     """
 

@@ -11,19 +11,22 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from deepwell.errors import DeepwellError, EngineUnavailable, MissingDependency, NotFound
+from deepwell.errors import DeepwellError, EngineUnavailable, MissingDependency, ModelNotFound, NotFound
 from deepwell.knowledge.chunk import chunk_document
-from deepwell.knowledge.documents import Chunk, Document
+from deepwell.knowledge.documents import Chunk, Document, Section
+from deepwell.knowledge.media.reading import MediaReader
 from deepwell.knowledge.protocols import Embedder
-from deepwell.storage.database import Tenant
-from deepwell.storage.files import FileStore
+from deepwell.storage.files import FileStore, StoredFile
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.knowledge.chunks import NewChunk
@@ -92,6 +95,7 @@ class Ingestor:
         files: FileStore,
         parser: Parser,
         embedder_of: Callable[[StoredStore], Awaitable[Embedder]],
+        media: MediaReader | None = None,
         *,
         observe: Callable[[Stage, float], None] = lambda _stage, _seconds: None,
     ) -> None:
@@ -99,12 +103,14 @@ class Ingestor:
 
         Args:
             embedder_of: loads the embedder of a store; raises an error that names the fix if it is another than the store's.
+            media: reads pictures and recordings; None: they are files like others, which the parser refuses.
             observe: called with every stage's duration in seconds.
         """
         self._kept = kept
         self._files = files
         self._parser = parser
         self._embedder_of = embedder_of
+        self._media = media
         self._observe = observe
 
     async def run(self, run: JobRun) -> JobOutcome:
@@ -132,10 +138,10 @@ class Ingestor:
             raise _Failure("invalid_file", "the file was deleted before it was read") from None
         self._tell(run, "parse", 0, 1)
         began = time.monotonic()
-        digest = document_digest(stored.sha256, stored.filename)
-        document = await self._document(
-            tenant, digest, self._files.blobs.path(stored.sha256), stored.filename
-        )
+        read = await self._document(run, stored)
+        if read is None:
+            return JobOutcome("cancelled")
+        digest, document = read
         began = self._timed("parse", began)
 
         self._tell(run, "chunk", 0, 1)
@@ -151,17 +157,11 @@ class Ingestor:
             dimensions=embedder.dimensions,
         )
         strategy = ChunkingStrategy.of(attached.chunking or store.chunking)
-        windows = await asyncio.to_thread(
-            chunk_document,
-            document,
-            embedder,
-            max_tokens=strategy.max_tokens,
-            overlap_tokens=strategy.overlap_tokens,
-            by_record=strategy.by_record,
-        )
-        if not windows:
+        new, own = await asyncio.to_thread(_chunks, document, embedder, strategy)
+        if not new:
             raise _Failure("invalid_file", "there is no text in the file")
-        new = [_new_chunk(window) for window in windows]
+        if own is not None:
+            await self._kept.chunks.keep_vectors(tenant, embedder.hash, [new[0].digest], own[None])
         began = self._timed("chunk", began)
 
         if not await self._embed(run, embedder, new):
@@ -179,16 +179,27 @@ class Ingestor:
         await self._files.release(replaced)
         return JobOutcome("succeeded", result=json.dumps({"chunks": len(new)}))
 
-    async def _document(self, tenant: Tenant, digest: str, path: Path, filename: str) -> Document:
+    async def _document(self, run: JobRun, stored: StoredFile) -> tuple[str, Document] | None:
+        """Returns the document of a file and the name under which it is kept; None: the job was cancelled."""
+        tenant, path = run.job.tenant, self._files.blobs.path(stored.sha256)
+        kind = None if self._media is None else await self._media.kind(path)
+        if self._media is None or kind is None:
+            digest = document_digest(stored.sha256, stored.filename)
+            read = partial(self._parser.parse, path, stored.filename)
+        else:
+            digest = document_digest(stored.sha256, "", await self._media.identity(kind))
+            read = partial(self._media.read, kind, path)
         body = await self._kept.chunks.document(tenant, digest)
         if body is not None:
-            return msgspec.json.decode(body, type=Document)
+            return digest, msgspec.json.decode(body, type=Document)
         try:
-            document = await self._parser.parse(path, filename)
+            document = await _unless_cancelled(run, read())
         except DeepwellError as error:
             raise _Failure(_code_of(error), str(error)) from None
+        if document is None:
+            return None
         await self._kept.chunks.keep_document(tenant, digest, msgspec.json.encode(document).decode())
-        return document
+        return digest, document
 
     async def _embed(self, run: JobRun, embedder: Embedder, new: Sequence[NewChunk]) -> bool:
         """Embeds the texts that have no vector yet. Returns False if the job was cancelled on the way."""
@@ -215,14 +226,57 @@ class Ingestor:
 
 def _code_of(error: DeepwellError) -> Literal["server_error", "unsupported_file", "invalid_file"]:
     """Returns OpenAI's code for a parser's error. What the server lacks is no fault of the file."""
-    if isinstance(error, EngineUnavailable | MissingDependency):
+    if error.status >= 500 or isinstance(error, EngineUnavailable | MissingDependency | ModelNotFound):
         return "server_error"
     return "unsupported_file" if error.code == "unsupported_file" else "invalid_file"
 
 
-def document_digest(sha256: str, filename: str) -> str:
-    """Returns the name of the document that this version of the parsers finds in a file."""
+async def _unless_cancelled(run: JobRun, reading: Coroutine[Any, Any, Document]) -> Document | None:
+    """Returns what is read, or None if the job is cancelled on the way: a recording may take an hour."""
+    work, cancelled = asyncio.ensure_future(reading), asyncio.ensure_future(run.cancelled.wait())
+    try:
+        await asyncio.wait((work, cancelled), return_when=asyncio.FIRST_COMPLETED)
+        return await work if work.done() else None
+    finally:
+        for task in (work, cancelled):
+            task.cancel()
+        await asyncio.gather(work, cancelled, return_exceptions=True)
+
+
+def _chunks(
+    document: Document, embedder: Embedder, strategy: ChunkingStrategy
+) -> tuple[list[NewChunk], NDArray[np.float32] | None]:
+    """Returns the chunks of a document, and the first one's own vector where it describes a picture that has one.
+
+    The description is then a chunk of its own, found by what the picture shows. The text in the picture is another.
+    """
+
+    def cut(sections: Sequence[Section]) -> list[NewChunk]:
+        windows = chunk_document(
+            replace(document, sections=tuple(sections)),
+            embedder,
+            max_tokens=strategy.max_tokens,
+            overlap_tokens=strategy.overlap_tokens,
+            by_record=strategy.by_record,
+        )
+        return [_new_chunk(window) for window in windows]
+
+    vector = np.frombuffer(document.vector, "<f4").astype(np.float32)
+    if document.anchor != embedder.name or len(vector) != embedder.dimensions:
+        return cut(document.sections), None
+    described, *further = cut(document.sections[:1])
+    digest = hashlib.sha256(b"picture\0" + document.vector).hexdigest()
+    return [replace(described, digest=digest), *further, *cut(document.sections[1:])], vector
+
+
+def document_digest(sha256: str, filename: str, means: str = "") -> str:
+    """Returns the name of the document that this version of the parsers finds in a file.
+
+    Args:
+        means: what a picture or recording is read with.
+    """
     text = f"{sha256}\0{PurePath(filename).suffix.lower()}\0{PARSER_VERSION}"
+    text += f"\0{means}" if means else ""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

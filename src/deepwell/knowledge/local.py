@@ -32,6 +32,7 @@ from deepwell.storage.knowledge.sources import StoredSource
 from deepwell.storage.knowledge.stores import StoredStore
 
 if TYPE_CHECKING:
+    from deepwell.knowledge.media.senses import Senses
     from deepwell.knowledge.models import LLMReranker
     from deepwell.llm import AsyncLLM
 
@@ -62,9 +63,14 @@ class LocalKnowledge:
         passages = await knowledge.search(store.id, "How many days of leave?")
     """
 
-    def __init__(self, settings: Settings, *, tenant: Tenant = LOCAL) -> None:
-        """Opens the database of the settings. Models are loaded when they are first needed."""
+    def __init__(self, settings: Settings, *, tenant: Tenant = LOCAL, senses: Senses | None = None) -> None:
+        """Opens the database of the settings. Models are loaded when they are first needed.
+
+        Args:
+            senses: look at pictures and listen to recordings, and are closed with this; None: those are refused.
+        """
         self.tenant = tenant
+        self._senses = senses
         self.settings = settings
         self.database = Database.of(settings)
         self.files = FileStore(self.database, settings.data_dir / "files")
@@ -95,6 +101,8 @@ class LocalKnowledge:
         """Closes indexes, models and the database."""
         await self.searcher.close()
         await self.embedders.close()
+        if self._senses is not None:
+            await self._senses.close()
         while self._rerankers:
             await self._rerankers.pop().close()
         self.database.close()
@@ -287,10 +295,12 @@ class _Running:
     """The runner of ingest jobs while a block runs."""
 
     def __init__(self, local: LocalKnowledge) -> None:
+        from deepwell.knowledge.media.reading import MediaReader
         from deepwell.knowledge.parse.process import ParseProcess
 
-        self._parser = ParseProcess()
-        ingestor = Ingestor(local.kept, local.files, self._parser, local.embedders.of_store)
+        self._parser, senses = ParseProcess(), local._senses
+        media = None if senses is None else MediaReader(self._parser, senses.viewer, senses.listener)
+        ingestor = Ingestor(local.kept, local.files, self._parser, local.embedders.of_store, media)
         self._runner = JobRunner(
             local.jobs,
             [INGEST_JOB],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import InvalidRequest, ModelNotFound
@@ -40,7 +40,14 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.usage import UsageStore
 
-__all__ = ["PromotedNames", "ServerContext", "SessionNames", "TunedNames"]
+if TYPE_CHECKING:
+    from deepwell.knowledge.media.senses import Senses
+    from deepwell.server.senses.space import ServerSpace
+
+__all__ = ["SPACE_MODEL", "PromotedNames", "ServerContext", "SessionNames", "TunedNames"]
+
+SPACE_MODEL: Final = "deepwell-space"
+"""Name of the space of text, image and sound among models."""
 
 
 class TunedNames(Protocol):
@@ -125,6 +132,7 @@ class ServerContext:
     media: MediaModels = field(init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
+    _space: ServerSpace | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)
     _forgetting: list[Callable[[], Awaitable[object]]] = field(default_factory=list, init=False)
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
@@ -170,8 +178,25 @@ class ServerContext:
     def knowledge(self) -> ServerKnowledge:
         """Searches and ingestion of this process."""
         if self._knowledge is None:
-            self._knowledge = ServerKnowledge(self.state, self.options.knowledge, self.metrics)
+            options = self.options.knowledge
+            self._knowledge = ServerKnowledge(self.state, options, self.metrics, self._senses)
         return self._knowledge
+
+    @property
+    def space(self) -> ServerSpace:
+        """The space of text, image and sound of this process."""
+        if self._space is None:
+            from deepwell.server.senses.space import ServerSpace
+
+            self._space = ServerSpace(self.options.images)
+            self.on_close(self._space.close)
+        return self._space
+
+    def _senses(self) -> Senses:
+        from deepwell.server.senses.knowledge import knowledge_senses
+
+        refused = self.metrics.images.refused.labels(SPACE_MODEL, "sent")
+        return knowledge_senses(self.options.images, self.options.recognition, self.space, refused.inc)
 
     @property
     def audit(self) -> AuditTrail:

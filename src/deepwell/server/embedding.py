@@ -13,7 +13,7 @@ from deepwell.server.answering import Answering
 from deepwell.server.observe.generation import embedding
 from deepwell.server.together import together
 
-__all__ = ["MAX_TOKENS", "check_dimensions", "embed_inputs", "encode_inputs"]
+__all__ = ["MAX_TOKENS", "check_dimensions", "embed_inputs", "encode_inputs", "shortened"]
 
 MAX_TOKENS = 300_000
 """The most tokens of all inputs of a request together, as at OpenAI."""
@@ -79,10 +79,10 @@ async def embed_inputs(
     model = answering.model
     with embedding(answering.metrics, model.name, sum(map(len, inputs))):
         vectors = await together(model.engine.embed(tokens, adapter=adapter) for tokens in inputs)
-    return [_shortened(vector, dimensions) for vector in vectors]
+    return [shortened(vector, dimensions) for vector in vectors]
 
 
-def _shortened(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+def shortened(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
     """Returns the first dimensions at unit length, as OpenAI shortens its own vectors."""
     if dimensions is None or dimensions == len(vector):
         return vector

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepwell.knowledge.documents import Passage
     from deepwell.knowledge.embedders import Embedders
     from deepwell.knowledge.ingest import Ingestor
+    from deepwell.knowledge.media.senses import Senses
     from deepwell.knowledge.search import Searcher, SearchOptions
     from deepwell.knowledge.sources.options import Access
     from deepwell.server.observe.metrics import Metrics
@@ -39,7 +40,19 @@ class ServerKnowledge:
         default_embedder: name of the model of new vector stores.
     """
 
-    def __init__(self, state: State, options: KnowledgeOptions, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        state: State,
+        options: KnowledgeOptions,
+        metrics: Metrics,
+        senses: Callable[[], Senses] | None = None,
+    ) -> None:
+        """Serves the stores of `state`.
+
+        Args:
+            senses: opens what looks at pictures and listens to recordings; None: those are refused.
+        """
+        self._senses = senses
         self.default_embedder = options.embedder
         self.options = options
         self._state = state
@@ -148,15 +161,22 @@ class ServerKnowledge:
     async def _ingest(self, run: JobRun) -> JobOutcome:
         if self._ingestor is None:
             from deepwell.knowledge.ingest import Ingestor
+            from deepwell.knowledge.media.reading import MediaReader
             from deepwell.knowledge.parse.process import ParseProcess
 
             parser = ParseProcess()
             self._closing.append(parser.close)
+            media = None
+            if self._senses is not None:
+                senses = self._senses()
+                self._closing.append(senses.close)
+                media = MediaReader(parser, senses.viewer, senses.listener)
             self._ingestor = Ingestor(
                 self._state.knowledge,
                 self._state.files,
                 parser,
                 self.embedders.of_store,
+                media,
                 observe=lambda stage, seconds: self._metrics.knowledge.ingest_seconds.labels(stage).observe(
                     seconds
                 ),

@@ -13,6 +13,7 @@ from deepwell.cli.output import console
 
 if TYPE_CHECKING:
     from deepwell.knowledge.local import IngestProgress, LocalKnowledge
+    from deepwell.knowledge.media.senses import Senses
     from deepwell.knowledge.search import Found
     from deepwell.settings import Settings
 
@@ -25,6 +26,7 @@ __all__ = [
     "ingesting",
     "require_base",
     "run",
+    "senses_of",
     "tell_found",
 ]
 
@@ -55,10 +57,19 @@ def run(tenant: str | None, work: Callable[[LocalKnowledge], Awaitable[T]]) -> T
 
     async def whole() -> T:
         owner = LOCAL if tenant is None else Tenant(tenant)
-        async with LocalKnowledge(Settings.load(), tenant=owner) as knowledge:
+        settings = Settings.load()
+        async with LocalKnowledge(settings, tenant=owner, senses=senses_of(settings)) as knowledge:
             return await work(knowledge)
 
     return asyncio.run(whole())
+
+
+def senses_of(settings: Settings) -> Senses:
+    """Returns what looks at pictures and listens to recordings that are added. Nothing is loaded yet."""
+    from deepwell.server.options import ImageServing, RecognitionServing
+    from deepwell.server.senses.knowledge import knowledge_senses
+
+    return knowledge_senses(ImageServing.of(settings), RecognitionServing.of(settings))
 
 
 def require_base(settings: Settings, name: str) -> None:

@@ -39,6 +39,7 @@ def fill_from(settings: Settings, folder: Path, *, shown: bool) -> dict[str, Any
     The embedding model is pulled first where it is missing. The server follows the folder from then on.
     """
     from deepwell.cli.knowledge.fill import fill
+    from deepwell.cli.knowledge.options import senses_of
     from deepwell.cli.up.models import ChosenModels, pull_models
     from deepwell.errors import ModelNotFound
     from deepwell.knowledge.local import LocalKnowledge
@@ -53,7 +54,7 @@ def fill_from(settings: Settings, folder: Path, *, shown: bool) -> dict[str, Any
     name, source = base_name(folder), str(folder.expanduser().resolve())
 
     async def work() -> dict[str, Any]:
-        async with LocalKnowledge(settings) as knowledge:
+        async with LocalKnowledge(settings, senses=senses_of(settings)) as knowledge:
             return await fill(knowledge, name, [source], create=True, shown=shown)
 
     return asyncio.run(work())

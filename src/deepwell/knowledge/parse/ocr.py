@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.errors import InvalidFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["MOST_OCR_PAGES", "OCR_FIX", "OCR_PAGE_S", "PageReader", "ocr_installed"]
 
@@ -43,13 +47,17 @@ class PageReader:
         if self.pages >= MOST_OCR_PAGES:
             raise InvalidFile(f"more than {MOST_OCR_PAGES} pages are scanned", fix="split the PDF")
         self.pages += 1
+        width, height = page.get_size()
+        scale = min(_DPI / 72, (_MOST_PIXELS / max(width * height, 1.0)) ** 0.5)
+        return self.text_of(page.render(scale=scale, grayscale=False).to_numpy())
+
+    def text_of(self, pixels: NDArray[np.uint8]) -> str:
+        """Returns the lines that are recognised in an image, uint8 [height, width, 3], blue first."""
         if sys.platform != "win32" and signal.getitimer(signal.ITIMER_PROF)[0]:  # of `limited`
             signal.setitimer(signal.ITIMER_PROF, OCR_PAGE_S)
         if self._engine is None:
             from rapidocr_onnxruntime import RapidOCR  # pyright: ignore[reportMissingImports]
 
             self._engine = RapidOCR()
-        width, height = page.get_size()
-        scale = min(_DPI / 72, (_MOST_PIXELS / max(width * height, 1.0)) ** 0.5)
-        found, _ = self._engine(page.render(scale=scale, grayscale=False).to_numpy())
+        found, _ = self._engine(pixels)
         return "\n".join(line[1] for line in found or [])

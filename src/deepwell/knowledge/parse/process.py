@@ -22,6 +22,7 @@ from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile
 from deepwell.knowledge.documents import Document, Place, Section
 from deepwell.knowledge.parse.ocr import MOST_OCR_PAGES, OCR_PAGE_S, ocr_installed
 from deepwell.knowledge.parse.parse import parse_file
+from deepwell.knowledge.parse.picture import read_picture
 from deepwell.models.text.text_process import trim_memory
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, twice_if_lost
 from deepwell.process.confine import confine
@@ -45,7 +46,7 @@ class _Setup(msgspec.Struct, array_like=True, frozen=True):
 
 class _File(msgspec.Struct, array_like=True, frozen=True):
     path: bytes  # as the system has it, which may be no valid text
-    filename: str
+    filename: str | None  # None: a picture, whose text is read
     processor_s: float
 
 
@@ -121,7 +122,9 @@ class ParseProcess:
             UnsupportedFile, InvalidFile, MissingDependency: see `parse_bytes`; or the file takes more than the limits.
             EngineUnavailable: the child could not run, or was closed; the file may be sound.
         """
-        ticket = self._submit(path, filename)
+        return await self._done(self._submit(path, filename))
+
+    async def _done(self, ticket: _Ticket) -> Document:
         work = asyncio.wrap_future(ticket.future)
         try:
             return await asyncio.shield(work)
@@ -132,6 +135,13 @@ class ParseProcess:
                 self._stop(ticket)
                 await asyncio.sleep(_POLL_S)
             raise
+
+    async def read_picture(self, path: Path) -> Document:
+        """Returns the text that stands in a picture, which may be none. A cancelled task ends the work.
+
+        Raises as `parse`.
+        """
+        return await self._done(self._submit(path, None))
 
     def parse_blocking(self, path: Path, filename: str) -> Document:
         """Returns the document in the file at `path`, as `parse` does, for callers without an event loop."""
@@ -156,7 +166,7 @@ class ParseProcess:
             wait([ticket.future for ticket in left], timeout=_POLL_S)
         self._calls.close()
 
-    def _submit(self, path: Path, filename: str) -> _Ticket:
+    def _submit(self, path: Path, filename: str | None) -> _Ticket:
         ticket = _Ticket()
         with self._lock:
             self._tickets.add(ticket)
@@ -171,7 +181,7 @@ class ParseProcess:
             if self._current is ticket:
                 self._calls.kill()
 
-    def _work(self, ticket: _Ticket, path: Path, filename: str) -> Document:
+    def _work(self, ticket: _Ticket, path: Path, filename: str | None) -> Document:
         with self._lock:
             self._current = ticket
         try:
@@ -180,9 +190,9 @@ class ParseProcess:
             with self._lock:
                 self._current = None
 
-    def _ask(self, ticket: _Ticket, path: Path, filename: str) -> Document:
+    def _ask(self, ticket: _Ticket, path: Path, filename: str | None) -> Document:
         processor_s = file_seconds(_size(path))
-        name = filename.encode("utf-8", "replace").decode()
+        name = None if filename is None else filename.encode("utf-8", "replace").decode()
         request = _encode(_File(os.fsencode(path.absolute()), name, processor_s))
         wait_s = processor_s + (MOST_OCR_PAGES * OCR_PAGE_S if ocr_installed() else 0)
 
@@ -281,8 +291,10 @@ class _Child:
         return _Started(confine())
 
     def _parse(self, file: _File) -> bytes:
+        path = Path(os.fsdecode(file.path))
         with limited(file.processor_s):
-            return _encode(_parsed_of(parse_file(Path(os.fsdecode(file.path)), file.filename)))
+            found = read_picture(path) if file.filename is None else parse_file(path, file.filename)
+            return _encode(_parsed_of(found))
 
 
 def main(descriptor: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from deepwell.media.recognition.process import NEEDED as SPEECH_MODULES
 from deepwell.media.recognition.whisper import load_model
 from deepwell.media.recognition.whisper import prepare as prepare_sounds
 from deepwell.media.space.features import MOST_SOUND_S, SIDE, ImageEncoder, SoundEncoder, prepared_image
+from deepwell.media.space.fusion import SIGNS
 from deepwell.media.space.heads import ImageHead, unit
 from deepwell.media.space.options import SenseModels, SensingLimits, find_models
 from deepwell.media.space.sound import SoundHead
@@ -40,7 +41,7 @@ from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_m
 from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, failure_of
 
-__all__ = ["Seen", "Sensing", "SensingBusy", "open_sensing"]
+__all__ = ["Heard", "Seen", "Sensing", "SensingBusy", "open_sensing"]
 
 MOST_REQUESTS: Final = 64
 """Images and sounds that are worked on or wait; further ones are refused."""
@@ -82,10 +83,13 @@ class _Seen(msgspec.Struct, tag=2, array_like=True, frozen=True):
     width: int
     height: int
     unsafe: float
+    signs: bytes = b""
 
 
 class _Heard(msgspec.Struct, tag=3, array_like=True, frozen=True):
     vector: bytes
+    signs: bytes
+    seconds: float
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -103,6 +107,7 @@ class Seen:
         caption, caption_zh: the nearest caption; empty: none is near.
         width, height: its size, in pixels.
         unsafe: how likely it is unsafe for work, from 0 to 1; -1: no model looked.
+        signs: float32 [4], how sure the head is; see `fusion.Sensed`.
     """
 
     vector: NDArray[np.float32]
@@ -112,6 +117,22 @@ class Seen:
     width: int
     height: int
     unsafe: float
+    signs: NDArray[np.float32] = field(default_factory=lambda: np.zeros(SIGNS, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A recording as it was heard.
+
+    Attributes:
+        vector: float32 [384], a unit vector of the space.
+        signs: float32 [4], how sure the head is; see `fusion.Sensed`.
+        seconds: its duration.
+    """
+
+    vector: NDArray[np.float32]
+    signs: NDArray[np.float32]
+    seconds: float
 
 
 class SensingBusy(DeepwellError):
@@ -172,6 +193,7 @@ class Sensing:
             found.width,
             found.height,
             found.unsafe,
+            np.frombuffer(found.signs, "<f4").astype(np.float32),
         )
 
     async def unsafe(self, data: bytes) -> float:
@@ -180,6 +202,13 @@ class Sensing:
 
     async def sound(self, data: bytes) -> NDArray[np.float32]:
         """Returns the vector of the speech in a recording of at most 30 seconds, a unit vector [384] of the space.
+
+        Raises as `hear`.
+        """
+        return (await self.hear(data)).vector
+
+    async def hear(self, data: bytes) -> Heard:
+        """Returns what is heard in a recording of at most 30 seconds.
 
         Raises:
             UnsupportedFile: see `decode_audio`.
@@ -194,7 +223,8 @@ class Sensing:
             raise MissingDependency.of("speech_extra_missing", package=missing)
         found = await self._ask(_Sound(data))
         assert isinstance(found, _Heard)
-        return np.frombuffer(found.vector, "<f4").astype(np.float32)
+        vector, signs = (np.frombuffer(one, "<f4").astype(np.float32) for one in (found.vector, found.signs))
+        return Heard(vector, signs, found.seconds)
 
     def text(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns where texts are in the space: unit vectors [.., 384].
@@ -289,6 +319,10 @@ def _bytes(path: Path | None) -> bytes:
     return b"" if path is None else os.fsencode(path.absolute())
 
 
+def _packed(values: NDArray[np.float32]) -> bytes:
+    return values.astype("<f4").tobytes()
+
+
 def _path(data: bytes) -> Path:
     return Path(os.fsdecode(data))
 
@@ -352,13 +386,14 @@ class _Child:
         if not self._setup.image:
             return _Seen(b"", view.width, view.height, unsafe)
         encoder, head = self._image
-        vector = head(encoder.encode(prepared_image(view.pixels)[None]))[0]
-        return _Seen(vector.astype("<f4").tobytes(), view.width, view.height, unsafe)
+        vectors, signs = head.sensed(encoder.encode(prepared_image(view.pixels)[None]))
+        return _Seen(_packed(vectors[0]), view.width, view.height, unsafe, _packed(signs[0]))
 
     def _hear(self, data: bytes) -> _Heard:
         encoder, head = self._sound
-        samples = decode_audio(data, MOST_SOUND_S).samples
-        return _Heard(head(encoder.encode(samples)).astype("<f4").tobytes())
+        sound = decode_audio(data, MOST_SOUND_S)
+        vector, signs = head.sensed(encoder.encode(sound.samples))
+        return _Heard(_packed(vector), _packed(signs), sound.seconds)
 
     @cached_property
     def _weights(self) -> SpaceWeights:

@@ -16,6 +16,7 @@ __all__ = [
     "FileContentPage",
     "FileCounts",
     "FileError",
+    "MediaRange",
     "PassageScores",
     "SearchPage",
     "SearchResult",
@@ -156,6 +157,7 @@ class FileChunk(Struct, tag_field="object", tag="vector_store.file.chunk"):
     page: int | None
     headings: list[str]
     text: str
+    media: MediaRange | UnsetType = UNSET  # of a picture or recording
 
 
 class FileChunkList(Struct, tag_field="object", tag="list"):
@@ -204,6 +206,14 @@ class PassageScores(Struct):
     rerank: float | None  # mean log probability of the query behind the passage
 
 
+class MediaRange(Struct):
+    """The kind of file that a passage is from, if it is no document, and its time range in a recording."""
+
+    kind: Literal["picture", "recording"]
+    start_seconds: float | UnsetType = UNSET
+    end_seconds: float | UnsetType = UNSET
+
+
 class SearchResult(Struct):
     """A passage that a search found."""
 
@@ -212,6 +222,7 @@ class SearchResult(Struct):
     score: float
     attributes: dict[str, Attribute]
     content: list[TextContent]
+    media: MediaRange | UnsetType = UNSET  # of a picture or recording
     scores: PassageScores | UnsetType = UNSET  # if the request asked to explain
 
 

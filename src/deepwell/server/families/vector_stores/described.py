@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from deepwell.server.families.vector_stores.bodies import (
     ChunkSize,
@@ -14,6 +15,7 @@ from deepwell.server.families.vector_stores.bodies import (
     FileChunk,
     FileCounts,
     FileError,
+    MediaRange,
     StaticStrategy,
     StoreExpiresAfter,
     StoreFile,
@@ -24,7 +26,18 @@ from deepwell.storage.knowledge.chunks import FoundChunk, chunk_id
 from deepwell.storage.knowledge.files import StoredBatchOfFiles, StoredStoreFile
 from deepwell.storage.knowledge.stores import StoredStore
 
-__all__ = ["attributes_json", "batch_body", "chunk_body", "chunking_json", "file_body", "store_body"]
+if TYPE_CHECKING:
+    from deepwell.knowledge.documents import Place
+
+__all__ = [
+    "attributes_json",
+    "batch_body",
+    "chunk_body",
+    "chunking_json",
+    "file_body",
+    "media_range",
+    "store_body",
+]
 
 _AUTO_TOKENS, _AUTO_OVERLAP = 512, 64  # of embedders whose window is so long, as those that are shipped
 
@@ -103,7 +116,18 @@ def chunk_body(chunk: FoundChunk) -> FileChunk:
         page=place.page,
         headings=list(place.headings),
         text=chunk.text,
+        media=media_range(place),
     )
+
+
+def media_range(place: Place) -> MediaRange | UnsetType:
+    """Returns the range of a place in a picture or recording; unset for documents."""
+    media = place.media
+    if media is None:
+        return UNSET
+    if media.start_s is None or media.end_s is None:
+        return MediaRange(media.kind)
+    return MediaRange(media.kind, media.start_s, media.end_s)
 
 
 def batch_body(batch: StoredBatchOfFiles, counts: Mapping[str, int]) -> FileBatch:

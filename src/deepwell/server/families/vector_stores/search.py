@@ -17,6 +17,7 @@ from deepwell.server.families.vector_stores.bodies import (
     SearchResult,
     TextContent,
 )
+from deepwell.server.families.vector_stores.described import media_range
 from deepwell.server.reranking import reranker_of
 from deepwell.storage.database import Tenant
 
@@ -108,6 +109,7 @@ def search_page(queries: Sequence[str], found: Sequence[Passage]) -> SearchPage:
             one.score,
             dict(one.attributes),
             [TextContent(one.text)],
+            media_range(one.place),
             UNSET if one.scores is None else _scores(one.scores),
         )
         for one in found
