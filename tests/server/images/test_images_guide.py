@@ -43,7 +43,7 @@ def test_the_program_prints_what_the_guide_shows(
     ran = 0
     try:
         for (language, code), (_, printed) in pairwise(blocks("images.md")):
-            if language == "python":
+            if language == "python" and "negative_prompt" not in code:  # tests/parity has that one
                 code = code.replace("http://127.0.0.1:8000", running.url)
                 exec(compile(code, "guide", "exec"), names)
                 assert capsys.readouterr().out == printed

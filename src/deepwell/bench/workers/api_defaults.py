@@ -174,7 +174,8 @@ _OF_IMAGES: Mapping[str, str] = {
     "output_compression": "100",
     "partial_images": "0",
     "quality": "`auto`",
-    "guidance": "3",
+    "guidance": "3, or that of the pipeline",
+    "negative_prompt": "empty",
     **dict.fromkeys(
         ("complexity", "frame_count", "frame_duration_ms", "svg", "style", "input_fidelity", "markup"), _NONE
     ),

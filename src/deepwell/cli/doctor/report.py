@@ -36,6 +36,7 @@ _EXTRAS = {
     ),
     "speech": ("faster_whisper", "ctranslate2", "onnxruntime", "av", "jieba", "pypinyin"),
     "images": ("onnxruntime", "PIL"),
+    "diffusers": ("torch", "transformers", "diffusers"),
     "c2pa": ("c2pa",),
     "ocr": ("rapidocr_onnxruntime",),
     "tensorboard": ("tensorboard",),

@@ -24,13 +24,28 @@ if TYPE_CHECKING:
 
     from deepwell.media.images.decode import Picture
     from deepwell.media.images.options import ImageRequest
-    from deepwell.media.images.process import Canvas, Painter
+    from deepwell.media.images.process import Painter
+    from deepwell.media.images.protocol import Canvas
     from deepwell.settings import Settings
 
 __all__ = ["draw"]
 
 Size = Literal["auto", "256x256", "512x512", "1024x1024", "1536x1024", "1024x1536"]
 Format = Literal["png", "jpeg", "webp"]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=20.0,
+        help="Weight of the prompt; left out: 3, or what a pipeline of diffusers has; 1 is the model's own.",
+    ),
+]
+Negative = Annotated[
+    str,
+    typer.Option(
+        "--negative", metavar="TEXT", help="Things the image should not show, for pipelines of diffusers."
+    ),
+]
 _SUFFIXES = {"jpg": "jpeg"}
 
 
@@ -41,14 +56,15 @@ class _Asked:
     prompt: str | None
     out: Path
     format: Format
-    size: tuple[int, int]
+    size: Size
     seed: int
     count: int
     steps: int
-    guidance: float
+    guidance: float | None
     strength: float
     source: Path | None
     mask: Path | None
+    negative: str
 
     @property
     def files(self) -> Sequence[Path]:
@@ -90,7 +106,9 @@ def draw(
     ] = 0.7,
     size: Annotated[
         Size,
-        typer.Option(help="Width and height of the files; auto is 512x512. The drawing is enlarged to it."),
+        typer.Option(
+            help="Width and height of the files; auto is 512x512, or the square of a pipeline of diffusers."
+        ),
     ] = "auto",
     count: Annotated[
         int, typer.Option(min=1, max=10, metavar="N", help="Number of images; several files are numbered.")
@@ -100,9 +118,8 @@ def draw(
         typer.Option(min=0, help="Seed of the first image; left out: a random one, which is told."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, max=100, help="Steps of each image.")] = 24,
-    guidance: Annotated[
-        float, typer.Option(min=0.0, max=20.0, help="Weight of the prompt; 1 is the model's own.")
-    ] = 3.0,
+    guidance: Guidance = None,
+    negative: Negative = "",
     model: Annotated[
         str | None,
         typer.Option(
@@ -115,13 +132,13 @@ def draw(
 ) -> None:
     """Draw an image of a text into a file, or change an image, on this machine."""
     with reported_errors(as_json=json):
-        from deepwell.media.images.options import MAX_SEED, size_of
+        from deepwell.media.images.options import MAX_SEED
         from deepwell.settings import Settings
 
-        _check(prompt, source, mask, vary=vary)
+        _check(prompt, negative, source, mask, vary=vary)
         first = secrets.randbelow(MAX_SEED) if seed is None else min(seed, MAX_SEED)
         asked = _Asked(
-            prompt, out, _format(out), size_of(size), first, count, steps, guidance, strength, source, mask
+            prompt, out, _format(out), size, first, count, steps, guidance, strength, source, mask, negative
         )
         settings = Settings.load(models_dir=models_dir)
         painter = _painter(settings, model or settings.image_model)
@@ -152,7 +169,7 @@ def _painter(settings: Settings, name: str) -> Painter:
     )
 
 
-def _check(prompt: str | None, source: Path | None, mask: Path | None, *, vary: bool) -> None:
+def _check(prompt: str | None, negative: str, source: Path | None, mask: Path | None, *, vary: bool) -> None:
     from deepwell.errors import InvalidRequest
     from deepwell.media.images.options import MAX_CHARACTERS
 
@@ -165,8 +182,9 @@ def _check(prompt: str | None, source: Path | None, mask: Path | None, *, vary: 
     for file in (source, mask):
         if file is not None and not file.is_file():
             raise InvalidRequest.of("image_file", file=file, reason=os.strerror(errno.ENOENT))
-    if prompt and len(prompt) > MAX_CHARACTERS:
-        raise InvalidRequest.of("image_prompt_long", count=len(prompt), most=MAX_CHARACTERS)
+    for text in (prompt or "", negative):
+        if len(text) > MAX_CHARACTERS:
+            raise InvalidRequest.of("image_prompt_long", count=len(text), most=MAX_CHARACTERS)
 
 
 def _format(out: Path) -> Format:
@@ -201,7 +219,7 @@ async def _drawn(painter: Painter, settings: Settings, asked: _Asked, *, shown: 
         await painter.close()
     return {
         "model": painter.model.name,
-        "size": f"{asked.size[0]}x{asked.size[1]}",
+        "size": f"{request.size[0]}x{request.size[1]}",
         "format": asked.format,
         "steps": asked.steps,
         "images": [{"file": str(file), "seed": seed} for file, seed in zip(files, seeds, strict=True)],
@@ -221,8 +239,16 @@ async def _planned(painter: Painter, settings: Settings, asked: _Asked) -> Image
     from deepwell.media.images.options import ImageRequest
 
     canvas = await painter.start()
-    picture, opacity = await _pictures(painter, canvas, asked)
-    condition = None if asked.prompt is None else await _encoded(painter, canvas, settings, asked.prompt)
+    size = canvas.file_size(asked.size)
+    picture, opacity = await _pictures(painter, canvas, asked, min(size))
+    mode = "text" if picture is None else "image" if opacity is None else "mask"
+    canvas.check(painter.model.name, mode, asked.negative)
+    condition = None
+    if asked.prompt is not None and canvas.text_encoder:
+        condition = await _encoded(painter, canvas, settings, asked.prompt)
+    elif not canvas.text_encoder:
+        for text in filter(None, (asked.prompt, asked.negative)):
+            await painter.count(text)  # is refused where it is too long
     return ImageRequest(
         condition,
         asked.seed,
@@ -232,22 +258,25 @@ async def _planned(painter: Painter, settings: Settings, asked: _Asked) -> Image
         picture,
         asked.strength,
         opacity,
-        asked.size,
+        size,
         asked.format,
         mark=settings.image_mark,
+        prompt=asked.prompt or "",
+        negative=asked.negative,
+        drawn=canvas.drawn_size(size, square=picture is not None),
     )
 
 
 async def _pictures(
-    painter: Painter, canvas: Canvas, asked: _Asked
+    painter: Painter, canvas: Canvas, asked: _Asked, side: int
 ) -> tuple[Picture | None, tuple[NDArray[np.uint8], NDArray[np.uint8]] | None]:
-    """Returns the image to change, and how much of it stays."""
+    """Returns the image to change, and how much of it stays. `side`: of the square that is asked for."""
     from deepwell.media.images.options import opacity_of
     from deepwell.media.images.reader import ImageReader
 
     if asked.source is None:
         return None, None
-    reader, side = ImageReader(), min(asked.size)
+    reader = ImageReader()
     try:
         picture = await reader.read(asked.source, canvas.size, side)
         await painter.check(picture.look)

@@ -15,7 +15,7 @@ from deepwell.cli.progress import counted
 
 if TYPE_CHECKING:
     from deepwell.media.speech.options import SpeechModel, SpeechRequest
-    from deepwell.media.speech.process import Speaker
+    from deepwell.media.speech.programs.process import AnySpeaker
     from deepwell.settings import Settings
 
 __all__ = ["speak", "voices"]
@@ -73,8 +73,10 @@ def speak(
 
         said, shape = _text(text, file), _format(out, format)
         settings = Settings.load(models_dir=models_dir)
-        check_installed()
-        opened = open_speech_model(ModelStore(settings.models_dir), model or settings.speech_model)
+        name, store = model or settings.speech_model, ModelStore(settings.models_dir)
+        opened = open_speech_model(store, name)
+        if opened.backend == "kokoro":
+            check_installed()
         request = planned_speech(opened, said, voice=voice, speed=speed, format=shape)
         report = asyncio.run(_spoken(_speaker(settings, opened), request, out, shown=not json))
         if json:
@@ -101,7 +103,7 @@ def voices(model: Model = None, models_dir: ModelsDir = None, json: JsonFlag = F
                 "name": one.name,
                 "language": one.accent,
                 "gender": one.gender,
-                "aliases": [name for name, pair in ALIASES.items() if one.name in pair],
+                "aliases": [alias for alias, pair in ALIASES.items() if one.name in pair],
                 "default": one.name in DEFAULT_VOICES.values(),
             }
             for one in opened.voices
@@ -151,13 +153,14 @@ def _format(out: Path, format: Format | None) -> Format:
     return cast("Format", found)
 
 
-def _speaker(settings: Settings, model: SpeechModel) -> Speaker:
-    from deepwell.media.speech.process import Speaker, SpeakerLimits
+def _speaker(settings: Settings, model: SpeechModel) -> AnySpeaker:
+    from deepwell.media.speech.process import SpeakerLimits
+    from deepwell.media.speech.programs.process import speaker_of
 
-    return Speaker(model, SpeakerLimits(settings.threads or 0))
+    return speaker_of(model, SpeakerLimits(settings.threads or 0))
 
 
-async def _spoken(speaker: Speaker, request: SpeechRequest, out: Path, *, shown: bool) -> dict[str, Any]:
+async def _spoken(speaker: AnySpeaker, request: SpeechRequest, out: Path, *, shown: bool) -> dict[str, Any]:
     """Writes the sound beside the file, and gives it its name when it is whole."""
     from deepwell.errors import InvalidRequest
     from deepwell.media.speech.encode import fill_wav_lengths

@@ -32,8 +32,8 @@ def finished(
     """Returns a drawn image at the size that was asked for.
 
     Args:
-        drawn: [S, S, 3], from -1 to 1.
-        size: width and height. One that is no square gets the drawn square in its middle, and bars in the colour of its border.
+        drawn: [H, W, 3], from -1 to 1.
+        size: width and height. A square that was drawn for a size that is none gets bars in the colour of its border.
         original: pixels uint8 [side, side, 3], and how much of them stays, uint8 [side, side], 255 all; `side` is the shorter
             side of the size.
     """
@@ -42,6 +42,8 @@ def finished(
 
     side = min(size)
     pixels = np.clip((drawn + 1) * 127.5, 0, 255).round().astype(np.uint8)
+    if pixels.shape[0] != pixels.shape[1]:
+        return Images.fromarray(pixels).resize(size, Images.Resampling.LANCZOS)
     image = Images.fromarray(pixels).resize((side, side), Images.Resampling.LANCZOS)
     if original is not None:
         image = Images.composite(Images.fromarray(original[0]), image, Images.fromarray(original[1]))

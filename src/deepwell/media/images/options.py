@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AUTO_SIZE",
     "DEFAULT_MODEL",
+    "FLOW_GUIDANCE",
     "HALF",
     "MAX_CHARACTERS",
     "MAX_GUIDANCE",
@@ -36,6 +38,7 @@ __all__ = [
     "opacity_of",
     "open_image_model",
     "size_of",
+    "steps_drawn",
     "stored_image_models",
 ]
 
@@ -61,6 +64,9 @@ QUALITY_STEPS: Final[Mapping[str, int]] = {
     "xhigh": 60,
     "max": 80,
 }
+AUTO_SIZE: Final = "auto"
+FLOW_GUIDANCE: Final = 3.0
+"""Weight of the prompt with the network of the package where a request does not say."""
 _AUTO: Final = "512x512"
 
 ImageGuard = Literal["auto", "required", "off"]
@@ -79,8 +85,9 @@ class ImageRequest:
     """Images that are drawn from one prompt, one picture, or both.
 
     Attributes:
-        condition: float32 [C], the vector of the prompt; None: nothing is asked for, as in variations.
+        condition: float32 [C], the vector of the prompt; None: a variation, or a model that reads texts.
         seed: of the first image; each further one has the next number.
+        guidance: weight of the prompt; None: the model's own.
         picture: what is changed; None: the image is drawn from nothing.
         strength: how much of the picture is given up, from 0 to 1.
         opacity: uint8 [out, out] and [draw, draw]: what of the picture stays, 255 all of it; None: it is redrawn as a whole.
@@ -89,13 +96,15 @@ class ImageRequest:
         label: text of the label of generated content; empty: the files get none.
         mark: whether the images show that they were generated.
         partials: how many unfinished images are shown on the way.
+        prompt, negative: the prompt, and what the image should not show, for a model that reads texts.
+        drawn: width and height at which it is drawn; None: those of the model's square.
     """
 
     condition: NDArray[np.float32] | None
     seed: int
     count: int = 1
     steps: int = 24
-    guidance: float = 3.0
+    guidance: float | None = None
     picture: Picture | None = None
     strength: float = 1.0
     opacity: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
@@ -105,6 +114,9 @@ class ImageRequest:
     label: str = ""
     mark: bool = True
     partials: int = 0
+    prompt: str = ""
+    negative: str = ""
+    drawn: tuple[int, int] | None = None
 
     @property
     def share(self) -> float:
@@ -114,8 +126,13 @@ class ImageRequest:
     @property
     def steps_an_image(self) -> int:
         """Steps of each image: fewer where a part of the way is left out; see `sample`."""
-        begin = min(max(1.0 - self.share, 0.0), 1.0)
-        return max(1, round(self.steps * (1.0 - begin)))
+        return steps_drawn(self.steps, self.share)
+
+
+def steps_drawn(steps: int, share: float) -> int:
+    """Returns how many of the steps are taken where only a share of the way is drawn; see `sample`."""
+    begin = min(max(1.0 - share, 0.0), 1.0)
+    return max(1, round(steps * (1.0 - begin)))
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -124,8 +141,8 @@ def size_of(text: str) -> tuple[int, int]:
     Raises:
         InvalidRequest: images are not made at it.
     """
-    found = re.fullmatch(r"(\d{2,4})x(\d{2,4})", _AUTO if text == "auto" else text)
-    if found is None or (text != "auto" and text not in SIZES):
+    found = re.fullmatch(r"(\d{2,4})x(\d{2,4})", _AUTO if text == AUTO_SIZE else text)
+    if found is None or (text != AUTO_SIZE and text not in SIZES):
         raise InvalidRequest.of("image_size", size=text[:32], known=", ".join(SIZES), param="size")
     return int(found[1]), int(found[2])
 

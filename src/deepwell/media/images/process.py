@@ -1,8 +1,9 @@
 """`Painter`: draws images in a child process that can neither write, nor reach the network, nor take what it likes.
 
-`python -m deepwell.media.images.process FD` is the child. It loads one model, and the one that looks at images, and keeps them.
-An image is one call that begins it, and one call for each step, so that several requests take turns, step by step, and a
-client that leaves ends the work behind the step at hand.
+`python -m deepwell.media.images.process FD` is the child for the network of the package, and `...diffusion.process` the one for
+a pipeline of diffusers. It loads one model, and the one that looks at images, and keeps them. An image is one call that begins
+it, and one call for each step, so that several requests take turns, step by step, and a client that leaves ends the work behind
+the step at hand.
 """
 
 from __future__ import annotations
@@ -13,26 +14,35 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidRequest, MissingDependency
-from deepwell.media.images.decode import LOOK, look_of, prepare
-from deepwell.media.images.encode import ImageFormat, encoded, finished
+from deepwell.media.images.child import DrawingChild, Estimate
+from deepwell.media.images.diffusion.folder import is_pipeline, weight_bytes
 from deepwell.media.images.flow import FlowModel
-from deepwell.media.images.nsfw import SafetyModel
-from deepwell.media.images.options import HALF, ImageModel, ImageRequest
-from deepwell.media.images.provenance import ContentSigner, Credential
+from deepwell.media.images.options import FLOW_GUIDANCE, HALF, ImageModel, ImageRequest, steps_drawn
+from deepwell.media.images.protocol import (
+    STEP_S,
+    Begin,
+    Canvas,
+    Close,
+    Count,
+    Counted,
+    Drawn,
+    Look,
+    Next,
+    Score,
+    Setup,
+    decode_answer,
+    encode,
+)
+from deepwell.media.images.provenance import Credential
 from deepwell.media.images.reader import check_installed
 from deepwell.media.images.sample import SampleOptions, sample
 from deepwell.media.turns import TurnRules, Turns
-from deepwell.models.text.text_process import trim_memory
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
-from deepwell.process.confine import confine
-from deepwell.process.frames import Failure, failure_of
+from deepwell.process.calls import CallEnded, CallProcess, answer_calls
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,86 +56,11 @@ MOST_REQUESTS: Final = 64
 
 _AT_A_TIME: Final = 8
 _START_S: Final = 60.0
-_STEP_S: Final = 120.0
-_NICE: Final = 5
-
-
-class _Setup(msgspec.Struct, array_like=True, frozen=True):
-    folder: bytes
-    safety: bytes
-    credential: tuple[bytes, bytes] | None
-    threads: int
-    memory_bytes: int
-
-
-class _Begin(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    """An image, whose file is made after each step of `shown`.
-
-    `start` is uint8 [S, S, 3] and `keep` uint8 [S, S]; `original` and `stays` are the same at the size of the file.
-    """
-
-    id: int
-    condition: bytes
-    steps: int
-    guidance: float
-    seed: int
-    start: bytes
-    strength: float
-    keep: bytes
-    original: bytes
-    stays: bytes
-    size: tuple[int, int]
-    format: ImageFormat
-    compression: int
-    label: str
-    mark: bool
-    shown: list[int]
-
-
-class _Next(msgspec.Struct, tag=2, array_like=True, frozen=True):
-    id: int
-
-
-class _Close(msgspec.Struct, tag=3, array_like=True, frozen=True):
-    id: int
-
-
-class _Look(msgspec.Struct, tag=4, array_like=True, frozen=True):
-    look: bytes
-
-
-class Canvas(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    """A model's process as it describes itself when it is ready.
-
-    Attributes:
-        confined: whether the kernel confines it; see `confine`.
-        size: side of the square that the model draws, in pixels.
-        condition: length of the vector of a prompt.
-        text_encoder: name of the text encoder that makes it.
-        prefix: text that stands before each prompt that the encoder reads.
-    """
-
-    confined: bool
-    size: int
-    condition: int
-    text_encoder: str
-    prefix: str
-
-
-class _Done(msgspec.Struct, tag=2, array_like=True, frozen=True):
-    pass
-
-
-class _Drawn(msgspec.Struct, tag=3, array_like=True, frozen=True):
-    """A step is done. `data` is a file, empty unless one is shown; `score` is that of the safety model, -1 without one."""
-
-    step: int
-    data: bytes
-    score: float
-
-
-class _Score(msgspec.Struct, tag=4, array_like=True, frozen=True):
-    value: float
+_PIPELINE_CHILD: Final = "deepwell.media.images.diffusion.process"
+_PIPELINE_MODULES: Final = ("torch", "transformers", "diffusers")
+_PIPELINE_BYTES: Final = 8 << 30  # for libraries and activations, beside the weights
+_PIPELINE_START_S: Final = 900.0
+_PIPELINE_STEP_S: Final = 3600.0  # of processor time; a step of twelve billion parameters takes most of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +106,6 @@ class ImageRefused(InvalidRequest):
         return error
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_requests = msgspec.msgpack.Decoder(_Begin | _Next | _Close | _Look)
-_answers = msgspec.msgpack.Decoder(Canvas | _Done | _Drawn | _Score | Failure)
-
-
 @dataclass(frozen=True, slots=True)
 class PainterLimits:
     """Limits of one model's process.
@@ -210,18 +140,26 @@ class Painter:
         self.safety = safety
         self._credential = credential
         self._limits = limits or PainterLimits()
-        calls = CallProcess(__name__, _encode(self._setup()), launch_s=_START_S)
-        self._turns = Turns(calls, _RULES, "draw")
+        self._piped = is_pipeline(model.folder)
+        module, launch_s = (_PIPELINE_CHILD, _PIPELINE_START_S) if self._piped else (__name__, _START_S)
+        self._rules = replace(_RULES, call_s=_PIPELINE_STEP_S) if self._piped else _RULES
+        self._turns = Turns(
+            CallProcess(module, encode(self._setup()), launch_s=launch_s), self._rules, "draw"
+        )
 
-    def _setup(self) -> _Setup:
+    def _setup(self) -> Setup:
         limits, credential = self._limits, self._credential
         files = None if credential is None else (_bytes(credential.certificate), _bytes(credential.key))
-        return _Setup(
+        memory = limits.memory_bytes
+        if self._piped and memory == MEMORY_BYTES:
+            memory = _PIPELINE_BYTES + 3 * weight_bytes(self.model.folder)  # read once, and perhaps widened
+        return Setup(
             _bytes(self.model.folder),
             b"" if self.safety is None else _bytes(self.safety),
             files,
             limits.threads or len(os.sched_getaffinity(0)),
-            limits.memory_bytes,
+            memory,
+            self._rules.call_s,
         )
 
     @property
@@ -236,6 +174,9 @@ class Painter:
             raise MissingDependency.of("images_extra_missing", package="onnxruntime")
         if self._credential is not None and importlib.util.find_spec("c2pa") is None:
             raise MissingDependency.of("c2pa_extra_missing", package="c2pa-python")
+        for name in _PIPELINE_MODULES if self._piped else ():
+            if importlib.util.find_spec(name) is None:
+                raise MissingDependency.of("diffusers_extra_missing", package=name)
         hello = await self._turns.start()
         assert isinstance(hello, Canvas)
         return hello
@@ -249,10 +190,16 @@ class Painter:
         if self.safety is None:
             return
         await self.start()
-        found = await self._turns.ask(_encode(_Look(look.tobytes())))
-        assert isinstance(found, _Score)
+        found = await self._turns.ask(encode(Look(look.tobytes())))
+        assert isinstance(found, Score)
         if found.value > self._limits.most_score:
             raise ImageRefused.scored("image_input_refused", "image", found.value)
+
+    async def count(self, prompt: str) -> int:
+        """Returns the number of tokens of a prompt that the model reads itself. Raises `InvalidRequest` if it is too long."""
+        found = await self._turns.ask(encode(Count(prompt)))
+        assert isinstance(found, Counted)
+        return found.tokens
 
     async def draw(self, request: ImageRequest) -> AsyncGenerator[Step]:
         """Yields every step of every image. A generator that is closed ends the work behind the step at hand.
@@ -267,51 +214,52 @@ class Painter:
         """
         async with self._turns.place():
             await self.start()
-            each = request.steps_an_image
             for number in range(request.count):
                 seed = request.seed + number
                 async with aclosing(self._image(request, seed)) as steps:
                     async for drawn in steps:
                         if drawn.score > self._limits.most_score:
                             raise ImageRefused.scored("image_output_refused", "prompt", drawn.score)
-                        done = number * each + drawn.step
-                        total = request.count * each
-                        yield Step(number, seed, done, total, drawn.data, drawn.step == each)
+                        done, last = number * drawn.total + drawn.step, drawn.step == drawn.total
+                        yield Step(number, seed, done, request.count * drawn.total, drawn.data, last)
 
     async def close(self) -> None:
         """Ends the child and what it works on. The next request starts another."""
         await self._turns.close()
 
-    async def _image(self, request: ImageRequest, seed: int) -> AsyncGenerator[_Drawn]:
+    async def _image(self, request: ImageRequest, seed: int) -> AsyncGenerator[Drawn]:
         id = self._turns.new_id()
         try:
-            await self._turns.ask(_encode(_begin(id, request, seed)))
-            for _ in range(request.steps_an_image):
-                drawn = await self._turns.ask(_encode(_Next(id)))
-                assert isinstance(drawn, _Drawn)
+            await self._turns.ask(encode(_begin(id, request, seed)))
+            last = False
+            while not last:
+                drawn = await self._turns.ask(encode(Next(id)))
+                assert isinstance(drawn, Drawn)
+                last = drawn.step == drawn.total
                 yield drawn
         finally:
-            await asyncio.shield(self._turns.let_go(_encode(_Close(id))))
+            await asyncio.shield(self._turns.let_go(encode(Close(id))))
 
 
 def _bytes(path: Path) -> bytes:
     return os.fsencode(path.absolute())
 
 
-def _begin(id: int, request: ImageRequest, seed: int) -> _Begin:
+def _begin(id: int, request: ImageRequest, seed: int) -> Begin:
     picture, opacity = request.picture, request.opacity
     condition = b"" if request.condition is None else request.condition.astype("<f4").tobytes()
     start = b"" if picture is None else picture.small.tobytes()
     original, stays, keep = b"", b"", b""
     if picture is not None and opacity is not None:
         original, stays, keep = picture.full.tobytes(), opacity[0].tobytes(), opacity[1].tobytes()
-    steps = request.steps_an_image
-    every = {steps * (one + 1) // (request.partials + 1) for one in range(request.partials)}
-    return _Begin(
+    side = 0 if picture is None else len(picture.small)
+    return Begin(
         id,
         condition,
+        request.prompt,
+        request.negative,
         request.steps,
-        request.guidance,
+        -1.0 if request.guidance is None else request.guidance,
         seed,
         start,
         request.share,
@@ -319,11 +267,12 @@ def _begin(id: int, request: ImageRequest, seed: int) -> _Begin:
         original,
         stays,
         request.size,
+        request.drawn or (side, side),
         request.format,
         request.compression,
         request.label,
         request.mark,
-        sorted((every | {steps}) - {0}),
+        request.partials,
     )
 
 
@@ -334,130 +283,59 @@ def _ended(error: CallEnded) -> DeepwellError:
 
 
 _RULES: Final = TurnRules(
-    _answers.decode,
+    decode_answer,
     _ended,
     lambda: DrawingBusy.of("image_busy", most=MOST_REQUESTS),
-    call_s=_STEP_S,
+    call_s=STEP_S,
     at_a_time=_AT_A_TIME,
     most=MOST_REQUESTS,
 )
 
 
-class _Drawing:
-    """An image that is being drawn."""
+class _FlowDrawer:
+    """The network of the package, in numpy."""
 
-    def __init__(self, model: FlowModel, asked: _Begin) -> None:
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._model = FlowModel.read(folder)
+
+    def canvas(self, *, confined: bool) -> Canvas:
+        config = self._model.config
+        return Canvas(confined, config.size, config.condition, config.text_encoder, config.prefix)
+
+    def count(self, prompt: str) -> int:
+        return 0  # another model reads the text
+
+    def begin(self, asked: Begin) -> Iterator[Estimate]:
         import numpy as np
 
-        self.asked = asked
-        self.step = 0
-        side, out = model.config.size, min(asked.size)
+        side = self._model.config.size
 
-        def pixels(data: bytes, *shape: int) -> NDArray[np.uint8]:
-            return np.frombuffer(data, np.uint8).reshape(shape)
+        def pixels(data: bytes, *shape: int) -> NDArray[np.float32]:
+            return np.frombuffer(data, np.uint8).reshape(shape).astype(np.float32)
 
         condition = (
             np.frombuffer(asked.condition, "<f4")[None].astype(np.float32) if asked.condition else None
         )
-        start = keep = self.original = None
+        start = keep = None
         if asked.start:
-            start = pixels(asked.start, 1, side, side, 3).astype(np.float32) / np.float32(127.5) - np.float32(
-                1
-            )
+            start = pixels(asked.start, 1, side, side, 3) / np.float32(127.5) - np.float32(1)
         if asked.keep:
             keep = (pixels(asked.keep, 1, side, side, 1) >= HALF).astype(np.float32)
-            self.original = pixels(asked.original, out, out, 3), pixels(asked.stays, out, out)
-        options = SampleOptions(asked.steps, asked.guidance, asked.seed)
-        self.estimates: Iterator[NDArray[np.float32]] = sample(
-            model, condition, options, start=start, strength=asked.strength, keep=keep
-        )
+        guidance = FLOW_GUIDANCE if asked.guidance < 0 else asked.guidance
+        options = SampleOptions(asked.steps, guidance, asked.seed)
+        total = steps_drawn(asked.steps, asked.strength)
+        estimates = sample(self._model, condition, options, start=start, strength=asked.strength, keep=keep)
+        for step, estimate in enumerate(estimates, 1):
+            yield Estimate(step, total, lambda found=estimate[0]: found)
 
 
-class _Child:
-    """The child's end: loads its models and confines itself at the first message, then draws."""
-
-    def __init__(self) -> None:
-        self._model: FlowModel | None = None
-        self._safety: SafetyModel | None = None
-        self._signer: ContentSigner | None = None
-        self._drawings: dict[int, _Drawing] = {}
-
-    def answer(self, body: bytes) -> bytes:
-        try:
-            if self._model is None:
-                return _encode(self._start(msgspec.msgpack.decode(body, type=_Setup)))
-            request = _requests.decode(body)
-            if isinstance(request, _Begin):
-                self._drawings[request.id] = _Drawing(self._model, request)
-                return _encode(_Done())
-            if isinstance(request, _Next):
-                return _encode(self._next(request.id))
-            if isinstance(request, _Look):
-                return _encode(_Score(self._score(_looked(request.look))))
-            self._drawings.pop(request.id, None)
-            trim_memory()
-            return _encode(_Done())
-        except DeepwellError as error:
-            return _encode(failure_of(0, error))
-        except ImportError as error:
-            return _encode(failure_of(0, MissingDependency.of("images_extra_missing", package=error.name)))
-        except MemoryError:
-            os.abort()  # little works after it; the parent starts another child
-        except BaseException as error:
-            reason = f"{type(error).__name__}: {str(error)[:200]}"
-            return _encode(
-                failure_of(0, InvalidRequest.of("image_drawing_costly", reason=reason, param="prompt"))
-            )
-
-    def _start(self, setup: _Setup) -> Canvas:
-        sys.dont_write_bytecode = True
-        os.nice(_NICE)
-        limit_memory(setup.memory_bytes)
-        # Libraries are loaded before the process is confined, and a model, which may be a stranger's, behind that.
-        prepare()
-        import safetensors.numpy  # noqa: F401
-
-        if setup.safety:
-            import onnxruntime  # noqa: F401
-        if setup.credential is not None:
-            self._signer = ContentSigner(*(Path(os.fsdecode(one)) for one in setup.credential))
-        confined = confine()
-        if setup.safety:
-            self._safety = SafetyModel(Path(os.fsdecode(setup.safety)), setup.threads)
-        self._model = FlowModel.read(Path(os.fsdecode(setup.folder)))
-        config = self._model.config
-        return Canvas(confined, config.size, config.condition, config.text_encoder, config.prefix)
-
-    def _next(self, id: int) -> _Drawn:
-        drawing = self._drawings.get(id)
-        if drawing is None:
-            raise EngineUnavailable.of("image_ended", reason="another process took its place")
-        asked = drawing.asked
-        with limited(_STEP_S):
-            estimate = next(drawing.estimates)[0]
-            drawing.step += 1
-            if drawing.step not in asked.shown:
-                return _Drawn(drawing.step, b"", -1.0)
-            image = finished(estimate, asked.size, drawing.original)
-            score = self._score(look_of(image))
-            data = encoded(image, asked.format, asked.compression, asked.label, mark=asked.mark)
-            if self._signer is not None:
-                data = self._signer.signed(data, asked.format, changed=bool(asked.start))
-            return _Drawn(drawing.step, data, score)
-
-    def _score(self, look: NDArray[np.uint8]) -> float:
-        return -1.0 if self._safety is None else self._safety.score(look)
-
-
-def _looked(look: bytes) -> NDArray[np.uint8]:
-    import numpy as np
-
-    return np.frombuffer(look, np.uint8).reshape(LOOK, LOOK, 3)
+def _libraries() -> None:
+    import safetensors.numpy  # noqa: F401
 
 
 def main(descriptor: str) -> None:
     """Serves the parent until it closes the connection."""
-    answer_calls(int(descriptor), _Child().answer)
+    answer_calls(int(descriptor), DrawingChild(_libraries, _FlowDrawer, "images_extra_missing").answer)
 
 
 if __name__ == "__main__":

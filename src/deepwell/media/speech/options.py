@@ -8,10 +8,17 @@ from typing import Final
 
 from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.media.speech.encode import SpeechFormat
+from deepwell.media.speech.programs.backends import (
+    ESPEAK,
+    ProgramVoice,
+    SpeechBackend,
+    choose_program_voice,
+    voices_of,
+)
 from deepwell.media.speech.pronounce import language_of, pieces_of
-from deepwell.media.speech.split import Piece
+from deepwell.media.speech.split import Piece, clean, split_text
 from deepwell.media.speech.voices import SpokenLanguage, Voice, choose_voice, voices_in
-from deepwell.models.formats.kinds import kind_of
+from deepwell.models.formats.kinds import kind_of, piper_file
 from deepwell.models.store.store import ModelStore
 
 __all__ = [
@@ -35,15 +42,25 @@ MOST_CHARACTERS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class SpeechModel:
-    """A speech model in the store."""
+    """A speech model in the store, or a program.
+
+    Attributes:
+        backend: what makes its sound.
+    """
 
     name: str
     folder: Path
+    backend: SpeechBackend = "kokoro"
+
+    @classmethod
+    def at(cls, name: str, folder: Path) -> SpeechModel:
+        """Returns the model in a folder."""
+        return cls(name, folder, "kokoro" if piper_file(folder) is None else "piper")
 
     @property
-    def voices(self) -> list[Voice]:
-        """Its voices, sorted by name."""
-        return voices_in(self.folder)
+    def voices(self) -> list[Voice] | list[ProgramVoice]:
+        """Its voices, sorted by name. Raises as `voices_of`."""
+        return voices_in(self.folder) if self.backend == "kokoro" else voices_of(self.backend, self.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +76,7 @@ class SpeechRequest:
 
     pieces: tuple[Piece, ...]
     language: SpokenLanguage
-    voice: Voice
+    voice: Voice | ProgramVoice
     speed: float = 1.0
     format: SpeechFormat = "wav"
     label: str = ""
@@ -84,9 +101,17 @@ def planned_speech(
         raise InvalidRequest.of("speech_speed", speed=speed, least=MIN_SPEED, most=MAX_SPEED, param="speed")
     if len(text) > MOST_CHARACTERS:
         raise InvalidRequest.of("speech_text_long", count=len(text), most=MOST_CHARACTERS, param="input")
-    pieces = tuple(pieces_of(text))
     language = language_of(text)
-    return SpeechRequest(pieces, language, choose_voice(voice, language, model.voices), speed, format, label)
+    if model.backend == "kokoro":
+        pieces = tuple(pieces_of(text))
+        chosen = choose_voice(voice, language, voices_in(model.folder))
+        return SpeechRequest(pieces, language, chosen, speed, format, label)
+    pieces = tuple(split_text(clean(text)))  # a program may read any script
+    if not pieces:
+        raise InvalidRequest.of("speech_nothing", param="input")
+    known = voices_of(model.backend, model.folder)
+    spoken = choose_program_voice(voice, language, model.backend, known)
+    return SpeechRequest(pieces, language, spoken, speed, format, label)
 
 
 def stored_speech_models(store: ModelStore) -> list[str]:
@@ -95,12 +120,14 @@ def stored_speech_models(store: ModelStore) -> list[str]:
 
 
 def open_speech_model(store: ModelStore, name: str) -> SpeechModel:
-    """Returns a speech model by its name or path.
+    """Returns a speech model by its name or path. `espeak` is the program espeak-ng, unless a stored model has that name.
 
     Raises:
         ModelNotFound: it is not in the store.
         InvalidRequest: it is a model of another kind.
     """
+    if name == ESPEAK and name not in store.names():
+        return SpeechModel(name, store.root, "espeak")
     try:
         stored = store.resolve(name)
     except ModelNotFound:
@@ -109,4 +136,4 @@ def open_speech_model(store: ModelStore, name: str) -> SpeechModel:
         raise ModelNotFound.of("speech_model_missing", name=name, param="model") from None
     if kind_of(stored.path) != "speech":
         raise InvalidRequest.of("speech_model_kind", name=name, fit=DEFAULT_MODEL, param="model")
-    return SpeechModel(stored.name, stored.path)
+    return SpeechModel.at(stored.name, stored.path)

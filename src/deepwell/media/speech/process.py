@@ -26,7 +26,7 @@ from deepwell.media.speech.options import SpeechModel, SpeechRequest
 from deepwell.media.speech.pronounce import Pronouncer, Utterance
 from deepwell.media.speech.sound import SAMPLE_RATE, joined, samples_of
 from deepwell.media.speech.split import Pause, Piece
-from deepwell.media.speech.voices import SpokenLanguage
+from deepwell.media.speech.voices import SpokenLanguage, Voice
 from deepwell.media.turns import TurnRules, Turns
 from deepwell.models.text.text_process import trim_memory
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
@@ -192,6 +192,7 @@ class Speaker:
 
 
 def _begin(id: int, request: SpeechRequest) -> _Begin:
+    assert isinstance(request.voice, Voice)
     return _Begin(
         id,
         [(piece.text, piece.pause) for piece in request.pieces],

@@ -167,7 +167,9 @@ def ready_end(text: str) -> int:
     """Returns the end of the last sentence of a growing text that nothing can change any more; 0 if there is none."""
     last = 0
     for end in _SENTENCE_END.finditer(text):
-        short = end[0].startswith(".") and _SHORT.search(text[max(last, end.start() - _SHORT_SPAN) : end.start() + 1])
+        short = end[0].startswith(".") and _SHORT.search(
+            text[max(last, end.start() - _SHORT_SPAN) : end.start() + 1]
+        )
         if end.end() < len(text) and not short:
             last = end.end()
     return last

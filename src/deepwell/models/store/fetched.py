@@ -7,9 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from deepwell.models.formats.kinds import RECOGNITION_FILES, SAFETY_MODEL, ModelKind
+from deepwell.models.formats.kinds import PIPELINE_FILE, RECOGNITION_FILES, SAFETY_MODEL, ModelKind
 
-__all__ = ["ANYTHING", "POOLING_FILE", "FetchOptions", "Fetched", "is_licence", "is_plain", "is_wanted"]
+__all__ = [
+    "ANYTHING",
+    "POOLING_FILE",
+    "FetchOptions",
+    "Fetched",
+    "is_licence",
+    "is_part_file",
+    "is_plain",
+    "is_wanted",
+]
 
 # The pooling of sentence-transformers. It is the only file of a model in a folder of its own.
 POOLING_FILE: Final = "1_Pooling/config.json"
@@ -61,10 +70,23 @@ class FetchOptions:
             return name in RECOGNITION_FILES or is_licence(name)
         if self.kind == "image-safety":
             return name == SAFETY_MODEL or is_licence(name)
+        if self.kind == "image" and "/" in name:
+            return is_part_file(name)
+        if self.kind == "image" and name == PIPELINE_FILE:
+            return True
+        if self.kind == "speech" and "/" not in name and name.endswith((".onnx", ".onnx.json")):
+            return True
         return name == POOLING_FILE or ("/" not in name and is_wanted(name))
 
 
 ANYTHING: Final = FetchOptions()
+
+
+def is_part_file(name: str) -> bool:
+    """Returns whether a file in a folder of a pipeline belongs to it: weights in safetensors, settings and vocabularies."""
+    return (
+        name.count("/") == 1 and is_plain(name) and name.endswith((".safetensors", ".json", ".txt", ".model"))
+    )
 
 
 def is_licence(name: str) -> bool:

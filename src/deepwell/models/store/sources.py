@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest, MissingDependency
 from deepwell.models.formats.e5 import e5_file_in, is_e5_file
-from deepwell.models.formats.kinds import kind_of
+from deepwell.models.formats.kinds import PIPELINE_FILE, kind_of
 from deepwell.models.store.archive import copy_member, list_members
 from deepwell.models.store.download import Digest, Downloader, Progress
 from deepwell.models.store.fetched import ANYTHING, POOLING_FILE, Fetched, FetchOptions, is_plain
@@ -147,11 +147,18 @@ class PathSource:
             files = sorted(f for f in path.iterdir() if f.is_file() and options.takes(f.name))
             if (pooling := path / POOLING_FILE).is_file() and options.takes(POOLING_FILE):
                 files.append(pooling)
+            if (path / PIPELINE_FILE).is_file():
+                parts = sorted(f for f in path.glob("*/*") if f.is_file())
+                files += [f for f in parts if options.takes(_name_in(path, f))]
         else:
             raise DownloadError(f"{path} does not exist", fix="check the path")
         if path.is_dir() and not any(map(_has_weights, files)) and (e5 := e5_file_in(path)) is not None:
             files.append(e5)
-        if not any(map(_has_weights, files)) and options.kind not in ("recognition", "image-safety"):
+        if not any(map(_has_weights, files)) and options.kind not in (
+            "recognition",
+            "image-safety",
+            "speech",
+        ):
             raise InvalidModelFile(f"{path} holds no .gguf and no .safetensors file")
         for file in files:
             total, target_path = file.stat().st_size, directory / _name_in(path, file)

@@ -30,7 +30,7 @@ from deepwell.messages import nearest
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.formats.e5 import e5_file_in, is_e5_file
 from deepwell.models.formats.gguf import read_gguf_header
-from deepwell.models.formats.kinds import DRAWING_TYPE, kind_of
+from deepwell.models.formats.kinds import DRAWING_TYPE, PIPELINE_FILE, kind_of, piper_file
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.models.store.download import Progress, hash_file, silent
 from deepwell.models.store.fetched import Fetched, is_licence
@@ -323,6 +323,10 @@ _ARCHITECTURES: Final = {
 
 
 def _architecture(directory: Path) -> str:
+    if (directory / PIPELINE_FILE).is_file():
+        return "diffusers"
+    if piper_file(directory) is not None:
+        return "piper"
     if (kind := kind_of(directory)) != "text":
         return _ARCHITECTURES[kind]
     path = _openable(directory)

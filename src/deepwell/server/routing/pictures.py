@@ -19,7 +19,6 @@ from deepwell.server.families.images.prompts import encoded_prompt, read_prompt
 __all__ = ["OPERATION", "Picture", "PictureWish", "pictures"]
 
 OPERATION = "image_generation"
-_GUIDANCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +83,28 @@ async def pictures(
     """
     if len(prompt) > MAX_CHARACTERS:
         raise InvalidRequest.of("image_prompt_long", count=len(prompt), most=MAX_CHARACTERS)
-    size = size_of(wish.size)
+    size_of(wish.size)  # is refused before a model is loaded
     painter = await context.media.painters.find(wish.model)
     prompt = await read_prompt(context, prompt, tenant)
     canvas = await painter.start()
+    canvas.check(painter.model.name, "text", "")
+    size = canvas.file_size(wish.size)
     condition, tokens = await encoded_prompt(context, painter, canvas, prompt)
     planned = ImageRequest(
         condition,
         secrets.randbelow(MAX_SEED),
         steps=QUALITY_STEPS[wish.quality],
-        guidance=_GUIDANCE,
         size=size,
         format=wish.format,
         compression=wish.compression,
         label="" if context.guard is None else context.guard.file_label(f"image-{uuid.uuid4().hex}"),
         mark=context.options.images.mark,
         partials=wish.partials,
+        prompt=prompt,
+        drawn=canvas.drawn_size(size, square=False),
     )
     asker = Asker(OPERATION, tenant, prompt, tokens, wish.quality)
-    drawing = Drawing(context, painter, planned, asker, canvas.size)
+    drawing = Drawing(context, painter, planned, asker)
     shown = 0
     async with aclosing(drawing.steps()) as steps:
         async for step in steps:

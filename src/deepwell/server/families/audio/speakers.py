@@ -9,7 +9,9 @@ from typing import Final
 
 from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.media.speech.options import SpeechModel, stored_speech_models
-from deepwell.media.speech.process import Speaker, SpeakerLimits
+from deepwell.media.speech.process import SpeakerLimits
+from deepwell.media.speech.programs.backends import ESPEAK
+from deepwell.media.speech.programs.process import AnySpeaker, speaker_of
 from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.catalog import shipped_catalog
 from deepwell.models.store.store import ModelStore
@@ -26,20 +28,21 @@ class Speakers:
 
     def __init__(self, options: SpeechServing) -> None:
         self._options = options
-        self._open: dict[Path, Speaker] = {}
+        self._open: dict[tuple[Path, str], AnySpeaker] = {}
 
-    async def find(self, name: str) -> Speaker:
+    async def find(self, name: str) -> AnySpeaker:
         """Returns the model of a name. It is loaded by its first text.
 
         Raises:
             ModelNotFound: there is none; the fix is the command that fetches it, or names those that are here.
             InvalidRequest: the model is none for speech.
+            MissingDependency: it is a program that is not here.
         """
         model = await asyncio.to_thread(self._model, name)
-        speaker = self._open.get(model.folder)
+        key = model.folder, model.backend
+        speaker = self._open.get(key)
         if speaker is None:
-            limits = SpeakerLimits(self._options.threads)
-            speaker = self._open[model.folder] = Speaker(model, limits)
+            speaker = self._open[key] = speaker_of(model, SpeakerLimits(self._options.threads))
         return speaker
 
     async def close(self) -> None:
@@ -52,6 +55,10 @@ class Speakers:
         own = self._options.model
         asked = own if name in _ALIASES else name
         store = ModelStore(self._options.models_dir or Path(os.devnull))
+        if asked == ESPEAK and asked not in store.names():
+            model = SpeechModel(asked, store.root, "espeak")
+            _ = model.voices  # asks the program, here in a thread; the answer is kept
+            return model
         # A request names no path: the setting alone may.
         if not store.can_hold(own) and asked in (own, Path(own).name):
             stored = store.resolve(Path(own))
@@ -61,7 +68,7 @@ class Speakers:
             raise self._missing(asked, store)
         if kind_of(stored.path) != "speech":
             raise InvalidRequest.of("speech_model_kind", name=asked, fit=_listed(store), param="model")
-        return SpeechModel(stored.name, stored.path)
+        return SpeechModel.at(stored.name, stored.path)
 
     def _missing(self, name: str, store: ModelStore) -> ModelNotFound:
         entry = shipped_catalog().get(name)

@@ -10,7 +10,8 @@ from time import perf_counter
 import msgspec
 
 from deepwell.media.speech.options import SpeechRequest
-from deepwell.media.speech.process import Sound, Speaker
+from deepwell.media.speech.process import Sound
+from deepwell.media.speech.programs.process import AnySpeaker
 from deepwell.server.families.audio.speech_bodies import AudioDelta, AudioDone, SpeechUsage
 from deepwell.server.http.sse import event
 from deepwell.server.observe.generation import error_type
@@ -26,7 +27,7 @@ _OPERATION = "speech"
 class Speaking:
     """One request."""
 
-    def __init__(self, metrics: Metrics, speaker: Speaker, request: SpeechRequest) -> None:
+    def __init__(self, metrics: Metrics, speaker: AnySpeaker, request: SpeechRequest) -> None:
         self._metrics = metrics
         self._speaker = speaker
         self._request = request

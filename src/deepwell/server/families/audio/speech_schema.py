@@ -35,7 +35,8 @@ class SpeechRequestBody(Strict):
     """`POST /v1/audio/speech`."""
 
     model: str = Field(
-        description="A speech model of the store. OpenAI's names, such as `tts-1`, stand for that of the setting speech_model."
+        description="A speech model of the store, or `espeak` for the program espeak-ng. OpenAI's names, such as `tts-1`,"
+        " stand for that of the setting speech_model."
     )
     input: str = Field(
         min_length=1, max_length=MAX_CHARACTERS, description="Text in Chinese, English or both."

@@ -55,7 +55,7 @@ class ImagesBody(Struct, kw_only=True):
 
     Attributes:
         drawn_size: extension: the size at which the model draws; it is enlarged to `size` by Lanczos' filter.
-        padded: extension: whether bars were added, because `size` is no square.
+        padded: extension: whether bars were added, because a square was drawn and `size` is none.
     """
 
     created: int

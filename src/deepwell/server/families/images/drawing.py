@@ -57,17 +57,12 @@ class Asker:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawing:
-    """One request.
-
-    Attributes:
-        side: side of the square that the model draws.
-    """
+    """One request."""
 
     context: ServerContext
     painter: Painter
     request: ImageRequest
     asker: Asker
-    side: int
 
     async def whole(self) -> bytes:
         """Returns the body of the answer."""
@@ -122,11 +117,12 @@ class Drawing:
 
     @property
     def _drawn_size(self) -> str:
-        return f"{self.side}x{self.side}"
+        assert self.request.drawn is not None
+        return f"{self.request.drawn[0]}x{self.request.drawn[1]}"
 
     @property
     def _padded(self) -> bool:
-        return self.request.size[0] != self.request.size[1]
+        return self.request.size[0] != self.request.size[1] and len({*(self.request.drawn or ())}) == 1
 
     @property
     def _quality(self) -> Quality:

@@ -16,6 +16,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.media.images.decode import MOST_BYTES, Picture
 from deepwell.media.images.labels import LABEL
 from deepwell.media.images.options import (
+    AUTO_SIZE,
     MAX_SEED,
     QUALITY_STEPS,
     ImageRequest,
@@ -23,6 +24,7 @@ from deepwell.media.images.options import (
     size_of,
 )
 from deepwell.media.images.process import ImageRefused, Painter
+from deepwell.media.images.protocol import DrawMode
 from deepwell.media.images.reader import ImageReader
 from deepwell.server.access.principal import principal_in, tenant_of
 from deepwell.server.context import ServerContext
@@ -115,14 +117,17 @@ class _Studio:
         self, request: Request, asked: SharedFields, operation: str, form: Form | None
     ) -> Response:
         """Answers a request whose fields are checked."""
-        context, size = self._context, size_of(asked.size or "auto")
+        context, drawing = self._context, asked if isinstance(asked, DrawingFields) else None
+        size_of(asked.size or AUTO_SIZE)  # is refused before a model is loaded
         painter = await self._painters.find(asked.model)
         if (record := current()) is not None:
             record.model = painter.model.name  # now, because the guard may refuse the prompt
-        drawing = asked if isinstance(asked, DrawingFields) else None
         tenant = tenant_of(request)
         prompt = "" if drawing is None else await read_prompt(context, drawing.prompt, tenant)
+        unwanted = (drawing and drawing.negative_prompt) or ""
+        negative = await read_prompt(context, unwanted, tenant, "negative_prompt")
         canvas = await painter.start()
+        size = canvas.file_size(asked.size or AUTO_SIZE)
         picture = opacity = None
         if form is not None:
             picture = await self._picture(painter, form, (canvas.size, min(size)), tenant)
@@ -134,16 +139,20 @@ class _Studio:
                     fix="leave out strength, or the mask",
                     param="strength",
                 )
+        mode: DrawMode = "text" if picture is None else "image" if opacity is None else "mask"
+        canvas.check(painter.model.name, mode, negative)
         condition, tokens = (
             await encoded_prompt(context, painter, canvas, prompt) if drawing is not None else (None, 0)
         )
+        if negative:
+            await painter.count(negative)  # is refused where it is too long
         label = "" if context.guard is None else context.guard.file_label(f"image-{uuid.uuid4().hex}")
         planned = ImageRequest(
             condition,
             secrets.randbelow(MAX_SEED) if asked.seed is None else asked.seed,
             count=asked.count,
             steps=asked.steps or QUALITY_STEPS["auto"] if drawing is None else drawing.step_count,
-            guidance=3.0 if drawing is None or drawing.guidance is None else drawing.guidance,
+            guidance=drawing and drawing.guidance,
             picture=picture,
             strength=asked.strength or _STRENGTH,
             opacity=opacity,
@@ -155,9 +164,12 @@ class _Studio:
             label=label,
             mark=context.options.images.mark,
             partials=(drawing and drawing.partial_images) or 0,
+            prompt=prompt,
+            negative=negative,
+            drawn=canvas.drawn_size(size, square=picture is not None),
         )
         asker = Asker(operation, tenant, prompt, tokens, (drawing and drawing.quality) or "")
-        work = Drawing(context, painter, planned, asker, canvas.size)
+        work = Drawing(context, painter, planned, asker)
         headers = {"x-seed": str(planned.seed), **({f"x-{LABEL.lower()}": label} if label else {})}
         if drawing is None or not drawing.stream:
             return Answer(work.whole(), context.stopped, headers=headers)

@@ -51,7 +51,8 @@ class SharedFields(Strict):
     size: _Size = Field(
         None,
         description="Width and height of the files; `auto` is 512x512. The model draws a small square, which is enlarged;"
-        " a size that is no square gets bars in the colour of the drawing's border.",
+        " a size that is no square gets bars in the colour of the drawing's border. With a pipeline of diffusers `auto` is the"
+        " square that it was trained on; other sizes are drawn with as many pixels in their own ratio, and resized.",
     )
     response_format: Annotated[
         Literal["b64_json"] | None,
@@ -116,7 +117,12 @@ class DrawingFields(SharedFields):
         None,
         ge=0,
         le=MAX_GUIDANCE,
-        description="Extension: weight of the prompt; 3 if left out, 1 is the model's own.",
+        description="Extension: weight of the prompt. Left out: 3, or what a pipeline of diffusers has; 1 is the model's own.",
+    )
+    negative_prompt: str | None = Field(
+        None,
+        max_length=MAX_CHARACTERS,
+        description="Extension: what the image should not show. Only pipelines of diffusers read it, and not all.",
     )
     complexity: Annotated[Any, refuse("the model plans nothing before it draws")] = None
     frame_count: Annotated[Any, refuse(_GIF)] = None
