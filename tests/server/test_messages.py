@@ -117,7 +117,7 @@ async def test_failures_have_anthropics_shape(http: httpx.AsyncClient, engine: F
     for extra, says in (
         ({"temprature": 1}, "did you mean 'temperature'"),
         ({"messages": [{"role": "system", "content": "x"}]}, "role"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "image"),
+        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "document"),
         (
             {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
             "assistant's",

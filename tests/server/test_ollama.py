@@ -147,7 +147,7 @@ REFUSED_IN_CHATS: list[tuple[dict[str, Any], str]] = [
     ({"think": "hihg"}, "'think'"),
     ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
     ({"keep_alive": "five minutes"}, "'five minutes' is no duration"),
-    ({"messages": [{"role": "user", "content": "x", "images": ["aaaa"]}]}, "images are not supported"),
+    ({"messages": [{"role": "user", "content": "x", "images": ["%"]}]}, "not base64"),
     ({"messages": [{"role": "developer", "content": "x"}]}, "the role 'developer' is not supported"),
     ({"messages": [{"role": "user", "content": "x", "tool_name": "f"}]}, "belongs to messages"),
     ({"messages": [{"role": "tool", "content": "x", "tool_name": "f"}]}, "the tool call 'f'"),
@@ -156,7 +156,7 @@ REFUSED_IN_CHATS: list[tuple[dict[str, Any], str]] = [
 REFUSED_IN_TEXTS: list[tuple[dict[str, Any], str]] = [
     ({"suffix": "end"}, "suffix"),
     ({"context": [1, 2]}, "/api/chat"),
-    ({"images": ["aaaa"]}, "images are not supported"),
+    ({"images": ["%"]}, "not base64"),
     ({"template": "x"}, "'template'"),
     ({"width": 512}, "unknown parameter 'width'"),
     ({"raw": True, "system": "x"}, "raw goes with neither"),

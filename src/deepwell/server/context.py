@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import InvalidRequest, ModelNotFound
@@ -48,6 +48,9 @@ __all__ = ["SPACE_MODEL", "PromotedNames", "ServerContext", "SessionNames", "Tun
 
 SPACE_MODEL: Final = "deepwell-space"
 """Name of the space of text, image and sound among models."""
+
+
+T = TypeVar("T")
 
 
 class TunedNames(Protocol):
@@ -136,6 +139,7 @@ class ServerContext:
     _audit: AuditTrail | None = field(default=None, init=False)
     _forgetting: list[Callable[[], Awaitable[object]]] = field(default_factory=list, init=False)
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
+    _shared: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.aliases = ModelAliases(lambda: None if self._state is None else self._state.aliases)
@@ -217,6 +221,12 @@ class ServerContext:
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Registers `close` for `close_background` to call."""
         self._closing.append(close)
+
+    def shared(self, make: Callable[[ServerContext], T]) -> T:
+        """Returns what `make` returns, which is made at the first call: one for all routes of this process."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        return cast("T", self._shared[make])
 
     def on_erasure(self, forget: Callable[[], Awaitable[object]]) -> None:
         """Registers `forget` for `forget_answers` to call."""

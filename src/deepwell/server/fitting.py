@@ -17,7 +17,7 @@ from starlette.requests import Request
 from deepwell.dialogue.dialogue import Dialogue, Plan, encode_dialogue, plan_dialogue
 from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
-from deepwell.knowledge.context.fitting.ledger import Ledger
+from deepwell.knowledge.context.fitting.ledger import Ledger, LedgerPart
 from deepwell.knowledge.context.fitting.policy import (
     FIT_OPTIONS,
     POLICIES,
@@ -80,6 +80,7 @@ class FitWish:
         store: whether it may be stored, as the request says; None: it does not say.
         origin: id of the conversation, or the kind of what keeps it, by which its adapter is dropped with it.
         adapter: adapter that the request names itself, by its name in the engine.
+        parts: texts in place of attachments.
     """
 
     policy: ContextPolicy | None = None
@@ -88,6 +89,7 @@ class FitWish:
     store: bool | None = None
     origin: str = ""
     adapter: str = ""
+    parts: tuple[LedgerPart, ...] = ()
 
 
 class SessionAsked(Protocol):
@@ -194,6 +196,12 @@ class ServerFitting:
         Raises:
             ContextLengthExceeded: what always stays whole does not fit.
         """
+        plan = await self._plan(model, principal, dialogue, wish)
+        return replace(plan, ledger=replace(plan.ledger, parts=wish.parts)) if wish.parts else plan
+
+    async def _plan(
+        self, model: ServedModel, principal: Principal, dialogue: Dialogue, wish: FitWish
+    ) -> Plan:
         policy = self.policy(wish)
         if policy == "strict":
             try:
@@ -253,15 +261,16 @@ class ServerFitting:
         policy = self.policy(wish)
         prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
         room = _room(model, wish, policy)
+        whole = replace(Ledger.whole(policy, len(prompt)), parts=wish.parts)
         if policy == "strict" or len(prompt) <= room // 2:
-            return dialogue, Ledger.whole(policy, len(prompt))
+            return dialogue, whole
         try:
             fitted = await self._fitted(model, principal, dialogue, prompt, "compress", room // 2)
         except ContextLengthExceeded:
             if len(prompt) > room:
                 raise
-            return dialogue, Ledger.whole(policy, len(prompt))  # few passages are better than no answer
-        ledger = replace(fitted.ledger, policy=policy)
+            return dialogue, whole  # few passages are better than no answer
+        ledger = replace(fitted.ledger, policy=policy, parts=wish.parts)
         messages = cast("Sequence[Mapping[str, Any]]", fitted.messages)
         return replace(dialogue, messages=messages), ledger
 
@@ -281,15 +290,16 @@ class ServerFitting:
         from deepwell.knowledge.context.fitting.account import account, beside, quoted
 
         if read is None:
-            return quoted(ledger.policy, ledger.original_tokens)
+            return replace(quoted(ledger.policy, ledger.original_tokens), parts=ledger.parts)
         messages, prompt = read
         if ledger.messages:
             return await asyncio.to_thread(beside, ledger, messages, prompt, codec=model.codec)
         original = await encode_dialogue(model, dialogue, _MOST_TOKENS)
         said = dialogue.messages
-        return await asyncio.to_thread(
+        found = await asyncio.to_thread(
             account, ledger.policy, said, original, messages, prompt, codec=model.codec, keeps=lambda _: True
         )
+        return replace(found, parts=ledger.parts)
 
     async def compressed(
         self, model: ServedModel, principal: Principal, texts: Sequence[str], query: str
@@ -336,8 +346,8 @@ class ServerFitting:
         policy = self.policy(wish)
         prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
         if read is None:
-            return quoted(policy, len(prompt))
-        return await asyncio.to_thread(
+            return replace(quoted(policy, len(prompt)), parts=wish.parts)
+        found = await asyncio.to_thread(
             account,
             policy,
             dialogue.messages,
@@ -347,6 +357,7 @@ class ServerFitting:
             codec=model.codec,
             keeps=read.keeps,
         )
+        return replace(found, parts=wish.parts)
 
     async def _fitted(
         self,

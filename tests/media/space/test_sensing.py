@@ -140,6 +140,17 @@ async def test_sounds_do_without_the_encoder_of_images(models: SenseModels, tmp_
         await sensing.close()
 
 
+async def test_an_image_becomes_a_page(models: SenseModels) -> None:
+    sensing = Sensing(SenseModels(weights=models.weights))
+    try:
+        data = await sensing.page(encoded_as(image_of(), "PNG"))
+        looked = await sensing.look(encoded_as(image_of(), "PNG"))
+    finally:
+        await sensing.close()
+    assert data.startswith(b"%PDF-") and data.count(b"/Type /Page\n") == 1
+    assert (looked.width, looked.height, looked.unsafe) == (*image_of().size, -1)
+
+
 async def test_a_damaged_encoder_is_told(models: SenseModels, tmp_path: Path) -> None:
     (tmp_path / ENCODER_FILE).write_bytes(b"no graph")
     sensing = Sensing(SenseModels(tmp_path / ENCODER_FILE, weights=models.weights))

@@ -28,7 +28,7 @@ from deepwell.dialogue.text import Codec
 from deepwell.safety.terms.lists import Term, TermList
 from deepwell.server.options import GuardOptions, ImageServing, KnowledgeOptions, SpeechServing
 from deepwell.server.routing.answer import production_of
-from deepwell.server.routing.attachments import attached_kinds, transcripts_of
+from deepwell.server.routing.attachments import attached_kinds
 from deepwell.server.routing.choice import Routed
 from deepwell.server.routing.wording import spoken_words, subject_of
 
@@ -175,15 +175,13 @@ async def test_a_transcription_is_the_answer_and_without_a_recording_its_way_is_
     class Sent:
         attachments: list[Any]
 
-    recording = SimpleNamespace(kind="audio", transcript="Good morning.")
-    message = Sent([recording, SimpleNamespace(kind="video", transcript=None)])
-    assert attached_kinds(message) == ["audio"] and transcripts_of(message) == ["Good morning."]
-    assert attached_kinds(None) == [] and transcripts_of(object()) == []
+    message = Sent([SimpleNamespace(kind="audio"), SimpleNamespace(kind="video")])
+    assert attached_kinds(message) == ["audio"] and attached_kinds(None) == []
     choice = Routed(("transcription",), (), "rules", "en")
     made = await production_of(running.service, "local", choice, "write it down", wish=None)
     assert not made.asks_model and "attach one as input_audio" in made.remarks[0]
     made = await production_of(
-        running.service, "local", choice, "write it down", wish=None, recordings=transcripts_of(message)
+        running.service, "local", choice, "write it down", wish=None, recordings=["Good morning."]
     )
     assert made.words == "Good morning." and not made.remarks and not made.asks_model
 

@@ -201,6 +201,7 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /api/show", "model"): _NONE,
     ("POST /api/chat", "messages"): "none: the model is loaded",
     ("POST /api/generate", "prompt"): "none: the model is loaded",
+    ("POST /api/generate", "images"): _NONE,
     ("POST /api/embeddings", "prompt"): "none: the model is loaded",
     ("POST /v1/responses/input_tokens", "model"): "the model that is served",
     **{(f"POST {path}", "model"): "the first served model" for path in _VLLM},

@@ -29,6 +29,7 @@ __all__ = [
     "Picture",
     "View",
     "look_of",
+    "page_of",
     "prepare",
     "read_image",
     "read_view",
@@ -41,6 +42,9 @@ MOST_PIXELS: Final = 40_000_000
 """Most pixels of an image, by its header: 40 million take 160 MB."""
 LOOK: Final = 256
 """Side of the square that the safety model is shown, in pixels."""
+
+PAGE_DPI: Final = 200.0
+"""Resolution of a page that an image becomes: that at which scanned pages are read."""
 
 _SNIFFED: Final = 4096
 _ORIENTATION: Final = 0x0112
@@ -133,6 +137,22 @@ def read_view(data: bytes, side: int) -> View:
         return _viewed(*_decoded(io.BytesIO(data), side), side)
 
 
+def page_of(data: bytes, side: int) -> bytes:
+    """Returns the image in bytes as a PDF of one page, for programs that read scanned pages. Raises as `read_image`.
+
+    Args:
+        side: most pixels of its longer side.
+    """
+    prepare()
+    with _read():
+        if len(data) > MOST_BYTES:
+            raise InvalidFile.of("image_bytes", megabytes=MOST_BYTES >> 20, param="image")
+        image = _turned(*_decoded(io.BytesIO(data), side), side)[0]
+        page = io.BytesIO()
+        image.save(page, "PDF", resolution=PAGE_DPI, quality=90)
+        return page.getvalue()
+
+
 @contextmanager
 def _read() -> Generator[None]:
     """Turns what Pillow raises into errors of the file."""
@@ -208,19 +228,26 @@ def _pictured(image: Image, size: tuple[int, int], draw: int, out: int) -> Pictu
 
 def _viewed(image: Image, size: tuple[int, int], side: int) -> View:
     import numpy as np
+
+    image, size = _turned(image, size, side)
+    return View(*size, np.asarray(image), look_of(image))
+
+
+def _turned(image: Image, size: tuple[int, int], side: int) -> tuple[Image, tuple[int, int]]:
+    """Returns an image as it is seen, on white and with its longer side at most `side`, and its own size as it is seen."""
     from PIL import Image as Images
 
     turn = _turn(image)
     image = _on_white(_plain(image))
-    look = image.resize((LOOK, LOOK), Images.Resampling.BILINEAR, reducing_gap=2.0)
     scale = min(1.0, side / max(size))
     small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-    image = image.resize(small, Images.Resampling.BILINEAR, reducing_gap=3.0)
+    if image.size != small:
+        image = image.resize(small, Images.Resampling.BILINEAR, reducing_gap=3.0)
     if turn is not None:
-        image, look = image.transpose(turn), look.transpose(turn)
+        image = image.transpose(turn)
         if turn in _SWAPPING:
             size = size[1], size[0]
-    return View(*size, np.asarray(image), np.asarray(look))
+    return image, size
 
 
 def _turn(image: Image) -> Any:

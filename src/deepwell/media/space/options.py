@@ -11,7 +11,7 @@ from deepwell.media.space.weights import SHIPPED, SpaceConfig
 from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.store import ModelStore
 
-__all__ = ["MEMORY_BYTES", "SenseModels", "SensingLimits", "find_models"]
+__all__ = ["MEMORY_BYTES", "SenseModels", "SensingLimits", "encoder_file", "find_models"]
 
 MEMORY_BYTES: Final = 2 << 30
 """Memory for data that the process may take: an image of the most pixels, Whisper base and the image encoder."""
@@ -52,6 +52,11 @@ class SensingLimits:
     sound_s: float = 60.0
 
 
+def encoder_file(models_dir: Path) -> Path:
+    """Returns the place of the image encoder's file beside a store."""
+    return models_dir.parent / "space" / ENCODER_FILE
+
+
 def find_models(models_dir: Path, safety: Path | None = None) -> SenseModels:
     """Returns the models that are here."""
     store = ModelStore(models_dir)
@@ -64,5 +69,5 @@ def find_models(models_dir: Path, safety: Path | None = None) -> SenseModels:
         ),
         None,
     )
-    encoder = models_dir.parent / "space" / ENCODER_FILE
+    encoder = encoder_file(models_dir)
     return SenseModels(encoder if encoder.is_file() else None, sound, safety)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from deepwell.engine.machine import usable_cpus
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, MissingDependency, ModelNotFound
 from deepwell.media.audio.decode import decode_audio
+from deepwell.media.images.decode import page_of, read_view
 from deepwell.media.images.decode import prepare as prepare_images
-from deepwell.media.images.decode import read_view
 from deepwell.media.images.nsfw import SafetyModel
 from deepwell.media.recognition.process import NEEDED as SPEECH_MODULES
 from deepwell.media.recognition.whisper import load_model
@@ -41,7 +41,7 @@ from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_m
 from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, failure_of
 
-__all__ = ["Heard", "Seen", "Sensing", "SensingBusy", "open_sensing"]
+__all__ = ["Heard", "Looked", "Seen", "Sensing", "SensingBusy", "open_sensing"]
 
 MOST_REQUESTS: Final = 64
 """Images and sounds that are worked on or wait; further ones are refused."""
@@ -53,6 +53,7 @@ _START_S: Final = 60.0
 _GRACE_S: Final = 180.0
 _NICE: Final = 5
 _UNKNOWN: Final = -1.0
+_PAGE_SIDE: Final = 3000  # pixels of a page for the parser: about A4 at 250 dpi
 
 
 class _Setup(msgspec.Struct, array_like=True, frozen=True):
@@ -74,6 +75,10 @@ class _Sound(msgspec.Struct, tag=2, array_like=True, frozen=True):
     data: bytes
 
 
+class _Page(msgspec.Struct, tag=3, array_like=True, frozen=True):
+    data: bytes
+
+
 class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
     confined: bool
 
@@ -92,9 +97,27 @@ class _Heard(msgspec.Struct, tag=3, array_like=True, frozen=True):
     seconds: float
 
 
+class _Printed(msgspec.Struct, tag=4, array_like=True, frozen=True):
+    data: bytes
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_requests = msgspec.msgpack.Decoder(_Image | _Sound)
-_answers = msgspec.msgpack.Decoder(_Started | _Seen | _Heard | Failure)
+_requests = msgspec.msgpack.Decoder(_Image | _Sound | _Page)
+_answers = msgspec.msgpack.Decoder(_Started | _Seen | _Heard | _Printed | Failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """An image as it is without its encoder.
+
+    Attributes:
+        width, height: its size, in pixels.
+        unsafe: how likely it is unsafe for work, from 0 to 1; -1: no model looked.
+    """
+
+    width: int
+    height: int
+    unsafe: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +219,22 @@ class Sensing:
             np.frombuffer(found.signs, "<f4").astype(np.float32),
         )
 
+    async def look(self, data: bytes) -> Looked:
+        """Returns the size of an image, and how unsafe it is. It needs no encoder. Raises as `image`."""
+        found = await self._looked(data)
+        return Looked(found.width, found.height, found.unsafe)
+
     async def unsafe(self, data: bytes) -> float:
         """Returns how likely an image is unsafe for work; -1 without the model. It needs no encoder. Raises as `image`."""
         return (await self._looked(data)).unsafe
+
+    async def page(self, data: bytes) -> bytes:
+        """Returns an image as a PDF of one page, for a parser of scanned pages. It needs no encoder. Raises as `image`."""
+        if missing := _missing(tuple(IMAGE_MODULES)[:1]):
+            raise MissingDependency.of("images_extra_missing", package=IMAGE_MODULES[missing])
+        found = await self._ask(_Page(data))
+        assert isinstance(found, _Printed)
+        return found.data
 
     async def sound(self, data: bytes) -> NDArray[np.float32]:
         """Returns the vector of the speech in a recording of at most 30 seconds, a unit vector [384] of the space.
@@ -248,13 +284,14 @@ class Sensing:
         return shipped_vocabulary() if own == SHIPPED else Vocabulary.read(own)
 
     async def _looked(self, data: bytes) -> _Seen:
-        if missing := _missing(tuple(IMAGE_MODULES)):
+        needed = tuple(IMAGE_MODULES) if self.models.image or self.models.safety else ("PIL",)
+        if missing := _missing(needed):
             raise MissingDependency.of("images_extra_missing", package=IMAGE_MODULES[missing])
         found = await self._ask(_Image(data))
         assert isinstance(found, _Seen)
         return found
 
-    async def _ask(self, request: _Image | _Sound) -> Any:
+    async def _ask(self, request: _Image | _Sound | _Page) -> Any:
         async with self._turns.place():
             await self.start()
             return await self._turns.ask(_encode(request))
@@ -346,6 +383,9 @@ class _Child:
             if isinstance(request, _Image):
                 with limited(self._setup.image_s):
                     return _encode(self._see(request.data))
+            if isinstance(request, _Page):
+                with limited(self._setup.image_s):
+                    return _encode(_Printed(page_of(request.data, _PAGE_SIDE)))
             with limited(self._setup.sound_s):
                 return _encode(self._hear(request.data))
         except DeepwellError as error:

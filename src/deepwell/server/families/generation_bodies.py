@@ -85,7 +85,9 @@ def usage(counts: Sequence[Counts], n: int, ledger: Ledger | None = None) -> Usa
 
 def context_detail(ledger: Ledger | None) -> dict[str, Any] | UnsetType:
     """Returns what usage details tell of a ledger: nothing where the policy is strict and the prompt is the conversation."""
-    if ledger is None or (ledger.policy == "strict" and ledger.mechanism == "none" and not ledger.added):
+    if ledger is None:
+        return UNSET
+    if ledger.policy == "strict" and ledger.mechanism == "none" and not ledger.added and not ledger.parts:
         return UNSET
     return ledger.as_dict()
 

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 
 from deepwell.engine.protocol import Engine
 from deepwell.safety.findings import Decision
+from deepwell.server.observe.attachments import AttachmentMetrics
 from deepwell.server.observe.contexts import ContextMetrics
 from deepwell.server.observe.images import ImageMetrics
 from deepwell.server.observe.loop_lag import LoopLag
@@ -462,6 +463,7 @@ class Metrics:
         self.tuning = TuningMetrics(registry)
         self.recognition = RecognitionMetrics(registry)
         self.speech = SpeechMetrics(registry)
+        self.attachments = AttachmentMetrics(registry)
         self.images = ImageMetrics(registry)
         self.routing = RoutingMetrics(registry)
         self.guard = GuardMetrics(registry)

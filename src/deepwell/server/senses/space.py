@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepwell.errors import ModelNotFound
 from deepwell.server.options import ImageServing
 
 if TYPE_CHECKING:
@@ -23,12 +24,21 @@ class ServerSpace:
         self._open: Sensing | None = None
         self._opening = asyncio.Lock()
 
-    async def sensing(self) -> Sensing:
+    async def sensing(self, *, bare: bool = False) -> Sensing:
         """Returns what puts pictures and sounds into the space, with all models that are here now.
 
+        Args:
+            bare: whether it will do without any encoder, to read a picture and let the safety model look at it.
+
         Raises:
-            ModelNotFound: there is no model at all, or the one that has to look at pictures is missing.
+            ModelNotFound: there is no encoder, or the model that has to look at pictures is missing.
         """
+        found = await self._opened()
+        if not bare and found.models.image is None and found.models.sound is None:
+            raise ModelNotFound.of("space_models_missing")
+        return found
+
+    async def _opened(self) -> Sensing:
         async with self._opening:
             before = self._open
             if before is None or None in (before.models.image, before.models.sound, before.models.safety):
@@ -62,11 +72,11 @@ class ServerSpace:
 
     def _found(self) -> Sensing:
         from deepwell.media.images.options import find_safety
-        from deepwell.media.space.options import SensingLimits
-        from deepwell.media.space.process import open_sensing
+        from deepwell.media.space.options import SensingLimits, find_models
+        from deepwell.media.space.process import Sensing
         from deepwell.models.store.store import ModelStore
 
         options = self._options
         models_dir = options.models_dir or Path(os.devnull)
         safety = find_safety(ModelStore(models_dir), options.guard)
-        return open_sensing(models_dir, safety, SensingLimits(options.threads))
+        return Sensing(find_models(models_dir, safety), SensingLimits(options.threads))

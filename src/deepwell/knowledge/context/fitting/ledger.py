@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 from deepwell.knowledge.context.fitting.policy import AdapterState, ContextPolicy, Mechanism
 
-__all__ = ["FATES", "Fate", "Fates", "Ledger", "LedgerRow"]
+__all__ = ["FATES", "Fate", "Fates", "Ledger", "LedgerPart", "LedgerRow"]
 
 Fate = Literal["kept", "compressed", "recalled", "dropped", "forgotten"]
 
@@ -79,6 +79,19 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerPart:
+    """A text that the server has put in place of an attachment. Its tokens are among those of its message.
+
+    Attributes:
+        kind: what the text is: a description of an image, a transcript of a recording, or the text of a document.
+        tokens: its tokens, before anything was left out.
+    """
+
+    kind: Literal["image description", "transcript", "document"]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """The account of one prompt.
 
@@ -89,6 +102,7 @@ class Ledger:
         messages: one row a message of the request, in order; empty where all tokens have the same fate.
         template: tokens that belong to no message's text; all of them where there are no rows.
         adapter: what became of the adapter; None: the policy is another, or everything was kept.
+        parts: the texts in place of attachments.
     """
 
     policy: ContextPolicy
@@ -97,6 +111,7 @@ class Ledger:
     messages: tuple[LedgerRow, ...]
     template: Fates
     adapter: AdapterState | None = None
+    parts: tuple[LedgerPart, ...] = ()
 
     @classmethod
     def whole(cls, policy: ContextPolicy, prompt_tokens: int) -> Ledger:
@@ -140,6 +155,8 @@ class Ledger:
         }
         if self.adapter is not None:
             found["adapter"] = self.adapter
+        if self.parts:
+            found["parts"] = [{"kind": one.kind, "tokens": one.tokens} for one in self.parts]
         if self.messages:
             found["messages"] = [row.as_dict() for row in joined(self.messages)]
             found["template"] = self.template.as_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deepwell.server.attachments.schema import CHAT_PARTS
 from deepwell.server.families.chat.bodies import (
     ChatCompletion,
     CompletionDeleted,
@@ -42,7 +43,7 @@ FAMILY = Family(
         ),
         accepts={
             "POST /v1/chat/completions messages[].role": ROLES,
-            "POST /v1/chat/completions messages[].content[].type": ("text",),
+            "POST /v1/chat/completions messages[].content[].type": CHAT_PARTS,
             "POST /v1/chat/completions tools[].type": ("function",),
             "POST /v1/chat/completions tool_choice.type": CHOICE_TYPES,
             "POST /v1/chat/completions response_format.type": FORMAT_TYPES,

@@ -8,11 +8,12 @@ from typing import Any
 
 from deepwell.dialogue.dialogue import Dialogue
 from deepwell.errors import InvalidRequest
+from deepwell.server.attachments.wording import own_words, transcripts_in
 from deepwell.server.context import ServerContext
 from deepwell.server.families.chat.schema import ChatRequest
 from deepwell.server.guarding.requests import language_of
 from deepwell.server.routing.answer import Production, production_of
-from deepwell.server.routing.attachments import attached_kinds, transcripts_of
+from deepwell.server.routing.attachments import attached_kinds
 from deepwell.server.routing.choice import routed
 from deepwell.server.routing.speech import VoiceWish, open_voice
 
@@ -67,10 +68,13 @@ async def produced(
     if not auto:
         return Production(context, tenant, language_of(said), voice=spoken)
     last = next((one for one in reversed(body.messages) if one.role == "user"), None)
+    recordings: list[str] = []
+    if attached_kinds(last):
+        said, recordings = own_words(said), transcripts_in(said)
     choice = await routed(context, said, attached_kinds(last))
     if blocked:  # the model's place is taken by a refusal
         return Production(context, tenant, choice.language, choice, voice=spoken)
     default = VoiceWish(format="pcm16") if body.stream else VoiceWish()
     wish = default if body.audio is None else body.audio.wish()
-    made = await production_of(context, tenant, choice, said, wish=wish, recordings=transcripts_of(last))
+    made = await production_of(context, tenant, choice, said, wish=wish, recordings=recordings)
     return made if spoken is None or made.voice is not None else replace(made, voice=spoken)

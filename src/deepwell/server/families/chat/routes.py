@@ -21,6 +21,7 @@ from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.access.ticket import offer
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
+from deepwell.server.families.chat.attached import as_text
 from deepwell.server.families.chat.bodies import (
     ChatChoice,
     ChatChunk,
@@ -60,8 +61,11 @@ def router(context: ServerContext) -> APIRouter:
         model = answering.model
         caller = principal_of(request).caller
         wish = replace(wish_of(request, body.limit), store=body.store, origin=CHAT_ORIGIN)
-        dialogue = recalled(context, tenant_of(request), body, dialogue_of(model, body))
-        making = produced(context, tenant_of(request), body, dialogue, auto=auto)
+        attaching = as_text(context, model, body, tenant_of(request))
+        told, parts = await attended(attaching, request.scope, request.receive, context.stopped)
+        wish = replace(wish, parts=parts)
+        dialogue = recalled(context, tenant_of(request), told, dialogue_of(model, told))
+        making = produced(context, tenant_of(request), told, dialogue, auto=auto)
         production = await attended(making, request.scope, request.receive, context.stopped)
         work = planned(context, answering, adapter, principal_of(request), dialogue, wish)
         plan = await attended(work, request.scope, request.receive, context.stopped)
@@ -88,7 +92,7 @@ def router(context: ServerContext) -> APIRouter:
             answer = MediaAnswer(production, id, name, model.fingerprint, turns)
         if body.store:
             tenant = tenant_of(request)
-            answer.keep = lambda completion: keep_completion(context, tenant, body, completion)
+            answer.keep = lambda completion: keep_completion(context, tenant, told, completion)
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
             stream = EventStream(answer.events(include_usage), context.stopped)

@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, allowed, json_format
 from deepwell.engine.protocol import Grammar
+from deepwell.errors import InvalidRequest
+from deepwell.server.attachments.schema import Attaching, ChatPart, joined_text
 from deepwell.server.families.chat.audio_schema import AudioBack, AudioOutput
 from deepwell.server.families.generation_schema import MAX_ALTERNATIVES, GenerationRequest
 from deepwell.server.http.schema import (
@@ -20,7 +22,6 @@ from deepwell.server.http.schema import (
     either,
     only_values,
     refuse,
-    text_of,
     unsupported,
 )
 from deepwell.server.routing.wording import AUTO
@@ -185,18 +186,22 @@ class ResponseFormat(Strict):
         return ANY_OBJECT if self.type == "json_object" else None
 
 
+if TYPE_CHECKING:
+    Content = str | list[ChatPart]
+else:
+    Content = either(str, list[ChatPart])
 _Parts = Annotated[list[dict[str, Any]], Field(max_length=MAX_ENTRIES)]
 
 
-class ChatMessage(Strict):
-    """One turn. The parts of a text content are joined."""
+class ChatMessage(Attaching):
+    """One turn. The parts of a content that is text alone are joined."""
 
     role: Annotated[
         Literal["system", "developer", "user", "assistant", "tool"], only_values("the role", *ROLES)
     ]
-    content: Annotated[str | None, BeforeValidator(text_of, json_schema_input_type=str | _Parts | None)] = (
-        None
-    )
+    content: Annotated[
+        Content | None, BeforeValidator(joined_text, json_schema_input_type=str | _Parts | None)
+    ] = None
     name: Annotated[Any, refuse("names of participants are not supported: put the name into the content")] = (
         None
     )
@@ -228,11 +233,24 @@ class ChatMessage(Strict):
             raise PydanticCustomError("audio", "audio and images belong to assistant messages")
         if self.content is None and not self.tool_calls and self.audio is None and not self.images:
             raise PydanticCustomError("content", "content is missing")
+        if isinstance(self.content, list) and self.role != "user":
+            raise crossed("content", f"only messages of users have attachments: send text as {self.role}")
         return self
+
+    @property
+    def text(self) -> str | None:
+        """The content.
+
+        Raises:
+            InvalidRequest: it has attachments, which have not become text.
+        """
+        if isinstance(self.content, list):
+            raise InvalidRequest.of("attachment_elsewhere", param="messages")
+        return self.content
 
     def plain(self) -> dict[str, Any]:
         """Returns the message as `Dialogue` takes it."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        message: dict[str, Any] = {"role": self.role, "content": self.text}
         if self.content is None and not self.tool_calls:
             message["content"] = ""  # of pictures alone, or spoken: `recalled` finds its text
         if self.tool_calls:

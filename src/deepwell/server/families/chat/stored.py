@@ -115,7 +115,7 @@ async def keep_completion(
         StoredMessage(
             id=f"{completion.id}-{number}",
             role=message.role,
-            content=message.content,
+            content=message.text,
             tool_calls=[call.model_dump() for call in message.tool_calls or ()] or msgspec.UNSET,
             tool_call_id=msgspec.UNSET if message.tool_call_id is None else message.tool_call_id,
         )

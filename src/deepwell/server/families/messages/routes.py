@@ -23,14 +23,17 @@ from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.server.families.generation_bodies import arguments_object
+from deepwell.server.families.messages.attached import as_text
 from deepwell.server.families.messages.bodies import AnthropicMessage, MessagesUsage, TokenCount
 from deepwell.server.families.messages.schema import (
     CountTokensRequest,
+    ImageBlock,
     MessagesRequest,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
+    UserBlock,
 )
 from deepwell.server.fitting import room_of, wish_of
 from deepwell.server.grounding import planned
@@ -55,8 +58,13 @@ def router(context: ServerContext) -> APIRouter:
         model = answering.model
         caller = principal_of(request).caller
         wish = wish_of(request, body.max_tokens)
-        work = planned(context, answering, adapter, principal_of(request), _dialogue(body), wish)
-        plan = await attended(work, request.scope, request.receive, context.stopped)
+
+        async def prepared() -> Plan:
+            told, parts = await as_text(context, model, body, tenant_of(request))
+            own = replace(wish, parts=parts)
+            return await planned(context, answering, adapter, principal_of(request), _dialogue(told), own)
+
+        plan = await attended(prepared(), request.scope, request.receive, context.stopped)
         limit = room_of(model, plan, body.max_tokens, "messages")
         options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, top_k=body.top_k)
         params = replace(model.sampling(options, limit, logprobs=None), grammar=plan.grammar)
@@ -74,6 +82,7 @@ def router(context: ServerContext) -> APIRouter:
     )
     async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
         answering, _ = await context.generator(body.model, tenant_of(request))
+        body, _ = await as_text(context, answering.model, body, tenant_of(request))
         tokens = await count_prompt(answering.model, _dialogue(body), principal_of(request).caller)
         return Response(_encode(TokenCount(tokens)), media_type="application/json")
 
@@ -133,7 +142,7 @@ def _choice(body: CountTokensRequest) -> ToolChoice:
             return choice.type
 
 
-def _user(blocks: Sequence[TextBlock | ToolResultBlock]) -> list[dict[str, Any]]:
+def _user(blocks: Sequence[UserBlock]) -> list[dict[str, Any]]:
     """Returns chat messages: one for each tool result, and one for the text between them."""
     messages: list[dict[str, Any]] = []
     for block in blocks:
@@ -142,6 +151,8 @@ def _user(blocks: Sequence[TextBlock | ToolResultBlock]) -> list[dict[str, Any]]
             if block.is_error:
                 text = f"Error: {text}"
             messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
+        elif isinstance(block, ImageBlock):
+            raise InvalidRequest.of("attachment_elsewhere", param="messages")
         elif messages and messages[-1]["role"] == "user":
             messages[-1]["content"] += block.text
         else:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from deepwell.server.attachments.schema import Attachment
 from deepwell.server.http.schema import (
     MAX_ENTRIES,
     TAG_MARK,
     Strict,
     counted,
+    crossed,
     kind_of,
     only_kinds,
     refuse,
@@ -20,6 +22,7 @@ from deepwell.server.http.schema import (
 __all__ = [
     "AssistantBlock",
     "CountTokensRequest",
+    "ImageBlock",
     "MessagesRequest",
     "TextBlock",
     "ThinkingBlock",
@@ -45,6 +48,34 @@ class TextBlock(Strict):
     text: str
     cache_control: CacheControl | None = None
     citations: Annotated[Any, refuse("citations are not supported: leave them out", [])] = None
+
+
+class ImageSource(Strict):
+    """The bytes of an image in base64, its address, or the id of an uploaded file."""
+
+    type: Literal["base64", "url", "file"]
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"] | None = None
+    data: str | None = Field(None, min_length=1)
+    url: str | None = Field(None, min_length=1)
+    file_id: str | None = Field(None, min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        named = {"base64": self.data, "url": self.url, "file": self.file_id}
+        if [key for key, value in named.items() if value is not None] != [self.type]:
+            raise crossed("type", "a source needs what its type names (data, url or file_id), and no more")
+        return self
+
+
+class ImageBlock(Strict):
+    type: Literal["image"]
+    source: ImageSource
+    cache_control: CacheControl | None = None
+
+    def attachment(self) -> Attachment:
+        """Returns the block as the rest of the server uses it."""
+        own = self.source
+        return Attachment("image", own.data, own.url, own.file_id)
 
 
 class ToolUseBlock(Strict):
@@ -92,9 +123,11 @@ def _kind(value: Any) -> str:
 
 
 UserBlock = Annotated[
-    Annotated[TextBlock, Tag(f"{TAG_MARK}text")] | Annotated[ToolResultBlock, Tag(f"{TAG_MARK}tool_result")],
+    Annotated[TextBlock, Tag(f"{TAG_MARK}text")]
+    | Annotated[ImageBlock, Tag(f"{TAG_MARK}image")]
+    | Annotated[ToolResultBlock, Tag(f"{TAG_MARK}tool_result")],
     Discriminator(_kind),
-    only_kinds("blocks of users", "text", "tool_result"),
+    only_kinds("blocks of users", "text", "image", "tool_result"),
 ]
 AssistantBlock = Annotated[
     Annotated[TextBlock, Tag(f"{TAG_MARK}text")]

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from deepwell.dialogue.completion import Caller
 from deepwell.dialogue.dialogue import Dialogue, Plan
 from deepwell.dialogue.model import ServedModel
+from deepwell.knowledge.context.fitting.ledger import LedgerPart
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
@@ -27,6 +28,7 @@ from deepwell.server.families.ollama.answer import (
     failed,
     generate_body,
 )
+from deepwell.server.families.ollama.attached import chat_as_text, prompt_as_text
 from deepwell.server.families.ollama.embeddings import embeddings_router
 from deepwell.server.families.ollama.loading import load, unload
 from deepwell.server.families.ollama.models import models_router
@@ -57,23 +59,27 @@ def router(context: ServerContext) -> APIRouter:
         if not body.messages:
             return Answer(_without_input(context, request, body, make), context.stopped)
         asked = await _asked(context, request, body, make)
+        work = chat_as_text(context, asked.model, body, tenant_of(request))
+        told, parts = await attended(work, request.scope, request.receive, context.stopped)
         dialogue = replace(
-            asked.dialogue(), messages=body.plain(), tools=tuple(tool.tool() for tool in body.tools or ())
+            asked.dialogue(), messages=told.plain(), tools=tuple(tool.tool() for tool in body.tools or ())
         )
-        plan = await asked.plan(context, request, dialogue)
+        plan = await asked.plan(context, request, dialogue, parts)
         return asked.answered(context, plan, "messages")
 
     @routes.post("/api/generate", summary="Answer or continue a text (ollama)", response_model=None)
     async def generate(request: Request, body: OllamaGenerateRequest) -> Response:
         make = partial(generate_body, body.model)
-        if not body.prompt:
+        if not (body.prompt or body.images):
             return Answer(_without_input(context, request, body, make), context.stopped)
         asked = await _asked(context, request, body, make)
         if body.raw:
-            plan = await asked.raw_plan(body.prompt)
+            plan = await asked.raw_plan(body.prompt or "")
         else:
-            dialogue = replace(asked.dialogue(), messages=body.plain())
-            plan = await asked.plan(context, request, dialogue)
+            work = prompt_as_text(context, asked.model, body, tenant_of(request))
+            told, parts = await attended(work, request.scope, request.receive, context.stopped)
+            dialogue = replace(asked.dialogue(), messages=told.plain())
+            plan = await asked.plan(context, request, dialogue, parts)
         return asked.answered(context, plan, "prompt")
 
     for more in (models_router, embeddings_router):
@@ -112,9 +118,11 @@ class _Asked:
             thinks, variables = reasoning_of(self.model, think, "think", off="true or false")
         return Dialogue((), format=self.body.grammar(), thinks=thinks, variables=variables, params=_NAMES)
 
-    async def plan(self, context: ServerContext, request: Request, dialogue: Dialogue) -> Plan:
-        """Returns the plan of a dialogue. Raises as `planned`."""
-        wish = wish_of(request, self.body.settings.limit)
+    async def plan(
+        self, context: ServerContext, request: Request, dialogue: Dialogue, parts: tuple[LedgerPart, ...]
+    ) -> Plan:
+        """Returns the plan of a dialogue, in which `parts` stand in place of images. Raises as `planned`."""
+        wish = replace(wish_of(request, self.body.settings.limit), parts=parts)
         work = planned(context, self.answering, self.adapter, principal_of(request), dialogue, wish)
         return await attended(work, request.scope, request.receive, context.stopped)
 

@@ -71,9 +71,8 @@ def _format(value: Any) -> Any:
 Format = Annotated[
     str | dict[str, Any] | None, BeforeValidator(_format, json_schema_input_type=str | dict[str, Any] | None)
 ]
-NoImages = Annotated[
-    Any, refuse("images are not supported: no model that sees them is served, leave them out", [])
-]
+Images = Annotated[list[Annotated[str, Field(min_length=1)]] | None, BeforeValidator(counted)]
+"""Images in base64."""
 
 if TYPE_CHECKING:
     Think = bool | Literal["low", "medium", "high"] | None
@@ -116,7 +115,7 @@ class OllamaMessage(Strict):
     role: Annotated[Literal["system", "user", "assistant", "tool"], only_values("the role", *_ROLES)]
     content: str | None = None
     thinking: str | None = None
-    images: NoImages = None
+    images: Images = None
     tool_calls: Annotated[list[OllamaToolCall] | None, BeforeValidator(counted)] = Field(None, max_length=128)
     tool_name: str | None = None
     tool_call_id: str | None = Field(None, max_length=256)
@@ -128,6 +127,7 @@ class OllamaMessage(Strict):
             ("thinking", "assistant"),
             ("tool_name", "tool"),
             ("tool_call_id", "tool"),
+            ("images", "user"),
         ):
             if getattr(self, name) and self.role != role:
                 raise crossed(name, f"{name} belongs to messages with the role {role!r}")
@@ -249,15 +249,15 @@ class OllamaGenerateRequest(OllamaGenerationRequest):
     system: str | None = None
     raw: bool | None = Field(None, description="The prompt is continued as it stands, without chat template.")
     suffix: Annotated[Any, refuse("filling in before a suffix is not supported: leave suffix out", "")] = None
-    images: NoImages = None
+    images: Images = None
     context: Annotated[
         Any, refuse("context is deprecated and not supported: send the conversation to /api/chat", [])
     ] = None
 
     @model_validator(mode="after")
     def _raw_coherent(self) -> Self:
-        if self.raw and (self.system or self.think is not None):
-            raise crossed("raw", "raw goes with neither system nor think: write all into the prompt")
+        if self.raw and (self.system or self.think is not None or self.images):
+            raise crossed("raw", "raw goes with neither system, think nor images: write all into the prompt")
         return self
 
     def plain(self) -> list[dict[str, Any]]:

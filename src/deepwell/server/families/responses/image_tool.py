@@ -19,6 +19,7 @@ from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, 
 from deepwell.dialogue.tools import FunctionTool
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.messages import Language, render
+from deepwell.server.attachments.wording import own_words, transcripts_in
 from deepwell.server.context import ServerContext
 from deepwell.server.families.generation_bodies import arguments_object
 from deepwell.server.families.responses.bodies import ImageCallError
@@ -30,7 +31,7 @@ from deepwell.server.families.responses.schema import InputTokensRequest, Respon
 from deepwell.server.families.responses.tool_schema import AllowedTools, FileSearchChoice, NamedTool
 from deepwell.server.guarding.requests import language_of
 from deepwell.server.routing.answer import Production, production_of, said_of
-from deepwell.server.routing.attachments import attached_kinds, transcripts_of
+from deepwell.server.routing.attachments import attached_kinds
 from deepwell.server.routing.choice import asks_for_picture, routed
 from deepwell.server.routing.pictures import Picture, PictureWish, pictures
 from deepwell.server.routing.wording import subject_of
@@ -100,8 +101,10 @@ async def image_asked(
     production, direct = None, False
     if auto:
         last = next((one for one in reversed(body.input) if isinstance(one, MessageInput)), None)
+        recordings: list[str] = []
+        if attached_kinds(last):
+            said, recordings = own_words(said), transcripts_in(said)
         choice = await routed(context, said, attached_kinds(last))
-        recordings = transcripts_of(last)
         production = await production_of(context, tenant, choice, said, wish=None, recordings=recordings)
         if body.tools:  # they are there to be called
             production = replace(production, asks_model=True)

@@ -10,6 +10,13 @@ from typing import Annotated, Any, Literal, Self, cast
 import msgspec
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from deepwell.server.attachments.schema import (
+    INPUT_PARTS,
+    Attaching,
+    InputAudioPart,
+    InputFilePart,
+    InputImagePart,
+)
 from deepwell.server.families.responses.image_schema import ImageCallInput
 from deepwell.server.http.schema import (
     MAX_ENTRIES,
@@ -36,6 +43,7 @@ __all__ = [
     "MessageInput",
     "ReasoningInput",
     "RefusalPart",
+    "TextPart",
     "compacted_in",
     "compaction_of",
     "sealed",
@@ -52,7 +60,8 @@ ITEM_TYPES = (
     "compaction",
     "item_reference",
 )
-PART_TYPES = ("input_text", "output_text", "text", "refusal")
+_TEXT_TYPES = ("input_text", "output_text", "text", "refusal")
+PART_TYPES = (*_TEXT_TYPES, *INPUT_PARTS)
 _SEAL = "dw1."  # in front of reasoning that was made here
 
 
@@ -136,6 +145,22 @@ def _part_kind(value: Any) -> str:
 Part = Annotated[
     Annotated[TextPart, Tag(f"{TAG_MARK}text")] | Annotated[RefusalPart, Tag(f"{TAG_MARK}refusal")],
     Discriminator(_part_kind),
+    only_kinds("content parts", *_TEXT_TYPES),
+]
+
+
+def _message_part_kind(value: Any) -> str:
+    kind = kind_of(value)
+    return f"{TAG_MARK}{kind}" if kind in INPUT_PARTS else _part_kind(value)
+
+
+MessagePart = Annotated[
+    Annotated[TextPart, Tag(f"{TAG_MARK}text")]
+    | Annotated[RefusalPart, Tag(f"{TAG_MARK}refusal")]
+    | Annotated[InputImagePart, Tag(f"{TAG_MARK}input_image")]
+    | Annotated[InputAudioPart, Tag(f"{TAG_MARK}input_audio")]
+    | Annotated[InputFilePart, Tag(f"{TAG_MARK}input_file")],
+    Discriminator(_message_part_kind),
     only_kinds("content parts", *PART_TYPES),
 ]
 
@@ -149,18 +174,29 @@ Parts = Annotated[
     list[Part], BeforeValidator(_parts, json_schema_input_type=str | Annotated[list[Part], _Most])
 ]
 
+MessageParts = Annotated[
+    list[MessagePart],
+    BeforeValidator(_parts, json_schema_input_type=str | Annotated[list[MessagePart], _Most]),
+]
+
 Status = Literal["in_progress", "completed", "incomplete"] | None
 
 
-class MessageInput(Strict):
+class MessageInput(Attaching):
     """A turn of the conversation."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Parts
+    content: MessageParts
     id: Id | None = None
     status: Status = None
     phase: Literal["commentary", "final_answer"] | None = None
+
+    @model_validator(mode="after")
+    def _attached(self) -> Self:
+        if self.role != "user" and not all(isinstance(one, TextPart | RefusalPart) for one in self.content):
+            raise crossed("content", f"only messages of users have attachments: send text as {self.role}")
+        return self
 
 
 class FunctionCallInput(Strict):

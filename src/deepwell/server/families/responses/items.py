@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from deepwell.errors import InvalidRequest
 from deepwell.server.families.responses.bodies import (
     CompactionItem,
     FileCitation,
@@ -36,6 +37,7 @@ from deepwell.server.families.responses.item_schema import (
     MessageInput,
     ReasoningInput,
     RefusalPart,
+    TextPart,
     compacted_in,
     unsealed,
 )
@@ -146,6 +148,8 @@ def _message(one: MessageInput, new: Callable[[str], str]) -> MessageItem:
     for part in one.content:
         if isinstance(part, RefusalPart):
             parts.append(Refusal(part.refusal))
+        elif not isinstance(part, TextPart):
+            raise InvalidRequest.of("attachment_elsewhere", param="input")
         elif one.role == "assistant":
             cited = [FileCitation(each.file_id, each.filename, each.index) for each in part.annotations or ()]
             parts.append(OutputText(part.text, cited))

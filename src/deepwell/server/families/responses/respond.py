@@ -19,6 +19,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
+from deepwell.server.families.responses.attached import as_text
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
 from deepwell.server.families.responses.citing import Spoken, spoken
@@ -107,6 +108,8 @@ async def prompted(
     Raises as `dialogue_of`, `searched` and `planned`.
     """
     model = answering.model
+    body, parts = await as_text(context, model, body, principal.tenant)
+    wish = replace(wish, parts=parts)
     own, dialogue = await dialogue_of(model, context.state, principal.tenant, body, response_id)
     guard, checked = answering.guard, None
     if guard is not None:

@@ -14,6 +14,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.background import Run, to_its_end
 from deepwell.server.context import ServerContext
+from deepwell.server.families.responses.attached import as_text
 from deepwell.server.families.responses.bodies import InputTokenCount, Item
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
 from deepwell.server.families.responses.compacting import compacted
@@ -100,6 +101,7 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = context.main, ""
         if body.model is not None:
             _, answering, adapter = await named_or_auto(context, body.model, tenant)
+        body, _ = await as_text(context, answering.model, body, tenant)
         _, dialogue = await dialogue_of(answering.model, context.state, tenant, body)
         search = await searched(context, answering, adapter, principal, body, dialogue)
         dialogue = dialogue if search is None else search.dialogue
@@ -109,6 +111,7 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post("/v1/responses/compact", summary="Compact a conversation", response_model=None)
     async def compact(request: Request, body: CompactRequest) -> HttpResponse:
         _, answering, _ = await named_or_auto(context, body.model, tenant_of(request))
+        body, _ = await as_text(context, answering.model, body, tenant_of(request))
         return json_response(_encode(await compacted(context, answering, principal_of(request), body)))
 
     routes.routes += stored_router(context).routes
