@@ -58,7 +58,7 @@ class AttachmentReader:
         """
         from deepwell.knowledge.parse.ocr import ocr_installed
 
-        sensing = await self._context.space.sensing(bare=True)
+        sensing = await self._context.space.bare()
         if sensing.models.image is None:
             looked = await sensing.look(data)
             await self._check(looked.unsafe, tenant)

@@ -22,23 +22,15 @@ class ServerSpace:
     def __init__(self, options: ImageServing) -> None:
         self._options = options
         self._open: Sensing | None = None
+        self._bare: Sensing | None = None
         self._opening = asyncio.Lock()
 
-    async def sensing(self, *, bare: bool = False) -> Sensing:
+    async def sensing(self) -> Sensing:
         """Returns what puts pictures and sounds into the space, with all models that are here now.
 
-        Args:
-            bare: whether it will do without any encoder, to read a picture and let the safety model look at it.
-
         Raises:
-            ModelNotFound: there is no encoder, or the model that has to look at pictures is missing.
+            ModelNotFound: there is no model at all, or the one that has to look at pictures is missing.
         """
-        found = await self._opened()
-        if not bare and found.models.image is None and found.models.sound is None:
-            raise ModelNotFound.of("space_models_missing")
-        return found
-
-    async def _opened(self) -> Sensing:
         async with self._opening:
             before = self._open
             if before is None or None in (before.models.image, before.models.sound, before.models.safety):
@@ -50,6 +42,22 @@ class ServerSpace:
                 self._open = found
             assert self._open is not None
             return self._open
+
+    async def bare(self) -> Sensing:
+        """Returns the same, or where there is no encoder what reads pictures and has the safety model look at them.
+
+        Raises:
+            ModelNotFound: the model that has to look at pictures is missing.
+        """
+        try:
+            return await self.sensing()
+        except ModelNotFound as error:
+            if error.texts[0] != "space_models_missing":
+                raise
+        async with self._opening:
+            if self._bare is None:
+                self._bare = await asyncio.to_thread(self._without_encoders)
+            return self._bare
 
     async def look(self, data: bytes) -> Seen:
         """Returns what is seen in a picture.
@@ -69,14 +77,26 @@ class ServerSpace:
         """Ends the child and what it works on."""
         if self._open is not None:
             await self._open.close()
+        if self._bare is not None:
+            await self._bare.close()
 
-    def _found(self) -> Sensing:
-        from deepwell.media.images.options import find_safety
-        from deepwell.media.space.options import SensingLimits, find_models
+    def _without_encoders(self) -> Sensing:
+        from deepwell.media.space.options import SenseModels, SensingLimits
         from deepwell.media.space.process import Sensing
+
+        return Sensing(SenseModels(safety=self._safety()), SensingLimits(self._options.threads))
+
+    def _safety(self) -> Path | None:
+        from deepwell.media.images.options import find_safety
         from deepwell.models.store.store import ModelStore
 
         options = self._options
+        return find_safety(ModelStore(options.models_dir or Path(os.devnull)), options.guard)
+
+    def _found(self) -> Sensing:
+        from deepwell.media.space.options import SensingLimits
+        from deepwell.media.space.process import open_sensing
+
+        options = self._options
         models_dir = options.models_dir or Path(os.devnull)
-        safety = find_safety(ModelStore(models_dir), options.guard)
-        return Sensing(find_models(models_dir, safety), SensingLimits(options.threads))
+        return open_sensing(models_dir, self._safety(), SensingLimits(options.threads))
