@@ -45,6 +45,7 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     images = report["images"]
     table.add_row("images", f"{images['model']}  {images['state']}")
     table.add_row("", f"guard  {images['guard']}")
+    table.add_row("", f"attached  {images['sight']}")
     table.add_row("server", f"{report['server']['url']}  {report['server']['state']}")
     lists = ", ".join(f"{name} ({state})" for name, state in report["guard"]["lists"].items())
     table.add_row("guard", f"{report['guard']['policy']}{'  lists: ' if lists else ''}{lists}")

@@ -170,12 +170,21 @@ def _images(settings: Settings, problems: list[Finding]) -> dict[str, str]:
         folder = find_safety(store, settings.image_guard)
     except DeepwellError as error:
         problems.append(Finding("images", error))
-        return {"model": name, "state": state, "guard": f"not here: {error.fix}"}
-    if folder is not None:
-        return {"model": name, "state": state, "guard": str(folder)}
+        return {"model": name, "state": state, "guard": f"not here: {error.fix}", "sight": _sight(settings)}
     off = settings.image_guard == "off"
     missing = f"{SAFETY_NAME} is not here, so nothing looks at images: run `deepwell pull {SAFETY_NAME}`"
-    return {"model": name, "state": state, "guard": "off" if off else missing}
+    guard = str(folder) if folder is not None else "off" if off else missing
+    return {"model": name, "state": state, "guard": guard, "sight": _sight(settings)}
+
+
+def _sight(settings: Settings) -> str:
+    """What describes images that are attached to messages: the encoder that names them, and what reads text in them."""
+    from deepwell.knowledge.parse.ocr import ocr_installed
+    from deepwell.media.space.options import encoder_file
+
+    file = encoder_file(settings.models_dir)
+    names = str(file) if file.is_file() else "no names: run `deepwell media train space --encoder-only`"
+    return f"{names}; {'text is read' if ocr_installed() else 'no text: the extra ocr is missing'}"
 
 
 def _server(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
