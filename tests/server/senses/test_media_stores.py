@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class FakeRecognisers:
 
     @asynccontextmanager
     async def hear(self, path: Path, _options: RecognitionOptions) -> AsyncGenerator[FakeHearing]:
-        yield FakeHearing(path.read_bytes()[len(WAV) :].decode().splitlines())
+        data = await asyncio.to_thread(path.read_bytes)
+        yield FakeHearing(data[len(WAV) :].decode().splitlines())
 
     async def close(self) -> None: ...
 
