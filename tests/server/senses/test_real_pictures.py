@@ -33,9 +33,9 @@ async def test_pictures_are_found_by_their_titles(e5_path: Path, tmp_path: Path)
     for index, path in zip(chosen, paths, strict=True):
         Image.fromarray(np.asarray(pictures.images[index])).save(path)
     images = ImageServing(models_dir=settings.models_dir, threads=1, guard="off")
-    senses = knowledge_senses(images, RecognitionServing(models_dir=settings.models_dir))
+    recognition = RecognitionServing(models_dir=settings.models_dir)
     ranks: list[int] = []
-    async with LocalKnowledge(settings, senses=senses) as knowledge:
+    async with LocalKnowledge(settings, senses=lambda: knowledge_senses(images, recognition)) as knowledge:
         store = await knowledge.create("pictures", embedder="e5-small-q4")
         await knowledge.add_files(store.id, paths)
         assert not await knowledge.failed(store.id)
