@@ -63,14 +63,17 @@ class LocalKnowledge:
         passages = await knowledge.search(store.id, "How many days of leave?")
     """
 
-    def __init__(self, settings: Settings, *, tenant: Tenant = LOCAL, senses: Senses | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, tenant: Tenant = LOCAL, senses: Callable[[], Senses] | None = None
+    ) -> None:
         """Opens the database of the settings. Models are loaded when they are first needed.
 
         Args:
-            senses: look at pictures and listen to recordings, and are closed with this; None: those are refused.
+            senses: opens what looks at pictures and listens to recordings; None: those are refused.
         """
         self.tenant = tenant
-        self._senses = senses
+        self._open_senses = senses
+        self._senses: Senses | None = None
         self.settings = settings
         self.database = Database.of(settings)
         self.files = FileStore(self.database, settings.data_dir / "files")
@@ -157,6 +160,13 @@ class LocalKnowledge:
         """Returns the files of a store whose ingestion failed."""
         page = await self.kept.files.list(self.tenant, store_id, status="failed", limit=10_000)
         return list(page.data)
+
+    @property
+    def senses(self) -> Senses | None:
+        """What looks at pictures and listens to recordings. It is closed with this."""
+        if self._senses is None and self._open_senses is not None:
+            self._senses = self._open_senses()
+        return self._senses
 
     def running(self) -> _Running:
         """Returns a context in which this process ingests what is queued."""
@@ -298,7 +308,7 @@ class _Running:
         from deepwell.knowledge.media.reading import MediaReader
         from deepwell.knowledge.parse.process import ParseProcess
 
-        self._parser, senses = ParseProcess(), local._senses
+        self._parser, senses = ParseProcess(), local.senses
         media = None if senses is None else MediaReader(self._parser, senses.viewer, senses.listener)
         ingestor = Ingestor(local.kept, local.files, self._parser, local.embedders.of_store, media)
         self._runner = JobRunner(

@@ -64,12 +64,16 @@ def run(tenant: str | None, work: Callable[[LocalKnowledge], Awaitable[T]]) -> T
     return asyncio.run(whole())
 
 
-def senses_of(settings: Settings) -> Senses:
-    """Returns what looks at pictures and listens to recordings that are added. Nothing is loaded yet."""
-    from deepwell.server.options import ImageServing, RecognitionServing
-    from deepwell.server.senses.knowledge import knowledge_senses
+def senses_of(settings: Settings) -> Callable[[], Senses]:
+    """Returns the function that opens what looks at pictures and listens to recordings that are added."""
 
-    return knowledge_senses(ImageServing.of(settings), RecognitionServing.of(settings))
+    def opened() -> Senses:
+        from deepwell.server.options import ImageServing, RecognitionServing
+        from deepwell.server.senses.knowledge import knowledge_senses
+
+        return knowledge_senses(ImageServing.of(settings), RecognitionServing.of(settings))
+
+    return opened
 
 
 def require_base(settings: Settings, name: str) -> None:

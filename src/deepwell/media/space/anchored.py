@@ -35,5 +35,5 @@ def anchored(vector: Array, centre: Array | None = None, share: float = SHARE) -
     Args:
         centre: what e5's vectors share; None: that of the shipped weights.
     """
-    shared = SpaceWeights.read(SHIPPED).tensors["centre"] if centre is None else centre
+    shared = SpaceWeights.centre_of(SHIPPED) if centre is None else centre
     return unit((shared + share * vector).astype(np.float32))
