@@ -25,7 +25,16 @@ from diffusers import PNDMScheduler
 from openai import BadRequestError, OpenAI
 from PIL import Image
 from tests.media.images.pictures import encoded_as, image_of
-from tests.parity.pipelines import SIDE, stable_diffusion
+from tests.parity.pipelines import (
+    SIDE,
+    flux,
+    latent_consistency,
+    pixart,
+    pixart_sigma,
+    stable_diffusion,
+    stable_diffusion_3,
+    stable_diffusion_xl,
+)
 from tests.server.conftest import codec, start  # noqa: F401  # codec is a fixture
 from tests.server.fakes import FakeEngine, make_service
 from typer.testing import CliRunner
@@ -33,9 +42,11 @@ from typer.testing import CliRunner
 from deepwell.cli import app
 from deepwell.dialogue.text import Codec
 from deepwell.errors import DeepwellError, InvalidModelFile, InvalidRequest
-from deepwell.media.images.diffusion.folder import read_pipeline
+from deepwell.media.images.diffusion.folder import PIPELINES, read_pipeline
+from deepwell.media.images.diffusion.pipeline import PipelineDrawer
 from deepwell.media.images.options import ImageModel, ImageRequest, opacity_of, open_image_model
 from deepwell.media.images.process import Painter, Step
+from deepwell.media.images.protocol import Begin, DrawMode
 from deepwell.media.images.reader import ImageReader
 from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.store import ModelStore
@@ -168,6 +179,57 @@ async def test_a_scheduler_that_takes_more_steps_says_so(tmp_path: Path) -> None
     await painter.close()
     assert len(steps) == steps[-1].total > 4 and steps[-1].last
     assert not list(folder.rglob("ran")), "no program of the folder has run"
+
+
+def begin(mode: DrawMode, side: int, partials: int) -> Begin:
+    """A call for an image, as `Painter` makes it."""
+    start = bytes(side * side * 3) if mode != "text" else b""
+    keep = bytes(side * side // 2) + b"\xff" * (side * side // 2) if mode == "mask" else b""
+    drawn = (side * 3 // 2, side) if mode == "text" else (side, side)
+    return Begin(
+        id=1,
+        condition=b"",
+        prompt="a red apple",
+        negative="",
+        steps=4,
+        guidance=-1.0,
+        seed=3,
+        start=start,
+        strength=0.5 if mode == "image" else 1.0,
+        keep=keep,
+        original=b"",
+        stays=b"",
+        size=drawn,
+        drawn=drawn,
+        format="png",
+        compression=100,
+        label="",
+        mark=False,
+        partials=partials,
+    )
+
+
+@pytest.mark.parametrize(
+    "make", [latent_consistency, stable_diffusion_xl, stable_diffusion_3, flux, pixart, pixart_sigma]
+)
+async def test_other_families_draw_in_the_ways_they_name(make: Any, tmp_path: Path) -> None:
+    drawer = PipelineDrawer(make(tmp_path / "tiny"), 1)
+    canvas = drawer.canvas(confined=False)
+    assert canvas.modes == tuple(PIPELINES[read_pipeline(tmp_path / "tiny").name])
+    assert drawer.count("a red apple") >= 9
+    for mode in canvas.modes:
+        asked = begin(mode, canvas.size, 1)
+        steps = list(drawer.begin(asked))
+        assert [one.step for one in steps] == list(range(1, steps[-1].total + 1)), mode
+        pixels = steps[-1].pixels()
+        assert pixels.shape == (asked.drawn[1], asked.drawn[0], 3) and np.isfinite(pixels).all(), mode
+        assert np.abs(pixels).max() <= 1 and not steps[-1].unsafe, mode
+    first = next(iter(drawer.begin(begin("text", canvas.size, 1))))
+    if make is flux:
+        with pytest.raises(InvalidRequest, match="no unfinished"):
+            first.pixels()
+    else:
+        assert np.isfinite(first.pixels()).all()
 
 
 @pytest.mark.parametrize(

@@ -150,9 +150,10 @@ def _speech(settings: Settings) -> dict[str, str]:
     name = settings.speech_model
     try:
         model = open_speech_model(ModelStore(settings.models_dir), name)
+        place = model.name if model.backend == "espeak" else model.folder
+        return {"model": name, "state": f"{place}  {len(model.voices)} voices"}
     except DeepwellError as error:
         return {"model": name, "state": f"not here: {error.fix}"}
-    return {"model": name, "state": f"{model.folder}  {len(model.voices)} voices"}
 
 
 def _images(settings: Settings, problems: list[Finding]) -> dict[str, str]:

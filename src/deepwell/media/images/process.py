@@ -113,12 +113,12 @@ class PainterLimits:
     Attributes:
         threads: processor threads of the model that looks at images; 0: all that this process may use.
         most_score: probability of being unsafe above which an image is refused.
-        memory_bytes: memory for data that the process may take.
+        memory_bytes: memory for data that the process may take; 0: as much as its model needs.
     """
 
     threads: int = 0
     most_score: float = 0.8
-    memory_bytes: int = MEMORY_BYTES
+    memory_bytes: int = 0
 
 
 class Painter:
@@ -150,15 +150,15 @@ class Painter:
     def _setup(self) -> Setup:
         limits, credential = self._limits, self._credential
         files = None if credential is None else (_bytes(credential.certificate), _bytes(credential.key))
-        memory = limits.memory_bytes
-        if self._piped and memory == MEMORY_BYTES:
+        memory = MEMORY_BYTES
+        if self._piped:
             memory = _PIPELINE_BYTES + 3 * weight_bytes(self.model.folder)  # read once, and perhaps widened
         return Setup(
             _bytes(self.model.folder),
             b"" if self.safety is None else _bytes(self.safety),
             files,
             limits.threads or len(os.sched_getaffinity(0)),
-            memory,
+            limits.memory_bytes or memory,
             self._rules.call_s,
         )
 

@@ -62,6 +62,12 @@ class SpeechModel:
         """Its voices, sorted by name. Raises as `voices_of`."""
         return voices_in(self.folder) if self.backend == "kokoro" else voices_of(self.backend, self.folder)
 
+    def choose(self, asked: str | None, language: SpokenLanguage) -> Voice | ProgramVoice:
+        """Returns the voice for a text in a language. Raises as `choose_voice` and `voices_of`."""
+        if self.backend == "kokoro":
+            return choose_voice(asked, language, voices_in(self.folder))
+        return choose_program_voice(asked, language, self.backend, voices_of(self.backend, self.folder))
+
 
 @dataclass(frozen=True, slots=True)
 class SpeechRequest:
@@ -103,15 +109,10 @@ def planned_speech(
         raise InvalidRequest.of("speech_text_long", count=len(text), most=MOST_CHARACTERS, param="input")
     language = language_of(text)
     if model.backend == "kokoro":
-        pieces = tuple(pieces_of(text))
-        chosen = choose_voice(voice, language, voices_in(model.folder))
-        return SpeechRequest(pieces, language, chosen, speed, format, label)
-    pieces = tuple(split_text(clean(text)))  # a program may read any script
-    if not pieces:
+        pieces = pieces_of(text)
+    elif not (pieces := split_text(clean(text))):  # a program may read any script
         raise InvalidRequest.of("speech_nothing", param="input")
-    known = voices_of(model.backend, model.folder)
-    spoken = choose_program_voice(voice, language, model.backend, known)
-    return SpeechRequest(pieces, language, spoken, speed, format, label)
+    return SpeechRequest(tuple(pieces), language, model.choose(voice, language), speed, format, label)
 
 
 def stored_speech_models(store: ModelStore) -> list[str]:

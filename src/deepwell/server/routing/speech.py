@@ -15,9 +15,9 @@ from deepwell.dialogue.parsers.events import Content
 from deepwell.errors import InvalidRequest
 from deepwell.media.speech.encode import SpeechFormat
 from deepwell.media.speech.options import SpeechRequest, planned_speech
-from deepwell.media.speech.process import Speaker, check_installed
+from deepwell.media.speech.process import check_installed
+from deepwell.media.speech.programs.process import AnySpeaker
 from deepwell.media.speech.split import ready_end
-from deepwell.media.speech.voices import choose_voice
 from deepwell.server.context import ServerContext
 from deepwell.server.families.audio.speaking import Speaking
 
@@ -64,7 +64,7 @@ class Voice:
     """
 
     context: ServerContext
-    speaker: Speaker
+    speaker: AnySpeaker
     wish: VoiceWish
     label: str
 
@@ -106,9 +106,10 @@ async def open_voice(context: ServerContext, wish: VoiceWish) -> Voice:
         InvalidRequest: there is no such voice.
     """
     speaker = await context.media.speakers.find(_MODEL)
-    check_installed()
+    if speaker.model.backend == "kokoro":
+        check_installed()
     try:
-        choose_voice(wish.voice, "en", speaker.model.voices)
+        await asyncio.to_thread(speaker.model.choose, wish.voice, "en")
     except InvalidRequest as error:
         error.param = "audio.voice"
         raise

@@ -44,7 +44,6 @@ PIPELINES: Final[Mapping[str, Mapping[DrawMode, str]]] = {
     },
     "PixArtAlphaPipeline": {"text": "PixArtAlphaPipeline"},
     "PixArtSigmaPipeline": {"text": "PixArtSigmaPipeline"},
-    "SanaPipeline": {"text": "SanaPipeline"},
     "FluxPipeline": {"text": "FluxPipeline", "image": "FluxImg2ImgPipeline", "mask": "FluxInpaintPipeline"},
 }
 """Class of a pipeline as its folder names it, and the classes of diffusers that draw with its parts."""

@@ -121,13 +121,12 @@ class PipelineDrawer:
         if asked.negative:
             given["negative_prompt"] = asked.negative
         if asked.mode != "text":
-            side = self._side
-            start = np.frombuffer(asked.start, np.uint8).reshape(side, side, 3)
+            start = np.frombuffer(asked.start, np.uint8).reshape(self._side, self._side, 3)
             given["image"] = Image.fromarray(start)
             # The pipeline rounds down, and draws nothing below one step.
             given["strength"] = min(1.0, steps_drawn(asked.steps, asked.strength) / asked.steps + 1e-6)
         if asked.mode == "mask":
-            keep = np.frombuffer(asked.keep, np.uint8).reshape(side, side)
+            keep = np.frombuffer(asked.keep, np.uint8).reshape(self._side, self._side)
             given["mask_image"] = Image.fromarray(np.where(keep >= HALF, 0, 255).astype(np.uint8))
         return given
 
@@ -207,7 +206,7 @@ def _side_of(pipeline: Any) -> int:
     Raises:
         ValueError: it does not say, or is too large.
     """
-    network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    network: Any = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     latents = getattr(pipeline, "default_sample_size", None) or network.config.sample_size
     side = int(latents) * int(pipeline.vae_scale_factor)
     if not 0 < side <= _MOST_SIDE:

@@ -59,7 +59,7 @@ _LIST_S: Final = 20.0
 _LIST_BYTES: Final = 512 << 20
 _MOST_CONFIG_BYTES: Final = 1 << 20
 _RATES: Final = range(8_000, 48_001)
-_CHINESE: Final = ("zh", "cmn", "yue", "hak", "nan")
+_HAN: Final = ("zh", "cmn", "yue", "hak", "nan", "ja", "ko")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ class ProgramVoice:
     number: int = -1
 
     @property
-    def language(self) -> SpokenLanguage:
-        """The language as far as a text's is told: Chinese, or another."""
-        return "zh" if self.accent.lower().startswith(_CHINESE) else "en"
+    def reads_han(self) -> bool:
+        """Whether its language is written in Chinese characters."""
+        return self.accent.lower().startswith(_HAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +138,8 @@ def choose_program_voice(
         shown = ", ".join(names)
         raise InvalidRequest.of("speech_voice_unknown", voice=name[:96], known=shown, param="voice")
     voice = names[name]
-    if language == "zh" and voice.language != "zh":
-        fit = next((one.name for one in known if one.language == "zh"), "")
-        if not fit:
-            raise InvalidRequest.of("speech_voice_no_chinese", voice=name, param="voice")
-        raise InvalidRequest.of("speech_voice_language", voice=name, fit=fit, alias="alloy", param="voice")
+    if language == "zh" and not voice.reads_han:
+        raise InvalidRequest.of("speech_voice_no_chinese", voice=name, param="voice")
     return voice
 
 
