@@ -163,7 +163,7 @@ class LocalKnowledge:
 
     @property
     def senses(self) -> Senses | None:
-        """What looks at pictures and listens to recordings. It is closed with this."""
+        """Reader of pictures and recordings. It is closed with this."""
         if self._senses is None and self._open_senses is not None:
             self._senses = self._open_senses()
         return self._senses

@@ -179,7 +179,7 @@ def _images(settings: Settings, problems: list[Finding]) -> dict[str, str]:
 
 
 def _sight(settings: Settings) -> str:
-    """What describes images that are attached to messages: the encoder that names them, and what reads text in them."""
+    """Tells about images that are attached to messages: the encoder that names them, and what reads text in them."""
     from deepwell.knowledge.parse.ocr import ocr_installed
     from deepwell.media.space.options import encoder_file
 

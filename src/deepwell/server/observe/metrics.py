@@ -30,14 +30,17 @@ from prometheus_client.registry import Collector
 
 from deepwell.engine.protocol import Engine
 from deepwell.safety.findings import Decision
-from deepwell.server.observe.attachments import AttachmentMetrics
 from deepwell.server.observe.contexts import ContextMetrics
-from deepwell.server.observe.images import ImageMetrics
 from deepwell.server.observe.loop_lag import LoopLag
-from deepwell.server.observe.recognition import RecognitionMetrics
+from deepwell.server.observe.media import (
+    AttachmentMetrics,
+    ImageMetrics,
+    RecognitionMetrics,
+    RoutingMetrics,
+    SpeechMetrics,
+)
 from deepwell.server.observe.record import current
 from deepwell.server.observe.rollouts import RolloutMetrics
-from deepwell.server.observe.routing import RoutingMetrics
 from deepwell.server.observe.semconv import (
     PROVIDER,
     REQUEST_DURATION,
@@ -48,7 +51,6 @@ from deepwell.server.observe.semconv import (
     prometheus_label,
     prometheus_name,
 )
-from deepwell.server.observe.speech import SpeechMetrics
 from deepwell.version import deepwell_version
 
 __all__ = ["CONTENT_TYPE", "Metrics"]

@@ -78,7 +78,7 @@ class ProgramVoice:
 
     @property
     def reads_han(self) -> bool:
-        """Whether its language is written in Chinese characters."""
+        """Tells whether its language is written in Chinese characters."""
         return self.accent.lower().startswith(_HAN)
 
 
