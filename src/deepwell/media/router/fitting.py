@@ -55,13 +55,13 @@ class Sparse:
         """Returns the products with weights, [width, heads] -> [texts, heads]."""
         columns = np.ascontiguousarray(weights.T)
         told = [np.bincount(self.texts, self.values * one[self.places], self.shape[0]) for one in columns]
-        return np.stack(told, 1)
+        return np.stack(told, 1, dtype=np.float64)
 
     def back(self, slopes: Double) -> Double:
         """Returns the slopes of the weights, given those of the products: [texts, heads] -> [width, heads]."""
         columns = np.ascontiguousarray(slopes.T)
         told = [np.bincount(self.places, self.values * one[self.texts], self.shape[1]) for one in columns]
-        return np.stack(told, 1)
+        return np.stack(told, 1, dtype=np.float64)
 
 
 def least(slope: Slope, point: Double, progress: Callable[[int, int], None]) -> Double:
