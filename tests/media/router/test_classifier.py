@@ -12,7 +12,9 @@ import pytest
 from deepwell.errors import InvalidModelFile, InvalidRequest
 from deepwell.media.router.classifier import SETS, RouterFile
 from deepwell.media.router.features import features_of
-from deepwell.media.router.training import Labelled, cross_validated, read_labelled, train_router
+from deepwell.media.router.joining import joined
+from deepwell.media.router.labelled import Labelled, read_labelled
+from deepwell.media.router.training import cross_validated, train_router
 
 REQUESTS = [
     Labelled("draw a cat", ("image",)),
@@ -51,11 +53,46 @@ def test_what_was_learnt_is_known_again() -> None:
 def test_training_is_reproducible() -> None:
     first, second = train_router(REQUESTS, None), train_router(REQUESTS, None)
     np.testing.assert_array_equal(first.wordings, second.wordings)
+    np.testing.assert_array_equal(first.clauses, second.clauses)
 
 
 def test_the_cross_validation_answers_each_request_once() -> None:
     answers = cross_validated(REQUESTS, None, folds=5)
     assert len(answers) == len(REQUESTS) and set(answers) <= set(SETS)
+
+
+def test_a_join_has_both_wishes_and_the_attachment_of_the_first() -> None:
+    requests = [
+        Labelled("Write a poem", ("chat",), "en"),
+        Labelled("Draw a cat.", ("image",), "en"),
+        Labelled("Say: good morning", ("speech",), "en"),
+        Labelled("type it up", ("transcription",), "en", ("audio",)),
+        Labelled("draw and say it", ("image", "speech"), "en"),
+        Labelled("brighter", ("image",), "en", ("image",)),
+        Labelled("画一只猫", ("image",), "zh"),
+        Labelled("为什么天是蓝的", ("chat",), "zh"),
+    ]
+    joins = joined(requests, 40)
+    assert len(joins) == 40 and joins == joined(requests, 40)
+    for join in joins:
+        first, second = requests[join.first], requests[join.second]
+        assert {*join.request.intents} == {*first.intents, *second.intents}
+        assert join.request.attached == first.attached and not second.attached
+        assert join.request.language == first.language == second.language
+        assert join.request.text.startswith(first.text.rstrip(".")) and ":" not in first.text
+        assert join.request.text.lower().endswith(second.text.lower())
+    assert joined(requests[4:5], 3) == []
+
+
+def test_the_cross_validation_leaves_out_the_joins_of_a_request() -> None:
+    requests = [replace_language(one) for one in REQUESTS]
+    joins = joined(requests, 6)
+    answers = cross_validated(requests, None, joins, folds=5)
+    assert len(answers) == len(requests)
+
+
+def replace_language(one: Labelled) -> Labelled:
+    return Labelled(one.text, one.intents, "en" if one.text.isascii() else "zh", one.attached)
 
 
 def test_weights_are_read_as_they_were_written(tmp_path: Path) -> None:

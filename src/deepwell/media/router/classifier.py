@@ -58,6 +58,9 @@ class RouterWeights:
         vector: weights of the vector, [heads, D].
         wordings: weights of the wordings, alone and by what is attached, [heads, 4 x wordings].
         runs: weights of the buckets of runs, [heads, BUCKETS].
+        letters: weights of the buckets of letters, [heads, BUCKETS].
+        clauses: weights of the buckets of a clause, [heads, BUCKETS].
+        clause_bias: [heads].
         bias: [sets].
     """
 
@@ -65,6 +68,9 @@ class RouterWeights:
     vector: Float
     wordings: Float
     runs: Float
+    letters: Float
+    clauses: Float
+    clause_bias: Float
     bias: Float
 
     def probabilities(self, features: Features, vector: Float | None) -> Float:
@@ -74,12 +80,18 @@ class RouterWeights:
             vector: that of e5-small, [D]; None where the weights read none.
         """
         heads = self.wordings[:, features.wordings].sum(1)
-        heads = heads + self.runs[:, features.runs].sum(1) * np.float32(max(1, len(features.runs)) ** -0.5)
+        heads = heads + _told(self.runs, features.runs) + _told(self.letters, features.letters)
+        clauses = [_told(self.clauses, clause) + self.clause_bias for clause in features.clauses]
+        heads = heads + np.logaddexp.reduce([np.zeros(HEADS, np.float32), *clauses])
         if vector is not None:
             heads = heads + self.vector @ (vector - self.centre)
         scores = heads_of_sets() @ heads + self.bias
         powers = np.exp(scores - scores.max())
         return (powers / powers.sum()).astype(np.float32)
+
+
+def _told(weights: Float, buckets: NDArray[np.int32]) -> Float:
+    return weights[:, buckets].sum(1) * np.float32(max(1, len(buckets)) ** -0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +108,10 @@ class RouterFile:
         tensors: dict[str, NDArray[np.float16] | Float] = {"centre": self.full.centre}
         for part, weights in (("full", self.full), ("alone", self.alone)):
             tensors[f"{part}.wordings"] = weights.wordings.astype(np.float16)
-            tensors[f"{part}.runs"] = weights.runs.astype(np.float16)
+            for name in ("runs", "letters", "clauses"):
+                tensors[f"{part}.{name}"] = getattr(weights, name).astype(np.float16)
             tensors[f"{part}.bias"] = weights.bias
+            tensors[f"{part}.clause_bias"] = weights.clause_bias
         tensors["full.vector"] = self.full.vector.astype(np.float16)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
@@ -119,13 +133,15 @@ class RouterFile:
 
 
 def _part(path: Path, part: str, centre: Float, vector: Float) -> RouterWeights:
-    wanted = {"wordings": (HEADS, 4 * wording_count()), "runs": (HEADS, BUCKETS), "bias": (len(SETS),)}
+    wanted: dict[str, tuple[int, ...]] = {"wordings": (HEADS, 4 * wording_count())}
+    wanted |= dict.fromkeys(("runs", "letters", "clauses"), (HEADS, BUCKETS))
+    wanted |= {"clause_bias": (HEADS,), "bias": (len(SETS),)}
     tensors: dict[str, Float] = {}
     for name, shape in wanted.items():
         tensors[name] = _tensor(path, f"{part}.{name}", len(shape))
         if tensors[name].shape != shape:
             raise _error(path, f"{part}.{name} does not fit")
-    return RouterWeights(centre, vector, tensors["wordings"], tensors["runs"], tensors["bias"])
+    return RouterWeights(centre, vector, **tensors)
 
 
 def _tensor(path: Path, name: str, dimensions: int) -> Float:

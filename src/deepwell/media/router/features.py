@@ -1,4 +1,4 @@
-"""Features of a request: its wordings, its runs of words and characters, what is attached, and the vector of e5-small."""
+"""Features of a request: its wordings, its runs of words and letters, as a whole and by clauses, and the vector of e5-small."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.media.router.clauses import clauses_of
 from deepwell.media.router.masking import masked
 from deepwell.media.router.patterns import Found, find_wordings, wordings
 
@@ -25,6 +26,8 @@ BUCKETS: Final = 1 << 14
 _TOKEN: Final = re.compile(r"‹[qtw]›|[a-z]+(?:'[a-z]+)?|[0-9]+|[\u3400-\u9fff]|[^\sa-z0-9]")
 _MOST_RUN: Final = 3
 _MOST_RUN_ATTACHED: Final = 2
+_WORD: Final = re.compile(r"[a-z']{1,40}")
+_LETTERS: Final = (3, 4, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,15 @@ class Features:
         found: its wordings.
         wordings: their numbers; in the upper half of the numbers once more, by what is attached.
         runs: buckets of its runs.
+        letters: buckets of the runs of letters of its Latin words, which survive a slip of the finger.
+        clauses: buckets of the runs and letters of each of its clauses.
     """
 
     found: Sequence[Found]
     wordings: NDArray[np.int32]
     runs: NDArray[np.int32]
+    letters: NDArray[np.int32]
+    clauses: Sequence[NDArray[np.int32]]
 
 
 def features_of(text: str, attached: Collection[str] = ()) -> Features:
@@ -51,11 +58,19 @@ def features_of(text: str, attached: Collection[str] = ()) -> Features:
     numbers += [len(places) + place for place, has in enumerate(_shape(told)) if has]
     width, kind = wording_count(), _kind(attached)
     numbers += [width * (1 + kind) + number for number in numbers]
-    buckets = {zlib.crc32(run.encode()) % BUCKETS for run in _runs(told, kind)}
+    buckets = {_bucket(run) for run in _runs(told, kind)}
     names = [one.wording.name for one in found]
     pairs = {f"{one} {other}" for place, one in enumerate(names) for other in names[:place]}
-    buckets |= {zlib.crc32(f"pair {pair}".encode()) % BUCKETS for pair in pairs}
-    return Features(found, np.array(numbers, np.int32), np.array(sorted(buckets), np.int32))
+    buckets |= {_bucket(f"pair {pair}") for pair in pairs}
+    letters = {_bucket(f"g{run}") for run in _letters(told)}
+    parts = [{_bucket(f"c{run}") for run in _clause_runs(clause)} for clause in clauses_of(told)]
+    return Features(
+        found,
+        np.array(numbers, np.int32),
+        _sorted(buckets),
+        _sorted(letters),
+        [_sorted(part) for part in parts],
+    )
 
 
 def wording_count() -> int:
@@ -90,3 +105,34 @@ def _runs(told: str, kind: int) -> Iterator[str]:
                 yield f"^ {run}"
             if begin + length == len(tokens):
                 yield f"{run} $"
+
+
+def _clause_runs(clause: str) -> Iterator[str]:
+    tokens = _TOKEN.findall(clause)
+    for begin in range(len(tokens)):
+        for length in range(1, min(_MOST_RUN, len(tokens) - begin) + 1):
+            run = " ".join(tokens[begin : begin + length])
+            yield run
+            if begin == 0:
+                yield f"^{run}"
+            if begin + length == len(tokens):
+                yield f"${run}"
+    yield from _letters(clause)
+
+
+def _letters(told: str) -> set[str]:
+    """Returns the runs of letters of Latin words, their begins and ends marked."""
+    found: set[str] = set()
+    for word in _WORD.findall(told):
+        marked = f"<{word}>"
+        for length in _LETTERS:
+            found.update(marked[place : place + length] for place in range(len(marked) - length + 1))
+    return found
+
+
+def _bucket(run: str) -> int:
+    return zlib.crc32(run.encode()) % BUCKETS
+
+
+def _sorted(buckets: Collection[int]) -> NDArray[np.int32]:
+    return np.array(sorted(buckets), np.int32)

@@ -22,6 +22,9 @@ ENCODER: Final = "e5-small-q4"
 
 By = Literal["rules", "classifier", "classifier without encoder"]
 
+_AGREED: Final = 0.9
+"""The share that the classifier without encoder has to give to what sure wordings ask for."""
+
 _MOST_WORDS: Final = 60
 _MOST_REASONS: Final = 2
 
@@ -55,7 +58,7 @@ class Router:
 
     def decided(self, text: str, attached: Collection[str] = ()) -> Route | None:
         """Returns the route that sure wordings decide, for which no vector is needed; None where the classifier has to."""
-        return _by_rules(features_of(text, attached))
+        return self._by_rules(features_of(text, attached))
 
     def route(
         self, text: str, attached: Collection[str] = (), vector: NDArray[np.float32] | None = None
@@ -68,7 +71,7 @@ class Router:
             vector: e5-small's vector of `encoded_text(text)`; None where there is no encoder.
         """
         features = features_of(text, attached)
-        sure = _by_rules(features)
+        sure = self._by_rules(features)
         if sure is not None:
             return sure
         weights = self._weights.alone if vector is None else self._weights.full
@@ -90,18 +93,20 @@ class Router:
         by: By = "classifier without encoder" if vector is None else "classifier"
         return Route(SETS[best], scores, reasons, by)
 
-
-def _by_rules(features: Features) -> Route | None:
-    found = features.found
-    intents = {one.wording.intent for one in found}
-    if len(intents) != 1 or any(one.wording.against for one in found):
-        return None
-    intent: Intent | None = next((one for one in INTENTS if one in intents), None)
-    if intent is None or not any(one.wording.sure for one in found):
-        return None
-    scores: dict[Intent, float] = {one: float(one == intent) for one in INTENTS}
-    chosen: tuple[Intent, ...] = (intent,)
-    return Route(chosen, scores, _reasons(found, chosen), "rules")
+    def _by_rules(self, features: Features) -> Route | None:
+        """Returns the route of sure wordings; None where there are none, or the classifier without encoder doubts them."""
+        found = features.found
+        intents = {one.wording.intent for one in found}
+        if len(intents) != 1 or any(one.wording.against for one in found):
+            return None
+        intent: Intent | None = next((one for one in INTENTS if one in intents), None)
+        if intent is None or not any(one.wording.sure for one in found):
+            return None
+        chosen: tuple[Intent, ...] = (intent,)
+        if self._weights.alone.probabilities(features, None)[SETS.index(chosen)] < _AGREED:
+            return None
+        scores: dict[Intent, float] = {one: float(one == intent) for one in INTENTS}
+        return Route(chosen, scores, _reasons(found, chosen), "rules")
 
 
 def _reasons(found: Sequence[Found], intents: Sequence[Intent]) -> list[Note]:

@@ -4,209 +4,228 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.errors import InvalidRequest
-from deepwell.media.router.classifier import HEADS, INTENTS, SETS, Intent, RouterWeights, heads_of_sets
-from deepwell.media.router.features import BUCKETS, Attachment, features_of, wording_count
+from deepwell.media.router.classifier import HEADS, SETS, Intent, RouterWeights, heads_of_sets
+from deepwell.media.router.features import BUCKETS, Features, features_of, wording_count
+from deepwell.media.router.fitting import Double, Sparse, least
+from deepwell.media.router.joining import Join
+from deepwell.media.router.labelled import Labelled
 
-__all__ = ["Labelled", "cross_validated", "read_labelled", "train_router"]
+__all__ = ["cross_validated", "train_router"]
 
 Float = NDArray[np.float32]
-Double = NDArray[np.float64]
-Slope = Callable[[Double], tuple[float, Double]]
+Progress = Callable[[int, int], None]
 
-_STEPS: Final = 80
-_MEMORY: Final = 10
 _SHRINK: Final = 0.5
 _SHRINK_BIAS: Final = 0.02
 # Scales of the kinds of features: a larger one lets its kind say more for the same penalty.
-_SCALE_WORDINGS: Final = np.float32(2.5)
-_SCALE_RUNS: Final = np.float32(3.0)
-_SCALE_VECTOR: Final = np.float32(4.0)
-_SCALE_ATTACHED: Final = np.float32(1.0)
-
-
-class Labelled(msgspec.Struct, forbid_unknown_fields=True):
-    """A request and what it asks for."""
-
-    text: str
-    intents: tuple[Intent, ...]
-    language: str = ""
-    attached: tuple[Attachment, ...] = ()
-
-    def wanted(self) -> tuple[Intent, ...]:
-        """Returns the intents in the order of `INTENTS`."""
-        return tuple(intent for intent in INTENTS if intent in self.intents)
-
-
-def read_labelled(path: Path) -> list[Labelled]:
-    """Returns the requests of a file of JSON lines.
-
-    Raises:
-        InvalidRequest: the file cannot be read, or a line has another form or asks for a set that the router does not know.
-    """
-    try:
-        requests = msgspec.json.Decoder(Labelled).decode_lines(path.read_bytes())
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InvalidRequest.of("router_data", path=path, reason=error) from error
-    for number, request in enumerate(requests, 1):
-        if request.wanted() not in SETS:
-            raise InvalidRequest.of(
-                "router_data", path=path, reason=f"line {number}: {list(request.intents)}"
-            )
-    if not requests:
-        raise InvalidRequest.of("router_data", path=path, reason="0")
-    return requests
+_SCALE_WORDINGS: Final = 2.5
+_SCALE_ATTACHED: Final = 1.0
+_SCALE_RUNS: Final = 3.0
+_SCALE_LETTERS: Final = 2.0
+_SCALE_CLAUSES: Final = 3.0
+_SCALE_VECTOR: Final = 4.0
+_COUNT_OF_JOIN: Final = 0.3
+"""The weight of a join, a written request having 1."""
 
 
 def train_router(
     requests: Sequence[Labelled],
     vectors: Float | None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
+    joins: Sequence[Join] = (),
 ) -> RouterWeights:
     """Returns weights fitted to labelled requests.
 
     Args:
         requests: the requests.
-        vectors: e5-small's vector of each, [N, D]; None: a classifier for machines without the encoder.
+        vectors: e5-small's vector of each, and behind them that of each join, [N, D]; None: a classifier for machines
+            without the encoder.
         progress: told the step, and their number.
+        joins: requests made of two.
     """
-    table, wide = _table(requests, vectors), 4 * wording_count()
-    shares, bias = _fitted(table.features @ table.features.T, table.wanted, progress)
-    weights, behind = shares.T @ table.features, wide + len(table.seen)
-    runs = np.zeros((HEADS, BUCKETS), np.float32)
-    runs[:, table.seen] = weights[:, wide:behind] * _SCALE_RUNS
+    table = _table([*requests, *(join.request for join in joins)], vectors)
+    counts = np.concatenate([np.ones(len(requests)), np.full(len(joins), _COUNT_OF_JOIN)])
+    fitted = _Fitted.of(table, _fit(table, counts, progress))
+    wide, scale = 4 * wording_count(), _wording_scale()
+    words, clauses = np.zeros((HEADS, wide + 2 * BUCKETS)), np.zeros((HEADS, BUCKETS))
+    words[:, table.words_seen] = fitted.words.T
+    clauses[:, table.clauses_seen] = fitted.clauses.T
     return RouterWeights(
-        table.centre, weights[:, behind:] * table.spread, weights[:, :wide] * table.scale, runs, bias
+        table.centre,
+        _narrow(fitted.vector.T * table.spread),
+        _narrow(words[:, :wide] * scale),
+        _narrow(words[:, wide : wide + BUCKETS] * _SCALE_RUNS),
+        _narrow(words[:, wide + BUCKETS :] * _SCALE_LETTERS),
+        _narrow(clauses * _SCALE_CLAUSES),
+        _narrow(fitted.clause_bias),
+        _narrow(fitted.bias),
     )
 
 
 def cross_validated(
-    requests: Sequence[Labelled], vectors: Float | None, *, folds: int = 6, seed: int = 0
+    requests: Sequence[Labelled],
+    vectors: Float | None,
+    joins: Sequence[Join] = (),
+    *,
+    folds: int = 6,
+    seed: int = 0,
 ) -> list[tuple[Intent, ...]]:
-    """Returns what classifiers that have not seen a request say of it, for each request."""
-    table = _table(requests, vectors)
-    alike = table.features @ table.features.T
+    """Returns what classifiers that have not seen a request, nor a join of it, say of it, for each request."""
+    table = _table([*requests, *(join.request for join in joins)], vectors)
     order = np.random.default_rng(seed).permutation(len(requests))
     answers: list[tuple[Intent, ...]] = [()] * len(requests)
     for fold in np.array_split(order, min(folds, len(requests))):
-        others = np.setdiff1d(order, fold)
-        shares, bias = _fitted(alike[np.ix_(others, others)], table.wanted[others], lambda done, total: None)
-        scores = alike[np.ix_(fold, others)] @ shares @ heads_of_sets().T + bias
-        for place, best in zip(fold, scores.argmax(1), strict=True):
-            answers[place] = SETS[int(best)]
+        counts = np.ones(len(requests))
+        counts[fold] = 0
+        of_joins = [_COUNT_OF_JOIN * counts[join.first] * counts[join.second] for join in joins]
+        fitted = _Fitted.of(table, _fit(table, np.concatenate([counts, of_joins]), lambda done, total: None))
+        scores = fitted.heads(table)[0] @ heads_of_sets().T + fitted.bias
+        for place in fold:
+            answers[place] = SETS[int(scores[place].argmax())]
     return answers
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """The features of requests, scaled, [N, wordings + seen runs + D], and the numbers of the sets that they want."""
+    """The features of requests.
 
-    features: Float
+    Attributes:
+        words: wordings, runs and letters, scaled, but for those that one request alone has: they say nothing of others.
+        words_seen: their numbers.
+        clauses: runs and letters of the clauses of all requests.
+        clauses_seen: their buckets.
+        owners: the request of each clause.
+        vectors: [N, D], scaled; D is 0 without the encoder.
+        wanted: the numbers of the sets that the requests want.
+        centre: mean of the vectors.
+        spread: the scale of the vectors.
+    """
+
+    words: Sparse
+    words_seen: NDArray[np.int64]
+    clauses: Sparse
+    clauses_seen: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    vectors: Double
     wanted: NDArray[np.int64]
-    scale: Float
-    seen: NDArray[np.int64]
     centre: Float
-    spread: np.float32
+    spread: float
 
 
-def _table(requests: Sequence[Labelled], vectors: Float | None) -> _Table:
-    count, wide = len(requests), 4 * wording_count()
-    said = np.zeros((count, wide), np.float32)
-    sparse = np.zeros((count, BUCKETS), np.float32)
-    for row, request in enumerate(requests):
-        one = features_of(request.text, request.attached)
-        said[row, one.wordings] = 1.0
-        sparse[row, one.runs] = max(1, len(one.runs)) ** -0.5
-    seen = np.flatnonzero((sparse > 0).sum(0) >= 2)  # what one request alone has says nothing of others
-    scale = np.full(wide, _SCALE_ATTACHED, np.float32)
-    scale[: wording_count()] = _SCALE_WORDINGS
-    blocks = [said * scale, sparse[:, seen] * _SCALE_RUNS]
-    centre, spread = np.zeros(0, np.float32), np.float32(1.0)
-    if vectors is not None:
-        centre = vectors.mean(0)
-        spread = np.float32(
-            _SCALE_VECTOR / max(1e-9, float(np.sqrt(np.square(vectors - centre).sum(1).mean())))
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """Weights of scaled features, parts of one point of the search."""
+
+    words: Double
+    clauses: Double
+    vector: Double
+    clause_bias: Double
+    bias: Double
+
+    @staticmethod
+    def of(table: _Table, point: Double) -> _Fitted:
+        """Returns the parts of a point."""
+        widths = (table.words.shape[1], table.clauses.shape[1], table.vectors.shape[1])
+        ends = np.cumsum([HEADS * width for width in widths] + [HEADS])
+        words, clauses, vector, clause_bias, bias = np.split(point, ends)
+        return _Fitted(
+            words.reshape(-1, HEADS), clauses.reshape(-1, HEADS), vector.reshape(-1, HEADS), clause_bias, bias
         )
-        blocks.append((vectors - centre) * spread)
-    wanted = np.array([SETS.index(one.wanted()) for one in requests])
-    return _Table(np.concatenate(blocks, 1), wanted, scale, seen, centre, spread)
+
+    def heads(self, table: _Table) -> tuple[Double, Double]:
+        """Returns the scores of the heads, [N, heads], and how much each clause moves those of its request."""
+        each = table.clauses.times(self.clauses) + self.clause_bias
+        most = np.zeros((len(table.wanted), HEADS))
+        np.maximum.at(most, table.owners, each)
+        powers = np.exp(each - most[table.owners])
+        total = np.exp(-most)
+        np.add.at(total, table.owners, powers)
+        heads = table.words.times(self.words) + table.vectors @ self.vector + np.log(total) + most
+        return heads, powers / total[table.owners]
 
 
-def _fitted(
-    alike: Float, wanted: NDArray[np.int64], progress: Callable[[int, int], None]
-) -> tuple[Float, Float]:
-    """Returns the share of each request in the weights of the heads, [N, heads], and the biases of the sets.
+def _fit(table: _Table, counts: Double, progress: Progress) -> Double:
+    """Returns the point of the likeliest weights.
 
     Args:
-        alike: inner products of the features of requests, [N, N]. Weights that the penalty keeps small are sums of
-            features, and there are fewer requests than features.
+        counts: the weight of each request; 0 leaves it out.
     """
-    values, vectors = np.linalg.eigh(alike)
-    kept = values > 1e-5 * values[-1]
-    roots, vectors = np.sqrt(values[kept]).astype(np.float32), vectors[:, kept].astype(np.float32)
-    features = vectors * roots
-    heads, rows = heads_of_sets(), np.arange(len(features))
-    width = features.shape[1] * HEADS
+    heads, rows = heads_of_sets().astype(np.float64), np.arange(len(table.wanted))
+    width = HEADS * (table.words.shape[1] + table.clauses.shape[1] + table.vectors.shape[1])
+    shrink = np.full(width + HEADS + len(SETS), _SHRINK_BIAS)
+    shrink[:width] = _SHRINK
 
     def slope(point: Double) -> tuple[float, Double]:
-        weights, bias = point[:width].reshape(-1, HEADS), point[width:]
-        scores = (features @ weights.astype(np.float32)) @ heads.T + bias
+        fitted = _Fitted.of(table, point)
+        told, moved = fitted.heads(table)
+        scores = told @ heads.T + fitted.bias
         most = scores.max(1, keepdims=True)
         powers = np.exp(scores - most)
         total = powers.sum(1, keepdims=True)
-        loss = float((np.log(total[:, 0]) + most[:, 0] - scores[rows, wanted]).sum())
-        loss += _SHRINK / 2 * float(np.square(weights).sum()) + _SHRINK_BIAS / 2 * float(
-            np.square(bias).sum()
-        )
+        missed = np.log(total[:, 0]) + most[:, 0] - scores[rows, table.wanted]
+        loss = float(counts @ missed) + float(shrink @ np.square(point)) / 2
         wrong = powers / total
-        wrong[rows, wanted] -= 1
-        by_weight = features.T @ (wrong @ heads).astype(np.float32) + _SHRINK * weights
-        return loss, np.concatenate([by_weight.ravel(), wrong.sum(0) + _SHRINK_BIAS * bias])
+        wrong[rows, table.wanted] -= 1
+        wrong *= counts[:, None]
+        by_head = wrong @ heads
+        by_clause = by_head[table.owners] * moved
+        parts = (
+            table.words.back(by_head).ravel(),
+            table.clauses.back(by_clause).ravel(),
+            (table.vectors.T @ by_head).ravel(),
+            by_clause.sum(0),
+            wrong.sum(0),
+        )
+        return loss, np.concatenate(parts) + shrink * point
 
-    point = _least(slope, np.zeros(width + len(SETS)), progress)
-    shares = vectors @ (point[:width].reshape(-1, HEADS).astype(np.float32) / roots[:, None])
-    return shares.astype(np.float32), point[width:].astype(np.float32)
-
-
-def _least(slope: Slope, point: Double, progress: Callable[[int, int], None]) -> Double:
-    """Returns the point where a convex function is least (Nocedal and Wright 2006, algorithm 7.5)."""
-    value, gradient = slope(point)
-    pairs: list[tuple[Double, Double]] = []
-    for step in range(1, _STEPS + 1):
-        direction = _direction(gradient, pairs)
-        decline, length = float(gradient @ direction), 1.0
-        while True:
-            after, gradient_after = slope(point + length * direction)
-            if after <= value + 1e-4 * length * decline or length < 1e-8:
-                break
-            length /= 2
-        moved, bent = length * direction, gradient_after - gradient
-        if float(moved @ bent) > 1e-10:
-            pairs = [*pairs, (moved, bent)][-_MEMORY:]
-        settled = abs(value - after) < 1e-6 * abs(value)
-        point, value, gradient = point + moved, after, gradient_after
-        progress(step, _STEPS)
-        if settled:
-            break
-    return point
+    return least(slope, np.zeros(len(shrink)), progress)
 
 
-def _direction(gradient: Double, pairs: Sequence[tuple[Double, Double]]) -> Double:
-    direction, shares = -gradient, list[float]()
-    if not pairs:
-        return direction / max(1.0, float(np.linalg.norm(gradient)))
-    for moved, bent in reversed(pairs):
-        shares.append(float(moved @ direction) / float(moved @ bent))
-        direction = direction - shares[-1] * bent
-    moved, bent = pairs[-1]
-    direction = direction * (float(moved @ bent) / float(bent @ bent))
-    for (moved, bent), share in zip(pairs, reversed(shares), strict=True):
-        direction = direction + moved * (share - float(bent @ direction) / float(moved @ bent))
-    return direction
+def _table(requests: Sequence[Labelled], vectors: Float | None) -> _Table:
+    features = [features_of(one.text, one.attached) for one in requests]
+    scale, wide = _wording_scale(), 4 * wording_count()
+    words = Sparse.of([_words(one, scale) for one in features], wide + 2 * BUCKETS)
+    clauses = [_scaled(clause, _SCALE_CLAUSES) for one in features for clause in one.clauses]
+    centre, spread = np.zeros(0, np.float32), 1.0
+    dense = np.zeros((len(requests), 0))
+    if vectors is not None:
+        centre = vectors.mean(0)
+        dense = (vectors - centre).astype(np.float64)
+        spread = _SCALE_VECTOR / max(1e-9, float(np.sqrt(np.square(dense).sum(1).mean())))
+        dense *= spread
+    return _Table(
+        *words.kept(2),
+        *Sparse.of(clauses, BUCKETS).kept(2),
+        np.repeat(np.arange(len(requests)), [len(one.clauses) for one in features]),
+        dense,
+        np.array([SETS.index(one.wanted()) for one in requests]),
+        centre,
+        spread,
+    )
+
+
+def _words(features: Features, scale: Double) -> tuple[NDArray[np.int64], Double]:
+    wide = len(scale)
+    runs, run_values = _scaled(features.runs, _SCALE_RUNS)
+    letters, letter_values = _scaled(features.letters, _SCALE_LETTERS)
+    places = np.concatenate([features.wordings.astype(np.int64), wide + runs, wide + BUCKETS + letters])
+    return places, np.concatenate([scale[features.wordings], run_values, letter_values])
+
+
+def _scaled(buckets: NDArray[np.int32], scale: float) -> tuple[NDArray[np.int64], Double]:
+    return buckets.astype(np.int64), np.full(len(buckets), scale * max(1, len(buckets)) ** -0.5)
+
+
+def _wording_scale() -> Double:
+    scale = np.full(4 * wording_count(), _SCALE_ATTACHED)
+    scale[: wording_count()] = _SCALE_WORDINGS
+    return scale
+
+
+def _narrow(values: Double) -> Float:
+    return np.ascontiguousarray(values, np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepwell.bench.harness.report import Report
 from deepwell.bench.suites.media import router as suite
 from deepwell.errors import InvalidRequest
-from deepwell.media.router.training import Labelled
+from deepwell.media.router.labelled import Labelled
 
 HELD_OUT = [
     Labelled("Draw a cat", ("image",), "en"),

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from deepwell.bench.harness.report import Report, percentile, rounded
 from deepwell.errors import InvalidRequest
 from deepwell.media.router.features import encoded_text
+from deepwell.media.router.labelled import Labelled, read_labelled
 from deepwell.media.router.route import Route, Router
-from deepwell.media.router.training import Labelled, read_labelled
 
 __all__ = ["HELD_OUT_SHA256", "bench_media_router"]
 
