@@ -49,6 +49,13 @@ async def test_an_operation_is_served_or_refused_by_name_and_listed(
     assert reason in error["message"] and len(reason) > 20
 
 
+async def test_an_operation_of_a_newer_sdk_is_refused_by_name(http: httpx.AsyncClient) -> None:
+    answer = await http.delete("/v1/audio/voices/voice_1")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (404, "operation_not_served")
+    assert "no recording becomes a new one" in error["message"]
+
+
 async def test_an_unknown_path_is_no_operation(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/nothing")).json()["error"]["code"] is None
     wrong = await http.post("/v1/models")
