@@ -451,6 +451,12 @@ class Metrics:
             "Requests missing from the access log and the traces, because those did not keep up.",
             registry=registry,
         )
+        self._refused = Counter(
+            "deepwell_rate_limited",
+            "Requests that are over a limit of a minute, by the limit.",
+            ("limit",),
+            registry=self.registry,
+        )
         self._valkey_up = Gauge(
             "deepwell_valkey_up",
             "Whether Valkey answers; 1 where none is configured.",
@@ -523,6 +529,10 @@ class Metrics:
         record = current()
         if record is not None:
             record.cache = result
+
+    def refused(self, limit: str) -> None:
+        """Counts a request that is over a limit: `requests`, `tokens`, `audio_seconds` or `images`."""
+        self._refused.labels(limit).inc()
 
     def valkey(self, up: bool) -> None:
         """Notes that Valkey answers, or counts that it did not."""
