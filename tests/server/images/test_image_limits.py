@@ -17,6 +17,7 @@ from tests.server.fakes import FakeEngine, make_service
 from tests.server.images.test_images import FEW, options
 
 from deepwell.dialogue.text import Codec
+from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.options import LimitsConfig
 from deepwell.storage.database import Database
@@ -33,6 +34,7 @@ def limited(codec: Codec, e5_path: Path, tmp_path_factory: pytest.TempPathFactor
         limits=LimitsConfig(RateLimits(images_per_minute=3)),
         **options(folder, e5_path),
     )
+    service.limiter.store = LimitTable(clock=lambda: 100.0)  # nothing comes back while the test runs
     running = start(service, engine)
     yield running
     running.stop()
