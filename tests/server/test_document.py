@@ -29,8 +29,8 @@ def engine() -> FakeEngine:
 
 def test_the_document_has_the_operations_that_were_counted() -> None:
     assert len(OPERATIONS) == len(set(OPERATIONS)) == 104
-    assert len(OPERATIONS) - len(TABLE.not_served) == 85
-    assert "It serves 85 of these 104 operations" in PAGE
+    assert len(OPERATIONS) - len(TABLE.not_served) == 88
+    assert "It serves 88 of these 104 operations" in PAGE
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -47,6 +47,13 @@ async def test_an_operation_is_served_or_refused_by_name_and_listed(
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (404, "operation_not_served")
     assert reason in error["message"] and len(reason) > 20
+
+
+async def test_an_operation_of_a_newer_sdk_is_refused_by_name(http: httpx.AsyncClient) -> None:
+    answer = await http.delete("/v1/audio/voices/voice_1")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (404, "operation_not_served")
+    assert "no recording becomes a new one" in error["message"]
 
 
 async def test_an_unknown_path_is_no_operation(http: httpx.AsyncClient) -> None:

@@ -138,7 +138,12 @@ async def test_the_figures_of_a_server(http: httpx.AsyncClient) -> None:
     assert told["requests"] == {"total": 2, "errors": 0, "open": 1}
     assert told["caches"]["response"]["misses"] >= 1
     assert told["caches"]["semantic"]["misses"] >= 1
-    assert told["limits"] == {"requests_per_minute": 1000, "tokens_per_minute": 0}
+    assert told["limits"] == {
+        "requests_per_minute": 1000,
+        "tokens_per_minute": 0,
+        "audio_seconds_per_minute": 0,
+        "images_per_minute": 0,
+    }
 
 
 async def test_a_server_without_caches_has_no_figures_of_them(engine: FakeEngine, codec: Codec) -> None:

@@ -123,7 +123,10 @@ COMPUTING = {
     *(f"POST /v1/images/{name}" for name in ("generations", "edits", "variations")),
 }
 # Is of the tenant by its own numbers: tests/server/test_usage.py.
-COUNTING = {"GET /v1/organization/usage/completions"}
+COUNTING = {
+    f"GET /v1/organization/usage/{name}"
+    for name in ("completions", "audio_speeches", "audio_transcriptions", "images")
+}
 LISTS = {
     "GET /v1/chat/completions",
     "GET /v1/feedback",

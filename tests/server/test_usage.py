@@ -139,10 +139,10 @@ async def test_a_database_that_fails_loses_nothing(database: Database) -> None:
     class Failing(UsageStore):
         fails = True
 
-        async def add(self, counts: Any) -> None:
+        async def add(self, *counts: Any) -> None:
             if self.fails:
                 raise StorageUnavailable("it is away", fix="wait")
-            await super().add(counts)
+            await super().add(*counts)
 
     store, meter = Failing(database), UsageMeter(lambda: 7200.5)
     meter.note(Principal(A, "key_1"), "toy", Usage(1, 2, 3, 1))

@@ -97,6 +97,18 @@ def create(
         int | None,
         typer.Option(min=0, help="Tokens a minute of this key; 0: no limit; unset: the tenant's limit."),
     ] = None,
+    audio_seconds_per_minute: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Seconds of sound that this key may have recognised or made in a minute; 0: no limit; unset: the tenant's"
+            " limit.",
+        ),
+    ] = None,
+    images_per_minute: Annotated[
+        int | None,
+        typer.Option(min=0, help="Images a minute of this key; 0: no limit; unset: the tenant's limit."),
+    ] = None,
     init: Init = False,
     json: JsonFlag = False,
 ) -> None:
@@ -119,6 +131,8 @@ def create(
                 expires_at=None if lives is None else int(time.time()) + lives,
                 requests_per_minute=requests_per_minute,
                 tokens_per_minute=tokens_per_minute,
+                audio_seconds_per_minute=audio_seconds_per_minute,
+                images_per_minute=images_per_minute,
             )
         if json:
             write_json(_plain(key) | {"key": text})

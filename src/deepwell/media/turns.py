@@ -8,13 +8,18 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from deepwell.errors import DeepwellError
 from deepwell.process.calls import CallEnded, CallProcess
 from deepwell.process.frames import Failure, error_of
 
 __all__ = ["TurnRules", "Turns"]
+
+_GRACE_S: Final = (
+    0.5  # in which a call that nobody waits for may end by itself, so that the model stays loaded
+)
+_POLL_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,8 @@ class TurnRules:
         call_s: longest time of a call, in seconds.
         at_a_time: requests that take turns.
         most: requests that take turns or wait.
+        started: the error for a child that ended as it started; None: that of `ended`.
+        alone: whether one request has the child for itself. A cancelled task then ends the call that nobody waits for.
     """
 
     decode: Callable[[bytes], Any]
@@ -36,6 +43,13 @@ class TurnRules:
     call_s: float
     at_a_time: int = 8
     most: int = 64
+    started: Callable[[CallEnded], DeepwellError] | None = None
+    alone: bool = False
+
+    @property
+    def places(self) -> int:
+        """Number of requests that take turns."""
+        return 1 if self.alone else self.at_a_time
 
 
 class Turns:
@@ -51,13 +65,18 @@ class Turns:
         self._calls, self._rules = calls, rules
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._ids = itertools.count(1)
-        self._room = asyncio.Semaphore(rules.at_a_time)
+        self._room = asyncio.Semaphore(rules.places)
         self._requests = 0
 
     @property
     def pid(self) -> int:
         """Process id of the child; 0 if there is none."""
         return self._calls.pid
+
+    @property
+    def busy(self) -> bool:
+        """True while a request has a place or waits for one."""
+        return self._requests > 0
 
     def new_id(self) -> int:
         """Returns the number of a piece of work that the child keeps between calls."""
@@ -84,16 +103,17 @@ class Turns:
         try:
             hello = self._rules.decode(await self._apart(self._calls.start))
         except CallEnded as error:
-            raise self._rules.ended(error) from None
+            raise (self._rules.started or self._rules.ended)(error) from None
         if isinstance(hello, Failure):
             await asyncio.to_thread(self._calls.close)
             raise error_of(hello)
         return hello
 
-    async def ask(self, body: bytes) -> Any:
-        """Makes a call. Returns its answer, or raises the error that the child told."""
+    async def ask(self, body: bytes, call_s: float | None = None) -> Any:
+        """Makes a call. Returns its answer, or raises the error that the child told. `call_s`: instead of the rules'."""
+        longest_s = self._rules.call_s if call_s is None else call_s
         try:
-            answer = self._rules.decode(await self._apart(lambda: self._calls.call(body, self._rules.call_s)))
+            answer = self._rules.decode(await self._apart(lambda: self._calls.call(body, longest_s)))
         except CallEnded as error:
             raise self._rules.ended(error) from None
         if isinstance(answer, Failure):
@@ -114,10 +134,15 @@ class Turns:
         self._thread.shutdown(wait=False)
 
     async def _apart(self, call: Callable[[], bytes]) -> bytes:
-        """Makes a call in the thread of this child. A cancelled task leaves it to end: other requests have turns in it."""
+        """Makes a call in the thread of this child. A cancelled task leaves it to end, or ends it if it is `alone`."""
         work = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
+            if self._rules.alone:
+                await asyncio.wait([work], timeout=_GRACE_S)
+                while not work.done():
+                    self._calls.kill()
+                    await asyncio.sleep(_POLL_S)
             raise

@@ -279,7 +279,12 @@ class LimitsConfig:
     def of(cls, settings: Settings) -> LimitsConfig:
         """Reads the options from the settings."""
         return cls(
-            RateLimits(settings.requests_per_minute, settings.tokens_per_minute),
+            RateLimits(
+                settings.requests_per_minute,
+                settings.tokens_per_minute,
+                settings.audio_seconds_per_minute,
+                settings.images_per_minute,
+            ),
             settings.request_timeout_s,
             settings.max_wait_s,
             settings.data_dir / "limits",

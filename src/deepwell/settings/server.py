@@ -75,6 +75,16 @@ class ServerSettings(Section):
     tokens_per_minute: int = Field(
         0, ge=0, description="Tokens that a tenant may use in a minute; 0: no limit. A key may carry its own."
     )
+    audio_seconds_per_minute: int = Field(
+        0,
+        ge=0,
+        description="Seconds of sound recognised or made for a tenant in a minute; 0: no limit. A key may carry its own.",
+    )
+    images_per_minute: int = Field(
+        0,
+        ge=0,
+        description="Images that a tenant may have drawn in a minute; 0: no limit. A key may carry its own.",
+    )
     feedback_per_user: int = Field(
         200,
         ge=0,

@@ -14,6 +14,7 @@ from deepwell.storage.tables import batch_lines, batches
 __all__ = ["LineResult", "Tokens", "add_lines", "bodies_behind", "lines_of"]
 
 _ROWS = 500  # read at a time
+_READ_CHARACTERS = 16 << 20  # of results, read at a time: one with images has megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,24 @@ def bodies_behind(
 ) -> Sequence[tuple[int, str]]:
     """Returns some results with their line numbers, in order: those behind line `last`, of both kinds if `failed` is None."""
     columns = batch_lines.c
-    query = sa.select(columns.line, columns.body).where(lines_of(tenant, id), columns.line > last)
+    wanted = lines_of(tenant, id) & (columns.line > last)
     if failed is not None:
-        query = query.where(columns.failed == int(failed))
-    rows = connection.execute(query.order_by(columns.line).limit(_ROWS))
+        wanted &= columns.failed == int(failed)
+    lengths = (
+        sa.select(columns.line, sa.func.length(columns.body))
+        .where(wanted)
+        .order_by(columns.line)
+        .limit(_ROWS)
+    )
+    end, read = last, 0
+    for line, length in connection.execute(lengths):
+        read += length
+        if end > last and read > _READ_CHARACTERS:
+            break
+        end = line
+    rows = connection.execute(
+        sa.select(columns.line, columns.body).where(wanted, columns.line <= end).order_by(columns.line)
+    )
     return [(row.line, row.body) for row in rows]
 
 

@@ -39,6 +39,8 @@ class ApiKey:
     created_at: int
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    audio_seconds_per_minute: int | None = None
+    images_per_minute: int | None = None
     last_used_at: int | None = None
     expires_at: int | None = None
     revoked_at: int | None = None
@@ -73,6 +75,8 @@ class KeyStore:
         expires_at: int | None = None,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
+        audio_seconds_per_minute: int | None = None,
+        images_per_minute: int | None = None,
     ) -> tuple[ApiKey, str]:
         """Creates a key; returns it and its text, which cannot be read again.
 
@@ -99,6 +103,8 @@ class KeyStore:
             created_at=int(time.time()),
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
+            audio_seconds_per_minute=audio_seconds_per_minute,
+            images_per_minute=images_per_minute,
             expires_at=expires_at,
         )
         row = {name: getattr(key, name) for name in ApiKey.__dataclass_fields__}

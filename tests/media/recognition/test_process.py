@@ -29,7 +29,7 @@ from deepwell.media.audio.decode import decode_audio
 from deepwell.media.recognition import process as process_module
 from deepwell.media.recognition.model import RecognitionModel
 from deepwell.media.recognition.options import RecognitionOptions, Segment, SpeechDetection
-from deepwell.media.recognition.process import Recogniser, RecogniserLimits
+from deepwell.media.recognition.process import Recogniser, RecogniserLimits, RecognitionBusy
 from deepwell.media.recognition.whisper import pieces_of
 from deepwell.media.recognition.written import text_of
 
@@ -162,6 +162,22 @@ async def test_a_cancelled_recording_ends_and_the_next_begins(recogniser: Recogn
     with pytest.raises(asyncio.CancelledError):
         await first
     assert text_of(await waiting) == SAID[TONE]
+
+
+async def test_too_many_recordings_are_refused_and_the_others_are_recognised(
+    model: RecognitionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "_MOST_RECORDINGS", 2)
+    recogniser = Recogniser(model, RecogniserLimits(threads=1))
+    try:
+        first, second, third = await asyncio.gather(
+            *(heard(recogniser, TONE) for _ in range(3)), return_exceptions=True
+        )
+        assert isinstance(third, RecognitionBusy) and "in a while" in str(third)
+        assert all(isinstance(one, list) and text_of(one) == SAID[TONE] for one in (first, second))
+        assert not recogniser.waiting
+    finally:
+        await recogniser.close()
 
 
 async def test_a_killed_child_is_replaced(recogniser: Recogniser) -> None:

@@ -152,7 +152,10 @@ _DEFAULTS: Mapping[str, str] = {
 }
 
 _STORE = "POST /v1/vector_stores/{vector_store_id}"
-_USAGE = "GET /v1/organization/usage/completions"
+_USAGES = tuple(
+    f"GET /v1/organization/usage/{name}"
+    for name in ("completions", "audio_speeches", "audio_transcriptions", "images")
+)
 _AUDIO = tuple(f"POST /v1/audio/{name}" for name in ("transcriptions", "translations"))
 _HEARD = "POST /v1/audio/transcriptions"
 _VLLM = ("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score")
@@ -195,7 +198,7 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/evals/{eval_id}/runs", "name"): "its id",
     **{("POST /v1/evals/{eval_id}", name): "unchanged" for name in ("name", "metadata")},
     ("POST /v1/feedback", "safety_identifier"): "the user of the kept answer's request, else the API key",
-    (_USAGE, "limit"): "7 days or 24 hours",
+    **{(one, "limit"): "7 days or 24 hours" for one in _USAGES},
     ("POST /api/chat", "stream"): "true",
     ("POST /api/generate", "stream"): "true",
     ("POST /api/show", "model"): _NONE,

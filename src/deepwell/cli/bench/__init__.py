@@ -124,6 +124,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "speech-recognition": media.speech_recognition,
     "speech-round-trip": media.speech_round_trip,
     "media-hostile": media.media_hostile,
+    "media-sdk": media.media_sdk,
     "image-generation": media.image_generation,
     "media-size": media.media_size,
     "media-router": media.media_router,

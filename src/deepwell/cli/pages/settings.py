@@ -22,6 +22,8 @@ _OTHERS = {
     ("pull", "model"),
     ("keys create", "requests_per_minute"),
     ("keys create", "tokens_per_minute"),
+    ("keys create", "audio_seconds_per_minute"),
+    ("keys create", "images_per_minute"),
     ("models synth", "precision"),
     ("up", "knowledge"),  # a folder there
     ("media draw", "model"),  # one that draws there

@@ -7,16 +7,14 @@ ends the work. Recordings of one model wait for each other.
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import sys
 from collections.abc import AsyncGenerator, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -26,15 +24,16 @@ from deepwell.media.audio.decode import decode_audio
 from deepwell.media.recognition.model import RecognitionModel
 from deepwell.media.recognition.options import Opened, RecognitionOptions, Segment
 from deepwell.media.recognition.whisper import WhisperSession, load_model, prepare
+from deepwell.media.turns import TurnRules, Turns
 from deepwell.models.text.text_process import trim_memory
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
 from deepwell.process.confine import confine
-from deepwell.process.frames import Failure, error_of, failure_of
+from deepwell.process.frames import Failure, failure_of
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
-__all__ = ["NEEDED", "Hearing", "Recogniser", "RecogniserLimits", "check_installed"]
+__all__ = ["NEEDED", "Hearing", "Recogniser", "RecogniserLimits", "RecognitionBusy", "check_installed"]
 
 NEEDED: Final = ("faster_whisper", "ctranslate2", "onnxruntime", "av")
 """Modules that recognition needs; the extra `speech` brings them."""
@@ -48,10 +47,7 @@ _OPEN_S: Final = 60.0
 _OPEN_PART: Final = 0.05  # of the longest duration
 _SEGMENT_S: Final = 180.0
 _SEGMENT_GB_S: Final = 600.0  # processor time of a 30 s window, for each GB of weights, with all its attempts
-_GRACE_S: Final = (
-    0.5  # in which a call that nobody waits for may end by itself, so that the model stays loaded
-)
-_POLL_S: Final = 0.02
+_MOST_RECORDINGS: Final = 64  # that one model works on or that wait for it; further ones are refused
 _NICE: Final = 5
 
 
@@ -88,6 +84,14 @@ class _Ended(msgspec.Struct, tag=5, array_like=True, frozen=True):
 _encode = msgspec.msgpack.Encoder().encode
 _requests = msgspec.msgpack.Decoder(_Open | _Next | _Close)
 _answers = msgspec.msgpack.Decoder(_Started | Opened | Segment | _Ended | Failure)
+
+
+class RecognitionBusy(DeepwellError):
+    """Raised where a model has as many recordings as it may have."""
+
+    status = 503
+    code = "overloaded"
+    retry_after = 5
 
 
 def check_installed() -> None:
@@ -151,30 +155,33 @@ class Recogniser:
         gigabytes = model.weight_bytes / (1 << 30)
         self._open_s = _OPEN_S + _OPEN_PART * self._limits.most_s + _SEGMENT_GB_S * gigabytes
         self._segment_s = _SEGMENT_S + _SEGMENT_GB_S * gigabytes
-        self._calls = CallProcess(__name__, _encode(setup), launch_s=_START_S + _START_GB_S * gigabytes)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recognise")
-        self._turn = asyncio.Lock()
+        self._allowed_s = self._open_s  # of the call under way
+        calls = CallProcess(__name__, _encode(setup), launch_s=_START_S + _START_GB_S * gigabytes)
+        rules = TurnRules(
+            _answers.decode,
+            self._ended,
+            lambda: RecognitionBusy.of("recognition_busy", most=_MOST_RECORDINGS),
+            call_s=self._segment_s,
+            most=_MOST_RECORDINGS,
+            started=self._not_started,
+            alone=True,
+        )
+        self._turns = Turns(calls, rules, "recognise")
 
     @property
     def pid(self) -> int:
         """Process id of the child; 0 if there is none."""
-        return self._calls.pid
+        return self._turns.pid
 
     @property
     def waiting(self) -> bool:
         """True while a recording is being recognised."""
-        return self._turn.locked()
+        return self._turns.busy
 
     async def start(self) -> bool:
         """Starts the child if there is none. Returns whether the kernel confines it; see `confine`. Raises as `hear`."""
         check_installed()
-        try:
-            hello = _answers.decode(await self._apart(self._calls.start))
-        except CallEnded as error:
-            raise self._not_started(error) from None
-        if isinstance(hello, Failure):
-            self._calls.close()
-            raise error_of(hello)
+        hello = await self._turns.start()
         assert isinstance(hello, _Started)
         return hello.confined
 
@@ -187,59 +194,28 @@ class Recogniser:
             InvalidRequest: the model cannot do what the options ask for.
             InvalidModelFile: the model cannot be loaded.
             MissingDependency: the extra `speech` is not installed.
+            RecognitionBusy: too many recordings wait.
             EngineUnavailable: the child could not run, or was closed; the file may be sound.
         """
-        async with self._turn:
+        async with self._turns.place():
             await self.start()
-            opened = await self._ask(_open_call(path, options, self._open_s), self._open_s)
+            self._allowed_s = self._open_s
+            opened = await self._turns.ask(_encode(_open_call(path, options, self._open_s)), self._open_s)
             assert isinstance(opened, Opened)
-            ended = False
             try:
                 yield Hearing(self, opened)
-                ended = True
             finally:
-                if ended or self._calls.pid:
-                    await self._let_go()
+                await self._turns.let_go(_encode(_Close()))  # if that fails, the next one takes its place
 
     async def next_segment(self) -> Segment | None:
         """Returns the next segment of the open recording; None: there is none. Raises as `hear`."""
-        answer = await self._ask(_Next(self._segment_s), self._segment_s)
+        self._allowed_s = self._segment_s
+        answer = await self._turns.ask(_encode(_Next(self._segment_s)))
         return answer if isinstance(answer, Segment) else None
 
     async def close(self) -> None:
         """Ends the child and what it works on. The next recording starts another."""
-        await asyncio.to_thread(self._calls.close)
-        self._thread.shutdown(wait=False)
-
-    async def _let_go(self) -> None:
-        """Lets the child free the recording. It is no matter if that fails: the next one takes its place."""
-        try:
-            await self._ask(_Close(), _OPEN_S)
-        except DeepwellError:
-            return
-
-    async def _ask(self, request: _Open | _Next | _Close, processor_s: float) -> Any:
-        body = _encode(request)
-        try:
-            answer = _answers.decode(await self._apart(lambda: self._calls.call(body, processor_s)))
-        except CallEnded as error:
-            raise self._error(error, processor_s) from None
-        if isinstance(answer, Failure):
-            raise error_of(answer)
-        return answer
-
-    async def _apart(self, call: Any) -> bytes:
-        """Makes a call in the thread of this model. It is ended if the task is cancelled."""
-        work = asyncio.get_running_loop().run_in_executor(self._thread, call)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
-            await asyncio.wait([work], timeout=_GRACE_S)
-            while not work.done():
-                self._calls.kill()
-                await asyncio.sleep(_POLL_S)
-            raise
+        await self._turns.close()
 
     def _not_started(self, error: CallEnded) -> DeepwellError:
         if error.killed or error.late or error.lost:
@@ -248,13 +224,13 @@ class Recogniser:
             "recognition_model_unusable", folder=self.model.folder, reason=str(error), param="model"
         )
 
-    def _error(self, error: CallEnded, processor_s: float) -> DeepwellError:
+    def _ended(self, error: CallEnded) -> DeepwellError:
         if error.killed or error.late or error.lost:
             return EngineUnavailable.of("recognition_ended", reason=str(error))
         return InvalidFile.of(
             "audio_costly",
             megabytes=self._memory_bytes >> 20,
-            seconds=f"{processor_s:.0f}",
+            seconds=f"{self._allowed_s:.0f}",
             reason=str(error),
             param="file",
         )

@@ -123,6 +123,9 @@ PLACES: Final = (
     _table("model_ledger_head", _NOBODY, f"{_SHARED}: the newest entry of `model_ledger`"),
     _table("usage", _NOBODY, f"{_ROWS}: numbers of tokens by hour, key and model"),
     _table(
+        "media_usage", _NOBODY, f"{_ROWS}: numbers of characters, seconds and images by hour, key and model"
+    ),
+    _table(
         "feedback",
         "rows whose request named the end user, and those about one of the end user's responses or completions, are exported "
         "and deleted, with the copies of conversations in them",

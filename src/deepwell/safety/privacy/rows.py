@@ -42,6 +42,7 @@ from deepwell.storage.tables import (
     jobs,
     labelling_items,
     labelling_projects,
+    media_usage,
     rating_pairs,
     rating_studies,
     rating_votes,
@@ -114,6 +115,7 @@ TENANT_TABLES: Final = (
     jobs,
     compliance_answers,
     usage,
+    media_usage,
 )
 """Tables whose rows go with their tenant, in this order."""
 

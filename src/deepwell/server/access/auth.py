@@ -179,6 +179,8 @@ def _principal(key: ApiKey) -> Principal:
         frozenset(key.scopes),
         requests_per_minute=key.requests_per_minute,
         tokens_per_minute=key.tokens_per_minute,
+        audio_seconds_per_minute=key.audio_seconds_per_minute,
+        images_per_minute=key.images_per_minute,
     )
 
 

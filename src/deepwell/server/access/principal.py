@@ -28,7 +28,7 @@ SCOPES = {
 class Principal:
     """The tenant and the key behind a request. `key_id` is empty where the server has no keys.
 
-    The two limits, per minute, are the key's own. None: its tenant's limit applies; 0: no limit.
+    The limits, per minute, are the key's own. None: its tenant's limit applies; 0: no limit.
     """
 
     tenant: Tenant
@@ -37,6 +37,8 @@ class Principal:
     priority: int = 0  # of its engine requests: batches run at -1
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    audio_seconds_per_minute: int | None = None
+    images_per_minute: int | None = None
 
     @property
     def salt(self) -> str:

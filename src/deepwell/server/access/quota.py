@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from deepwell.errors import DeepwellError
 from deepwell.server.access.principal import Principal
@@ -17,18 +18,29 @@ from deepwell.server.access.principal import Principal
 __all__ = [
     "WINDOW_S",
     "Charge",
+    "LimitKind",
     "LimitStore",
     "Quota",
     "RateLimited",
     "RateLimits",
     "bucket_key",
     "charge",
+    "limits_of",
     "settle",
 ]
 
 WINDOW_S = 60.0
 # A request larger than the limit needs a full bucket, and leaves a debt that lasts at most one more window.
 _DEEPEST_S = 2 * WINDOW_S
+
+LimitKind = Literal["requests", "tokens", "audio_seconds", "images"]
+"""Things that a limit counts: requests, tokens of text models, seconds of sound that is recognised or made, drawn images."""
+_NAMES: Final[dict[LimitKind, str]] = {
+    "requests": "requests",
+    "tokens": "tokens",
+    "audio_seconds": "seconds of sound",
+    "images": "images",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +88,7 @@ class LimitStore(Protocol):
 
 
 class RateLimited(DeepwellError):
-    """Raised when more requests or tokens are asked for than a minute allows."""
+    """Raised when more is asked for than a minute allows."""
 
     status = 429
     type = "rate_limit_error"
@@ -89,6 +101,18 @@ class RateLimits:
 
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
+    audio_seconds_per_minute: int = 0
+    images_per_minute: int = 0
+
+
+def limits_of(defaults: RateLimits, principal: Principal) -> dict[LimitKind, int]:
+    """Returns the limits that apply to a principal: those of its key, or of its tenant. Those that are 0 are left out."""
+    found: dict[LimitKind, int] = {}
+    for kind in _NAMES:
+        own: int | None = getattr(principal, f"{kind}_per_minute")
+        if limit := getattr(defaults, f"{kind}_per_minute") if own is None else own:
+            found[kind] = limit
+    return found
 
 
 def bucket_key(kind: str, owner: str) -> bytes:
@@ -99,21 +123,25 @@ def bucket_key(kind: str, owner: str) -> bytes:
 class Quota:
     """One request's use of the buckets of its key, or of its tenant."""
 
-    __slots__ = ("_per_key", "_principal", "_store", "_tokens", "requests", "requests_left", "tokens_left")
+    __slots__ = ("_left", "_limits", "_principal", "_refused", "_store")
 
-    def __init__(self, store: LimitStore, defaults: RateLimits, principal: Principal) -> None:
-        own_requests, own_tokens = principal.requests_per_minute, principal.tokens_per_minute
+    def __init__(
+        self,
+        store: LimitStore,
+        defaults: RateLimits,
+        principal: Principal,
+        refused: Callable[[LimitKind], None] | None = None,
+    ) -> None:
+        self._refused = refused  # told of the limit by which a request is refused
         self._store = store
         self._principal = principal
-        self.requests = defaults.requests_per_minute if own_requests is None else own_requests
-        self._tokens = defaults.tokens_per_minute if own_tokens is None else own_tokens
-        self.requests_left: Charge | None = None
-        self.tokens_left: Charge | None = None
+        self._limits = limits_of(defaults, principal)
+        self._left: dict[LimitKind, Charge] = {}
 
     @property
     def limited(self) -> bool:
         """True if any limit applies."""
-        return bool(self.requests or self._tokens)
+        return bool(self._limits)
 
     async def take_request(self) -> None:
         """Counts the request itself.
@@ -121,45 +149,43 @@ class Quota:
         Raises:
             RateLimited: there were too many.
         """
-        if self._tokens:
-            self.tokens_left = await self._store.charge(self._key("tokens"), self._tokens, 0)
-        if self.requests:
-            self.requests_left = await self._store.charge(self._key("requests"), self.requests, 1)
-            if not self.requests_left.allowed:
-                raise _refusal(self.requests_left, "requests", self.requests, 1)
+        if "tokens" in self._limits:
+            self._left["tokens"] = await self._store.charge(self._key("tokens"), self._limits["tokens"], 0)
+        await self.reserve(1, "requests")
 
-    async def reserve(self, tokens: int) -> float:
-        """Charges the most tokens that the request may use; returns the charge in seconds of refilling, for `settle`.
+    async def reserve(self, amount: int, kind: LimitKind = "tokens") -> float:
+        """Charges the most that the request may use; returns the charge in seconds of refilling, for `settle`.
 
         Raises:
             RateLimited: that is more than is left.
         """
-        if not self._tokens:
+        limit = self._limits.get(kind)
+        if not limit:
             return 0.0
-        self.tokens_left = await self._store.charge(self._key("tokens"), self._tokens, tokens)
-        if not self.tokens_left.allowed:
-            raise _refusal(self.tokens_left, "tokens", self._tokens, tokens)
-        return self.tokens_left.charged_s
+        left = self._left[kind] = await self._store.charge(self._key(kind), limit, amount)
+        if not left.allowed:
+            if self._refused is not None:
+                self._refused(kind)
+            raise _refusal(left, _NAMES[kind], limit, amount)
+        return left.charged_s
 
-    async def settle(self, charged_s: float, used: int) -> None:
-        """Replaces the reserved tokens by those that were used."""
-        if self._tokens:
-            await self._store.settle(self._key("tokens"), charged_s - used * WINDOW_S / self._tokens)
+    async def settle(self, charged_s: float, used: float, kind: LimitKind = "tokens") -> None:
+        """Replaces what was reserved by what was used."""
+        if limit := self._limits.get(kind):
+            await self._store.settle(self._key(kind), charged_s - used * WINDOW_S / limit)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Returns OpenAI's `x-ratelimit-*` headers."""
+        """Returns OpenAI's `x-ratelimit-*` headers of the limits that the request touched."""
         headers: list[tuple[bytes, bytes]] = []
-        for name, limit, left in (
-            (b"requests", self.requests, self.requests_left),
-            (b"tokens", self._tokens, self.tokens_left),
-        ):
-            if limit and left is not None:
+        for kind, limit in self._limits.items():
+            if (left := self._left.get(kind)) is not None:
+                name = kind.replace("_", "-").encode()
                 headers.append((b"x-ratelimit-limit-" + name, b"%d" % limit))
                 headers.append((b"x-ratelimit-remaining-" + name, b"%d" % left.remaining))
                 headers.append((b"x-ratelimit-reset-" + name, _duration(left.reset_s)))
         return headers
 
-    def _key(self, kind: Literal["requests", "tokens"]) -> bytes:
+    def _key(self, kind: LimitKind) -> bytes:
         """Returns the bucket's key. A key with a limit of its own has a bucket of its own; a tenant's other keys share one."""
         principal = self._principal
         own = getattr(principal, f"{kind}_per_minute") is not None

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.principal import Principal, principal_in
-from deepwell.server.access.quota import LimitStore, Quota, RateLimited
+from deepwell.server.access.quota import LimitStore, Quota, RateLimited, limits_of
 from deepwell.server.access.shared_limits import SharedLimits
 from deepwell.server.access.ticket import CacheUse, Ticket, set_ticket
 from deepwell.server.http.declaration import RouteTable
@@ -30,6 +30,7 @@ class Limiter:
             ValkeyClient(config.valkey_url, metrics.valkey) if config.valkey_url is not None else None
         )
         self._table: LimitTable | None = None
+        self._refused = metrics.refused
 
     @cached_property
     def store(self) -> LimitStore:
@@ -39,14 +40,9 @@ class Limiter:
 
     def quota(self, principal: Principal) -> Quota | None:
         """Returns the quota of a principal's request, or None if no limit applies."""
-        rates = self.config.rates
-        requests = principal.requests_per_minute
-        tokens = principal.tokens_per_minute
-        if not (rates.requests_per_minute if requests is None else requests) and not (
-            rates.tokens_per_minute if tokens is None else tokens
-        ):
+        if not limits_of(self.config.rates, principal):
             return None
-        return Quota(self.store, rates, principal)
+        return Quota(self.store, self.config.rates, principal, self._refused)
 
     async def close(self) -> None:
         """Closes the table, and the connection to Valkey."""

@@ -140,17 +140,17 @@ class RouteTable:
         )
         self._anthropic = self.roots(api="anthropic")
         refused = [
-            (method.lower(), path, reason)
+            (one.api, method.lower(), path, reason)
             for one in declarations
-            if one.api == "ollama"
             for operation, reason in one.not_served.items()
             for method, _, path in [operation.partition(" ")]
         ]
-        self._ollama = (*self.roots(api="ollama"), *(path.partition("/{")[0] for _, path, _ in refused))
+        ollama = (path.partition("/{")[0] for api, _, path, _ in refused if api == "ollama")
+        self._ollama = (*self.roots(api="ollama"), *ollama)
         documented = [(method, path, reason) for (method, path), reason in self.not_served.items()]
         self._not_served = [
             (method, re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), reason)
-            for method, path, reason in (*documented, *refused)
+            for method, path, reason in (*documented, *(one[1:] for one in refused))
         ]
 
     @property
@@ -179,9 +179,10 @@ class RouteTable:
         ]
 
     def why_not(self, method: str, path: str) -> str | None:
-        """Returns the reason why a documented operation is not served, or None if it is served or not documented.
+        """Returns the reason why an operation is not served, or None if it is served or unknown.
 
-        The documents are OpenAI's, and the declarations of ollama's API.
+        Known are those of OpenAI's document, and those that a declaration refuses: of ollama's API, or of an SDK newer than
+        the document.
         """
         for known, pattern, reason in self._not_served:
             if known == method.lower() and pattern.fullmatch(path):

@@ -298,6 +298,29 @@ def _lookups(registry: CollectorRegistry) -> tuple[Counter, Counter]:
     return lookups, misses
 
 
+def _refusals(registry: CollectorRegistry) -> Counter:
+    """Registers the counter of requests that a limit of a minute refused."""
+    return Counter(
+        "deepwell_rate_limited",
+        "Requests that are over a limit of a minute, by the limit.",
+        ("limit",),
+        registry=registry,
+    )
+
+
+def _valkey(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
+    """Registers the gauge of Valkey's state, and the counter of commands that it did not answer."""
+    up = Gauge(
+        "deepwell_valkey_up",
+        "Whether Valkey answers; 1 where none is configured.",
+        registry=registry,
+        multiprocess_mode="livemin",
+    )
+    up.set(1)
+    failures = Counter("deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=registry)
+    return up, failures
+
+
 class KnowledgeMetrics:
     """Counters and timings of ingestion, searches and grounded answers."""
 
@@ -451,16 +474,8 @@ class Metrics:
             "Requests missing from the access log and the traces, because those did not keep up.",
             registry=registry,
         )
-        self._valkey_up = Gauge(
-            "deepwell_valkey_up",
-            "Whether Valkey answers; 1 where none is configured.",
-            registry=self.registry,
-            multiprocess_mode="livemin",
-        )
-        self._valkey_up.set(1)
-        self._valkey_failures = Counter(
-            "deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=self.registry
-        )
+        self._refused = _refusals(self.registry)
+        self._valkey_up, self._valkey_failures = _valkey(self.registry)
         self.knowledge = KnowledgeMetrics(registry)
         self.tuning = TuningMetrics(registry)
         self.recognition = RecognitionMetrics(registry)
@@ -523,6 +538,10 @@ class Metrics:
         record = current()
         if record is not None:
             record.cache = result
+
+    def refused(self, limit: str) -> None:
+        """Counts a request that is over a limit: `requests`, `tokens`, `audio_seconds` or `images`."""
+        self._refused.labels(limit).inc()
 
     def valkey(self, up: bool) -> None:
         """Notes that Valkey answers, or counts that it did not."""

@@ -9,7 +9,15 @@ from collections.abc import Callable
 
 from deepwell.errors import DeepwellError
 from deepwell.server.access.principal import Principal
-from deepwell.storage.usage import HOUR_S, Usage, UsagePlace, UsageStore
+from deepwell.storage.usage import (
+    HOUR_S,
+    MediaPlace,
+    MediaSource,
+    MediaUsage,
+    Usage,
+    UsagePlace,
+    UsageStore,
+)
 
 __all__ = ["UsageMeter"]
 
@@ -26,13 +34,19 @@ class UsageMeter:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._counts: dict[UsagePlace, Usage] = {}
+        self._media: dict[MediaPlace, MediaUsage] = {}
         self._writing = asyncio.Lock()
 
     def note(self, principal: Principal, model: str, used: Usage) -> None:
         """Counts what a request of a principal has used of a model."""
-        now = int(self._clock())
-        place = UsagePlace(principal.tenant, now - now % HOUR_S, principal.key_id, model)
-        self._add(place, used)
+        self._add(UsagePlace(principal.tenant, self._hour(), principal.key_id, model), used)
+
+    def note_media(
+        self, principal: Principal, model: str, source: MediaSource, used: MediaUsage, size: str = ""
+    ) -> None:
+        """Counts the sound or the images that a request of a principal has used of a model. `size`: of the images."""
+        place = MediaPlace(principal.tenant, self._hour(), principal.key_id, model, source, size)
+        self._add_media(place, used)
 
     async def write(self, store: UsageStore) -> None:
         """Writes what was counted, in one commit. If the database does not take it, it waits for the next time.
@@ -42,17 +56,27 @@ class UsageMeter:
         """
         async with self._writing:
             counts, self._counts = self._counts, {}
-            if not counts:
+            media, self._media = self._media, {}
+            if not counts and not media:
                 return
             try:
-                await store.add(counts)
+                await store.add(counts, media)
             except BaseException:
                 for place, used in counts.items():
                     self._add(place, used)
+                for place, used in media.items():
+                    self._add_media(place, used)
                 raise
+
+    def _hour(self) -> int:
+        now = int(self._clock())
+        return now - now % HOUR_S
 
     def _add(self, place: UsagePlace, used: Usage) -> None:
         self._counts[place] = self._counts.get(place, Usage()) + used
+
+    def _add_media(self, place: MediaPlace, used: MediaUsage) -> None:
+        self._media[place] = self._media.get(place, MediaUsage()) + used
 
     async def write_often(self, store: UsageStore) -> None:
         """Writes every ten seconds, until it is cancelled."""

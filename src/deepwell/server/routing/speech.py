@@ -77,7 +77,7 @@ class Voice:
         """Yields the sound of a text. A text without anything that can be said has none. Raises as `Speaker.speak`."""
         planned = self._planned(text)
         if planned is not None:
-            async with aclosing(Speaking(self.context.metrics, self.speaker, planned).audio()) as pieces:
+            async with aclosing(Speaking(self.context, self.speaker, planned).audio()) as pieces:
                 async for piece in pieces:
                     yield piece
 

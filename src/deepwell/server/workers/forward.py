@@ -50,7 +50,7 @@ class Forward:
             response = await self._send(scope, receive, whole)
         except httpx.HTTPError:
             error = EngineUnavailable(
-                "the process that keeps responses is being restarted", fix="send the request again"
+                "the process that answers such requests is being restarted", fix="send the request again"
             )
             await error_response(error)(scope, receive, send)
             return

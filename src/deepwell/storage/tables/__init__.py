@@ -50,7 +50,7 @@ from deepwell.storage.tables.tuning import (
     fine_tuning_events,
     fine_tuning_jobs,
 )
-from deepwell.storage.tables.usage import feedback, usage
+from deepwell.storage.tables.usage import feedback, media_usage, usage
 
 __all__ = [
     "HEAD",
@@ -85,6 +85,7 @@ __all__ = [
     "jobs",
     "labelling_items",
     "labelling_projects",
+    "media_usage",
     "metadata",
     "model_alias_changes",
     "model_aliases",

@@ -259,6 +259,8 @@ api_keys = Table(
     Column("scopes", String(256), nullable=False),  # separated by blanks
     Column("requests_per_minute", BigInteger),  # limit of this key; NULL: the tenant's limit
     Column("tokens_per_minute", BigInteger),
+    Column("audio_seconds_per_minute", BigInteger),
+    Column("images_per_minute", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("last_used_at", BigInteger),
     Column("expires_at", BigInteger),

@@ -1,4 +1,4 @@
-"""Tables of usage and feedback: the tokens of each hour, and what people say of answers."""
+"""Tables of usage and feedback: the tokens, sounds and images of each hour, and what people say of answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, String, Table, Text, 
 
 from deepwell.storage.tables.base import Sequence, metadata
 
-__all__ = ["feedback", "usage"]
+__all__ = ["feedback", "media_usage", "usage"]
 
 usage = Table(
     "usage",
@@ -19,6 +19,21 @@ usage = Table(
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),  # part of the input
+)
+
+media_usage = Table(
+    "media_usage",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),  # its first second, UTC
+    Column("key_id", String(64), primary_key=True),  # empty: the server has no keys
+    Column("model", String(256), primary_key=True),
+    Column("source", String(32), primary_key=True),  # audio.speech, image.edit
+    Column("size", String(16), primary_key=True),  # of images; empty: there are none
+    Column("requests", BigInteger, nullable=False),
+    Column("characters", BigInteger, nullable=False),  # of text that was read aloud
+    Column("milliseconds", BigInteger, nullable=False),  # of sound that was recognised or made
+    Column("images", BigInteger, nullable=False),
 )
 
 feedback = Table(

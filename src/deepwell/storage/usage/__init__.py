@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from deepwell.storage.usage.rows import HOUR_S, Usage, UsagePlace, UsageStore
+from deepwell.storage.usage.rows import (
+    HOUR_S,
+    MediaPlace,
+    MediaSource,
+    MediaUsage,
+    Usage,
+    UsagePlace,
+    UsageStore,
+)
 
-__all__ = ["HOUR_S", "Usage", "UsagePlace", "UsageStore"]
+__all__ = ["HOUR_S", "MediaPlace", "MediaSource", "MediaUsage", "Usage", "UsagePlace", "UsageStore"]

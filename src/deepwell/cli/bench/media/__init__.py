@@ -6,6 +6,7 @@ from deepwell.cli.bench.media.hostile import media_hostile
 from deepwell.cli.bench.media.images import image_generation, media_size
 from deepwell.cli.bench.media.recognition import speech_recognition
 from deepwell.cli.bench.media.router import media_router
+from deepwell.cli.bench.media.sdk import media_sdk
 from deepwell.cli.bench.media.space import media_dynamic_weights, media_shared_encoder, media_space
 from deepwell.cli.bench.media.speech import speech_round_trip
 
@@ -14,6 +15,7 @@ __all__ = [
     "media_dynamic_weights",
     "media_hostile",
     "media_router",
+    "media_sdk",
     "media_shared_encoder",
     "media_size",
     "media_space",

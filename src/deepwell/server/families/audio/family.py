@@ -54,6 +54,7 @@ FAMILY = Family(
             "POST /v1/audio/voice_consents": _VOICES,
             "GET /v1/audio/voice_consents": _VOICES,
             "POST /v1/audio/voices": _VOICES,
+            "DELETE /v1/audio/voices/{voice_id}": _VOICES,
             "POST /v1/audio/voice_consents/{consent_id}": _VOICES,
             "GET /v1/audio/voice_consents/{consent_id}": _VOICES,
             "DELETE /v1/audio/voice_consents/{consent_id}": _VOICES,

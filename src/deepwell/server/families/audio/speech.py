@@ -41,7 +41,7 @@ def router(context: ServerContext) -> APIRouter:
             format=body.response_format,
             label=label,
         )
-        work = Speaking(context.metrics, speaker, planned)
+        work = Speaking(context, speaker, planned)
         if body.stream_format == "sse":
             stream = EventStream(work.events(), context.stopped, end=b"")
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -16,6 +16,7 @@ from deepwell.media.recognition.languages import language_name
 from deepwell.media.recognition.options import Segment
 from deepwell.media.recognition.process import Hearing, Recogniser
 from deepwell.media.recognition.written import srt, text_of, vtt
+from deepwell.server.access.media_use import MediaUse
 from deepwell.server.context import ServerContext
 from deepwell.server.families.audio.bodies import (
     DurationUsage,
@@ -63,38 +64,45 @@ class Transcribing:
     async def whole(self) -> bytes:
         """Returns the body of the answer."""
         try:
-            with self._measured() as meter:
-                async with self.recogniser.hear(self.recording.path, self.form.options) as hearing:
-                    self._note(meter, hearing)
-                    return await self._body(hearing)
+            async with self._heard() as hearing:
+                return await self._body(hearing)
         finally:
             self.recording.discard()
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Yields the events of the answer."""
         try:
-            with self._measured() as meter:
-                async with self.recogniser.hear(self.recording.path, self.form.options) as hearing:
-                    self._note(meter, hearing)
-                    said: list[str] = []
-                    async with aclosing(self._texts(hearing)) as texts:
-                        async for text in texts:
-                            delta = text if said else text.lstrip()
-                            if delta:
-                                said.append(delta)
-                                yield event(_encode(TextDelta(delta)))
-                    yield event(_encode(TextDone("".join(said))))
+            async with self._heard() as hearing:
+                said: list[str] = []
+                async with aclosing(self._texts(hearing)) as texts:
+                    async for text in texts:
+                        delta = text if said else text.lstrip()
+                        if delta:
+                            said.append(delta)
+                            yield event(_encode(TextDelta(delta)))
+                yield event(_encode(TextDone("".join(said))))
         finally:
             self.recording.discard()
 
-    def _measured(self) -> Measured:
-        operation = "translation" if self.form.options.translate else "transcription"
-        return Measured(self.context.metrics, self.recogniser.model.name, operation)
+    @asynccontextmanager
+    async def _heard(self) -> AsyncGenerator[Hearing]:
+        """Opens the recording, measured and charged. All of it counts as used once it is opened.
 
-    def _note(self, meter: Measured, hearing: Hearing) -> None:
-        meter.opened(hearing.seconds)
-        if self.checked is not None and hearing.language == "zh" and not self.form.options.translate:
-            self.checked.language = "zh"
+        Raises:
+            RateLimited: it is longer than what is left.
+        """
+        model, translate = self.recogniser.model.name, self.form.options.translate
+        source = "audio.translation" if translate else "audio.transcription"
+        async with MediaUse(self.context.usage, model, source) as use:
+            await use.reserve(1)  # nobody whose limit is reached waits for the model
+            with Measured(self.context.metrics, model, source.removeprefix("audio.")) as meter:
+                async with self.recogniser.hear(self.recording.path, self.form.options) as hearing:
+                    await use.reserve(hearing.seconds)
+                    use.seconds = hearing.seconds
+                    meter.opened(hearing.seconds)
+                    if self.checked is not None and hearing.language == "zh" and not translate:
+                        self.checked.language = "zh"
+                    yield hearing
 
     async def _body(self, hearing: Hearing) -> bytes:
         form = self.form

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import DecodeError, Raw
 
 from deepwell.errors import ModelNotFound
 from deepwell.server.families.batches.bodies import BatchError
+from deepwell.server.families.batches.images import IMAGES, image_bytes
 
 __all__ = ["MAX_LINES", "Checked", "InputLine", "check_input", "read_lines"]
 
 MAX_LINES = 50_000  # OpenAI's
 _MOST_ERRORS = 100  # reported for one input
 _LONGEST_ID = 512
+_SIZED: Final = ("n", "size")
 _objects = msgspec.json.Decoder(dict[str, Raw])
 _scalars = msgspec.json.Decoder(str | bool | int | float | None)
 
@@ -33,9 +35,13 @@ class InputLine:
 
 @dataclass(slots=True)
 class Checked:
-    """The result of checking an input. `model` is the one that all lines name, or None if they differ."""
+    """The result of checking an input. `model` is the one that all lines name, or None if they differ.
+
+    `image_bytes` is the most that the answers' images may take.
+    """
 
     total: int = 0
+    image_bytes: int = 0
     model: str | None = None
     errors: list[BatchError] = field(default_factory=list[BatchError])
 
@@ -48,12 +54,17 @@ class _Bad(Exception):
 
 
 def check_input(
-    path: Path, endpoint: str, max_line_bytes: int, require_model: Callable[[str], object]
+    path: Path,
+    endpoint: str,
+    max_line_bytes: int,
+    require_model: Callable[[str], object],
+    max_image_bytes: int = 0,
 ) -> Checked:
     """Reads and checks a whole input, which can be run if there are no errors. Takes some 20 us a line.
 
     Args:
         max_line_bytes: the limit of a request's body.
+        max_image_bytes: the limit of all images that the lines ask for, as they stand in the output file; 0: none.
         require_model: raises `ModelNotFound` for a name that is not served.
     """
     checked = Checked()
@@ -96,7 +107,13 @@ def check_input(
                     "custom_id",
                 )
             _check_target(entry, endpoint)
-            models.add(model_of(_check_body(entry)))
+            body = _check_body(entry)
+            models.add(model_of(body))
+            if endpoint.startswith(IMAGES):
+                checked.image_bytes += image_bytes({name: _plain(body.get(name)) for name in _SIZED})
+                if 0 < max_image_bytes < checked.image_bytes:
+                    checked.errors.append(_too_large(number, max_image_bytes))
+                    break
         except _Bad as bad:
             checked.errors.append(BatchError(bad.code, str(bad), number, bad.param))
             if len(checked.errors) >= _MOST_ERRORS:
@@ -108,6 +125,15 @@ def check_input(
     if len(models) == 1:
         checked.model = models.pop()
     return checked
+
+
+def _too_large(number: int, most: int) -> BatchError:
+    return BatchError(
+        "images_too_large",
+        f"the images up to this line may take more than {most} bytes: split the file, or ask for fewer or smaller images",
+        number,
+        "body.n",
+    )
 
 
 def read_lines(path: Path, done: Set[int]) -> Iterator[InputLine]:

@@ -19,20 +19,22 @@ class _Owner(Struct, omit_defaults=True):
 
     key_id: str = "batch"
     tokens_per_minute: int | None = None
+    images_per_minute: int | None = None
 
 
 def payload_of(principal: Principal) -> str:
     """Returns the payload of a job whose batch `principal` makes."""
-    owner = _Owner(principal.key_id or "batch", principal.tokens_per_minute)
+    owner = _Owner(principal.key_id or "batch", principal.tokens_per_minute, principal.images_per_minute)
     return msgspec.json.encode(owner).decode()
 
 
 def principal_of_job(job: Job) -> Principal:
-    """Returns the principal of the lines of a job's batch. Tokens count for its key if that has a limit, or for its tenant."""
+    """Returns the principal of a batch's lines. Their use counts for its key if that has limits, or for its tenant."""
     owner = msgspec.json.decode(job.payload, type=_Owner)
     return Principal(
         job.tenant,
         "" if job.tenant == LOCAL else owner.key_id,
         priority=_PRIORITY,
         tokens_per_minute=owner.tokens_per_minute,
+        images_per_minute=owner.images_per_minute,
     )

@@ -18,6 +18,7 @@ from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.server.access.principal import Principal
 from deepwell.server.context import ServerContext
 from deepwell.server.families.batches.bodies import BatchError
+from deepwell.server.families.batches.images import IMAGES
 from deepwell.server.families.batches.lines import InputLine, check_input
 from deepwell.server.families.batches.owner import principal_of_job
 from deepwell.server.families.batches.results import EXPIRED, ended
@@ -39,7 +40,7 @@ _AFTER_FAILURE_S = 5.0
 _SWEEP_S = 600.0
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each retry of a line that failed for no fault of its own
 # Codes that say nothing about the line: there was no engine, no database or no room. It is retried while the batch lasts.
-_WAITING = ("engine_unavailable", "rate_limit_exceeded", "shutting_down", "storage_unavailable")
+_WAITING = ("engine_unavailable", "overloaded", "rate_limit_exceeded", "shutting_down", "storage_unavailable")
 _LONGEST_PAUSE_S = 60.0  # of those that a line is told to wait: a limit's whole minute
 
 
@@ -53,6 +54,8 @@ class BatchWorker:
         self._lease_s = context.options.files.job_lease_s
         self._concurrency = context.options.files.batch_concurrency
         self._slots = asyncio.Semaphore(self._concurrency)
+        # A model that draws takes requests in turns and knows no priority: clients that wait find one line before them.
+        self._image_slots = asyncio.Semaphore(1)
         self._running: dict[asyncio.Task[None], Tenant] = {}
         self._loops: list[asyncio.Task[None]] = []
 
@@ -191,10 +194,16 @@ class BatchWorker:
         loop = asyncio.get_running_loop()
 
         def require_model(name: str) -> None:
-            asyncio.run_coroutine_threadsafe(context.find(name, tenant), loop).result()
+            if not batch.endpoint.startswith(IMAGES):  # whose route finds its models itself
+                asyncio.run_coroutine_threadsafe(context.find(name, tenant), loop).result()
 
         checked = await asyncio.to_thread(
-            check_input, path, batch.endpoint, context.options.max_body_bytes, require_model
+            check_input,
+            path,
+            batch.endpoint,
+            context.options.max_body_bytes,
+            require_model,
+            context.options.files.max_file_bytes,
         )
         if checked.errors:
             return await batches.fail(tenant, batch.id, [structs.asdict(one) for one in checked.errors])
@@ -235,8 +244,9 @@ class BatchWorker:
         self, principal: Principal, batch: StoredBatch, source: Source, cancelled: asyncio.Event
     ) -> None:
         """Answers one line after another, beside as many others as there are slots."""
+        slots = self._slots_of(batch.endpoint)
         while True:
-            async with self._slots:
+            async with slots:
                 lines = await source.some(1)
                 if not lines:
                     return
@@ -263,9 +273,12 @@ class BatchWorker:
                 told_s = float(reply.headers.get(b"retry-after", b"0"))
                 pause_s = max(pause_s, min(told_s, _LONGEST_PAUSE_S))
             await asyncio.sleep(pause_s)
-            async with self._slots:
+            async with self._slots_of(endpoint):
                 reply = await self._client.post(endpoint, line.body, principal)
         return reply
+
+    def _slots_of(self, endpoint: str) -> asyncio.Semaphore:
+        return self._image_slots if endpoint.startswith(IMAGES) else self._slots
 
     async def _end(self, tenant: Tenant, batch: StoredBatch) -> StoredBatch:
         batches = self._context.state.batches

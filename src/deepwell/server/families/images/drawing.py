@@ -14,6 +14,7 @@ import msgspec
 
 from deepwell.media.images.options import ImageRequest
 from deepwell.media.images.process import ImageRefused, Painter, Step
+from deepwell.server.access.media_use import MediaUse
 from deepwell.server.context import ServerContext
 from deepwell.server.families.images.bodies import (
     EditCompleted,
@@ -30,10 +31,16 @@ from deepwell.server.families.images.bodies import (
 from deepwell.server.http.sse import event
 from deepwell.server.observe.generation import error_type
 from deepwell.server.observe.record import Phase, current
+from deepwell.storage.usage import MediaSource
 
 __all__ = ["Asker", "Drawing"]
 
 _encode = msgspec.json.Encoder().encode
+_SOURCES: Final[dict[str, MediaSource]] = {
+    "image_generation": "image.generation",
+    "image_edit": "image.edit",
+    "image_variation": "image.variation",
+}
 _QUALITIES: Final = {"auto": "medium", "standard": "medium", "hd": "high"}
 
 
@@ -133,7 +140,21 @@ class Drawing:
         return ImagesUsage(tokens, InputDetails(tokens), tokens)
 
     async def steps(self) -> AsyncGenerator[Step, None]:
-        """Yields the steps, and counts the images."""
+        """Yields the steps of all images, which are charged in advance. Those that are not drawn are given back.
+
+        Raises:
+            RateLimited: more images are asked for than are left.
+        """
+        source = _SOURCES[self.asker.operation]
+        async with MediaUse(self.context.usage, self.painter.model.name, source, self._size) as use:
+            await use.reserve(self.request.count)
+            async with aclosing(self._measured()) as steps:
+                async for step in steps:
+                    use.images += step.last
+                    yield step
+
+    async def _measured(self) -> AsyncGenerator[Step, None]:
+        """Yields the steps, and measures the images."""
         metrics, model, record = self.context.metrics, self.painter.model.name, current()
         begin = perf_counter()
         first, count = 0.0, 0

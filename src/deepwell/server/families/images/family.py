@@ -37,6 +37,7 @@ FAMILY = Family(
                 request=ImageGenerationBody,
                 streams=True,
                 name="image_generation",
+                batches=True,
             ),
             Operation("post", _EDITS, ImagesBody, streams=True, name="image_edit"),
             Operation("post", _VARIATIONS, ImagesBody, name="image_variation"),

@@ -20,6 +20,8 @@ class ListedKey(Struct, tag_field="object", tag="api_key"):
     revoked: bool
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    audio_seconds_per_minute: int | None
+    images_per_minute: int | None
 
 
 class ListedKeys(Struct, tag_field="object", tag="list"):

@@ -42,4 +42,6 @@ def _listed(key: ApiKey) -> ListedKey:
         revoked=key.revoked_at is not None,
         requests_per_minute=key.requests_per_minute,
         tokens_per_minute=key.tokens_per_minute,
+        audio_seconds_per_minute=key.audio_seconds_per_minute,
+        images_per_minute=key.images_per_minute,
     )

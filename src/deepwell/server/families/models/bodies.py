@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "DefaultSampling",
     "DeletedModel",
+    "MediaKind",
     "ModelCard",
     "ModelList",
 ]
+
+
+MediaKind = Literal["speech", "recognition", "image"]
+"""Purpose of a model that is not for text: text to speech, recordings to text, or images."""
 
 
 class DefaultSampling(Struct):
@@ -25,13 +32,14 @@ class ModelCard(Struct, tag_field="object", tag="model"):
     id: str
     created: int
     owned_by: str
-    max_model_len: int
+    max_model_len: int | UnsetType = UNSET  # tokens; unset for a model that is not for text
     parent: str | UnsetType = UNSET  # an adapter's base model, as in vLLM; the model that an alias means
     # What a request that leaves a parameter out is drawn with; unset for a model that generates no text
     default_sampling: DefaultSampling | UnsetType = UNSET
     # A model on demand: not_loaded, loading, loaded or unloading; unset for a model that stays
     state: str | UnsetType = UNSET
     size_bytes: int | UnsetType = UNSET  # its planned memory
+    kind: MediaKind | UnsetType = UNSET  # unset for a model for text
 
 
 class DeletedModel(Struct, tag_field="object", tag="model"):

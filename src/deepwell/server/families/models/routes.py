@@ -1,7 +1,8 @@
-"""`/v1/models`: the served models, with the adapters that the tenant may use, those loaded on demand, and aliases of all."""
+"""`/v1/models`: the served models, with the adapters that the tenant may use, those on demand, aliases, and media models."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from fastapi import APIRouter, Request
@@ -14,6 +15,7 @@ from deepwell.server.access.adapter_names import adapters_of
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.models.bodies import DefaultSampling, DeletedModel, ModelCard, ModelList
+from deepwell.server.families.models.media import media_cards
 from deepwell.server.families.models.unloading import unload_model
 from deepwell.server.http.json_route import json_response
 from deepwell.server.residency.wire import HostState, Offer
@@ -60,11 +62,14 @@ async def _cards(context: ServerContext, tenant: Tenant, started: int) -> dict[s
         cards |= {one.name: _offered(one, state, started) for one in offers if one.name not in loaded}
     meant = {name: cards.get(model) for name, model in (await context.aliases.models()).items()}
     # An alias whose model is not here is not listed: requests for it fail.
-    return cards | {
+    cards |= {
         name: structs.replace(card, id=name, parent=card.id)
         for name, card in meant.items()
         if card is not None and name not in loaded
     }
+    media = await asyncio.to_thread(media_cards, context.options)
+    # They come last: many clients take the first model of the list for a chat.
+    return cards | {name: card for name, card in media.items() if name not in cards}
 
 
 def _card(model: ServedModel, adapter: str = "") -> ModelCard:

@@ -73,6 +73,8 @@ class ServerLimits(Struct):
 
     requests_per_minute: int
     tokens_per_minute: int
+    audio_seconds_per_minute: int
+    images_per_minute: int
 
 
 class ServerStats(Struct, tag_field="object", tag="stats"):

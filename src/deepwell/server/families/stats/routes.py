@@ -58,7 +58,12 @@ def router(context: ServerContext) -> APIRouter:
                     figures.total("deepwell_open_requests"),
                 ),
                 caches=_caches(context, figures),
-                limits=ServerLimits(limits.requests_per_minute, limits.tokens_per_minute),
+                limits=ServerLimits(
+                    limits.requests_per_minute,
+                    limits.tokens_per_minute,
+                    limits.audio_seconds_per_minute,
+                    limits.images_per_minute,
+                ),
             )
         )
 

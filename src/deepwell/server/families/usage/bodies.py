@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["UsageBucket", "UsagePage", "UsageResult"]
+__all__ = [
+    "ImagesResult",
+    "SpeechesResult",
+    "TranscriptionsResult",
+    "UsageBucket",
+    "UsagePage",
+    "UsageResult",
+]
 
 
 class UsageResult(Struct, tag_field="object", tag="organization.usage.completions.result"):
@@ -23,12 +30,47 @@ class UsageResult(Struct, tag_field="object", tag="organization.usage.completion
     output_audio_tokens: int = 0
 
 
+class SpeechesResult(Struct, tag_field="object", tag="organization.usage.audio_speeches.result"):
+    """Requests for speech of one bucket, and the characters that were read aloud. Null as in `UsageResult`."""
+
+    characters: int
+    num_model_requests: int
+    model: str | None = None
+    api_key_id: str | None = None
+    project_id: str | None = None
+    user_id: str | None = None
+
+
+class TranscriptionsResult(Struct, tag_field="object", tag="organization.usage.audio_transcriptions.result"):
+    """Transcriptions and translations of one bucket, and the seconds of their recordings. Null as in `UsageResult`."""
+
+    seconds: int
+    num_model_requests: int
+    model: str | None = None
+    api_key_id: str | None = None
+    project_id: str | None = None
+    user_id: str | None = None
+
+
+class ImagesResult(Struct, tag_field="object", tag="organization.usage.images.result"):
+    """Requests for images of one bucket, and the images that were drawn. Null as in `UsageResult`."""
+
+    images: int
+    num_model_requests: int
+    model: str | None = None
+    api_key_id: str | None = None
+    size: str | None = None
+    source: str | None = None
+    project_id: str | None = None
+    user_id: str | None = None
+
+
 class UsageBucket(Struct, tag_field="object", tag="bucket"):
     """A time from `start_time` (included) to `end_time` (excluded). Without usage there are no results."""
 
     start_time: int
     end_time: int
-    results: list[UsageResult]
+    results: list[UsageResult | SpeechesResult | TranscriptionsResult | ImagesResult]
 
 
 class UsagePage(Struct, tag_field="object", tag="page"):

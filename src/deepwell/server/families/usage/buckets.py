@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from deepwell.errors import InvalidRequest
-from deepwell.server.families.usage.bodies import UsageBucket, UsagePage, UsageResult
+from deepwell.server.families.usage.bodies import (
+    ImagesResult,
+    SpeechesResult,
+    TranscriptionsResult,
+    UsageBucket,
+    UsagePage,
+    UsageResult,
+)
 from deepwell.server.families.usage.schema import UsageQuery
-from deepwell.storage.usage import Usage, UsagePlace
+from deepwell.storage.usage import MediaPlace, MediaUsage, Usage, UsagePlace
 
-__all__ = ["span_of", "usage_page"]
+__all__ = [
+    "completions_result",
+    "images_result",
+    "span_of",
+    "speeches_result",
+    "transcriptions_result",
+    "usage_page",
+]
 
 _WIDTHS: Final = {"1h": 3600, "1d": 86_400}
 _LIMITS: Final = {"1h": 24, "1d": 7}
 _PAGE: Final = re.compile(r"page_([0-9]{1,12})")
+
+
+def completions_result(used: Usage, **group: Any) -> UsageResult:
+    """Returns the tokens of a group."""
+    return UsageResult(used.input_tokens, used.output_tokens, used.cached_tokens, used.requests, **group)
+
+
+def speeches_result(used: MediaUsage, **group: Any) -> SpeechesResult:
+    """Returns the characters that were read aloud in a group."""
+    return SpeechesResult(used.characters, used.requests, **group)
+
+
+def transcriptions_result(used: MediaUsage, **group: Any) -> TranscriptionsResult:
+    """Returns the sound that was recognised in a group, in whole seconds."""
+    return TranscriptionsResult(math.ceil(used.milliseconds / 1000), used.requests, **group)
+
+
+def images_result(used: MediaUsage, **group: Any) -> ImagesResult:
+    """Returns the images that were drawn in a group."""
+    return ImagesResult(used.images, used.requests, **group)
 
 
 def span_of(query: UsageQuery, now: int) -> tuple[int, int, int]:
@@ -44,39 +79,36 @@ def span_of(query: UsageQuery, now: int) -> tuple[int, int, int]:
 
 
 def usage_page(
-    query: UsageQuery, span: tuple[int, int, int], rows: Sequence[tuple[UsagePlace, Usage]]
+    query: UsageQuery,
+    span: tuple[int, int, int],
+    rows: Sequence[tuple[UsagePlace | MediaPlace, Any]],
+    result: Callable[..., Any] = completions_result,
 ) -> UsagePage:
-    """Returns a page of the buckets of `span_of`. `rows` are those of its hours."""
+    """Returns a page of the buckets of `span_of`.
+
+    Args:
+        rows: those of its hours.
+        result: takes the sum of a group, and its properties by name.
+    """
     start, end, last = span
     width = _WIDTHS[query.bucket_width]
-    groups, models, keys = query.groups, query.wanted_models, query.wanted_keys
-    found: dict[int, dict[tuple[str | None, str | None], Usage]] = {}
+    groups = sorted(query.groups)
+    found: dict[int, dict[tuple[str, ...], Any]] = {}
     for place, used in rows:
-        if (models and place.model not in models) or (keys and place.key_id not in keys):
+        if not query.wants(place):
             continue
-        group = (
-            place.model if "model" in groups else None,
-            place.key_id if "api_key_id" in groups else None,
-        )
+        group = tuple(getattr(place, "key_id" if name == "api_key_id" else name) for name in groups)
         bucket = found.setdefault(place.hour - place.hour % width, {})
-        bucket[group] = bucket.get(group, Usage()) + used
+        bucket[group] = bucket[group] + used if group in bucket else used
     data = [
         UsageBucket(
             begin,
             begin + width,
-            [_result(used, model, key_id) for (model, key_id), used in found.get(begin, {}).items()],
+            [
+                result(used, **dict(zip(groups, group, strict=True)))
+                for group, used in found.get(begin, {}).items()
+            ],
         )
         for begin in range(start, end, width)
     ]
     return UsagePage(data, end < last, f"page_{end}" if end < last else None)
-
-
-def _result(used: Usage, model: str | None, key_id: str | None) -> UsageResult:
-    return UsageResult(
-        used.input_tokens,
-        used.output_tokens,
-        used.cached_tokens,
-        used.requests,
-        model=model,
-        api_key_id=key_id,
-    )

@@ -18,7 +18,12 @@ def _writer(context: ServerContext, _app: FastAPI) -> UsageWriter:
 
 
 FAMILY = Family(
-    Declaration((Operation("get", "/v1/organization/usage/completions", UsagePage),)),
+    Declaration(
+        tuple(
+            Operation("get", f"/v1/organization/usage/{name}", UsagePage)
+            for name in ("completions", "audio_speeches", "audio_transcriptions", "images")
+        )
+    ),
     router,
     worker=_writer,
 )

@@ -1,37 +1,70 @@
-"""`/v1/organization/usage/completions`: the requests and tokens of the tenant, by hour or day."""
+"""`/v1/organization/usage`: the requests of the tenant with their tokens, sounds and images, by hour or day."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
-from deepwell.server.families.usage.buckets import span_of, usage_page
-from deepwell.server.families.usage.schema import UsageQuery
+from deepwell.server.families.usage.buckets import (
+    images_result,
+    span_of,
+    speeches_result,
+    transcriptions_result,
+    usage_page,
+)
+from deepwell.server.families.usage.schema import ImagesUsageQuery, UsageQuery
 from deepwell.server.http.json_route import json_response
 from deepwell.storage.usage import UsageStore
 
 __all__ = ["UsageWriter", "router"]
 
+_ROOT: Final = "/v1/organization/usage"
+
 
 def router(context: ServerContext) -> APIRouter:
-    """Returns the route, bound to `context`."""
+    """Returns the routes, bound to `context`."""
     routes = APIRouter()
 
-    @routes.get(
-        "/v1/organization/usage/completions", summary="Show usage by hour or day", response_model=None
-    )
+    async def media(request: Request, query: UsageQuery, begins: str, result: Callable[..., Any]) -> Response:
+        span = span_of(query, int(time.time()))
+        store = UsageStore(context.state.database)
+        await context.usage.write_or_warn(store)
+        rows = await store.media_between(tenant_of(request), span[0], span[1])
+        mine = [(place, used) for place, used in rows if place.source.startswith(begins)]
+        return json_response(usage_page(query, span, mine, result))
+
+    @routes.get(f"{_ROOT}/completions", summary="Show usage by hour or day", response_model=None)
     async def completions(request: Request, query: Annotated[UsageQuery, Query()]) -> Response:
         span = span_of(query, int(time.time()))
         store = UsageStore(context.state.database)
         await context.usage.write_or_warn(store)
         rows = await store.between(tenant_of(request), span[0], span[1])
         return json_response(usage_page(query, span, rows))
+
+    @routes.get(
+        f"{_ROOT}/audio_speeches", summary="Show characters read aloud by hour or day", response_model=None
+    )
+    async def speeches(request: Request, query: Annotated[UsageQuery, Query()]) -> Response:
+        return await media(request, query, "audio.speech", speeches_result)
+
+    @routes.get(
+        f"{_ROOT}/audio_transcriptions",
+        summary="Show seconds of recordings by hour or day",
+        response_model=None,
+    )
+    async def transcriptions(request: Request, query: Annotated[UsageQuery, Query()]) -> Response:
+        return await media(request, query, "audio.trans", transcriptions_result)
+
+    @routes.get(f"{_ROOT}/images", summary="Show drawn images by hour or day", response_model=None)
+    async def images(request: Request, query: Annotated[ImagesUsageQuery, Query()]) -> Response:
+        return await media(request, query, "image.", images_result)
 
     return routes
 
