@@ -32,7 +32,9 @@ async def named_or_auto(context: ServerContext, name: str, tenant: Tenant) -> tu
         ticket.replayable = False  # the same words may get another answer
     default = next((one.model.name for one in context.served if one.model.answers), None)
     if default is None and context.on_demand is not None:
-        default = next((offer.name for offer in await context.on_demand.offers()), None)
+        default = next(
+            (one.name for one in await context.on_demand.offers() if "generate" in one.tasks), None
+        )
     if default is None:
         raise InvalidRequest.of("auto_no_text_model", param="model")
     return True, *await context.generator(default, tenant)
