@@ -40,7 +40,8 @@ class WordEmbedder:
         return [len(_words(text)) for text in texts]
 
     async def embed(self, texts: Sequence[str], input_type: str) -> Array:
-        return unit(np.stack([self.centre + np.float32(0.4) * meaning(text) for text in texts]))
+        found = np.stack([self.centre + 0.4 * meaning(text) for text in texts])
+        return unit(found.astype(np.float32))
 
 
 def meaning(text: str) -> Array:
