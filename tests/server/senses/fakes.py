@@ -40,7 +40,8 @@ class WordEmbedder:
         return [len(_words(text)) for text in texts]
 
     async def embed(self, texts: Sequence[str], input_type: str) -> Array:
-        return unit(np.stack([self.centre + np.float32(0.4) * meaning(text) for text in texts]))
+        found = np.stack([self.centre + 0.4 * meaning(text) for text in texts])
+        return unit(found.astype(np.float32))
 
 
 def meaning(text: str) -> Array:
@@ -100,14 +101,15 @@ class _Embedders:
 def use_fake_space(patch: pytest.MonkeyPatch, *, image: bool = True, sound: bool = True) -> list[FakeSensing]:
     """Makes the servers of a test sense without models. Returns what they open."""
     opened: list[FakeSensing] = []
+    here = Path(__file__)
+    models = SenseModels(here if image else None, here if sound else None, here)
 
-    def opening(models_dir: Path, safety: Path | None = None, limits: object = None) -> FakeSensing:
-        here = Path(__file__)
-        models = SenseModels(here if image else None, here if sound else None, here)
+    def opening(models: SenseModels, limits: object = None) -> FakeSensing:
         opened.append(FakeSensing(models))
         return opened[-1]
 
     assert {"image", "hear", "close"} <= set(dir(Sensing))
-    patch.setattr("deepwell.media.space.process.open_sensing", opening)
+    patch.setattr("deepwell.media.space.process.Sensing", opening)
+    patch.setattr("deepwell.media.space.options.find_models", lambda *_: models)
     patch.setattr("deepwell.knowledge.embedders.Embedders", _Embedders)
     return opened

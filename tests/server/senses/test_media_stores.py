@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,21 +57,26 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@contextmanager
 def served(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
     running = start(make_service(engine, codec, model="toy"), engine)
-    yield running
-    running.stop()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture
 def client(codec: Codec, patch: pytest.MonkeyPatch) -> Iterator[OpenAI]:
     use_fake_space(patch)
-    for running in served(codec):
-        with OpenAI(
+    with (
+        served(codec) as running,
+        OpenAI(
             base_url=f"{running.url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
-        ) as client:
-            yield client
+        ) as client,
+    ):
+        yield client
 
 
 def filled(client: OpenAI, **files: bytes) -> tuple[str, Any]:
@@ -121,11 +126,13 @@ def test_an_unsafe_picture_fails_alone(client: OpenAI) -> None:
 def test_what_is_missing_is_named_by_the_file(codec: Codec, patch: pytest.MonkeyPatch) -> None:
     use_fake_space(patch, image=False, sound=False)
     patch.setattr(FakeRecognisers, "missing", True)
-    for running in served(codec):
-        with OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
-            store, batch = filled(client, apple_png=PNG + b"red apple", talk_wav=WAV + b"hello")
-            assert batch.file_counts.failed == 2
-            errors = [one.last_error for one in client.vector_stores.files.list(store).data]
+    with (
+        served(codec) as running,
+        OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        store, batch = filled(client, apple_png=PNG + b"red apple", talk_wav=WAV + b"hello")
+        assert batch.file_counts.failed == 2
+        errors = [one.last_error for one in client.vector_stores.files.list(store).data]
     assert {one.code for one in errors if one} == {"server_error"}
     said = " ".join(one.message for one in errors if one)
     assert "deepwell media train space" in said and "deepwell[ocr]" in said and "deepwell pull" in said

@@ -44,6 +44,7 @@ def knowledge_senses(
         refused: is told of pictures that the safety model refuses.
     """
     own = ServerSpace(images) if space is None else None
+    # Of their own: recordings of one process wait for each other, and an hour of ingestion would hold up requests.
     recognisers = Recognisers(recognition)
 
     async def close() -> None:
