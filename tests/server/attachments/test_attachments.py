@@ -254,7 +254,8 @@ def test_only_users_attach(client: OpenAI) -> None:
 
 
 def test_the_model_auto_writes_a_recording_down(client: OpenAI) -> None:
-    body = asked({"type": "text", "text": "Transcribe this recording."}, SAID) | {"model": "auto"}
+    body = asked({"type": "text", "text": "Transcribe this recording."}, SAID)
+    body["model"] = "auto"
     answer = client.chat.completions.create(**body)
     assert answer.choices[0].message.content == "the weather is cold today"
     assert answer.model_extra["route"]["intents"] == ["transcription"]  # type: ignore[index]
