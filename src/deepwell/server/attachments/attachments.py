@@ -170,7 +170,7 @@ class Attachments:
 
     async def _facts(self, part: Attachment, tenant: Tenant, param: str, left: int) -> tuple[Facts, int]:
         """Returns the facts about an attachment, and the bytes that were read for it."""
-        metrics = self._context.metrics.contexts.attachments
+        metrics = self._context.metrics.attachments
         try:
             kept = self._of(tenant)
             data = b""
@@ -210,7 +210,7 @@ class Attachments:
         else:
             facts = await self._reader.file(data, part.name)
         end = perf_counter()
-        self._context.metrics.contexts.attachments.seconds.labels(part.kind).observe(end - begin)
+        self._context.metrics.attachments.seconds.labels(part.kind).observe(end - begin)
         if (record := current()) is not None:
             record.phases.append(Phase("attachment", begin, end, {"deepwell.attachment.kind": kind}))
         return facts

@@ -1,4 +1,4 @@
-"""`ContextMetrics`: what became of the tokens of prompts, by policy and fate, and of what was attached to them."""
+"""`ContextMetrics`: what became of the tokens of prompts, by policy and fate."""
 
 from __future__ import annotations
 
@@ -11,40 +11,16 @@ from deepwell.server.observe.record import current
 if TYPE_CHECKING:
     from deepwell.knowledge.context.fitting.ledger import Ledger
 
-__all__ = ["AttachmentMetrics", "ContextMetrics", "context_headers", "note_ledger"]
+__all__ = ["ContextMetrics", "context_headers", "note_ledger"]
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _TRAIN_SECONDS = (3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1000.0)
 
 
-class AttachmentMetrics:
-    """Counters of attachments by kind: image, sound or file."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.read = Counter(
-            "deepwell_attachments",
-            "Attachments of conversations, by whether their text was made, remembered, or not to be had.",
-            ("kind", "outcome"),
-            registry=registry,
-        )
-        self.seconds = Histogram(
-            "deepwell_attachment_seconds",
-            "Seconds from an attachment to its text, where it was made.",
-            ("kind",),
-            buckets=(0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-            registry=registry,
-        )
-
-
 class ContextMetrics:
-    """Counters of prompts and their tokens, and the time that fitting takes.
-
-    Attributes:
-        attachments: what was attached to messages.
-    """
+    """Counters of prompts and their tokens, and the time that fitting takes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.attachments = AttachmentMetrics(registry)
         self.prompts = Counter(
             "deepwell_context_prompts",
             "Prompts by the policy of their request and what was done to fit them into the context.",

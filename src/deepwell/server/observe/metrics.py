@@ -465,6 +465,7 @@ class Metrics:
         self.tuning = TuningMetrics(registry)
         self.recognition = RecognitionMetrics(registry)
         self.speech = SpeechMetrics(registry)
+        self.attachments = AttachmentMetrics(registry)
         self.images = ImageMetrics(registry)
         self.routing = RoutingMetrics(registry)
         self.guard = GuardMetrics(registry)
