@@ -268,6 +268,17 @@ def _generations(registry: CollectorRegistry) -> Callable[[str, str], _Generatio
     return generation
 
 
+def _valkey(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
+    up = Gauge(
+        "deepwell_valkey_up",
+        "Whether Valkey answers; 1 where none is configured.",
+        registry=registry,
+        multiprocess_mode="livemin",
+    )
+    up.set(1)
+    return up, Counter("deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=registry)
+
+
 def _connections(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
     """Registers the gauge of open connections, and the counter of those that the server closed."""
     opened = Gauge(
@@ -451,16 +462,7 @@ class Metrics:
             "Requests missing from the access log and the traces, because those did not keep up.",
             registry=registry,
         )
-        self._valkey_up = Gauge(
-            "deepwell_valkey_up",
-            "Whether Valkey answers; 1 where none is configured.",
-            registry=self.registry,
-            multiprocess_mode="livemin",
-        )
-        self._valkey_up.set(1)
-        self._valkey_failures = Counter(
-            "deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=self.registry
-        )
+        self._valkey_up, self._valkey_failures = _valkey(registry)
         self.knowledge = KnowledgeMetrics(registry)
         self.tuning = TuningMetrics(registry)
         self.recognition = RecognitionMetrics(registry)
