@@ -270,8 +270,8 @@ async def test_input_tokens_are_those_that_an_answer_reads(http: httpx.AsyncClie
         ({"input": [{"type": "computer_call"}]}, "input[0]", "computer_call"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
-            "input[0].content[0]",
-            "input_image",
+            "input[0].content[0].image_url",
+            "image_url or file_id",
         ),
         ({"input": [{"role": "bot", "content": ""}]}, "input[0].role", "'user'"),
         ({"input": []}, "input", "nothing to answer"),

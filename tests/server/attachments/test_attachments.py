@@ -23,17 +23,18 @@ from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
-from deepwell.errors import ModelNotFound
+from deepwell.errors import ModelNotFound, NotFound
 from deepwell.media.images.process import ImageRefused
 from deepwell.safety.terms.lists import Term, TermList
 from deepwell.server.app import create_app
 from deepwell.server.attachments import fetch as fetching
-from deepwell.server.attachments.attachments import MOST_PARTS, Attachments, attachments_of
+from deepwell.server.attachments.attachments import MOST_PARTS, Attachments, Given, attachments_of
 from deepwell.server.attachments.reading import AttachmentReader, kind_in
+from deepwell.server.attachments.schema import Attachment
 from deepwell.server.attachments.wording import ImageFacts, SoundFacts
 from deepwell.server.context import ServerContext
 from deepwell.server.options import GuardOptions, ImageServing
-from deepwell.storage.database import Tenant
+from deepwell.storage.database import LOCAL, Tenant
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 
@@ -254,7 +255,8 @@ def test_only_users_attach(client: OpenAI) -> None:
 
 
 def test_the_model_auto_writes_a_recording_down(client: OpenAI) -> None:
-    body = asked({"type": "text", "text": "Transcribe this recording."}, SAID) | {"model": "auto"}
+    body = asked({"type": "text", "text": "Transcribe this recording."}, SAID)
+    body["model"] = "auto"
     answer = client.chat.completions.create(**body)
     assert answer.choices[0].message.content == "the weather is cold today"
     assert answer.model_extra["route"]["intents"] == ["transcription"]  # type: ignore[index]
@@ -291,9 +293,6 @@ async def test_an_unsafe_picture_is_refused_and_another_tenant_pays_for_its_own(
         reader.error = None
         assert (await http.post(CHAT, json=asked(PICTURE))).status_code == 200
         one = context.shared(attachments_of)
-        from deepwell.server.attachments.attachments import Given
-        from deepwell.server.attachments.schema import Attachment
-
         given = [Given([Attachment("image", url=as_url(image_of()))], "x")]
         before = reader.images
         await one.told(given, Tenant("other"), len)
@@ -319,6 +318,19 @@ async def test_where_nothing_can_look_the_fix_is_named(codec: Codec, tmp_path: P
         assert answer.status_code == 404 and "deepwell pull" in answer.text
         answer = await http.post("/tokenize", json=asked(PICTURE) | {"temperature": None})
         assert answer.status_code == 400
+
+
+async def test_a_file_id_is_the_tenants_own(codec: Codec) -> None:
+    async with serving(codec) as (http, context):
+        reader = with_reader(context)
+        picture = {"file": ("a.png", encoded_as(image_of(), "PNG")), "purpose": (None, "vision")}
+        id = (await http.post("/v1/files", files=picture)).json()["id"]
+        given = [Given([Attachment("image", file_id=id)], "input[0].content")]
+        told = await context.shared(attachments_of).told(given, LOCAL, len)
+        assert "red apple" in told.texts[0] and reader.images == 1
+        with pytest.raises(NotFound) as missing:
+            await context.shared(attachments_of).told(given, Tenant("other"), len)
+        assert missing.value.param == "input[0].content[0]" and reader.images == 1
 
 
 async def test_anthropic_and_ollama_send_pictures_too(codec: Codec) -> None:

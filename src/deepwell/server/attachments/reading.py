@@ -7,13 +7,14 @@ enough. A recording is written down by the recognition model of the server. A do
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from deepwell.errors import DeepwellError, EngineUnavailable, ModelNotFound
+from deepwell.errors import InvalidFile, MissingDependency, ModelNotFound
 from deepwell.media.recognition.options import RecognitionOptions
 from deepwell.server.attachments.schema import Kind
 from deepwell.server.attachments.wording import FileFacts, ImageFacts, SoundFacts
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AttachmentReader", "kind_in"]
 
+_log = logging.getLogger("deepwell.server")
 _RECOGNITION: Final = "whisper-1"
 _IMAGES: Final = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|<svg", re.DOTALL)
 _SOUNDS: Final = re.compile(
@@ -93,16 +95,19 @@ class AttachmentReader:
         async with self._stored(data) as path:
             return FileFacts((await self._parse(path, name)).strip())
 
-    async def _text(self, sensing: Sensing, data: bytes) -> str:
-        """Returns the text that is recognised in an image; empty: there is none."""
+    async def _text(self, sensing: Sensing, data: bytes) -> str | None:
+        """Returns the text that is recognised in an image; empty: there is none; None: nothing here reads it."""
         page = await sensing.page(data)
         async with self._stored(page) as path:
             try:
                 return (await self._parse(path, "image.pdf")).strip()
-            except EngineUnavailable:
-                raise
-            except DeepwellError:  # a page without text is none to the parser
+            except InvalidFile:  # a page without text is none to the parser
                 return ""
+            except MissingDependency as error:
+                if error.texts[0] == "pdf_scanned":  # the page has been looked at
+                    return ""
+                _log.warning("the text in an image cannot be read: %s", error)
+                return None
 
     async def _parse(self, path: Path, name: str) -> str:
         if self._parser is None:

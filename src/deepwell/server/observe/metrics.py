@@ -268,6 +268,17 @@ def _generations(registry: CollectorRegistry) -> Callable[[str, str], _Generatio
     return generation
 
 
+def _valkey(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
+    up = Gauge(
+        "deepwell_valkey_up",
+        "Whether Valkey answers; 1 where none is configured.",
+        registry=registry,
+        multiprocess_mode="livemin",
+    )
+    up.set(1)
+    return up, Counter("deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=registry)
+
+
 def _connections(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
     """Registers the gauge of open connections, and the counter of those that the server closed."""
     opened = Gauge(
@@ -306,19 +317,6 @@ def _refusals(registry: CollectorRegistry) -> Counter:
         ("limit",),
         registry=registry,
     )
-
-
-def _valkey(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
-    """Registers the gauge of Valkey's state, and the counter of commands that it did not answer."""
-    up = Gauge(
-        "deepwell_valkey_up",
-        "Whether Valkey answers; 1 where none is configured.",
-        registry=registry,
-        multiprocess_mode="livemin",
-    )
-    up.set(1)
-    failures = Counter("deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=registry)
-    return up, failures
 
 
 class KnowledgeMetrics:
