@@ -167,7 +167,7 @@ class _Run:
         try:
             self._wait()
             torch.set_num_threads(self._threads)  # each thread has its own number
-            found = self._pipeline(**self._given, callback_on_step_end=self._after)
+            found = self._pipeline(**self._given, **self._callback())
             pixels = found.images[0] * np.float32(2) - np.float32(1)
             unsafe = bool((getattr(found, "nsfw_content_detected", None) or [False])[0])
             self._told.put(Estimate(self._step, self._step, lambda: pixels, unsafe))
@@ -176,10 +176,20 @@ class _Run:
         except BaseException as error:
             self._told.put(error)
 
+    def _callback(self) -> dict[str, Any]:
+        """Returns the argument by which the pipeline tells of its steps; older ones have another."""
+        if "callback_on_step_end" in _parameters(type(self._pipeline).__name__):
+            return {"callback_on_step_end": self._after}
+
+        def told(step: int, time: Any, latents: Any) -> None:
+            self._after(self._pipeline, step, time, {"latents": latents})
+
+        return {"callback": told, "callback_steps": 1}
+
     def _after(self, pipeline: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """Is called by the pipeline after each step."""
         self._step += 1
-        total = int(pipeline.num_timesteps)
+        total = int(getattr(pipeline, "num_timesteps", 0) or len(pipeline.scheduler.timesteps))
         if self._step < total:  # the last step ends with the image itself
             latents = tensors["latents"]
             self._told.put(Estimate(self._step, total, lambda: _decoded(pipeline, latents)))
