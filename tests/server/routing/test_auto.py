@@ -230,7 +230,7 @@ def test_what_is_missing_is_said_and_nothing_fails(bare: Live) -> None:
         assert read.choices[0].message.audio is None
         zh = ask(client, "念一下：你好").choices[0].message
         assert "deepwell pull kokoro" in zh.content and "模型库中没有" in zh.content
-        told = ask(client, "Draw a red apple, please, with a worm")
+        told = ask(client, "I would love to see a sunset over the sea.")
         assert told.route["by"] == "classifier without encoder"
         response = client.responses.create(model="auto", input="Draw a cat")
         assert "nothing-here" in response.output_text and response.status == "completed"
