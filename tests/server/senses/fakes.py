@@ -110,6 +110,7 @@ def use_fake_space(patch: pytest.MonkeyPatch, *, image: bool = True, sound: bool
 
     assert {"image", "hear", "close"} <= set(dir(Sensing))
     patch.setattr("deepwell.media.space.process.Sensing", opening)
-    patch.setattr("deepwell.media.space.options.find_models", lambda *_: models)
+    for place in ("media.space.options", "media.space.process", "server.senses.knowledge"):
+        patch.setattr(f"deepwell.{place}.find_models", lambda *_: models)
     patch.setattr("deepwell.knowledge.embedders.Embedders", _Embedders)
     return opened

@@ -69,6 +69,7 @@ def sample(
     begin = 0.0 if start is None else float(np.clip(1.0 - strength, 0.0, 1.0))
     times = np.linspace(begin, 1.0, max(1, round(options.steps * (1.0 - begin))) + 1, dtype=np.float32)
     x: NDArray[Any] = noise if start is None or begin == 0.0 else begin * start + (1.0 - begin) * noise
+    picture = x
     for now, then in itertools.pairwise(times):
         for again in (False, True) if then < _SETTLED else (False,):
             if again:

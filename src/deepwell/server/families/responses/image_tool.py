@@ -94,7 +94,7 @@ async def image_asked(
     spec = image_offered(body)
     if spec is None and not auto:
         return None
-    spec = spec or ImageSpec(type="image_generation")
+    spec = spec or ImageSpec.model_validate({"type": "image_generation"})
     said = next(
         (str(one.get("content") or "") for one in reversed(dialogue.messages) if one["role"] == "user"), ""
     )
