@@ -28,6 +28,7 @@ GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chin
 TESTED = {
     *GUIDES,
     "alignment",
+    "attachments",
     "audit-and-privacy",
     "compliance",
     "embeddings",
@@ -38,6 +39,7 @@ TESTED = {
     "keys-and-limits",
     "labelling",
     "long-contexts",
+    "one-space",
     "promotion",
     "python-api",
     "rerank",
