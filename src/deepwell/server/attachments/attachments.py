@@ -19,13 +19,13 @@ from typing import Final, Literal
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.knowledge.context.fitting.ledger import LedgerPart
 from deepwell.messages import Language
-from deepwell.models.store.languages import is_chinese
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.attachments.fetch import fetch
 from deepwell.server.attachments.reading import AttachmentReader, kind_in
 from deepwell.server.attachments.schema import Attached, Attachment, Kind
 from deepwell.server.attachments.wording import FileFacts, ImageFacts, SoundFacts, described
 from deepwell.server.context import ServerContext
+from deepwell.server.guarding.requests import language_of
 from deepwell.server.observe.record import Phase, current
 from deepwell.storage.database import Tenant
 
@@ -263,7 +263,7 @@ def attachments_of(context: ServerContext) -> Attachments:
 
 def _language(said: str, facts: Facts) -> Language:
     text = said.strip() or ("" if isinstance(facts, ImageFacts) else facts.text)
-    return "zh" if is_chinese(text) else "en"
+    return language_of(text)
 
 
 def _decoded(text: str, most: int, param: str) -> bytes:
