@@ -29,7 +29,7 @@ from deepwell.server.guarding.requests import language_of
 from deepwell.server.observe.record import Phase, current
 from deepwell.storage.database import Tenant
 
-__all__ = ["MOST_BYTES", "MOST_PARTS", "Attachments", "Given", "Told", "attachments_of"]
+__all__ = ["MOST_BYTES", "MOST_CHARACTERS", "MOST_PARTS", "Attachments", "Given", "Told", "attachments_of"]
 
 MOST_PARTS: Final = 32
 """Attachments of one request."""
@@ -37,7 +37,13 @@ MOST_PARTS: Final = 32
 MOST_BYTES: Final = 25 << 20
 """Bytes of one attachment: those of OpenAI's recordings."""
 
+MOST_CHARACTERS: Final = 1 << 21
+"""Characters of text that come out of the attachments of one request."""
+
 _MOST_TOTAL: Final = 4 * MOST_BYTES
+_COUNTED: Final = (
+    1 << 15
+)  # characters whose tokens are counted at once: the tokenizer lets nothing else run meanwhile
 _MOST_TENANTS: Final = 64
 _MOST_KEPT: Final = 256
 _MOST_KEPT_BYTES: Final = 8 << 20
@@ -133,7 +139,7 @@ class Attachments:
             count: returns the number of tokens of a text.
 
         Raises:
-            InvalidRequest: there are too many attachments, or one cannot be read; `param` names it.
+            InvalidRequest: there are too many attachments, too much text is in them, or one cannot be read; `param` names it.
             NotFound: the tenant has no file of an id.
             ImageRefused: the safety model takes an image for unsafe.
             ModelNotFound, MissingDependency: the programs that would read it are not here; the fix is a command.
@@ -144,7 +150,7 @@ class Attachments:
         told: list[list[str]] = []
         attached: list[list[Attached]] = []
         rows: list[tuple[type[Facts], str]] = []
-        left = _MOST_TOTAL
+        left, room = _MOST_TOTAL, MOST_CHARACTERS
         for one in messages:
             said = "\n".join(part for part in one.parts if isinstance(part, str))
             pieces: list[str] = []
@@ -156,15 +162,17 @@ class Attachments:
                     continue
                 facts, size = await self._facts(part, tenant, f"{one.param}[{place}]", left)
                 left -= size
+                room -= _check_length(facts, room, f"{one.param}[{place}]")
                 numbers[type(facts)] += 1
                 language = _language(said, facts)
-                text = described(facts, language, numbers[type(facts)], part.name)
+                number = numbers[type(facts)]
+                text = await asyncio.to_thread(described, facts, language, number, part.name)
                 pieces.append(text)
                 rows.append((type(facts), text))
                 mine.append(Attached(_ATTACHED[type(facts)]))
             told.append(pieces)
             attached.append(mine)
-        tokens = await asyncio.to_thread(lambda: [count(text) for _, text in rows])
+        tokens = await asyncio.to_thread(lambda: [_counted(text, count) for _, text in rows])
         parts = [LedgerPart(_KINDS[kind], size) for (kind, _), size in zip(rows, tokens, strict=True)]
         return Told(told, tuple(parts), attached)
 
@@ -190,6 +198,7 @@ class Attachments:
                 data = await self._bytes(part, tenant, param, min(left, MOST_BYTES))
                 key = (await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()), part.kind, key[2])
             facts = await self._read(part, data, tenant)
+            _check_length(facts, MOST_CHARACTERS, param)
             kept.put(key, facts)
             if address is not None:
                 kept.name(address, key[0])
@@ -264,6 +273,25 @@ def attachments_of(context: ServerContext) -> Attachments:
 def _language(said: str, facts: Facts) -> Language:
     text = said.strip() or ("" if isinstance(facts, ImageFacts) else facts.text)
     return language_of(text)
+
+
+def _check_length(facts: Facts, most: int, param: str) -> int:
+    """Returns the number of characters of the text in an attachment, at most `most`."""
+    length = len(facts.text or "")
+    if length > most:
+        raise InvalidRequest.of("attachment_long", most=MOST_CHARACTERS, param=param)
+    return length
+
+
+def _counted(text: str, count: Callable[[str], int]) -> int:
+    """Returns the number of tokens of a text. A long one is counted in pieces, which end with a line if they can."""
+    total = place = 0
+    while place < len(text):
+        cut = place + _COUNTED
+        if cut < len(text):
+            cut = text.rfind("\n", place, cut) + 1 or cut
+        total, place = total + count(text[place:cut]), cut
+    return total
 
 
 def _decoded(text: str, most: int, param: str) -> bytes:
