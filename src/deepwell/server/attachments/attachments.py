@@ -95,20 +95,24 @@ class Told:
         return ["\n\n".join(piece for piece in pieces if piece) for pieces in self.pieces]
 
 
+_Key = tuple[str, Kind, tuple[bool, bool]]
+"""Hash and kind of a file, and whether the encoder of images and the safety model were here when it was read."""
+
+
 class _Kept:
     """Facts of one tenant's files, those that were needed longest ago leaving first."""
 
     def __init__(self) -> None:
         self.hashes: OrderedDict[str, str] = OrderedDict()
-        self._facts: OrderedDict[tuple[str, Kind, bool], Facts] = OrderedDict()
+        self._facts: OrderedDict[_Key, Facts] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: tuple[str, Kind, bool]) -> Facts | None:
+    def get(self, key: _Key) -> Facts | None:
         if key in self._facts:
             self._facts.move_to_end(key)
         return self._facts.get(key)
 
-    def put(self, key: tuple[str, Kind, bool], facts: Facts) -> None:
+    def put(self, key: _Key, facts: Facts) -> None:
         if (before := self._facts.pop(key, None)) is not None:
             self._bytes -= before.bytes
         self._facts[key] = facts
@@ -247,12 +251,16 @@ class Attachments:
         path = await store.path(tenant, id)
         return await asyncio.to_thread(path.read_bytes)
 
-    async def _sees(self) -> bool:
-        """Returns whether the encoder of images is here: what was kept without it is made anew with it."""
+    async def _sees(self) -> tuple[bool, bool]:
+        """Returns whether the encoder of images and the safety model are here. With one that comes, facts are made anew."""
+        from deepwell.media.images.options import SAFETY_NAME
         from deepwell.media.space.options import encoder_file
 
         folder = self._context.options.images.models_dir
-        return folder is not None and await asyncio.to_thread(encoder_file(folder).is_file)
+        if folder is None:
+            return False, False
+        encoder, safety = encoder_file(folder), folder / SAFETY_NAME
+        return await asyncio.to_thread(lambda: (encoder.is_file(), safety.is_dir()))
 
     def _of(self, tenant: Tenant) -> _Kept:
         kept = self._kept.pop(tenant, None) or _Kept()

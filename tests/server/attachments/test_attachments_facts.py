@@ -1,8 +1,9 @@
-"""Long texts out of attachments: how much there may be, and how their tokens are counted."""
+"""What is found in attachments: how much text there may be, how its tokens are counted, and when it is found anew."""
 
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from deepwell.server.attachments.attachments import MOST_CHARACTERS, Attachments
 from deepwell.server.attachments.reading import AttachmentReader
 from deepwell.server.attachments.schema import Attachment
 from deepwell.server.attachments.wording import FileFacts
+from deepwell.server.options import ImageServing
 from deepwell.storage.database import LOCAL
 
 LINE = "a line of text\n"
@@ -66,4 +68,20 @@ async def test_long_texts_are_counted_in_pieces_that_end_with_a_line(codec: Code
     assert "".join(counted) == told.texts[0] and max(map(len, counted)) <= 1 << 15
     assert all(piece.endswith("\n") for piece in counted[:-1])
     assert told.parts[0].tokens == 20_000
+    await context.close_state()
+
+
+async def test_what_was_found_without_the_safety_model_is_found_anew_with_it(
+    codec: Codec, tmp_path: Path
+) -> None:
+    context = make_service(FakeEngine(), codec, model="toy", images=ImageServing(models_dir=tmp_path))
+    reader = Reader(context)
+    attachments = Attachments(context, reader)
+    for count in (1, 1):
+        await attachments.told(of(10), LOCAL, len)
+        assert reader.read == count
+    (tmp_path / "opennsfw").mkdir()
+    for count in (2, 2):
+        await attachments.told(of(10), LOCAL, len)
+        assert reader.read == count
     await context.close_state()
