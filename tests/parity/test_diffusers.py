@@ -237,6 +237,7 @@ async def test_other_families_draw_in_the_ways_they_name(make: Any, tmp_path: Pa
     [
         ({"_class_name": ["pipeline", "MyPipeline"]}, "image_pipeline_class"),
         ({"_class_name": "CogVideoXPipeline"}, "image_pipeline_class"),
+        ({"unet": ["diffusers", "StableDiffusionPipeline"]}, "image_pipeline_code"),
         ({"unet": ["my_unet", "MyUNet"]}, "image_pipeline_code"),
         ({"unet": ["diffusers", "../UNet"]}, "image_pipeline_code"),
         ({"unet": ["os", "system"]}, "image_pipeline_code"),
@@ -253,6 +254,16 @@ async def test_an_index_of_strangers_is_judged(change: dict[str, Any], key: str,
     with pytest.raises(InvalidModelFile) as raised:
         read_pipeline(tmp_path)
     assert raised.value.texts[0] == key
+
+
+async def test_a_program_of_the_librarys_name_is_refused(tmp_path: Path) -> None:
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusers.py").write_text("raise SystemExit")
+    with pytest.raises(InvalidModelFile) as raised:
+        read_pipeline(tmp_path)
+    assert raised.value.texts[0] == "image_pipeline_code"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 60_000])

@@ -64,3 +64,10 @@ def test_a_message_is_parted_into_own_words_and_transcripts(language: Language) 
     assert own_words(message) == "Write it down.\n\nThen read it."
     assert transcripts_in(message) == ["Good morning.\nNice day."]
     assert own_words("no [Picture 1. here") == "no [Picture 1. here" and transcripts_in("") == []
+
+
+def test_heads_without_an_end_are_own_words_and_take_no_square_of_time() -> None:
+    heads = "[File 1.\n" * 200_000  # each of which would look for its end through all others
+    block = described(FileFacts("hello"), "en", 1)
+    assert own_words(f"{block}\n{heads}") == heads.strip()
+    assert transcripts_in(f"{block}\n{heads}") == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -24,16 +26,14 @@ from deepwell.server.options import LimitsConfig, RecognitionServing, SpeechServ
 from deepwell.storage.database import Database
 
 
-@pytest.fixture(scope="module")
-def limited(
-    codec: Codec, kokoro_path: Path, whisper_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Live]:
-    engine = FakeEngine()
+@pytest.fixture
+def limited(codec: Codec, kokoro_path: Path, whisper_path: Path, tmp_path: Path) -> Iterator[Live]:
+    engine = FakeEngine(max_model_len=8192)
     service = make_service(
         engine,
         codec,
         model="toy",
-        database=Database.open(tmp_path_factory.mktemp("limits") / "deepwell.db"),
+        database=Database.open(tmp_path / "deepwell.db"),
         limits=LimitsConfig(RateLimits(audio_seconds_per_minute=6)),
         speech=SpeechServing(str(kokoro_path), None, 1),
         recognition=RecognitionServing(str(whisper_path), None, 60.0, 1),
@@ -62,3 +62,21 @@ def test_a_minute_has_so_many_seconds_of_sound(limited: Live) -> None:
         assert (spoken.characters, spoken.num_model_requests) == (len(text), 1)
         (heard,) = usage.audio_transcriptions(start_time=begin).data[0].results
         assert (heard.seconds, heard.num_model_requests) == (3, 1)
+
+
+def test_recordings_in_conversations_take_seconds_of_the_same_minute(limited: Live) -> None:
+    def asked(more: bytes) -> list[Any]:  # further bytes make it a recording that was not heard before
+        data = base64.b64encode(TONE.read_bytes() + more).decode()
+        return [
+            {"role": "user", "content": [{"type": "file", "file": {"file_data": data, "filename": "a.flac"}}]}
+        ]
+
+    begin = int(time.time())
+    with OpenAI(base_url=f"{limited.url}/v1", api_key="none", max_retries=0) as client:
+        for more in (b"", b"", b"1"):
+            client.chat.completions.create(model="toy", messages=asked(more), max_tokens=1)
+        with pytest.raises(openai.RateLimitError, match="seconds of sound a minute"):
+            client.chat.completions.create(model="toy", messages=asked(b"2"), max_tokens=1)
+        usage = client.with_options(admin_api_key="none").admin.organization.usage
+        (heard,) = usage.audio_transcriptions(start_time=begin).data[0].results
+        assert (heard.seconds, heard.num_model_requests) == (6, 2)  # what is remembered is not heard again

@@ -19,17 +19,17 @@ from typing import Final, Literal
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.knowledge.context.fitting.ledger import LedgerPart
 from deepwell.messages import Language
-from deepwell.models.store.languages import is_chinese
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.attachments.fetch import fetch
 from deepwell.server.attachments.reading import AttachmentReader, kind_in
 from deepwell.server.attachments.schema import Attached, Attachment, Kind
 from deepwell.server.attachments.wording import FileFacts, ImageFacts, SoundFacts, described
 from deepwell.server.context import ServerContext
+from deepwell.server.guarding.requests import language_of
 from deepwell.server.observe.record import Phase, current
 from deepwell.storage.database import Tenant
 
-__all__ = ["MOST_BYTES", "MOST_PARTS", "Attachments", "Given", "Told", "attachments_of"]
+__all__ = ["MOST_BYTES", "MOST_CHARACTERS", "MOST_PARTS", "Attachments", "Given", "Told", "attachments_of"]
 
 MOST_PARTS: Final = 32
 """Attachments of one request."""
@@ -37,7 +37,13 @@ MOST_PARTS: Final = 32
 MOST_BYTES: Final = 25 << 20
 """Bytes of one attachment: those of OpenAI's recordings."""
 
+MOST_CHARACTERS: Final = 1 << 21
+"""Characters of text that come out of the attachments of one request."""
+
 _MOST_TOTAL: Final = 4 * MOST_BYTES
+_COUNTED: Final = (
+    1 << 15
+)  # characters whose tokens are counted at once: the tokenizer lets nothing else run meanwhile
 _MOST_TENANTS: Final = 64
 _MOST_KEPT: Final = 256
 _MOST_KEPT_BYTES: Final = 8 << 20
@@ -89,20 +95,24 @@ class Told:
         return ["\n\n".join(piece for piece in pieces if piece) for pieces in self.pieces]
 
 
+_Key = tuple[str, Kind, tuple[bool, bool]]
+"""Hash and kind of a file, and whether the encoder of images and the safety model were here when it was read."""
+
+
 class _Kept:
     """Facts of one tenant's files, those that were needed longest ago leaving first."""
 
     def __init__(self) -> None:
         self.hashes: OrderedDict[str, str] = OrderedDict()
-        self._facts: OrderedDict[tuple[str, Kind, bool], Facts] = OrderedDict()
+        self._facts: OrderedDict[_Key, Facts] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: tuple[str, Kind, bool]) -> Facts | None:
+    def get(self, key: _Key) -> Facts | None:
         if key in self._facts:
             self._facts.move_to_end(key)
         return self._facts.get(key)
 
-    def put(self, key: tuple[str, Kind, bool], facts: Facts) -> None:
+    def put(self, key: _Key, facts: Facts) -> None:
         if (before := self._facts.pop(key, None)) is not None:
             self._bytes -= before.bytes
         self._facts[key] = facts
@@ -133,7 +143,7 @@ class Attachments:
             count: returns the number of tokens of a text.
 
         Raises:
-            InvalidRequest: there are too many attachments, or one cannot be read; `param` names it.
+            InvalidRequest: there are too many attachments, too much text is in them, or one cannot be read; `param` names it.
             NotFound: the tenant has no file of an id.
             ImageRefused: the safety model takes an image for unsafe.
             ModelNotFound, MissingDependency: the programs that would read it are not here; the fix is a command.
@@ -144,7 +154,7 @@ class Attachments:
         told: list[list[str]] = []
         attached: list[list[Attached]] = []
         rows: list[tuple[type[Facts], str]] = []
-        left = _MOST_TOTAL
+        left, room = _MOST_TOTAL, MOST_CHARACTERS
         for one in messages:
             said = "\n".join(part for part in one.parts if isinstance(part, str))
             pieces: list[str] = []
@@ -156,15 +166,17 @@ class Attachments:
                     continue
                 facts, size = await self._facts(part, tenant, f"{one.param}[{place}]", left)
                 left -= size
+                room -= _check_length(facts, room, f"{one.param}[{place}]")
                 numbers[type(facts)] += 1
                 language = _language(said, facts)
-                text = described(facts, language, numbers[type(facts)], part.name)
+                number = numbers[type(facts)]
+                text = await asyncio.to_thread(described, facts, language, number, part.name)
                 pieces.append(text)
                 rows.append((type(facts), text))
                 mine.append(Attached(_ATTACHED[type(facts)]))
             told.append(pieces)
             attached.append(mine)
-        tokens = await asyncio.to_thread(lambda: [count(text) for _, text in rows])
+        tokens = await asyncio.to_thread(lambda: [_counted(text, count) for _, text in rows])
         parts = [LedgerPart(_KINDS[kind], size) for (kind, _), size in zip(rows, tokens, strict=True)]
         return Told(told, tuple(parts), attached)
 
@@ -190,6 +202,7 @@ class Attachments:
                 data = await self._bytes(part, tenant, param, min(left, MOST_BYTES))
                 key = (await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest()), part.kind, key[2])
             facts = await self._read(part, data, tenant)
+            _check_length(facts, MOST_CHARACTERS, param)
             kept.put(key, facts)
             if address is not None:
                 kept.name(address, key[0])
@@ -238,12 +251,16 @@ class Attachments:
         path = await store.path(tenant, id)
         return await asyncio.to_thread(path.read_bytes)
 
-    async def _sees(self) -> bool:
-        """Returns whether the encoder of images is here: what was kept without it is made anew with it."""
+    async def _sees(self) -> tuple[bool, bool]:
+        """Returns whether the encoder of images and the safety model are here. With one that comes, facts are made anew."""
+        from deepwell.media.images.options import SAFETY_NAME
         from deepwell.media.space.options import encoder_file
 
         folder = self._context.options.images.models_dir
-        return folder is not None and await asyncio.to_thread(encoder_file(folder).is_file)
+        if folder is None:
+            return False, False
+        encoder, safety = encoder_file(folder), folder / SAFETY_NAME
+        return await asyncio.to_thread(lambda: (encoder.is_file(), safety.is_dir()))
 
     def _of(self, tenant: Tenant) -> _Kept:
         kept = self._kept.pop(tenant, None) or _Kept()
@@ -263,7 +280,26 @@ def attachments_of(context: ServerContext) -> Attachments:
 
 def _language(said: str, facts: Facts) -> Language:
     text = said.strip() or ("" if isinstance(facts, ImageFacts) else facts.text)
-    return "zh" if is_chinese(text) else "en"
+    return language_of(text)
+
+
+def _check_length(facts: Facts, most: int, param: str) -> int:
+    """Returns the number of characters of the text in an attachment, at most `most`."""
+    length = len(facts.text or "")
+    if length > most:
+        raise InvalidRequest.of("attachment_long", most=MOST_CHARACTERS, param=param)
+    return length
+
+
+def _counted(text: str, count: Callable[[str], int]) -> int:
+    """Returns the number of tokens of a text. A long one is counted in pieces, which end with a line if they can."""
+    total = place = 0
+    while place < len(text):
+        cut = place + _COUNTED
+        if cut < len(text):
+            cut = text.rfind("\n", place, cut) + 1 or cut
+        total, place = total + count(text[place:cut]), cut
+    return total
 
 
 def _decoded(text: str, most: int, param: str) -> bytes:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from deepwell.errors import InvalidFile, MissingDependency, ModelNotFound
 from deepwell.media.recognition.options import RecognitionOptions
+from deepwell.server.access.media_use import MediaUse
 from deepwell.server.attachments.schema import Kind
 from deepwell.server.attachments.wording import FileFacts, ImageFacts, SoundFacts
 from deepwell.server.context import ServerContext
@@ -75,19 +76,24 @@ class AttachmentReader:
         return ImageFacts(seen.width, seen.height, named=True, captions=captions, tags=tags, text=text)
 
     async def sound(self, data: bytes) -> SoundFacts:
-        """Returns what is said in a recording.
+        """Returns what is said in a recording, which is charged and counted as a transcription.
 
         Raises:
+            RateLimited: it is longer than what is left.
             ModelNotFound: the recognition model is not here; the fix is the command that fetches it.
             MissingDependency: the extra `speech` is not installed.
             InvalidFile, UnsupportedFile: see `decode_audio`.
         """
         recogniser = await self._context.media.recognisers.find(_RECOGNITION)
         async with (
+            MediaUse(self._context.usage, recogniser.model.name, "audio.transcription") as use,
             self._stored(data) as path,
-            recogniser.hear(path, RecognitionOptions()) as hearing,
         ):
-            text = "".join([segment.text async for segment in hearing.segments()])
+            await use.reserve(1)  # nobody whose limit is reached waits for the model
+            async with recogniser.hear(path, RecognitionOptions()) as hearing:
+                await use.reserve(hearing.seconds)
+                use.seconds = hearing.seconds
+                text = "".join([segment.text async for segment in hearing.segments()])
         return SoundFacts(text.strip(), hearing.seconds)
 
     async def file(self, data: bytes, name: str) -> FileFacts:

@@ -7,6 +7,7 @@ itself stands on lines that begin with `>`, whatever line ends it has: no conten
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,10 +15,11 @@ from deepwell.messages import Language
 
 __all__ = ["FileFacts", "ImageFacts", "SoundFacts", "described", "own_words", "transcripts_in"]
 
-_BLOCK: Final = re.compile(
-    r"^\[(?:(?P<sound>Recording|录音)|Picture|File|图片|文件) ?\d+[.。][^\n]*\n(?P<body>.*?)"
-    r"^\[(?:End of (?:picture|recording|file) \d+|(?:图片|录音|文件)\d+结束)\]$\n*",
-    re.MULTILINE | re.DOTALL,
+_HEAD: Final = re.compile(
+    r"^\[(?:(?P<sound>Recording|录音)|Picture|File|图片|文件) ?\d+[.。][^\n]*\n", re.MULTILINE
+)
+_END: Final = re.compile(
+    r"^\[(?:End of (?:picture|recording|file) \d+|(?:图片|录音|文件)\d+结束)\]$\n*", re.MULTILINE
 )
 _LENGTH: Final = re.compile(r"^(?:Length: |时长：)[^\n]*$", re.MULTILINE)
 
@@ -136,19 +138,33 @@ def described(
 
 def own_words(text: str) -> str:
     """Returns a message without the texts in place of attachments."""
-    return _BLOCK.sub("", text).strip()
+    pieces: list[str] = []
+    place = 0
+    for head, end in _blocks(text):
+        pieces.append(text[place : head.start()])
+        place = end.end()
+    return "".join([*pieces, text[place:]]).strip()
 
 
 def transcripts_in(text: str) -> list[str]:
     """Returns what is said in the recordings of a message, as the guard has let it pass."""
     found: list[str] = []
-    for block in _BLOCK.finditer(text):
-        if block["sound"] and (length := _LENGTH.search(block["body"])) is not None:
-            lines = block["body"][length.end() :].splitlines()
+    for head, end in _blocks(text):
+        body = text[head.end() : end.start()]
+        if head["sound"] and (length := _LENGTH.search(body)) is not None:
+            lines = body[length.end() :].splitlines()
             said = "\n".join(line.removeprefix("> ") for line in lines if line.startswith(">"))
             if said.strip():
                 found.append(said.strip())
     return found
+
+
+def _blocks(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
+    """Yields the first and the last line of each text in place of an attachment. Heads without an end take no more time."""
+    place = 0
+    while (head := _HEAD.search(text, place)) and (end := _END.search(text, head.end())):
+        yield head, end
+        place = end.end()
 
 
 def _image(facts: ImageFacts, language: Language) -> list[str]:

@@ -55,8 +55,15 @@ class ServerSpace:
             if error.texts[0] != "space_models_missing":
                 raise
         async with self._opening:
-            if self._bare is None:
-                self._bare = await asyncio.to_thread(self._without_encoders)
+            before = self._bare
+            if before is None or before.models.safety is None:
+                found = await asyncio.to_thread(self._without_encoders)
+                if before is not None and before.models == found.models:
+                    return before
+                if before is not None:  # the safety model was pulled meanwhile
+                    await before.close()
+                self._bare = found
+            assert self._bare is not None
             return self._bare
 
     async def look(self, data: bytes) -> Seen:

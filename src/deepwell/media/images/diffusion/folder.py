@@ -132,7 +132,9 @@ def _is_part(folder: Path, part: str, value: object) -> bool:
     if pair == [None, None]:
         return False
     named = len(pair) == 2 and all(isinstance(one, str) and _NAME.fullmatch(one) for one in pair)
-    if not named or pair[0] not in _LIBRARIES or not _NAME.fullmatch(part):
+    known = named and pair[0] in _LIBRARIES and _NAME.fullmatch(part)
+    # A pipeline within a part has an index that nobody has judged, and diffusers takes a program of the library's name for it.
+    if not known or str(pair[1]).endswith("Pipeline") or (folder / part / f"{pair[0]}.py").exists():
         raise InvalidModelFile.of(
             "image_pipeline_code", folder=folder, part=part[:96], program=str(value)[:96], param="model"
         )

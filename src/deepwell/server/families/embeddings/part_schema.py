@@ -8,9 +8,10 @@ import re
 from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic_core import PydanticCustomError
 
 from deepwell.errors import InvalidRequest
-from deepwell.server.http.schema import TAG_MARK, Strict, crossed, kind_of, only_kinds
+from deepwell.server.http.schema import TAG_MARK, Strict, kind_of, only_kinds
 
 __all__ = [
     "MOST_MEDIA",
@@ -125,11 +126,12 @@ def check_parts(value: Any, most: int) -> list[Any]:
     """
     items = cast("list[Any]", value) if isinstance(value, list) else [value]
     if len(items) > most:
-        raise crossed("input", f"at most {most} inputs a request")
+        raise PydanticCustomError("input", "at most {most} inputs a request", {"most": most})
     parts = [part for one in items for part in (cast("list[Any]", one) if isinstance(one, list) else [one])]
     media = sum(isinstance(part, dict) and kind_of(part) != PART_TYPES[0] for part in parts)
     if media > MOST_MEDIA:
-        raise crossed("input", f"{media} pictures and sounds in a request, and {MOST_MEDIA} are allowed")
+        counts = {"media": media, "most": MOST_MEDIA}
+        raise PydanticCustomError("input", "{media} pictures and sounds, and {most} are allowed", counts)
     return items
 
 

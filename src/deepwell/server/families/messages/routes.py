@@ -82,7 +82,8 @@ def router(context: ServerContext) -> APIRouter:
     )
     async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
         answering, _ = await context.generator(body.model, tenant_of(request))
-        body, _ = await as_text(context, answering.model, body, tenant_of(request))
+        reading = as_text(context, answering.model, body, tenant_of(request))
+        body, _ = await attended(reading, request.scope, request.receive, context.stopped)
         tokens = await count_prompt(answering.model, _dialogue(body), principal_of(request).caller)
         return Response(_encode(TokenCount(tokens)), media_type="application/json")
 

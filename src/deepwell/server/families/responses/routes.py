@@ -101,7 +101,8 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = context.main, ""
         if body.model is not None:
             _, answering, adapter = await named_or_auto(context, body.model, tenant)
-        body, _ = await as_text(context, answering.model, body, tenant)
+        reading = as_text(context, answering.model, body, tenant)
+        body, _ = await attended(reading, request.scope, request.receive, context.stopped)
         _, dialogue = await dialogue_of(answering.model, context.state, tenant, body)
         search = await searched(context, answering, adapter, principal, body, dialogue)
         dialogue = dialogue if search is None else search.dialogue
@@ -111,7 +112,8 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post("/v1/responses/compact", summary="Compact a conversation", response_model=None)
     async def compact(request: Request, body: CompactRequest) -> HttpResponse:
         _, answering, _ = await named_or_auto(context, body.model, tenant_of(request))
-        body, _ = await as_text(context, answering.model, body, tenant_of(request))
+        reading = as_text(context, answering.model, body, tenant_of(request))
+        body, _ = await attended(reading, request.scope, request.receive, context.stopped)
         return json_response(_encode(await compacted(context, answering, principal_of(request), body)))
 
     routes.routes += stored_router(context).routes
