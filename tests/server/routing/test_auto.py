@@ -184,6 +184,7 @@ async def test_a_transcription_is_the_answer_and_without_a_recording_its_way_is_
         running.service, "local", choice, "write it down", wish=None, recordings=["Good morning."]
     )
     assert made.words == "Good morning." and not made.remarks and not made.asks_model
+    assert made.models == {"transcription": "whisper-tiny.en"}
 
 
 def test_the_choice_stands_in_headers_and_metrics(running: Live) -> None:

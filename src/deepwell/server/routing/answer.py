@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from deepwell.dialogue.dialogue import Turn
 from deepwell.dialogue.parsers.events import Content
@@ -142,7 +143,9 @@ async def production_of(
     asks_model = "chat" in intents
     if "transcription" in intents:
         words = "\n\n".join(recordings)
-        if not recordings:
+        if recordings:
+            models["transcription"] = Path(context.options.recognition.model).name
+        else:
             remarks.append(render("auto_no_recording", language, {})[0])
     if "speech" in intents:
         handed = spoken_words(text)
