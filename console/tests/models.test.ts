@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Job } from "../src/api/types";
-import { arrange, newest, targets } from "../src/pages/models/rows";
+import { arrange, newest, requestOf, targets, workOf } from "../src/pages/models/rows";
 import type { Alias, ListedModel } from "../src/pages/models/types";
 
 function model(id: string, parent?: string): ListedModel {
@@ -54,4 +54,15 @@ test("of each model the newest pull counts, whether it says its model or was sta
     { "1": "b" },
   );
   assert.deepEqual([...found].map(([name, job]) => [name, job.id]), [["a", "3"], ["b", "1"]]);
+});
+
+test("models of sound and images are named by what they do, and asked at their own routes", () => {
+  const writer = { ...model("a"), default_sampling: { temperature: 1 } } as ListedModel;
+  const media = (["speech", "recognition", "image"] as const).map((kind) => ({ ...model("it's"), kind }));
+  const all = [writer, model("e"), ...media];
+  assert.deepEqual(all.map(workOf), ["writes", "embeds", "speech", "recognition", "image"]);
+  const asked = all.map((one) => requestOf(one, "http://h", "hi"));
+  const routes = ["chat/completions", "embeddings", "audio/speech", "audio/transcriptions", "images/generations"];
+  asked.forEach((command, place) => assert.ok(command.startsWith(`curl http://h/v1/${routes[place]} `), command));
+  assert.ok(asked[4]!.includes(`it'\\''s`) && asked[3]!.includes(`'model=it'\\''s'`));
 });

@@ -84,6 +84,7 @@ COMMANDS = [
     Mistake("an action misspelt", "models remov x", "deepwell models remove", ends=2),
     Mistake("an option misspelt", "ask --max-token 20 hi", "--max-tokens", ends=2),
     Mistake("an argument left out", "pull", "deepwell pull", ends=2),
+    Mistake("an option left out", "media draw apple", "deepwell media draw --out FILE", ends=2),
     Mistake("a question left out", "ask", 'deepwell ask "', ends=1),
     Mistake("a variable misspelt", "doctor", "DEEPWELL_PRECISION", environ={"DEEPWELL_PRECISON": "int4"}),
     Mistake("a wrong precision", "serve --precision int5", "auto, int8, int4"),

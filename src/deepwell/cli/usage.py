@@ -77,6 +77,9 @@ def _explained(error: Any) -> InvalidRequest:
     usage = " ".join(context.get_usage().split()).removeprefix("Usage: ") if context else command
     if type(error).__name__ == "MissingParameter" and error.param is not None:
         what = getattr(error.param, "metavar", None) or str(error.param.name).upper()
+        if (option := error.param.opts[0]).startswith("-"):  # the usage line shows arguments alone
+            what = f"{option} {what}"
+            usage = usage.replace("[OPTIONS]", f"{what} [OPTIONS]", 1)
         return InvalidRequest.of("usage_missing", command=command, what=what, usage=usage)
     reason = error.format_message().rstrip(".")
     return InvalidRequest.of("usage_wrong", command=command, reason=reason, usage=usage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 from tests.server.images.test_images import POLICY, options
 
+from deepwell.dialogue.dialogue import Dialogue
 from deepwell.dialogue.text import Codec
 from deepwell.safety.terms.lists import Term, TermList
 from deepwell.server.options import GuardOptions, ImageServing, KnowledgeOptions, SpeechServing
@@ -184,6 +185,35 @@ async def test_a_transcription_is_the_answer_and_without_a_recording_its_way_is_
         running.service, "local", choice, "write it down", wish=None, recordings=["Good morning."]
     )
     assert made.words == "Good morning." and not made.remarks and not made.asks_model
+    assert made.models == {"transcription": "whisper-tiny.en"}
+
+
+async def test_a_model_that_answers_beside_a_picture_is_told_of_it(running: Live) -> None:
+    text = "画一只猫，并念出它的名字"
+    asked = Dialogue([{"role": "user", "content": text}])
+    choice = Routed(("image", "speech"), (), "rules", "zh")
+    made = await production_of(running.service, "local", choice, text, wish=None)
+    assert made.asks_model
+    assert (
+        made.asked(asked).messages[-1]["content"]
+        == f"{text}\n\n（图片“一只猫”另行绘制，请用文字回答其余部分。）"
+    )
+    assert asked.messages[-1]["content"] == text
+    for intents in (("image",), ("chat",)):
+        plain = await production_of(
+            running.service, "local", replace(choice, intents=intents), text, wish=None
+        )
+        assert plain.asked(asked) is asked
+
+
+def test_the_model_reads_that_the_picture_is_drawn_beside_its_answer(client: OpenAI) -> None:
+    text = "Draw a cat and tell me a fact about cats"
+    answer = ask(client, text)
+    assert answer.route["intents"] == ["chat", "image"]
+    # The fake engine repeats what it reads.
+    assert "(The picture of a cat is drawn separately." in answer.choices[0].message.content
+    response = client.responses.create(model="auto", input=text)
+    assert "(The picture of a cat is drawn separately." in response.output_text
 
 
 def test_the_choice_stands_in_headers_and_metrics(running: Live) -> None:
@@ -275,6 +305,9 @@ def test_the_guard_reads_before_anything_is_made(codec: Codec, e5_path: Path, tm
         ("Can you make an image of a house?", "a house?"),
         ("帮我画一张小狗的图片", "一张小狗"),
         ("画一座山，然后念一首诗", "一座山"),
+        ("画一只小狗，给它起个名字，然后读出来", "一只小狗"),
+        ("Draw a dog and give it a name", "a dog"),
+        ("Draw a cup and name tags", "a cup and name tags"),
         ("a lonely lighthouse", "a lonely lighthouse"),
         ("draw", "draw"),
     ],

@@ -9,7 +9,7 @@ import { Failure } from "../../ui/Failure";
 import { type Column, Table } from "../../ui/Table";
 import { toast, toastError } from "../../ui/Toast";
 import { LoadAdapter, UnloadAdapter } from "./Adapters";
-import { arrange, type Served } from "./rows";
+import { arrange, requestOf, type Served, workOf } from "./rows";
 import { say } from "./say";
 import type { Alias, ListedModel } from "./types";
 
@@ -30,7 +30,7 @@ export function ServedModels({ models, aliases, loaded, error, chosen, onOpen, o
   const [loading, setLoading] = useState(false);
   const rows = arrange(models, aliases);
   const opened = rows.find((row) => row.model.id === chosen);
-  const bases = rows.filter((row) => row.role === "model" && writes(row.model));
+  const bases = rows.filter((row) => row.role === "model" && workOf(row.model) === "writes");
   const unload = async (name: string) => {
     try {
       await api(`/v1/models/${encodeURIComponent(name)}`, { method: "DELETE" });
@@ -129,11 +129,12 @@ function columns(actionOf: (row: Served) => { title: string; run: () => void } |
 }
 
 function Name({ row }: { row: Served }) {
+  const work = workOf(row.model);
   return (
     <span class={row.role === "adapter" ? "models-name under" : "models-name"}>
       {row.model.id}
       {row.role === "adapter" && <span class="badge">{say("role.adapter")}</span>}
-      {row.role === "model" && !writes(row.model) && <span class="badge">{say("role.embeds")}</span>}
+      {row.role === "model" && work !== "writes" && <span class="badge">{say(`role.${work}`)}</span>}
     </span>
   );
 }
@@ -141,6 +142,7 @@ function Name({ row }: { row: Served }) {
 /** Whether a model stays loaded, or, if it is loaded on demand, where it is. */
 export function State({ model, role }: { model: ListedModel; role: Served["role"] }) {
   if (role === "adapter") return <span class="muted">{say("state.on", { name: model.parent ?? "" })}</span>;
+  if (model.kind !== undefined) return <span class="badge">{say("state.first")}</span>;
   if (model.state === undefined) return <span class="badge good">{say("state.resident")}</span>;
   const kind = { loaded: "good", loading: "accent", unloading: "warn", not_loaded: "" }[model.state] ?? "";
   const known = model.state === "loaded" || model.state === "loading" || model.state === "unloading" ? model.state : "not_loaded";
@@ -149,11 +151,6 @@ export function State({ model, role }: { model: ListedModel; role: Served["role"
 
 function contextOf(model: ListedModel): string {
   return model.max_model_len ? count(model.max_model_len) : "";
-}
-
-/** Whether a model writes text: one that only embeds has no sampling parameters. */
-function writes(model: ListedModel): boolean {
-  return (model.default_sampling ?? null) !== null;
 }
 
 function Detail({ row, onClose }: { row: Served; onClose: () => void }) {
@@ -198,18 +195,9 @@ function Detail({ row, onClose }: { row: Served; onClose: () => void }) {
         )}
         <section>
           <h3>{say("detail.ask")}</h3>
-          <Command text={requestOf(model)} />
+          <Command text={requestOf(model, location.origin, say(workOf(model) === "image" ? "detail.prompt" : "detail.hello"))} />
         </section>
       </div>
     </Dialog>
   );
-}
-
-/** A command that asks a model something. Names of models are the server's: what a shell would read is escaped. */
-export function requestOf(model: ListedModel): string {
-  const [path, asked] = writes(model)
-    ? ["/v1/chat/completions", { messages: [{ role: "user", content: say("detail.hello") }] }]
-    : ["/v1/embeddings", { input: say("detail.hello") }];
-  const body = JSON.stringify({ model: model.id, ...asked }).replaceAll("'", "'\\''");
-  return `curl ${location.origin}${path} -H 'Content-Type: application/json' -d '${body}'`;
 }

@@ -32,6 +32,32 @@ export function arrange(models: readonly ListedModel[], aliases: readonly Alias[
   return rows;
 }
 
+export type Work = "writes" | "embeds" | "speech" | "recognition" | "image";
+
+/** What a model does. One that only embeds has no sampling parameters. */
+export function workOf(model: ListedModel): Work {
+  return model.kind ?? ((model.default_sampling ?? null) !== null ? "writes" : "embeds");
+}
+
+/** A command that asks a model something. Names of models are the server's: what a shell would read is escaped. */
+export function requestOf(model: ListedModel, origin: string, text: string): string {
+  const quoted = (value: string) => `'${value.replaceAll("'", "'\\''")}'`;
+  const posted = (path: string, asked: object) =>
+    `curl ${origin}${path} -H 'Content-Type: application/json' -d ${quoted(JSON.stringify({ model: model.id, ...asked }))}`;
+  switch (workOf(model)) {
+    case "writes":
+      return posted("/v1/chat/completions", { messages: [{ role: "user", content: text }] });
+    case "embeds":
+      return posted("/v1/embeddings", { input: text });
+    case "speech":
+      return `${posted("/v1/audio/speech", { voice: "alloy", input: text })} -o speech.mp3`;
+    case "recognition":
+      return `curl ${origin}/v1/audio/transcriptions -F file=@speech.mp3 -F ${quoted(`model=${model.id}`)}`;
+    case "image":
+      return posted("/v1/images/generations", { prompt: text });
+  }
+}
+
 /** The names that an adapter or an alias may be given for. */
 export function targets(models: readonly ListedModel[], aliases: readonly Alias[]): string[] {
   const names = new Set(aliases.map((one) => one.id));

@@ -6,6 +6,8 @@ export type ModelState = "not_loaded" | "loading" | "loaded" | "unloading";
 export interface ListedModel extends Model {
   state?: ModelState;
   size_bytes?: number;
+  /** What a model of sound or images does; models of text have none. */
+  kind?: "speech" | "recognition" | "image";
 }
 
 export interface Alias {

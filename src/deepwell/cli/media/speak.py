@@ -121,7 +121,8 @@ def voices(model: Model = None, models_dir: ModelsDir = None, json: JsonFlag = F
             for one in found
         ]
         print_table(say("voices_columns").split("|"), rows)
-        console().print(f"\n{say('voices_note')}", soft_wrap=True)
+        if opened.backend == "kokoro":
+            console().print(f"\n{say('voices_note')}", soft_wrap=True)
 
 
 def _text(text: str | None, file: Path | None) -> str:

@@ -62,8 +62,13 @@ def train_space(
 ) -> None:
     """Train the heads that put images and sound among e5-small's texts. It needs the extra tune."""
     with reported_errors(as_json=json), ExitStack() as stack:
+        from importlib.util import find_spec
+
+        from deepwell.errors import MissingDependency
         from deepwell.settings import Settings
 
+        if find_spec("torch") is None:
+            raise MissingDependency.of("tune_missing", package="torch")
         if encoder_only:
             _make_encoder(Settings.load(models_dir=models_dir), json=json)
             return

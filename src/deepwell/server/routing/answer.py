@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from deepwell.dialogue.dialogue import Turn
+from deepwell.dialogue.dialogue import Dialogue, Turn
 from deepwell.dialogue.parsers.events import Content
 from deepwell.errors import DeepwellError
 from deepwell.messages import Language, render
@@ -60,6 +61,18 @@ class Production:
     def is_plain(self) -> bool:
         """Tells whether the answer is nothing but the model's text."""
         return self.asks_model and not (self.prompt or self.words or self.voice or self.remarks)
+
+    def asked(self, dialogue: Dialogue) -> Dialogue:
+        """Returns the dialogue as the model gets it: of a picture that is drawn beside its answer it is told, in its last user
+        turn. Without that, small models write a program that draws, or say that they cannot."""
+        if not (self.prompt and self.asks_model):
+            return dialogue
+        messages = [dict(one) for one in dialogue.messages]
+        last = next((one for one in reversed(messages) if one["role"] == "user"), None)
+        if last is None or not isinstance(last.get("content"), str):
+            return dialogue
+        last["content"] += f"\n\n{render('auto_rest', self.language, {'prompt': self.prompt})[0]}"
+        return replace(dialogue, messages=messages)
 
     async def parts(self, turns: AsyncGenerator[Turn, None], *, streams: bool) -> AsyncGenerator[Part, None]:
         """Yields the parts: remarks, the picture, and the text with its sound.
@@ -142,7 +155,9 @@ async def production_of(
     asks_model = "chat" in intents
     if "transcription" in intents:
         words = "\n\n".join(recordings)
-        if not recordings:
+        if recordings:
+            models["transcription"] = Path(context.options.recognition.model).name
+        else:
             remarks.append(render("auto_no_recording", language, {})[0])
     if "speech" in intents:
         handed = spoken_words(text)

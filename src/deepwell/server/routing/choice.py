@@ -46,11 +46,6 @@ class Routed:
     by: str
     language: Language
 
-    @property
-    def header(self) -> str:
-        """The choice as the header `x-route` tells it."""
-        return ", ".join(self.intents)
-
 
 @cache
 def shared_router() -> Router:

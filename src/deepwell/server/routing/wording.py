@@ -35,11 +35,13 @@ _TAIL_ZH: Final = re.compile(r"的?(?:图片|图像|图画|照片|插画|插图|
 # A second wish behind the picture.
 _NEXT: Final = re.compile(
     r"[,.;!]?\s+(?:and|then|and then|also|and also|plus)\s+(?:please\s+)?"
-    r"(?:read|say|speak|tell|describe|explain|narrate|recite|pronounce|write|transcribe|sing)\b.*$",
+    r"(?:read|say|speak|tell|describe|explain|narrate|recite|pronounce|write|transcribe|sing"
+    r"|(?:name|give) (?:it|him|her|them))\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
 _NEXT_ZH: Final = re.compile(
-    r"[，,。；;]?(?:再|然后|并且|并|接着|同时|还要|顺便|最后)[^，。；]{0,6}?(?:念|读|朗读|播报|说|讲|告诉|介绍|描述|写|解释|转写).*$",
+    r"(?:[，,。；;]?(?:再|然后|并且|并|接着|同时|还要|顺便|最后)[^，。；]{0,6}?(?:念|读|朗读|播报|说|讲|告诉|介绍|描述|写|解释|转写)"
+    r"|[，,。；;][^，。；]{0,6}?[给为替][^，。；]{0,3}[起取][^，。；]{0,3}名).*$",
     re.DOTALL,
 )
 _QUOTED: Final = re.compile(

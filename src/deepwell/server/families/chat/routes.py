@@ -67,6 +67,8 @@ def router(context: ServerContext) -> APIRouter:
         dialogue = recalled(context, tenant_of(request), told, dialogue_of(model, told))
         making = produced(context, tenant_of(request), told, dialogue, auto=auto)
         production = await attended(making, request.scope, request.receive, context.stopped)
+        if production is not None:
+            dialogue = production.asked(dialogue)
         work = planned(context, answering, adapter, principal_of(request), dialogue, wish)
         plan = await attended(work, request.scope, request.receive, context.stopped)
         limit = room_of(model, plan, body.limit, "messages")

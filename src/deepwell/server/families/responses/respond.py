@@ -123,6 +123,8 @@ async def prompted(
         short, ledger = await context.fitting.shortened(model, principal, dialogue, wish)
         search = await searched(context, answering, adapter, principal, body, short, checked)
     if search is None:
+        if image is not None and image.production is not None:
+            dialogue = image.production.asked(dialogue)
         plan = await planned(context, answering, adapter, principal, dialogue, wish)
         return Prompted(own, plan, refused=refused, image=image)
     plan = await plan_dialogue(model, search.dialogue, principal.caller)
