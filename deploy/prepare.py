@@ -35,7 +35,7 @@ ON_FIRST_USE = (
     ),
 )
 APART = ("deepwell.__main__", "deepwell.bench", "deepwell.cli.bench", "deepwell.storage.migrations.env")
-OF_TUNE = ("torch", "transformers", "peft")
+OF_TUNE = ("torch", "transformers", "peft", "diffusers")
 UNUSED = ("**/*.c", "**/*.h", "**/*.pxd", "**/*.pyi", "**/*.pyx", "**/tests/test_*.py")
 
 

@@ -132,8 +132,8 @@ async def test_a_client_that_leaves_within_its_body_is_no_failure(
         ({"structured_outputs": {"json": 3}}, "structured_outputs.json", "dict"),
         ({"structured_outputs": {"regex": "a"}, "ignore_eos": True}, "structured_outputs", "ignore_eos"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs", "enable_thinking"),
-        ({"modalities": ["text", "audio"]}, "modalities", "only text"),
-        ({"audio": {"voice": "x"}}, "audio", "not supported"),
+        ({"modalities": ["text", "audio"]}, "audio", "send its voice and format"),
+        ({"audio": {"voice": "x"}}, "audio.format", "missing"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "leave it out"),
         ({"messages": []}, "messages", "at least 1"),
         ({"messages": "hi"}, "messages", "valid list"),
@@ -151,8 +151,8 @@ async def test_a_client_that_leaves_within_its_body_is_no_failure(
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-            "messages[0].content",
-            "image_url",
+            "messages[0].content[0]",
+            "neither a data URL nor",
         ),
         (
             {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from deepwell.server.http.schema import TAG_MARK, Strict, counted, crossed, kind_of, only_kinds, text_of
 
@@ -219,6 +220,8 @@ ChatPart = Annotated[
 def joined_text(value: Any) -> Any:
     """Returns content given as parts as one text if all are text, and anything else unchanged. Raises as `text_of`."""
     if not isinstance(value, list):
-        return value
+        if value is None or isinstance(value, str):
+            return value
+        raise PydanticCustomError("content", "content should be a string or a list of parts")
     parts = cast("list[Any]", counted(value))
     return text_of(parts) if all(kind_of(part) == "text" for part in parts) else parts
