@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { knows, languageOf } from "../src/pages/chat/model/languages";
+import { hearsEnglishAlone, knows, languageOf } from "../src/pages/chat/model/languages";
 
 const CATALOG = [
   { id: "smollm2", languages: ["en"] },
@@ -25,4 +25,12 @@ test("a conversation is Chinese where the page or its last question is", () => {
   assert.equal(languageOf("zh", ""), "zh");
   assert.equal(languageOf("en", "中国的首都是哪里？"), "zh");
   assert.equal(languageOf("en", "Hello"), "en");
+});
+
+test("the microphone hears English alone where the default model does", () => {
+  const heard = (id: string, more: object) => hearsEnglishAlone([{ id, kind: "recognition", ...more }]);
+  assert.equal(heard("whisper-tiny.en", { default: true }), true);
+  assert.equal(heard("whisper-tiny.en", {}), false);
+  assert.equal(heard("whisper-base", { default: true }), false);
+  assert.equal(hearsEnglishAlone([{ id: "smollm2.en" }]), false);
 });

@@ -90,6 +90,22 @@ async def test_media_models_stand_behind_all_others_with_their_kind(store: Path,
 
 
 @pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_the_model_that_recordings_are_written_down_with_is_told(
+    store: Path, serve: Any, elsewhere: bool
+) -> None:
+    given = options(store)
+    if elsewhere:  # the setting is a path
+        given["recognition"] = RecognitionServing(str(store / "hear"), store)
+    async for client in serve(**given):
+        cards = (await client.get("/v1/models")).json()["data"]
+        assert {card["id"] for card in cards if card.get("default")} == {"hear"}
+    given["recognition"] = RecognitionServing("whisper-none", store)
+    async for client in serve(**given):
+        assert not any("default" in card for card in (await client.get("/v1/models")).json()["data"])
+
+
+@pytest.mark.usefixtures("everything")
 async def test_a_model_whose_requests_would_all_be_refused_is_left_out(store: Path, serve: Any) -> None:
     assert "image" not in (await listed(serve(**options(store, guard="required")))).values()
     without = options(store) | {"knowledge": KnowledgeOptions()}

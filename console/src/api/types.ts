@@ -27,6 +27,10 @@ export interface Model {
   /** Of a model that is loaded on demand. */
   state?: "not_loaded" | "loading" | "loaded" | "unloading";
   size_bytes?: number;
+  /** Of a model that is not for text. */
+  kind?: "speech" | "recognition" | "image";
+  /** Whether it is the recognition model that writes recordings down where a request names none of the store. */
+  default?: boolean;
 }
 
 export type JobStatus = "queued" | "running" | "succeeded" | "failed" | "cancelled";

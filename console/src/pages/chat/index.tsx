@@ -8,7 +8,7 @@ import { Empty } from "../../ui/Empty";
 import { Failure } from "../../ui/Failure";
 import { useLoad } from "../../ui/load";
 import type { PageProps } from "..";
-import { knows, languageOf, type Spoken } from "./model/languages";
+import { hearsEnglishAlone, knows, languageOf, type Spoken } from "./model/languages";
 import * as session from "./model/session";
 import { Composer } from "./parts/Composer";
 import { Conversations } from "./parts/Conversations";
@@ -110,7 +110,7 @@ export default function Chat({ rest }: PageProps) {
         ) : (
           <Thread key={session.current.value?.id} />
         )}
-        <Composer onSend={send} disabled={!model} />
+        <Composer onSend={send} disabled={!model} foreign={language.value === "zh" && hearsEnglishAlone(listedModels)} />
       </section>
       {drawer === "list" && (
         <Dialog title={say("list.title")} side="left" onClose={() => setDrawer(null)}>

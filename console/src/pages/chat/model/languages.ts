@@ -1,3 +1,4 @@
+import type { Model } from "../../../api/types";
 import type { Language } from "../../../i18n";
 
 /** What the catalog says about the languages of a model. */
@@ -17,4 +18,9 @@ export function knows(model: { id: string; parent?: string }, language: Language
 /** The language of a conversation: Chinese where the page or the last question is. */
 export function languageOf(page: Language, question: string): Language {
   return HAN.test(question) ? "zh" : page;
+}
+
+/** Whether the microphone's model is one of Whisper's for English alone, which ends in `.en`. */
+export function hearsEnglishAlone(models: readonly Pick<Model, "id" | "kind" | "default">[]): boolean {
+  return models.some((one) => one.kind === "recognition" && one.default === true && one.id.endsWith(".en"));
 }

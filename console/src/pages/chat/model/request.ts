@@ -1,15 +1,28 @@
-import type { Attachment, Message, Settings } from "./types";
+import { chatPart, inputPart, isMedium, mediaOf } from "./media";
+import type { Attachment, Message, Settings, TextFile } from "./types";
 
 type Json = Record<string, unknown>;
 
-/** The text of a user's turn as the model reads it: what was typed, then the files. */
+/** The text of a user's turn as the model reads it: what was typed, then the text files. */
 export function withAttachments(content: string, attachments: readonly Attachment[] = []): string {
-  const files = attachments.map(({ name, text }) => {
+  const isText = (one: Attachment): one is TextFile => !isMedium(one);
+  const files = attachments.filter(isText).map(({ name, text }) => {
     const longest = Math.max(2, ...(text.match(/`{3,}/g) ?? []).map((run) => run.length));
     const fence = "`".repeat(longest + 1);
     return `${name}\n${fence}\n${text.replace(/\n$/, "")}\n${fence}`;
   });
   return [content, ...files].filter((part) => part !== "").join("\n\n");
+}
+
+/** The text of a message where no pictures and recordings can go along: their names stand for them. */
+export function asText(message: Message): string {
+  const names = mediaOf(message.attachments).map((one) => `[${one.name}]`);
+  return [withAttachments(message.content, message.attachments), ...names].filter((part) => part !== "").join("\n\n");
+}
+
+/** How many pictures and recordings of these messages go along with the next one. */
+export function mediaSent(settings: Settings, messages: readonly Message[]): number {
+  return sent(settings, messages).reduce((sum, one) => sum + mediaOf(one.attachments).length, 0);
 }
 
 /** What is wrong with the settings, by field; empty if they can be sent. */
@@ -107,7 +120,11 @@ function toolsOf(settings: Settings): Json[] {
 
 function chatMessage(message: Message): Json {
   if (message.role === "tool") return { role: "tool", tool_call_id: message.call_id, content: message.content };
-  if (message.role === "user") return { role: "user", content: withAttachments(message.content, message.attachments) };
+  if (message.role === "user") {
+    const text = withAttachments(message.content, message.attachments);
+    const media = mediaOf(message.attachments).map(chatPart);
+    return { role: "user", content: media.length === 0 ? text : [...(text === "" ? [] : [{ type: "text", text }]), ...media] };
+  }
   const calls = message.calls ?? [];
   if (calls.length === 0) return { role: "assistant", content: message.content };
   return {
@@ -125,7 +142,9 @@ function responseItems(message: Message): Json[] {
   if (message.role === "tool") return [{ type: "function_call_output", call_id: message.call_id, output: message.content }];
   if (message.role === "user") {
     const text = withAttachments(message.content, message.attachments);
-    return [{ type: "message", role: "user", content: [{ type: "input_text", text }] }];
+    const media = mediaOf(message.attachments).map(inputPart);
+    const said = text === "" && media.length > 0 ? [] : [{ type: "input_text", text }];
+    return [{ type: "message", role: "user", content: [...said, ...media] }];
   }
   const calls = (message.calls ?? []).map((call) => ({
     type: "function_call",

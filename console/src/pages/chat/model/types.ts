@@ -7,10 +7,22 @@ export interface ToolCall {
   arguments: string;
 }
 
-export interface Attachment {
+/** A text file. The model reads it as a part of the message. */
+export interface TextFile {
   name: string;
   text: string;
 }
+
+export type MediumType = "image/png" | "image/jpeg" | "image/webp" | "image/gif" | "audio/wav" | "audio/mpeg";
+
+/** A picture or a recording, with its bytes in base64. The server describes it to the model. */
+export interface Medium {
+  name: string;
+  type: MediumType;
+  data: string;
+}
+
+export type Attachment = TextFile | Medium;
 
 /** A passage that a search found. */
 export interface Passage {

@@ -1,9 +1,9 @@
 import { useState } from "preact/hooks";
 import { count, duration } from "../../../i18n";
 import { Button, CopyButton } from "../../../ui/Button";
-import { Failure } from "../../../ui/Failure";
 import { Icon } from "../../../ui/Icon";
 import { Markdown } from "../../../ui/Markdown";
+import { Remedy } from "../../../ui/remedy/Remedy";
 import * as session from "../model/session";
 import type { Message } from "../model/types";
 import { say } from "../say";
@@ -49,7 +49,7 @@ export function AnswerView({ message, last }: { message: Message; last: boolean 
       {finish === "length" && <p class="message-note warn">{say("finish.length")}</p>}
       {finish === "stopped" && !live && <p class="message-note">{say("finish.stopped")}</p>}
       {finish === "content_filter" && <GuardNote message={message} />}
-      {message.error !== undefined && <Failure error={message.error} onRetry={() => session.retry(message.id)} />}
+      {message.error !== undefined && <Remedy error={new Error(message.error)} onRetry={() => session.retry(message.id)} />}
       {!live && (
         <div class="message-actions">
           <Branches id={message.id} />

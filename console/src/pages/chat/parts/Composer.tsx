@@ -1,17 +1,15 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { bytes } from "../../../i18n";
 import { Button } from "../../../ui/Button";
-import { Icon } from "../../../ui/Icon";
 import { toast } from "../../../ui/Toast";
 import { joined } from "../model/recording";
-import { problems } from "../model/request";
+import { mediaOf } from "../model/media";
+import { mediaSent, problems } from "../model/request";
 import * as session from "../model/session";
-import type { Attachment } from "../model/types";
+import type { Attachment, Message } from "../model/types";
 import { say } from "../say";
-import { Microphone, useVoice, VoiceFailure } from "./Microphone";
-
-const MOST_BYTES = 1_000_000; // of one attached file
+import { Enclosed, readAttachment } from "./Attached";
+import { EnglishAlone, Microphone, useVoice, VoiceFailure } from "./Microphone";
 
 /** Drafts by conversation, so that looking at another one loses nothing. */
 const drafts = new Map<string, string>();
@@ -19,14 +17,17 @@ const drafts = new Map<string, string>();
 interface ComposerProps {
   onSend: (content: string, attachments: Attachment[]) => void;
   disabled: boolean;
+  /** Whether the microphone does not hear the language of the interface. */
+  foreign: boolean;
 }
 
 /** Where the next message is written, and the answer stopped. */
-export function Composer({ onSend, disabled }: ComposerProps) {
+export function Composer({ onSend, disabled, foreign }: ComposerProps) {
   const conversation = session.current.value?.id ?? "";
   const [text, setText] = useState(drafts.get(conversation) ?? "");
   const files = useSignal<Attachment[]>([]);
   const [over, setOver] = useState(false);
+  const [told, setTold] = useState("");
   const area = useRef<HTMLTextAreaElement>(null);
   const picker = useRef<HTMLInputElement>(null);
   const busy = session.writing() !== null;
@@ -66,10 +67,26 @@ export function Composer({ onSend, disabled }: ComposerProps) {
   };
   const attach = async (chosen: Iterable<File>) => {
     for (const file of chosen) {
-      const found = await readText(file);
-      if (typeof found === "string") files.value = [...files.value, { name: file.name, text: found }];
-      else toast(found.problem, "error");
+      const found = await readAttachment(file, mediaSent(session.settings(), branch()) + mediaOf(files.value).length);
+      if ("problem" in found) {
+        toast(found.problem, "error");
+      } else {
+        files.value = [...files.value, found];
+        setTold(say("composer.added", { name: found.name }));
+      }
     }
+  };
+  const drop = (file: Attachment) => {
+    files.value = files.value.filter((one) => one !== file);
+    setTold(say("composer.removed", { name: file.name }));
+    area.current?.focus();
+  };
+  const paste = (event: ClipboardEvent) => {
+    const pasted = [...(event.clipboardData?.files ?? [])];
+    // Text that is copied together with its picture, as from a table, is pasted as text.
+    if (pasted.length === 0 || event.clipboardData?.types.includes("text/plain")) return;
+    event.preventDefault();
+    void attach(pasted);
   };
   const key = (event: KeyboardEvent) => {
     // While characters are being composed, as Chinese ones are, Enter chooses among them.
@@ -101,23 +118,7 @@ export function Composer({ onSend, disabled }: ComposerProps) {
           send();
         }}
       >
-        {files.value.length > 0 && (
-          <div class="composer-files">
-            {files.value.map((file, place) => (
-              <span key={place} class="badge">
-                <span class="clip">{file.name}</span> {bytes(file.text.length)}
-                <button
-                  type="button"
-                  class="badge-remove"
-                  aria-label={say("composer.remove", { name: file.name })}
-                  onClick={() => (files.value = files.value.filter((one) => one !== file))}
-                >
-                  <Icon name="close" size={12} />
-                </button>
-              </span>
-            ))}
-          </div>
-        )}
+        <Enclosed files={files.value} onRemove={drop} />
         <VoiceFailure voice={voice} />
         <textarea
           ref={area}
@@ -127,6 +128,7 @@ export function Composer({ onSend, disabled }: ComposerProps) {
           aria-label={say("composer.label")}
           onInput={(event) => write(event.currentTarget.value)}
           onKeyDown={key}
+          onPaste={paste}
         />
         <div class="composer-row">
           <input
@@ -153,10 +155,19 @@ export function Composer({ onSend, disabled }: ComposerProps) {
             <Button key="send" kind="primary" icon="send" label={say("composer.send")} submit disabled={!ready} />
           )}
         </div>
+        {foreign && <EnglishAlone />}
       </form>
+      <div class="unseen" role="status">
+        {told}
+      </div>
       <Announcer />
     </div>
   );
+}
+
+/** The messages that are shown, which go along with the next one. */
+function branch(): Message[] {
+  return session.path.peek().flatMap((id) => session.messageOf(id)?.peek() ?? []);
 }
 
 /** Says to screen readers that an answer is being written, and what it was when it is whole. */
@@ -177,17 +188,4 @@ function Announcer() {
       {text}
     </div>
   );
-}
-
-async function readText(file: File): Promise<string | { problem: string }> {
-  if (file.size > MOST_BYTES) {
-    return { problem: say("composer.big", { name: file.name, limit: bytes(MOST_BYTES) }) };
-  }
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
-    if (!text.includes("\0")) return text;
-  } catch {
-    // No UTF-8: not a text file, or one of an encoding that the model would not read either.
-  }
-  return { problem: say("composer.binary", { name: file.name }) };
 }

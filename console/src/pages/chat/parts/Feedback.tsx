@@ -4,7 +4,7 @@ import { t } from "../../../i18n";
 import { Button } from "../../../ui/Button";
 import { CheckField, TextField } from "../../../ui/Field";
 import { toast, toastError } from "../../../ui/Toast";
-import { withAttachments } from "../model/request";
+import { asText } from "../model/request";
 import * as session from "../model/session";
 import type { Message } from "../model/types";
 import { say } from "../say";
@@ -26,7 +26,7 @@ export function Feedback({ message, rating, onClose }: { message: Message; ratin
       ...(reason.trim() === "" ? {} : { reason: reason.trim() }),
       ...(rating === "up" || correction.trim() === "" ? {} : { correction: correction.trim() }),
       ...(share && consent ? { consent: true } : {}),
-      ...(share ? { messages: turns.map((one) => ({ role: one.role, content: withAttachments(one.content, one.attachments) })) } : {}),
+      ...(share ? { messages: turns.map((one) => ({ role: one.role, content: asText(one) })) } : {}),
     };
     try {
       await api("/v1/feedback", { method: "POST", body });

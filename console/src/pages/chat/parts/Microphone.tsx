@@ -1,11 +1,12 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Button } from "../../../ui/Button";
+import { Button, CopyButton } from "../../../ui/Button";
 import { Remedy } from "../../../ui/remedy/Remedy";
 import { hush } from "../model/player";
 import { NoMicrophone, prepared, Recorder, transcribed } from "../model/recorder";
 import { clock } from "../model/recording";
 import { say } from "../say";
 
+const MULTILINGUAL = "deepwell pull whisper-base";
 const MOST_S = 600; // of one recording, which then ends by itself
 
 type State =
@@ -136,6 +137,16 @@ export function Microphone({ voice, disabled }: { voice: Voice; disabled: boolea
         />
       )}
     </>
+  );
+}
+
+/** Says that the microphone hears English alone, and what brings a model that hears Chinese. */
+export function EnglishAlone() {
+  return (
+    <p class="voice-english muted small" role="note">
+      {say("voice.english")} <code>{MULTILINGUAL}</code>
+      <CopyButton text={MULTILINGUAL} />
+    </p>
   );
 }
 

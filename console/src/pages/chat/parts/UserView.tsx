@@ -1,9 +1,10 @@
 import { useState } from "preact/hooks";
-import { count, t } from "../../../i18n";
+import { t } from "../../../i18n";
 import { Button, CopyButton } from "../../../ui/Button";
 import * as session from "../model/session";
 import type { Message } from "../model/types";
 import { say } from "../say";
+import { AttachedView } from "./Attached";
 import { Branches } from "./Branches";
 
 /** A turn of the user: its text as typed, its files, and the ways to change it. */
@@ -40,14 +41,9 @@ export function UserView({ message }: { message: Message }) {
   }
   return (
     <>
-      <div class="message-text">{message.content}</div>
+      {message.content !== "" && <div class="message-text">{message.content}</div>}
       {message.attachments?.map((one, place) => (
-        <details key={place} class="attached">
-          <summary>
-            {one.name} <span class="muted small">{count(one.text.length)}</span>
-          </summary>
-          <pre tabIndex={0}>{one.text.slice(0, 20_000)}</pre>
-        </details>
+        <AttachedView key={place} file={one} />
       ))}
       <div class="message-actions">
         <Branches id={message.id} />

@@ -40,6 +40,8 @@ class ModelCard(Struct, tag_field="object", tag="model"):
     state: str | UnsetType = UNSET
     size_bytes: int | UnsetType = UNSET  # its planned memory
     kind: MediaKind | UnsetType = UNSET  # unset for a model for text
+    # True: the recognition model of the setting, which whisper-1 stands for; unset for all others
+    default: bool | UnsetType = UNSET
 
 
 class DeletedModel(Struct, tag_field="object", tag="model"):

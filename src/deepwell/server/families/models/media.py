@@ -43,6 +43,10 @@ def media_cards(options: ServerOptions) -> dict[str, ModelCard]:
     ):
         for name, folder in models:
             found.setdefault(name, _card(name, folder, cast("MediaKind", kind)))
+    own = options.recognition.model
+    for name, card in found.items():
+        if card.kind == "recognition" and name in (own, Path(own).name):
+            card.default = True
     return found
 
 
