@@ -1,4 +1,4 @@
-"""What is found in attachments: how much text there may be, how its tokens are counted, and when it is found anew."""
+"""Facts of attachments: how much text there may be, how its tokens are counted, and when it is found anew."""
 
 from __future__ import annotations
 
