@@ -38,6 +38,8 @@ _EXTRAS = {
     "images": ("onnxruntime", "PIL"),
     "diffusers": ("torch", "transformers", "diffusers"),
     "c2pa": ("c2pa",),
+    "agents": ("mcp", "jsonschema", "sqlglot"),
+    "rules": ("zen", "clingo"),
     "ocr": ("rapidocr_onnxruntime",),
     "tensorboard": ("tensorboard",),
     "jupyter": ("jupyterlab", "ipykernel", "openai"),
