@@ -20,6 +20,7 @@ from deepwell.safety.labels import labelled
 __all__ = ["Composition", "Writer", "compose", "plain"]
 
 _DRAFTS, _SENTENCES, _ROUNDS = 6, 4, 3
+_WIDER = (TOLERANCE, 0.25, 0.5)  # shares of the length by which a text may miss it, where nothing else is left
 _TEMPERATURE = 0.8
 _SPAN = {"zh": 7, "en": 22}  # characters in a row that make two sentences alike
 _TEMPLATE = -6.0  # naturalness of a sentence that only states a term: below that of any sentence of a draft
@@ -71,7 +72,8 @@ def compose(writer: Writer, brief: Brief, seed: int = 0) -> Composition:
         for number, term in enumerate(brief.required):
             text = template(brief, term)
             pool[text] = Sentence(text, length_of(text, brief.language), frozenset({number}), 0.8, _TEMPLATE)
-        chosen = _picked(brief, pool)
+        for slack in _WIDER:
+            chosen = chosen or _picked(brief, pool, slack)
     body = ("" if brief.language == "zh" else " ").join(one.text for one in chosen)
     return Composition(labelled(body, brief.language), body, measure(brief, body), rounds, stated)
 
@@ -83,8 +85,8 @@ def plain(writer: Writer, brief: Brief, seed: int = 0) -> str:
     return str(reply.text).strip()
 
 
-def _picked(brief: Brief, pool: dict[str, Sentence]) -> Sequence[Sentence]:
-    slack = int(TOLERANCE * brief.length)
+def _picked(brief: Brief, pool: dict[str, Sentence], share: float = TOLERANCE) -> Sequence[Sentence]:
+    slack = int(share * brief.length)
     bounds = brief.length - slack, brief.length + slack
     return pick(list(pool.values()), len(brief.required), *bounds, _SPAN[brief.language])
 

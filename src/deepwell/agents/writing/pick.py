@@ -41,9 +41,8 @@ class _Text(NamedTuple):
 def pick(sentences: Sequence[Sentence], terms: int, least: int, most: int, span: int) -> Sequence[Sentence]:
     """Returns the most natural text, as its sentences in order; an empty one if no choice of them fits.
 
-    A text has each of the `terms` required terms, and a length between `least` and `most`. No two of its sentences share
-    `span` characters in a row, or more than one term. The search is a beam over the sentences in order of their places; its cost grows with their
-    number and not with that of their subsets.
+    A text has each of the `terms` required terms, and a length between `least` and `most`. No two of its sentences share `span`
+    characters in a row, or more than one term. The search is a beam over the sentences in order of their places.
 
     Args:
         sentences: candidates of all drafts.

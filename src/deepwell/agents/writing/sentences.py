@@ -15,7 +15,8 @@ _CLOSES = {"zh": ("。", "！", "？"), "en": (".", "!", "?")}
 _LIST = re.compile(r"^\s*(?:[-*•#]+|\d+[.、)](?!\d))\s*")
 _REFUSED = re.compile(r"[\[\]{}<>*#|`_\"“”]|https?:")
 _ECHO = re.compile(
-    r"^(?:卖点|商品|文案|风格|特点|facts?|product|style|text)[^:：,，。.]{0,6}[:：]|抱歉|无法|作为一|\bsorry\b|\bcan't assist\b|\bas an ai\b",
+    r"^(?:卖点|商品|文案|风格|特点|facts?|product|style|text)[^:：,，。.]{0,6}[:：]"
+    r"|抱歉|无法|作为一|\bsorry\b|\bcan't assist\b|\bas an ai\b",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -28,8 +29,8 @@ _SPECIAL = frozenset("\\.+*?()|[]{}^$#&-~/")
 def cut(draft: str, brief: Brief) -> list[str]:
     """Returns the sentences of a draft that may stand in the text, in its order.
 
-    Left out are pieces without an end, markup, echoes of the prompt, refusals, forbidden terms, words of another script, numbers
-    that the facts do not have, and sentences that turn in circles.
+    Left out are pieces without an end, markup, echoes of the prompt, refusals, forbidden terms, words of another script,
+    numbers that the facts do not have, and sentences that turn in circles.
     """
     found = list[str]()
     for line in draft.splitlines():

@@ -11,6 +11,7 @@ import typer
 
 from deepwell.cli.bench import (
     align,
+    applications,
     context,
     deploy,
     engine,
@@ -127,6 +128,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "media-sdk": media.media_sdk,
     "image-generation": media.image_generation,
     "media-size": media.media_size,
+    "content": applications.content,
     "media-router": media.media_router,
     "media-space": media.media_space,
     "media-shared-encoder": media.media_shared_encoder,

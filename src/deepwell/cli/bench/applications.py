@@ -1,0 +1,34 @@
+"""Verbs of `deepwell bench` on the applications of `examples/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.bench.options import Json, Row, measure
+
+__all__ = ["content"]
+
+
+def content(
+    briefs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File of the held-out briefs; left out: that of the repository."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model that writes.")] = "qwen2.5-coder-0.5b",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of briefs of each language; left out: all.")
+    ] = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Writes the product texts of 100 held-out briefs: length, required and forbidden terms, beside one plain prompt."""
+    from deepwell.bench.harness.assets import repository
+    from deepwell.bench.suites.applications.content import bench_content
+    from deepwell.llm import LLM
+
+    path = briefs or repository() / "bench" / "data" / "content" / "held_out.jsonl"
+    with LLM(model) as llm:
+        measure("content", row, json, lambda report: bench_content(report, path, llm, limit))
