@@ -25,6 +25,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "images": ("Images", "图像"),
     "data": ("Training data", "训练数据"),
     "guard": ("The guard", "安全防护"),
+    "sandbox": ("The sandbox", "沙箱"),
     "tuning": ("Fine-tuning", "微调"),
     "evaluate": ("Evaluation", "评测"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
