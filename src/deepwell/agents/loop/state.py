@@ -144,7 +144,8 @@ class RunState:
                 }
                 for one in past.turn.calls
             ]
-            said: dict[str, Any] = {"role": "assistant", "content": past.turn.text}
+            text = past.turn.text or (None if calls else "")
+            said: dict[str, Any] = {"role": "assistant", "content": text}
             found.append(said | ({"tool_calls": calls} if calls else {}))
             found += [
                 {"role": "tool", "tool_call_id": one.id, "content": past.results[one.id].text}
