@@ -28,6 +28,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "sandbox": ("The sandbox", "沙箱"),
     "tuning": ("Fine-tuning", "微调"),
     "evaluate": ("Evaluation", "评测"),
+    "agents": ("Agents", "智能体"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }
 

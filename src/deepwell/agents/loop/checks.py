@@ -1,0 +1,142 @@
+"""Checks of the loop: what it tells a model that goes wrong in one of the ways in which small models do.
+
+Each check is a pure function of the run so far. A check of answers speaks once in a run: a model that says the same again is
+believed, so that a check can delay an answer and never prevent it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from deepwell.agents.loop.model import ToolCall
+from deepwell.agents.loop.plan import open_steps
+from deepwell.agents.loop.state import RunState, same_call
+from deepwell.agents.loop.steps import Noted
+
+__all__ = ["ANSWER_NOW", "earlier_result", "objection", "unsupported_numbers"]
+
+ANSWER_NOW = "Give the final answer now, in plain words, from the results above. Do not call a tool."
+
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-+]?[0-9][0-9,]*(?:\.[0-9]+)?(?![A-Za-z0-9_])")
+_MOST_NUMBERS = 5
+_DIGITS = str.maketrans("０１２３４５６７８９", "0123456789")
+
+
+class _Check(NamedTuple):
+    name: str
+    find: Callable[[RunState, str], str | None]
+
+
+def objection(state: RunState, answer: str) -> Noted | None:
+    """Returns what speaks against taking a text as the answer of the run; None: nothing that was not said before."""
+    for check in _CHECKS:
+        if not state.noted[check.name] and (text := check.find(state, answer)):
+            return Noted(check.name, text)
+    return None
+
+
+def earlier_result(state: RunState, call: ToolCall, *, is_write: Callable[[str], bool]) -> str | None:
+    """Returns the result of the same call made before, if nothing was written since; None: the call is new."""
+    wanted = same_call(call)
+    found: str | None = None
+    for before, result in state.results():
+        if result.outcome == "ok" and same_call(before) == wanted:
+            found = result.text
+        elif result.outcome in ("ok", "unknown", "timeout") and is_write(before.name):
+            found = None
+    return found
+
+
+def unsupported_numbers(state: RunState, answer: str) -> list[str]:
+    """Returns the numbers of an answer that neither the task nor a tool gave, rounded ones aside.
+
+    Numbers of one digit are left out: they count and number things.
+    """
+    known = {value for text in _sources(state) for _, value, _ in _numbers(text)}
+    found: list[str] = []
+    for shown, value, decimals in _numbers(answer):
+        is_small = value == int(value) and value < 10
+        half = 0.5 * 10**-decimals + 1e-9
+        if not is_small and not any(abs(one - value) <= half for one in known):
+            found.append(shown)
+    return list(dict.fromkeys(found))
+
+
+def _sources(state: RunState) -> Iterator[str]:
+    if state.started is not None:
+        for message in state.started.messages:
+            content = message.get("content")
+            yield content if isinstance(content, str) else str(content)
+    for call, result in state.results():
+        yield result.text
+        if result.outcome == "ok":
+            yield call.arguments
+
+
+def _numbers(text: str) -> Iterator[tuple[str, float, int]]:
+    """Yields numbers as they are written, their values and their decimals. A sign may be a dash, so it is not counted."""
+    for found in _NUMBER.finditer(text.translate(_DIGITS)[:200_000]):
+        plain = found[0].lstrip("+-").replace(",", "")
+        if len(plain) <= 30:
+            yield found[0], float(plain), len(plain.partition(".")[2])
+
+
+def _empty(_state: RunState, answer: str) -> str | None:
+    return (
+        None
+        if answer.strip()
+        else "That answer was empty. Call a tool, or give the final answer in plain words."
+    )
+
+
+def _uncalled(state: RunState, _answer: str) -> str | None:
+    """A task that comes with tools is seldom one that the model can do from memory."""
+    if not state.started or not state.started.tools or any(state.results()):
+        return None
+    names = ", ".join(one.name for one in state.started.tools)
+    return (
+        f"You have not used a tool yet. Tools: {names}. "
+        "Call one to get or to check the facts that the answer needs."
+    )
+
+
+def _unmended(state: RunState, _answer: str) -> str | None:
+    """The newest call failed, and the model answers as if it had not."""
+    last = next((pair for pair in reversed(list(state.results()))), None)
+    if last is None or last[1].outcome not in ("failed", "invalid", "timeout", "fault"):
+        return None
+    return (
+        f"The last call of {last[0].name} did not work, so its result is missing. "
+        "Call it again with other arguments, or another tool; if that is not possible, say so in the answer."
+    )
+
+
+def _unplanned(state: RunState, _answer: str) -> str | None:
+    steps = open_steps(state)
+    if not steps:
+        return None
+    shown = "; ".join(one[:80] for one in steps[:5])
+    return (
+        f"{len(steps)} steps of the plan are not done: {shown}. Do them first, or take them out of the plan."
+    )
+
+
+def _unsupported(state: RunState, answer: str) -> str | None:
+    missing = unsupported_numbers(state, answer)[:_MOST_NUMBERS]
+    if not missing:
+        return None
+    return (
+        f"No tool returned {', '.join(missing)}. Get such figures from a tool, and compute with a tool, "
+        "not in your head. If the figure follows from the results, repeat the answer."
+    )
+
+
+_CHECKS = (
+    _Check("empty", _empty),
+    _Check("no_call", _uncalled),
+    _Check("failed_call", _unmended),
+    _Check("open_plan", _unplanned),
+    _Check("unsupported", _unsupported),
+)

@@ -1,0 +1,278 @@
+"""`next_action`: what a run does next. A pure function of its steps and its tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deepwell.agents.loop.arguments import InvalidArguments, nearest, outline, parse_arguments
+from deepwell.agents.loop.budget import Budget, Limit
+from deepwell.agents.loop.checks import ANSWER_NOW, earlier_result, objection
+from deepwell.agents.loop.model import Choice, Message, ToolCall
+from deepwell.agents.loop.state import RunState
+from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Outcome, Step
+from deepwell.agents.tools.tool import Tool
+from deepwell.dialogue.tools import FunctionTool
+
+__all__ = [
+    "Action",
+    "Append",
+    "Ask",
+    "Call",
+    "ClientTool",
+    "Done",
+    "ReadyCall",
+    "Wait",
+    "budget_end",
+    "next_action",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTool:
+    """A tool whose calls are made by whoever asked for the run, which waits for their results."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    strict: bool = True
+
+    def function(self) -> FunctionTool:
+        """Returns the tool in the shape that a request offers to a model."""
+        return FunctionTool(self.name, self.description, self.parameters, self.strict)
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Keep a step that needs no model and no tool."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the model for its next turn, with the tools of some names."""
+
+    messages: list[Message]
+    choice: Choice
+    offered: list[str]
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyCall:
+    """A call that may be made, with arguments that fit."""
+
+    id: str
+    tool: Tool
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Make calls beside each other."""
+
+    calls: list[ReadyCall]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait for people: calls to approve or deny, and calls whose results the client gives."""
+
+    approvals: list[ToolCall]
+    outputs: list[ToolCall]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The run has ended."""
+
+    end: Ended
+
+
+Action = Append | Ask | Call | Wait | Done
+
+
+def next_action(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
+    """Returns what to do next. `state` is that of a run that has started, and of which nothing is being done."""
+    assert state.started is not None
+    if state.ended is not None:
+        return Done(state.ended)
+    budget, options = state.started.budget, state.started.options
+    for call in state.pending:
+        begun = state.begun.get(call.id)
+        if begun is not None and begun.effects == "writes":
+            return Append(CallEnded(call.id, "unknown", _UNKNOWN))
+    if (answer := state.answer) is not None:
+        return Append(_judged(state, answer))
+    if limit := _reached(state, budget):
+        return Append(budget_end(state, limit))
+    if state.pending:
+        return _of_calls(state, tools)
+    if options.checks and state.stalls >= options.most_stalls:
+        reason = f"nothing came of the last {state.stalls} turns: {state.spent.shown()}"
+        return Append(Ended("incomplete", state.last_text, reason))
+    return _ask(state, tools)
+
+
+_UNKNOWN = (
+    "It is not known whether this call was made: the run was interrupted meanwhile. It is not made again by itself. "
+    "Look at what it would have changed before you call it once more."
+)
+_NO_CALLS_LEFT = (
+    "This call was not made: the budget of calls is used up. Answer from the results that you have."
+)
+
+
+def budget_end(state: RunState, limit: Limit) -> Ended:
+    """Returns the end of a run that has used up its budget, with what it reached."""
+    assert state.started is not None
+    most = getattr(state.started.budget, limit)
+    reason = f"the budget of {most:g} {limit} is used up: {state.spent.shown()}"
+    if limit == "tokens" and state.spent.tokens < most:
+        reason = f"{reason}, and the next turn reads at least {state.spent.context_tokens} tokens"
+    if pending := state.pending:
+        reason = f"{reason}; {len(pending)} calls of the last turn were not made"
+    return Ended("incomplete", state.last_text, reason, limit)
+
+
+def _reached(state: RunState, budget: Budget) -> Limit | None:
+    limit = state.spent.reached(budget)
+    if limit is None and state.pending and state.spent.calls >= budget.calls and _is_told(state):
+        return "calls"
+    return limit
+
+
+def _is_told(state: RunState) -> bool:
+    """Whether no call is left, and the model was told so or is not to be."""
+    assert state.started is not None
+    return not state.started.options.checks or any(
+        result.outcome == "skipped" for _, result in state.results()
+    )
+
+
+def _has_room(state: RunState) -> bool:
+    assert state.started is not None
+    return state.spent.reached(state.started.budget) is None
+
+
+def _judged(state: RunState, answer: str) -> Step:
+    assert state.started is not None
+    if state.started.options.checks and _has_room(state) and (note := objection(state, answer)):
+        return note
+    last = state.turns[-1].turn
+    if last.finish == "length":
+        return Ended("incomplete", answer, "the answer was cut at the limit of one turn's tokens", "tokens")
+    if last.finish == "content_filter":
+        return Ended("failed", answer, "the guard stopped the answer")
+    if not answer.strip():
+        return Ended("incomplete", state.last_text, "the model gave no answer")
+    return Ended("completed", answer)
+
+
+def _of_calls(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
+    """Makes the next calls of the turn in the model's order: reads beside each other, a write by itself."""
+    assert state.started is not None
+    left = state.started.budget.calls - state.spent.calls
+    ready: list[ReadyCall] = []
+    approvals: list[ToolCall] = []
+    outputs: list[ToolCall] = []
+    for call in state.pending:
+        judged = _prepared(state, call, tools)
+        if isinstance(judged, CallEnded):
+            return Append(judged) if not ready else Call(ready)
+        tool, arguments = judged
+        if len(ready) + len(approvals) + len(outputs) >= left:
+            return Call(ready) if ready else Append(CallEnded(call.id, "skipped", _NO_CALLS_LEFT))
+        if isinstance(tool, ClientTool):
+            outputs.append(call)
+        elif tool.approval == "always" and call.id not in state.decisions:
+            approvals.append(call)
+        elif approvals or outputs:  # a later call may build on those
+            continue
+        elif tool.effects == "writes":
+            return Call(ready or [ReadyCall(call.id, tool, arguments)])
+        else:
+            ready.append(ReadyCall(call.id, tool, arguments))
+    return Call(ready) if ready else Wait(approvals, outputs)
+
+
+def _prepared(
+    state: RunState, call: ToolCall, tools: Mapping[str, Tool | ClientTool]
+) -> CallEnded | tuple[Tool | ClientTool, dict[str, Any]]:
+    """Returns the tool of a call with arguments that fit, or the result of a call that is not made."""
+    assert state.started is not None
+    checks = state.started.options.checks
+    tool = tools.get(call.name)
+    if tool is None:
+        return _not_made(call, "invalid", _unknown_name(call.name, tools, checks))
+    try:
+        arguments = parse_arguments(call.arguments, tool.parameters, explain=checks)
+    except InvalidArguments as error:
+        return _not_made(call, "invalid", f"This call was not made: {error}")
+    decision = state.decisions.get(call.id)
+    if decision is not None and not decision.is_approved:
+        said = f": {decision.reason}" if decision.reason else ""
+        return _not_made(call, "denied", f"This call was not made: a person denied it{said}.")
+    if checks and decision is None:
+
+        def is_write(name: str) -> bool:
+            return getattr(tools.get(name), "effects", "reads") == "writes"
+
+        before = earlier_result(state, call, is_write=is_write)
+        if before is not None:
+            text = (
+                f"You made this call before. Its result was:\n{before}\nGo on with the next step, or answer."
+            )
+            return _not_made(call, "repeated", text)
+    return tool, arguments
+
+
+def _not_made(call: ToolCall, outcome: Outcome, text: str) -> CallEnded:
+    return CallEnded(call.id, outcome, text)
+
+
+def _unknown_name(name: str, tools: Mapping[str, Tool | ClientTool], checks: bool) -> str:
+    said = f"There is no tool {name[:64]!r}."
+    if not checks:
+        return said
+    near = nearest(name, tools.keys())
+    hint = f" Did you mean {near!r}, which takes {outline(tools[near].parameters)}?" if near else ""
+    return f"{said}{hint} Tools: {', '.join(tools) or 'none'}."
+
+
+def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
+    assert state.started is not None
+    budget, spent = state.started.budget, state.spent
+    choice: Choice = "auto"
+    offered = list(tools)
+    if state.started.options.checks and state.turns and tools:
+        notes = state.turns[-1].notes
+        last_note = notes[-1].check if notes else ""
+        is_last = budget.turns - spent.turns == 1
+        if is_last or spent.calls >= budget.calls or _goes_round(state):
+            if last_note != "answer_now":
+                return Append(Noted("answer_now", ANSWER_NOW))
+            choice = "none"
+        elif last_note == "no_call" and (reading := _reading(tools)):
+            choice, offered = "required", reading
+    left = budget.tokens - spent.tokens - spent.context_tokens
+    return Ask(state.messages(), choice, offered, max(1, min(state.started.options.turn_tokens, left)))
+
+
+def _reading(tools: Mapping[str, Tool | ClientTool]) -> list[str]:
+    """Returns the tools that a model may be made to call: they change nothing and ask nobody."""
+    return [
+        name
+        for name, one in tools.items()
+        if isinstance(one, Tool) and one.effects == "reads" and one.approval == "never"
+    ]
+
+
+def _goes_round(state: RunState) -> bool:
+    """Returns whether the two newest turns called nothing but what was called before."""
+    newest = [past for past in state.turns[-2:] if past.turn.calls]
+    return len(newest) == 2 and all(
+        result.outcome == "repeated" for past in newest for result in past.results.values()
+    )

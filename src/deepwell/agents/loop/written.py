@@ -1,0 +1,91 @@
+"""Calls that a model wrote as text: small models know the tools, but not always the native form of a call."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Collection
+from typing import Any
+
+from deepwell.agents.loop.clean import canonical
+from deepwell.agents.loop.model import ToolCall
+
+__all__ = ["written_calls"]
+
+_MOST_CALLS = 8
+_MOST_TEXT = 20_000
+_FENCE = re.compile(r"```[a-z_]*\n?|```")
+_ARGUMENTS = ("arguments", "parameters", "args", "input")
+_NAMES = ("name", "function", "tool")
+
+
+def written_calls(text: str, names: Collection[str]) -> tuple[ToolCall, ...]:
+    """Returns the calls of known tools in a text, without ids; none where the text says more than it calls.
+
+    A call is a JSON object with name and arguments, or `name(argument=value)` with plain values on a line of its own. Both may
+    stand in code fences or tags. An object inside of a longer answer is an example, not a call.
+    """
+    if len(text) > _MOST_TEXT:
+        return ()
+    bare = re.sub(r"</?[a-z_]{1,20}>", " ", _FENCE.sub(" ", text)).strip()
+    found: list[ToolCall] = []
+    prose = 0
+    place = 0
+    decoder = json.JSONDecoder()
+    while place < len(bare) and len(found) < _MOST_CALLS:
+        if bare[place] in "{[":
+            try:
+                value, end = decoder.raw_decode(bare, place)
+            except (ValueError, RecursionError):
+                value, end = None, place + 1
+            calls = _of_json(value, names)
+            if calls:
+                found += calls
+                place = end
+                continue
+        line = bare[place:].split("\n", 1)[0]
+        starts_line = place == 0 or bare[place - 1] in "\n "
+        if starts_line and (call := _of_python(line.strip(), names)):
+            found.append(call)
+            place += len(line)
+            continue
+        prose += not bare[place].isspace() and bare[place] not in ",;[]"
+        place += 1
+    called = sum(len(one.arguments) for one in found)
+    # One sentence may lead to a call; an explanation with an example in it is an answer.
+    return tuple(found) if found and prose <= max(200, called) else ()
+
+
+def _of_json(value: Any, names: Collection[str]) -> list[ToolCall]:
+    if isinstance(value, list):
+        every = [_of_json(one, names) for one in value[:_MOST_CALLS]]
+        return [call for calls in every for call in calls] if all(every) else []
+    if not isinstance(value, dict):
+        return []
+    inner = value.get("function")
+    if isinstance(inner, dict):
+        value = inner
+    name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
+    key = next((key for key in _ARGUMENTS if key in value), None)
+    if name is None or name not in names or key is None:
+        return []
+    arguments = value[key]
+    if not isinstance(arguments, str | dict):
+        return []
+    return [ToolCall("", name, arguments if isinstance(arguments, str) else canonical(arguments))]
+
+
+def _of_python(line: str, names: Collection[str]) -> ToolCall | None:
+    """Returns a call as Python writes it: plain values, by name. Nothing is executed."""
+    name = line.split("(", 1)[0]
+    if name not in names or not line.endswith(")") or len(line) > 2000:
+        return None
+    try:
+        tree = ast.parse(line, mode="eval").body
+        if not isinstance(tree, ast.Call) or tree.args or any(one.arg is None for one in tree.keywords):
+            return None
+        arguments = {str(one.arg): ast.literal_eval(one.value) for one in tree.keywords}
+        return ToolCall("", name, canonical(arguments))
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None

@@ -1,0 +1,121 @@
+"""Checks: each speaks where a model goes wrong, once, and not where it does not."""
+
+from __future__ import annotations
+
+import pytest
+from tests.agents.loop.scripted import Notebook, Scripted, adder, call, say
+from tests.agents.loop.test_agent import entries_with
+
+from deepwell.agents.loop.agent import Agent, run_agent
+from deepwell.agents.loop.checks import unsupported_numbers
+from deepwell.agents.loop.options import LoopOptions
+from deepwell.agents.loop.plan import plan_tool
+from deepwell.agents.loop.state import RunState
+from deepwell.agents.loop.steps import CallEnded, Noted
+
+SUM = call(("add", '{"a": 20, "b": 22}'))
+
+
+async def notes(model: Scripted, *tools: object, checks: bool = True) -> list[str]:
+    agent = Agent(model, tools or [adder()], options=LoopOptions(checks=checks))  # pyright: ignore
+    result = await run_agent(agent, "What is 20 + 22?")
+    assert result.status == "completed"
+    return [one.step.check for one in result.entries if isinstance(one.step, Noted)]
+
+
+async def test_a_good_run_hears_nothing() -> None:
+    assert await notes(Scripted([SUM, say("20 + 22 is 42.")])) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ([say("It is 42."), SUM, say("42")], ["no_call"]),
+        ([say("Hello."), say("Hello.")], ["no_call"]),
+        ([SUM, say(""), say("42")], ["empty"]),
+        ([SUM, say("It is 43."), say("It is 42.")], ["unsupported"]),
+        ([SUM, say("It is 43."), say("It is 43.")], ["unsupported"]),
+        ([call(("add", "{}")), say("It is 20."), SUM, say("42")], ["failed_call"]),
+    ],
+)
+async def test_a_check_speaks_once(script: list[object], said: list[str]) -> None:
+    assert await notes(Scripted(list(script))) == said  # pyright: ignore
+
+
+async def test_without_checks_nothing_is_said() -> None:
+    assert await notes(Scripted([say("It is 43.")]), checks=False) == []
+
+
+async def test_after_an_answer_without_a_call_the_model_has_to_read() -> None:
+    model = Scripted([say("It is 42."), SUM, say("42")])
+    await notes(model, adder(), Notebook().write())
+    assert model.choices == [
+        ("auto", ["add", "write"]),
+        ("required", ["add"]),
+        ("auto", ["add", "write"]),
+    ]
+
+
+async def test_a_plan_with_open_steps_is_no_end() -> None:
+    plan = '{"steps": [{"text": "add", "done": %s}]}'
+    model = Scripted(
+        [call(("plan", plan % "false")), say("ok"), SUM, call(("plan", plan % "true")), say("42")]
+    )
+    assert await notes(model, adder(), plan_tool()) == ["open_plan"]
+
+
+async def test_the_same_call_is_not_made_again_until_something_is_written() -> None:
+    book = Notebook()
+    read = call(("read", ""))
+    model = Scripted([read, read, call(("write", '{"text": "a"}')), read, say("a")])
+    result = await run_agent(Agent(model, [book.read(), book.write()]), "go")
+    ended = [one.step for one in result.entries if isinstance(one.step, CallEnded)]
+    assert [one.outcome for one in ended] == ["ok", "repeated", "ok", "ok"]
+    assert "empty" in ended[1].text
+    assert ended[3].text == "a"
+
+
+async def test_a_model_that_goes_round_is_made_to_answer() -> None:
+    model = Scripted([SUM, SUM, SUM, say("42")])
+    result = await run_agent(Agent(model, [adder()]), "go")
+    assert (result.status, model.choices[-1][0]) == ("completed", "none")
+
+
+async def test_a_run_that_nothing_comes_of_ends() -> None:
+    model = Scripted([call(("subtract", f'{{"a": {n}}}')) for n in range(20)])
+    result = await run_agent(Agent(model, [adder()]), "go")
+    assert result.status == "incomplete"
+    assert result.reason.startswith("nothing came of the last 5 turns")
+
+
+async def test_an_unknown_name_names_the_nearest() -> None:
+    model = Scripted([call(("Add-", '{"a": 1, "b": 2}')), SUM, say("42")])
+    result = await run_agent(Agent(model, [adder()]), "go")
+    ended = next(one.step for one in result.entries if isinstance(one.step, CallEnded))
+    assert "Did you mean 'add'" in ended.text
+
+
+async def test_calls_in_text_are_made() -> None:
+    model = Scripted(
+        [say('I add.\n```json\n{"name": "add", "arguments": {"a": 20, "b": 22}}\n```'), say("42")]
+    )
+    result = await run_agent(Agent(model, [adder()]), "go")
+    assert (result.text, result.spent.calls) == ("42", 1)
+    plain = Agent(
+        Scripted([say('{"name": "add", "arguments": {}}')]), [adder()], options=LoopOptions(checks=False)
+    )
+    assert (await run_agent(plain, "go")).spent.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "missing"),
+    [
+        ("about 1,234.5 units", []),
+        ("about 1235 units", []),
+        ("3 of 9 files", []),
+        ("99 bottles and 1.25 litres", ["99", "1.25"]),
+        ("共1234元，另付88元", ["88"]),
+    ],
+)
+async def test_numbers_come_from_the_task_or_a_tool(answer: str, missing: list[str]) -> None:
+    assert unsupported_numbers(RunState.folded(await entries_with("1234.50")), answer) == missing
