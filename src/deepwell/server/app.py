@@ -35,6 +35,7 @@ from deepwell.server.families.images.family import FAMILY as IMAGES
 from deepwell.server.families.jobs.family import FAMILY as JOBS
 from deepwell.server.families.keys.family import FAMILY as KEYS
 from deepwell.server.families.labelling.family import FAMILY as LABELLING
+from deepwell.server.families.mcp.family import FAMILY as MCP
 from deepwell.server.families.message_batches.family import FAMILY as MESSAGE_BATCHES
 from deepwell.server.families.messages.family import FAMILY as MESSAGES
 from deepwell.server.families.metrics.family import FAMILY as METRICS
@@ -100,6 +101,7 @@ FAMILIES: tuple[Family, ...] = (
     GUARD,
     AUDIT,
     COMPLIANCE,
+    MCP,
     SITE,
 )
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from pydantic import SecretStr
 
+from deepwell.agents.mcp.config import McpOptions
 from deepwell.knowledge.context.fitting.policy import ContextPolicy
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.safety.terms.pull import lists_folder
@@ -424,6 +425,7 @@ class ServerOptions:
     recognition: RecognitionServing = field(default_factory=RecognitionServing)
     speech: SpeechServing = field(default_factory=SpeechServing)
     images: ImageServing = field(default_factory=ImageServing)
+    mcp: McpOptions = field(default_factory=McpOptions)
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -449,4 +451,5 @@ class ServerOptions:
             RecognitionServing.of(settings),
             SpeechServing.of(settings),
             ImageServing.of(settings),
+            McpOptions.of(settings),
         )

@@ -18,6 +18,7 @@ from deepwell.settings.engine import EngineSettings
 from deepwell.settings.images import ImageSettings
 from deepwell.settings.improve import ImproveSettings
 from deepwell.settings.knowledge import KnowledgeSettings
+from deepwell.settings.mcp import McpSettings
 from deepwell.settings.models import ModelSettings
 from deepwell.settings.problems import invalid, refuse_misspelt_variables
 from deepwell.settings.recognition import RecognitionSettings
@@ -45,6 +46,7 @@ class Settings(
     EngineSettings,
     ImageSettings,
     RecognitionSettings,
+    McpSettings,
     KnowledgeSettings,
     ImproveSettings,
     SafetySettings,

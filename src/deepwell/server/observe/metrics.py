@@ -32,6 +32,7 @@ from deepwell.engine.protocol import Engine
 from deepwell.safety.findings import Decision
 from deepwell.server.observe.contexts import ContextMetrics
 from deepwell.server.observe.loop_lag import LoopLag
+from deepwell.server.observe.mcp import McpMetrics
 from deepwell.server.observe.media import (
     AttachmentMetrics,
     ImageMetrics,
@@ -478,6 +479,7 @@ class Metrics:
         self.tuning = TuningMetrics(registry)
         self.recognition = RecognitionMetrics(registry)
         self.speech = SpeechMetrics(registry)
+        self.mcp = McpMetrics(registry)
         self.attachments = AttachmentMetrics(registry)
         self.images = ImageMetrics(registry)
         self.routing = RoutingMetrics(registry)
