@@ -89,7 +89,9 @@ def _write_files(files: dict[str, bytes]) -> None:
             file.write(data)
 
 
-def _become_program(order: dict[str, Any], confinement: bytes, streams: tuple[int, ...], failure: int) -> None:
+def _become_program(
+    order: dict[str, Any], confinement: bytes, streams: tuple[int, ...], failure: int
+) -> None:
     """Turns this new process into the program, which has nothing but its three streams and its limits.
 
     Raises:

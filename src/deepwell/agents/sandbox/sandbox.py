@@ -117,7 +117,8 @@ def _encoded(program: str) -> bytes:
         return program.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequest(
-            f"the program is not valid Unicode at character {error.start}", fix="send text without lone surrogates"
+            f"the program is not valid Unicode at character {error.start}",
+            fix="send text without lone surrogates",
         ) from error
 
 

@@ -9,7 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["content"]
+__all__ = ["content", "support"]
 
 
 def content(
@@ -32,3 +32,30 @@ def content(
     path = briefs or repository() / "bench" / "data" / "content" / "held_out.jsonl"
     with LLM(model) as llm:
         measure("content", row, json, lambda report: bench_content(report, path, llm, limit))
+
+
+def support(
+    turns: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File of the held-out turns; left out: that of the repository."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model that writes.")] = "qwen2.5-coder-0.5b",
+    development: Annotated[
+        bool,
+        typer.Option("--development", help="Ask the development questions in place of the held-out ones."),
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, help="Ask every n-th question alone, for a quick look.")] = 1,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Asks the support desk 208 held-out questions over the LibreOffice help, and reads 80 turns that may want a person."""
+    from deepwell.bench.harness.assets import repository
+    from deepwell.bench.suites.applications.support import bench_support
+
+    path = turns or repository() / "bench" / "data" / "support" / "held_out.jsonl"
+    measure(
+        "support",
+        row,
+        json,
+        lambda report: bench_support(report, model, path, development=development, every=every),
+    )
