@@ -182,3 +182,28 @@ async def test_a_quotation_is_a_sentence_or_two_of_one_paragraph(text: str, quot
     ((number, support),) = checked.supports
     assert (number, support.quote.text) == (1, quote)
     assert text[support.quote.start : support.quote.end] == quote
+
+
+@pytest.mark.parametrize(
+    ("text", "headings"),
+    [
+        ("# When is a pooled connection freed\n\nAfter 600 seconds.", ("When is a pooled connection freed",)),
+        (
+            "When is a pooled connection freed\n\nAfter 600 seconds.",
+            ("Pools", "When is a pooled  connection freed"),
+        ),
+    ],
+    ids=["markdown", "plain"],
+)
+async def test_a_heading_that_repeats_the_question_is_not_quoted(
+    text: str, headings: tuple[str, ...]
+) -> None:
+    found = passage(text, headings=headings)
+    checked = await quotation("When is a pooled connection freed?", found, WordEmbedder())
+    assert checked.supports[0][1].quote.text == "After 600 seconds."
+
+
+async def test_a_passage_of_headings_alone_is_quoted_as_it_is() -> None:
+    found = passage("# Pools", headings=("Pools",))
+    checked = await quotation("Pools?", found, WordEmbedder())
+    assert checked.supports[0][1].quote.text == "# Pools"

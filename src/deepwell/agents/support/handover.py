@@ -79,7 +79,7 @@ class Handover:
         labels = _LABELS[self.language]
         asked = [one for one in self.exchanges if one.kind == "question"]
         lines = [f"{labels[0]}: {_REASONS[self.language][self.reason]}"]
-        lines += _listed(labels[1], [one.message for one in asked])
+        lines += _listed(labels[1], list(dict.fromkeys(one.message for one in asked)))
         lines += _listed(labels[2], [one.answer for one in asked if one.answer])
         sources = [
             " > ".join((cited.filename, *cited.place.headings)) for one in asked for cited in one.citations

@@ -22,12 +22,12 @@ _QUESTION: Final = (
 _ASKING: Final = (
     r"转|找|要|接通|接入|换|叫|喊|安排|请|给我|让|有没有|想|联系|需要|由|派"
     r"|\b(talk|speak|chat|connect|transfer|put me|escalate|get me|give me|need|want|reach|call|contact|prefer|rather|let me|"
-    r"somebody|someone|could one|can one|forward|hand me)\b",
+    r"somebody|someone|could one|can one|forward|hand me)\b"
 )
 _PERSON: Final = (
     r"人工(客服|服务|坐席|处理)?|真人|活人|客服|坐席|专员|负责人|主管|经理|工程师|技术支持|同事|个人(来|跟|和|聊)|由人|人来"
     r"|\b(real person|person|human( being)?|agent|representative|somebody|someone|manager|supervisor|customer (service|care)|"
-    r"(support|service) (staff|team|desk)|your (staff|team)|engineers?|operator|whoever is in charge)\b",
+    r"(support|service) (staff|team|desk)|your (staff|team)|engineers?|operator|whoever is in charge)\b"
 )
 _PLAIN: Final = (  # wishes in the form of a question
     r"\b(talk|speak|chat) (to|with)\b.{0,30}\b(person|human|agent|representative|someone|somebody|manager|support)\b"
@@ -39,8 +39,9 @@ _UNSOLVED: Final = (
     r"|(没|没有|未|毫无)(能)?(解决|用|效果|变化|反应|起作用|任何变化)|一点用|答非所问|不是我(问|要|想)|根本没有|并没有"
     r"|^(不对|错了|不行|没用)|不管用|行不通|不起作用"
     r"|(still|again).{0,30}(n.t work|not work|fail|wrong|the same|broken|there)|n.t (work|help|solve|fix|answer|change)"
-    r"|\b(no luck|no help|not helpful|nothing (changed|happens|happened)|not what i (asked|meant|want)|same (problem|error|thing))\b"
-    r"|(is|was)n.t (there|what i)|^(wrong|that.s wrong|no[,.] )|has no such|did not (work|help|answer|fix)",
+    r"|\b(no luck|no help|not helpful|nothing (changed|happens|happened)|not what i (asked|meant|want))\b"
+    r"|\bsame (problem|error|thing)\b"
+    r"|(is|was)n.t (there|what i)|^(wrong|that.s wrong|no[,.] )|has no such|did not (work|help|answer|fix)"
 )
 
 

@@ -225,9 +225,9 @@ async def quotation(question: str, best: Passage, embedder: Embedder) -> Checked
     """Returns the words of the best passage that are nearest to the question, bound to their place as passage 1.
 
     They are a sentence and the better one of its neighbours in the same paragraph, if both together are short: the words of
-    a question often stand in one sentence, and the answer in the next.
+    a question often stand in one sentence, and the answer in the next. Headings repeat the question, and are not quoted.
     """
-    parts = sentences(best.text) or [Sentence(best.text.strip(), 0, len(best.text))]
+    parts = _said(best) or [Sentence(best.text.strip(), 0, len(best.text))]
     cuts = [Passage(at, "", "", 0.0, one.text, place=best.place) for at, one in enumerate(parts)]
     ranked = [one.passage.key for one in await judge(question, cuts, embedder, count=len(cuts), ranked=False)]
     chosen = parts[ranked[0]]
@@ -237,6 +237,17 @@ async def quotation(question: str, best: Passage, embedder: Embedder) -> Checked
             break
     support = Support(1.0, 1.0, (), False, False, chosen)
     return Checked(chosen, ((1, support),))
+
+
+def _said(passage: Passage) -> list[Sentence]:
+    """Returns the sentences of a passage without its headings; with them, if it has nothing else."""
+    found = sentences(passage.text)
+    headings = {" ".join(one.split()) for one in passage.place.headings}
+
+    def is_heading(one: Sentence) -> bool:
+        return one.text.startswith("#") or " ".join(one.text.split()) in headings
+
+    return [one for one in found if one.code or not is_heading(one)] or found
 
 
 def _joined(text: str, one: Sentence, other: Sentence) -> Sentence | None:

@@ -12,8 +12,9 @@ from typing import Any, Final
 from deepwell import AsyncLLM
 from deepwell.agents.support import DeskReply, SupportDesk, signal_of
 from deepwell.bench.harness.assets import e5_small
+from deepwell.bench.harness.proportions import wilson
 from deepwell.bench.harness.report import Report, rounded
-from deepwell.bench.suites.knowledge.citations import HelpStore, Language, NamedWriter, help_store
+from deepwell.bench.suites.knowledge.citations import HelpStore, NamedWriter, help_store
 from deepwell.bench.workloads.knowledge.answers import AnswerQuestion, development_answers, held_answers
 from deepwell.errors import InvalidRequest
 from deepwell.knowledge.answer.cite import GroundedAnswer
@@ -77,7 +78,7 @@ async def _bench(
             asked = [one for one in questions if one.language == language][::every]
             figures = await _language(asked, store, embedder, writer)
             for name, (hits, total) in figures.items():
-                low, high = _wilson(hits, total)
+                low, high = wilson(hits, total)
                 value[f"{language}_{name}_percent"] = rounded(100 * hits / max(total, 1), 3)
                 value[f"{language}_{name}_interval"] = [rounded(100 * low, 3), rounded(100 * high, 3)]
                 rows.append([f"{language}: {name}", hits, total, f"{100 * low:.0f} to {100 * high:.0f} %"])
@@ -115,14 +116,3 @@ def _right(question: AnswerQuestion, reply: DeskReply) -> bool:
     if reply.state != "answered" or not question.is_answered(reply.text):
         return False
     return any(one.file_id in question.golds or question.is_answered(one.quote) for one in reply.citations)
-
-
-def _wilson(hits: int, total: int) -> tuple[float, float]:
-    """Returns the 95 % interval of a share, after Wilson (1927)."""
-    if not total:
-        return 0.0, 1.0
-    z, share = 1.96, hits / total
-    middle = share + z * z / (2 * total)
-    half = z * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    scale = 1 + z * z / total
-    return (middle - half) / scale, (middle + half) / scale
