@@ -4,4 +4,12 @@ from deepwell.agents.sandbox.limits import SandboxLimits, SandboxResult, Sandbox
 from deepwell.agents.sandbox.root import Way
 from deepwell.agents.sandbox.sandbox import Sandbox, available, sandbox_way
 
-__all__ = ["Sandbox", "SandboxLimits", "SandboxResult", "SandboxUnavailable", "Way", "available", "sandbox_way"]
+__all__ = [
+    "Sandbox",
+    "SandboxLimits",
+    "SandboxResult",
+    "SandboxUnavailable",
+    "Way",
+    "available",
+    "sandbox_way",
+]

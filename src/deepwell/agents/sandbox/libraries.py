@@ -13,7 +13,13 @@ import os
 import sys
 from pathlib import Path
 
-_SKIPPED = ("_tkinter", "_test", "xx", "_xx", "_ctypes_test")  # libraries of a display, and modules of Python's own tests
+_SKIPPED = (
+    "_tkinter",
+    "_test",
+    "xx",
+    "_xx",
+    "_ctypes_test",
+)  # libraries of a display, and modules of Python's own tests
 
 
 class _Loaded(ctypes.Structure):
@@ -48,7 +54,11 @@ def _loaded() -> list[str]:
 def _main() -> None:
     library = Path(os.__file__).resolve().parent
     _load_all(library / "lib-dynload")
-    libraries = {name: os.path.realpath(name) for name in _loaded() if not os.path.realpath(name).startswith(f"{library}/")}
+    libraries = {
+        name: os.path.realpath(name)
+        for name in _loaded()
+        if not os.path.realpath(name).startswith(f"{library}/")
+    }
     print(
         json.dumps(
             {

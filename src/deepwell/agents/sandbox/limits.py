@@ -49,7 +49,9 @@ class SandboxLimits:
         """Raises InvalidRequest if a limit is not positive, or leaves Python no room to start."""
         for one in fields(self):
             if getattr(self, one.name) <= 0:
-                raise InvalidRequest(f"limit {one.name} of the sandbox is not positive", fix="give a number above 0")
+                raise InvalidRequest(
+                    f"limit {one.name} of the sandbox is not positive", fix="give a number above 0"
+                )
         if self.memory_bytes < _LEAST_MEMORY_BYTES:
             raise InvalidRequest(
                 f"memory_bytes of the sandbox is {self.memory_bytes}, Python does not start in it",

@@ -31,7 +31,7 @@ _PROBE_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """What the new root holds.
+    """The parts of the new root.
 
     Attributes:
         binds: paths of this machine, and where they appear, read-only.
@@ -83,9 +83,22 @@ def enter_command(way: Way, limits: SandboxLimits) -> list[str]:
 
 
 def _bubblewrap(program: str, root: _Root, inside: list[str]) -> list[str]:
-    command = [program, "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox"]
+    command = [
+        program,
+        "--unshare-all",
+        "--unshare-user",
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+        "--hostname",
+        "sandbox",
+    ]
     command += ["--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
-    command += ["--cap-add", "CAP_SYS_ADMIN"]  # to mount the work folder with a bound on its files; dropped after that
+    command += [
+        "--cap-add",
+        "CAP_SYS_ADMIN",
+    ]  # to mount the work folder with a bound on its files; dropped after that
     for source, target in root.binds:
         command += ["--ro-bind", source, target]
     for device in _devices():
@@ -99,7 +112,7 @@ def _bubblewrap(program: str, root: _Root, inside: list[str]) -> list[str]:
 
 def _placed(library: str) -> str:
     """Returns where a shared library appears: those of the system where they lie, for the loader has its path built in."""
-    return library if library.startswith(("/lib", "/usr/lib")) else f"/python/shared/{os.path.basename(library)}"
+    return library if library.startswith(("/lib", "/usr/lib")) else f"/python/shared/{Path(library).name}"
 
 
 def _python() -> str:
@@ -108,7 +121,7 @@ def _python() -> str:
 
 
 def _devices() -> list[str]:
-    return [device for device in _DEVICES if os.path.exists(device)]
+    return [device for device in _DEVICES if Path(device).exists()]
 
 
 @cache
@@ -117,14 +130,16 @@ def _root() -> _Root:
     try:
         told = subprocess.run(command, capture_output=True, check=True, env={}, timeout=_PROBE_S).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise SandboxUnavailable.of("sandbox_unavailable", reason=f"Python cannot list its libraries: {error}") from error
+        raise SandboxUnavailable.of(
+            "sandbox_unavailable", reason=f"Python cannot list its libraries: {error}"
+        ) from error
     parts = json.loads(told)
     library = f"/python/{parts['target']}"
     binds = [(parts["program"], PROGRAM[0]), (parts["library"], library), (str(_HERE / "inside.py"), _INSIDE)]
     libraries = {_placed(target): source for target, source in parts["libraries"].items()}
     binds += [(source, target) for target, source in libraries.items()]
-    if os.path.isdir(_ZONES):
+    if Path(_ZONES).is_dir():
         binds.append((os.path.realpath(_ZONES), _ZONES))
     hidden = [name for name in ("site-packages", "dist-packages") if (Path(parts["library"]) / name).is_dir()]
-    folders = dict.fromkeys(os.path.dirname(target) for target in libraries)
+    folders = dict.fromkeys(str(Path(target).parent) for target in libraries)
     return _Root(tuple(binds), tuple(f"{library}/{name}" for name in hidden), ":".join(folders))

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -42,26 +43,37 @@ class Sandbox:
         self, limits: SandboxLimits | None = None, *, way: Way | None = None, most_at_once: int = 4
     ) -> None:
         self.limits = limits or SandboxLimits()
-        self._way = way
+        self._way: Way | None = way
         self._turns = asyncio.Semaphore(most_at_once)
 
     async def run(
-        self, program: str, *, files: Mapping[str, bytes] | None = None, stdin: bytes = b""
+        self,
+        program: str,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        stdin: bytes = b"",
+        seconds: float | None = None,
     ) -> SandboxResult:
         """Runs a program until it ends or meets a limit. Cancelling ends it at once.
 
         Args:
             program: Python source text. It is `main.py` in the work folder.
             files: further files of the work folder, by their relative path.
+            seconds: wall-clock time of this run, where that is less than the limit.
 
         Raises:
             InvalidRequest: a file's path is not plain and relative, or the files do not fit in the work folder.
             SandboxUnavailable: no sandbox can be had here.
         """
-        given = {_PROGRAM_FILE: _encoded(program), **_checked(files or {}, self.limits, program)}
+        limits = (
+            self.limits
+            if seconds is None
+            else replace(self.limits, seconds=min(seconds, self.limits.seconds))
+        )
+        given = {_PROGRAM_FILE: _encoded(program), **_checked(files or {}, limits, program)}
         way = self._way or await asyncio.to_thread(sandbox_way)
         async with self._turns:
-            return await _run(way, self.limits, given, stdin)
+            return await _run(way, limits, given, stdin)
 
 
 def available() -> str | None:
@@ -117,7 +129,8 @@ def _encoded(program: str) -> bytes:
         return program.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequest(
-            f"the program is not valid Unicode at character {error.start}", fix="send text without lone surrogates"
+            f"the program is not valid Unicode at character {error.start}",
+            fix="send text without lone surrogates",
         ) from error
 
 
