@@ -6,7 +6,7 @@ BYTES FILES: the work folder is to be mounted first, with room for so many bytes
 """
 
 # The import of pathlib would be a tenth of the start.
-# ruff: noqa: PTH102, PTH103, PTH112, PTH118, PTH120, PTH123
+# ruff: noqa: PTH103, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ its parent.
 """
 
 # The import of pathlib would be a tenth of the start.
-# ruff: noqa: PTH102, PTH103, PTH112, PTH118, PTH120, PTH123
+# ruff: noqa: PTH102, PTH103, PTH112, PTH120, PTH123
 
 from __future__ import annotations
 
