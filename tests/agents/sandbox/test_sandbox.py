@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.agents.sandbox import Sandbox, SandboxLimits, SandboxResult, SandboxUnavailable, Way, available
+from deepwell.agents.sandbox import (
+    Sandbox,
+    SandboxLimits,
+    SandboxResult,
+    SandboxUnavailable,
+    Way,
+    available,
+    sandbox_way,
+)
 from deepwell.errors import InvalidRequest
 
 SMALL = SandboxLimits(
@@ -28,7 +36,7 @@ SMALL = SandboxLimits(
 
 def ways() -> list[Way]:
     """Returns the ways of this machine."""
-    return ["bubblewrap", "namespaces"] if shutil.which("bwrap") else ["namespaces"]
+    return ["bubblewrap", "namespaces"] if shutil.which("bwrap") and os.geteuid() != 0 else ["namespaces"]
 
 
 pytestmark = pytest.mark.skipif(available() is not None, reason="no sandbox can be had here")
@@ -272,6 +280,13 @@ def _tree(pid: int) -> list[int]:
         found += children
         new = children
     return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it is for root alone")
+def test_root_takes_its_own_namespaces_for_its_threads_are_not_counted() -> None:
+    assert sandbox_way() == "namespaces"
+    with pytest.raises(SandboxUnavailable):
+        run("print(1)", "bubblewrap")
 
 
 def test_without_a_way_no_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:

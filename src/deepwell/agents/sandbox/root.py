@@ -69,6 +69,10 @@ def enter_command(way: Way, limits: SandboxLimits) -> list[str]:
         program = shutil.which("bwrap")
         if program is None:
             raise SandboxUnavailable.of("sandbox_unavailable", reason="bubblewrap is not installed")
+        if os.geteuid() == 0:
+            raise SandboxUnavailable.of(
+                "sandbox_unavailable", reason="under bubblewrap root's programs have no limit of threads"
+            )
         return _bubblewrap(program, _root(), [*inside, str(limits.folder_bytes), str(limits.files)])
     root = _root()
     plan = {

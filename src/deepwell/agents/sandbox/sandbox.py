@@ -88,8 +88,9 @@ def available() -> str | None:
 def sandbox_way() -> Way:
     """Returns the way in which this machine makes sandboxes.
 
-    bubblewrap comes first where it is installed, for some systems let it alone make user namespaces. root makes its own first:
-    then the program has a user id that nobody has, where bubblewrap leaves it root's.
+    bubblewrap comes first where it is installed, for some systems let it alone make user namespaces. root takes its own calls
+    alone: with them the program has a user id that nobody has. Under bubblewrap it would have root's, whose threads the kernel
+    does not count.
 
     Raises:
         SandboxUnavailable: none works. The message has the reason of each.
@@ -97,12 +98,12 @@ def sandbox_way() -> Way:
     if "way" in _found:
         return _found["way"]
     reasons: list[str] = []
-    for way in WAYS if os.geteuid() != 0 else reversed(WAYS):
+    for way in WAYS if os.geteuid() != 0 else ("namespaces",):
         failed = _try(way)
         if failed is None:
             _found["way"] = way
             return way
-        reasons.append(f"{way}: {failed}")
+        reasons.append(failed if os.geteuid() == 0 else f"{way}: {failed}")
     raise SandboxUnavailable.of("sandbox_unavailable", reason="; ".join(reasons))
 
 

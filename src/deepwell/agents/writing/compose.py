@@ -20,7 +20,11 @@ from deepwell.safety.labels import labelled
 __all__ = ["Composition", "Writer", "compose", "plain"]
 
 _DRAFTS, _SENTENCES, _ROUNDS = 6, 4, 3
-_WIDER = (TOLERANCE, 0.25, 0.5)  # shares of the length by which a text may miss it, where nothing else is left
+_WIDER = (
+    TOLERANCE,
+    0.25,
+    0.5,
+)  # shares of the length by which a text may miss it, where nothing else is left
 _TEMPERATURE = 0.8
 _SPAN = {"zh": 7, "en": 22}  # characters in a row that make two sentences alike
 _TEMPLATE = -6.0  # naturalness of a sentence that only states a term: below that of any sentence of a draft
