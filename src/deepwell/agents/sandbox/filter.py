@@ -1,7 +1,8 @@
 """The seccomp filter of the sandbox: the system calls that a Python program with threads needs, and no other.
 
-It is a list of what is allowed, so that calls of newer kernels are refused as well. Of calls that do several things, such as
-`clone`, `kill` and `ioctl`, the arguments are looked at: a thread may be started but no process, a signal sent to oneself alone.
+It is a list of what is allowed, so that calls of newer kernels are refused as well. Calls that do several things, such as
+`clone`, `kill` and `ioctl`, are judged by their arguments: a program may start a thread but no process, and send a signal to
+itself alone.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _PROBE_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class _Root:
-    """What the new root holds.
+    """The parts of the new root.
 
     Attributes:
         binds: paths of this machine, and where they appear, read-only.
@@ -69,6 +69,10 @@ def enter_command(way: Way, limits: SandboxLimits) -> list[str]:
         program = shutil.which("bwrap")
         if program is None:
             raise SandboxUnavailable.of("sandbox_unavailable", reason="bubblewrap is not installed")
+        if os.geteuid() == 0:
+            raise SandboxUnavailable.of(
+                "sandbox_unavailable", reason="under bubblewrap root's programs have no limit of threads"
+            )
         return _bubblewrap(program, _root(), [*inside, str(limits.folder_bytes), str(limits.files)])
     root = _root()
     plan = {
@@ -112,9 +116,7 @@ def _bubblewrap(program: str, root: _Root, inside: list[str]) -> list[str]:
 
 def _placed(library: str) -> str:
     """Returns where a shared library appears: those of the system where they lie, for the loader has its path built in."""
-    return (
-        library if library.startswith(("/lib", "/usr/lib")) else f"/python/shared/{os.path.basename(library)}"
-    )
+    return library if library.startswith(("/lib", "/usr/lib")) else f"/python/shared/{Path(library).name}"
 
 
 def _python() -> str:
@@ -123,7 +125,7 @@ def _python() -> str:
 
 
 def _devices() -> list[str]:
-    return [device for device in _DEVICES if os.path.exists(device)]
+    return [device for device in _DEVICES if Path(device).exists()]
 
 
 @cache
@@ -140,8 +142,8 @@ def _root() -> _Root:
     binds = [(parts["program"], PROGRAM[0]), (parts["library"], library), (str(_HERE / "inside.py"), _INSIDE)]
     libraries = {_placed(target): source for target, source in parts["libraries"].items()}
     binds += [(source, target) for target, source in libraries.items()]
-    if os.path.isdir(_ZONES):
+    if Path(_ZONES).is_dir():
         binds.append((os.path.realpath(_ZONES), _ZONES))
     hidden = [name for name in ("site-packages", "dist-packages") if (Path(parts["library"]) / name).is_dir()]
-    folders = dict.fromkeys(os.path.dirname(target) for target in libraries)
+    folders = dict.fromkeys(str(Path(target).parent) for target in libraries)
     return _Root(tuple(binds), tuple(f"{library}/{name}" for name in hidden), ":".join(folders))

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -42,26 +43,37 @@ class Sandbox:
         self, limits: SandboxLimits | None = None, *, way: Way | None = None, most_at_once: int = 4
     ) -> None:
         self.limits = limits or SandboxLimits()
-        self._way = way
+        self._way: Way | None = way
         self._turns = asyncio.Semaphore(most_at_once)
 
     async def run(
-        self, program: str, *, files: Mapping[str, bytes] | None = None, stdin: bytes = b""
+        self,
+        program: str,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        stdin: bytes = b"",
+        seconds: float | None = None,
     ) -> SandboxResult:
         """Runs a program until it ends or meets a limit. Cancelling ends it at once.
 
         Args:
             program: Python source text. It is `main.py` in the work folder.
             files: further files of the work folder, by their relative path.
+            seconds: wall-clock time of this run, where that is less than the limit.
 
         Raises:
             InvalidRequest: a file's path is not plain and relative, or the files do not fit in the work folder.
             SandboxUnavailable: no sandbox can be had here.
         """
-        given = {_PROGRAM_FILE: _encoded(program), **_checked(files or {}, self.limits, program)}
+        limits = (
+            self.limits
+            if seconds is None
+            else replace(self.limits, seconds=min(seconds, self.limits.seconds))
+        )
+        given = {_PROGRAM_FILE: _encoded(program), **_checked(files or {}, limits, program)}
         way = self._way or await asyncio.to_thread(sandbox_way)
         async with self._turns:
-            return await _run(way, self.limits, given, stdin)
+            return await _run(way, limits, given, stdin)
 
 
 def available() -> str | None:
@@ -76,8 +88,9 @@ def available() -> str | None:
 def sandbox_way() -> Way:
     """Returns the way in which this machine makes sandboxes.
 
-    bubblewrap comes first where it is installed, for some systems let it alone make user namespaces. root makes its own first:
-    then the program has a user id that nobody has, where bubblewrap leaves it root's.
+    bubblewrap comes first where it is installed, for some systems let it alone make user namespaces. root takes its own calls
+    alone: with them the program has a user id that nobody has. Under bubblewrap it would have root's, whose threads the kernel
+    does not count.
 
     Raises:
         SandboxUnavailable: none works. The message has the reason of each.
@@ -85,12 +98,12 @@ def sandbox_way() -> Way:
     if "way" in _found:
         return _found["way"]
     reasons: list[str] = []
-    for way in WAYS if os.geteuid() != 0 else reversed(WAYS):
+    for way in WAYS if os.geteuid() != 0 else ("namespaces",):
         failed = _try(way)
         if failed is None:
             _found["way"] = way
             return way
-        reasons.append(f"{way}: {failed}")
+        reasons.append(failed if os.geteuid() == 0 else f"{way}: {failed}")
     raise SandboxUnavailable.of("sandbox_unavailable", reason="; ".join(reasons))
 
 

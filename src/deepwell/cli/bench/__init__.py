@@ -98,6 +98,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fuzz": service.fuzz,
     "latency": service.latency,
     "siege": security.siege,
+    "agent-sandbox": security.agent_sandbox,
     "audit": security.audit,
     "erasure": security.erasure,
     "jobs": storage.jobs,

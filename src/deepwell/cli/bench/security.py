@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["audit", "erasure", "siege"]
+__all__ = ["agent_sandbox", "audit", "erasure", "siege"]
 
 PARTS = ("attacks", "edge", "outages", "models", "tenants")
 
@@ -88,3 +88,14 @@ def erasure(model: Model = None, row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.security.erasure import bench_erasure
 
     measure("erasure", row, json, lambda report: bench_erasure(report, model_path(model)))
+
+
+def agent_sandbox(
+    every: Annotated[int, typer.Option(min=1, help="Number of attempts of which one is made.")] = 1,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs programs that try to leave the sandbox, each also without one: those that succeed there must fail in it."""
+    from deepwell.bench.suites.security.sandbox import bench_agent_sandbox
+
+    measure("agent_sandbox", row, json, lambda report: bench_agent_sandbox(report, every=every))

@@ -49,6 +49,10 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     table.add_row("server", f"{report['server']['url']}  {report['server']['state']}")
     lists = ", ".join(f"{name} ({state})" for name, state in report["guard"]["lists"].items())
     table.add_row("guard", f"{report['guard']['policy']}{'  lists: ' if lists else ''}{lists}")
+    sandbox = report["sandbox"]
+    table.add_row("sandbox", f"{sandbox['way']}  {sandbox['state']}")
+    if "fix" in sandbox:
+        table.add_row("", sandbox["fix"])
     table.add_row("improve", _improve(report["improve"]))
     for extra, state in report["extras"].items():
         table.add_row(f"extra {extra}", state)

@@ -61,6 +61,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "images": _images(settings, problems),
         "server": _server(settings, problems),
         "guard": _guard(settings, problems),
+        "sandbox": _sandbox(),
         "improve": examine_improve(settings, problems),
         "extras": _extras(),
         "settings": _settings(settings),
@@ -233,6 +234,16 @@ def _guard(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
             problems.append(Finding("guard", error))
             lists[name] = "not here"
     return {"policy": policy.name, "hash": policy.hash, "lists": lists}
+
+
+def _sandbox() -> dict[str, str]:
+    """The way in which programs of a model are confined. None is no problem: such a program is refused."""
+    from deepwell.agents.sandbox import SandboxUnavailable, sandbox_way
+
+    try:
+        return {"way": sandbox_way(), "state": "programs of a model run apart, without network"}
+    except SandboxUnavailable as error:
+        return {"way": "none", "state": f"programs of a model are refused: {error.message}", "fix": error.fix}
 
 
 def _extras() -> dict[str, str]:
