@@ -14,8 +14,9 @@ from deepwell.agents.loop.model import ToolCall
 from deepwell.agents.loop.plan import open_steps
 from deepwell.agents.loop.state import RunState, same_call
 from deepwell.agents.loop.steps import Noted
+from deepwell.agents.loop.written import looks_like_a_call
 
-__all__ = ["ANSWER_NOW", "earlier_result", "objection", "unsupported_numbers"]
+__all__ = ["ANSWER_NOW", "earlier_result", "failed_before", "objection", "unsupported_numbers"]
 
 ANSWER_NOW = "Give the final answer now, in plain words, from the results above. Do not call a tool."
 
@@ -35,6 +36,17 @@ def objection(state: RunState, answer: str) -> Noted | None:
         if not state.noted[check.name] and (text := check.find(state, answer)):
             return Noted(check.name, text)
     return None
+
+
+def failed_before(state: RunState, call: ToolCall) -> str | None:
+    """Returns the error of a call that has failed twice with the same arguments. Once may have been bad luck."""
+    wanted = same_call(call)
+    errors = [
+        result.text
+        for before, result in state.results()
+        if result.outcome in ("failed", "fault", "timeout") and same_call(before) == wanted
+    ]
+    return errors[-1] if len(errors) >= 2 else None
 
 
 def earlier_result(state: RunState, call: ToolCall, *, is_write: Callable[[str], bool]) -> str | None:
@@ -91,6 +103,13 @@ def _empty(_state: RunState, answer: str) -> str | None:
     )
 
 
+def _broken(state: RunState, answer: str) -> str | None:
+    names = [one.name for one in state.started.tools] if state.started else []
+    if not looks_like_a_call(answer, names):
+        return None
+    return "That looks like a call, but it is incomplete: nothing was called. Make the call again, or answer in plain words."
+
+
 def _uncalled(state: RunState, _answer: str) -> str | None:
     """A task that comes with tools is seldom one that the model can do from memory."""
     if not state.started or not state.started.tools or any(state.results()):
@@ -135,6 +154,7 @@ def _unsupported(state: RunState, answer: str) -> str | None:
 
 _CHECKS = (
     _Check("empty", _empty),
+    _Check("broken_call", _broken),
     _Check("no_call", _uncalled),
     _Check("failed_call", _unmended),
     _Check("open_plan", _unplanned),

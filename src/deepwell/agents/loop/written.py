@@ -11,12 +11,14 @@ from typing import Any
 from deepwell.agents.loop.clean import canonical
 from deepwell.agents.loop.model import ToolCall
 
-__all__ = ["written_calls"]
+__all__ = ["looks_like_a_call", "written_calls"]
 
-_MOST_CALLS = 8
+_MOST_CALLS = 3  # what a model writes behind those is mostly guessed results
 _MOST_TEXT = 20_000
 _FENCE = re.compile(r"```[a-z_]*\n?|```")
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
+_CLOSINGS = ("}", "}}", '"}}')
+_NAMED = re.compile(r'"(?:name|function|tool)"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 _NAMES = ("name", "function", "tool")
 
 
@@ -35,12 +37,9 @@ def written_calls(text: str, names: Collection[str]) -> tuple[ToolCall, ...]:
     decoder = json.JSONDecoder()
     while place < len(bare) and len(found) < _MOST_CALLS:
         if bare[place] in "{[":
-            try:
-                value, end = decoder.raw_decode(bare, place)
-            except (ValueError, RecursionError):
-                value, end = None, place + 1
-            calls = _of_json(value, names)
-            if calls:
+            value, end = _value(decoder, bare, place)
+            calls = [one for one in _of_json(value, names) if one not in found]
+            if calls or (value is not None and _of_json(value, names)):
                 found += calls
                 place = end
                 continue
@@ -54,7 +53,27 @@ def written_calls(text: str, names: Collection[str]) -> tuple[ToolCall, ...]:
         place += 1
     called = sum(len(one.arguments) for one in found)
     # One sentence may lead to a call; an explanation with an example in it is an answer.
-    return tuple(found) if found and prose <= max(200, called) else ()
+    return tuple(found[:_MOST_CALLS]) if found and prose <= max(200, called) else ()
+
+
+def _value(decoder: json.JSONDecoder, text: str, place: int) -> tuple[Any, int]:
+    """Returns the value that begins at a place, and its end. A text that is nothing but a value may lack its last brackets."""
+    try:
+        return decoder.raw_decode(text, place)
+    except (ValueError, RecursionError):
+        pass
+    if place == 0 or not text[:place].strip():
+        for closing in _CLOSINGS:
+            try:
+                return decoder.decode(text[place:] + closing), len(text)
+            except (ValueError, RecursionError):
+                continue
+    return None, place + 1
+
+
+def looks_like_a_call(text: str, names: Collection[str]) -> bool:
+    """Returns whether a text names a tool where a call has its name, although it is no call that can be read."""
+    return any(found[1] in names for found in _NAMED.finditer(text[:_MOST_TEXT]))
 
 
 def _of_json(value: Any, names: Collection[str]) -> list[ToolCall]:
