@@ -16,12 +16,13 @@ from deepwell.agents.loop.state import RunState, same_call
 from deepwell.agents.loop.steps import Noted
 from deepwell.agents.loop.written import looks_like_a_call
 
-__all__ = ["ANSWER_NOW", "earlier_result", "failed_before", "objection", "unsupported_numbers"]
+__all__ = ["ANSWER_NOW", "earlier_result", "failed_before", "objection", "reminder", "unsupported_numbers"]
 
 ANSWER_NOW = "Give the final answer now, in plain words, from the results above. Do not call a tool."
 
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-+]?[0-9][0-9,]*(?:\.[0-9]+)?(?![A-Za-z0-9_])")
 _MOST_NUMBERS = 5
+_MOST_TASK = 400  # characters of the task that are said again
 _DIGITS = str.maketrans("０１２３４５６７８９", "0123456789")
 
 
@@ -36,6 +37,16 @@ def objection(state: RunState, answer: str) -> Noted | None:
         if not state.noted[check.name] and (text := check.find(state, answer)):
             return Noted(check.name, text)
     return None
+
+
+def reminder(state: RunState) -> Noted:
+    """Returns the task, said again behind results: small models lose it, and go on calling when they could answer."""
+    assert state.started is not None
+    said = [one.get("content") for one in state.started.messages if one.get("role") == "user"]
+    task = said[-1] if said and isinstance(said[-1], str) else ""
+    shown = task if len(task) <= _MOST_TASK else f"{task[:_MOST_TASK]} ..."
+    ask = "If the results above hold the answer, give it now in plain words. If not, make the next call."
+    return Noted("remind", f"{ask} The task: {shown}" if shown else ask)
 
 
 def failed_before(state: RunState, call: ToolCall) -> str | None:

@@ -14,7 +14,7 @@ from deepwell.agents.loop.arguments import (
     without_unknown,
 )
 from deepwell.agents.loop.budget import Budget, Limit
-from deepwell.agents.loop.checks import ANSWER_NOW, earlier_result, failed_before, objection
+from deepwell.agents.loop.checks import ANSWER_NOW, earlier_result, failed_before, objection, reminder
 from deepwell.agents.loop.model import Choice, Message, ToolCall
 from deepwell.agents.loop.state import RunState
 from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Outcome, Step
@@ -169,7 +169,13 @@ def _has_room(state: RunState) -> bool:
 
 def _judged(state: RunState, answer: str) -> Step:
     assert state.started is not None
-    if state.started.options.checks and _has_room(state) and (note := objection(state, answer)):
+    is_forced = len(state.turns) > 1 and any(one.check == "answer_now" for one in state.turns[-2].notes)
+    if (
+        state.started.options.checks
+        and not is_forced
+        and _has_room(state)
+        and (note := objection(state, answer))
+    ):
         return note
     last = state.turns[-1].turn
     if last.finish == "length":
@@ -217,13 +223,13 @@ def _prepared(
     tool = tools.get(call.name)
     if tool is None:
         return _not_made(call, "invalid", _unknown_name(call.name, tools, checks))
-    note = ""
+    note, schema = "", tool.function().schema()
     try:
-        arguments = parse_arguments(call.arguments, tool.parameters, explain=checks)
+        arguments = parse_arguments(call.arguments, schema, explain=checks)
     except InvalidArguments as error:
         # What a write is not to do may stand in an argument that it does not know.
         may_leave_out = checks and isinstance(tool, Tool) and tool.effects == "reads"
-        left = without_unknown(call.arguments, tool.parameters) if may_leave_out else None
+        left = without_unknown(call.arguments, schema) if may_leave_out else None
         if left is None:
             return _not_made(call, "invalid", f"This call was not made: {error}")
         arguments, unknown = left
@@ -258,7 +264,7 @@ def _unknown_name(name: str, tools: Mapping[str, Tool | ClientTool], checks: boo
     if not checks:
         return said
     near = nearest(name, tools.keys())
-    hint = f" Did you mean {near!r}, which takes {outline(tools[near].parameters)}?" if near else ""
+    hint = f" Did you mean {near!r}, which takes {outline(tools[near].function().schema())}?" if near else ""
     return f"{said}{hint} Tools: {', '.join(tools) or 'none'}."
 
 
@@ -279,6 +285,8 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
             choice, offered = "required", reading
         elif wanted := _misspelt(state, tools):
             choice, offered = "required", wanted
+        elif state.turns[-1].results and not last_note:
+            return Append(reminder(state))
     left = budget.tokens - spent.tokens - spent.context_tokens
     return Ask(state.messages(), choice, offered, max(1, min(state.started.options.turn_tokens, left)))
 
@@ -301,7 +309,7 @@ def _misspelt(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> list[s
     if not past.results or any(one.outcome != "invalid" for one in past.results.values()):
         return []
     names = [one.name if one.name in tools else nearest(one.name, tools.keys()) for one in past.turn.calls]
-    return list(dict.fromkeys(name for name in names if name is not None))
+    return list(dict.fromkeys(name for name in names if name is not None)) or _reading(tools)
 
 
 def _goes_round(state: RunState) -> bool:

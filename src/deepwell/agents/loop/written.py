@@ -25,12 +25,15 @@ _NAMES = ("name", "function", "tool")
 def written_calls(text: str, names: Collection[str]) -> tuple[ToolCall, ...]:
     """Returns the calls of known tools in a text, without ids; none where the text says more than it calls.
 
+    A text that is nothing but a call is one whatever its name, so that the model hears of a name that does not exist.
     A call is a JSON object with name and arguments, or `name(argument=value)` with plain values on a line of its own. Both may
     stand in code fences or tags. An object inside of a longer answer is an example, not a call.
     """
     if len(text) > _MOST_TEXT:
         return ()
     bare = re.sub(r"</?[a-z_]{1,20}>", " ", _FENCE.sub(" ", text)).strip()
+    if calls := _nothing_else(bare):
+        return calls
     found: list[ToolCall] = []
     prose = 0
     place = 0
@@ -56,6 +59,14 @@ def written_calls(text: str, names: Collection[str]) -> tuple[ToolCall, ...]:
     return tuple(found[:_MOST_CALLS]) if found and prose <= max(200, called) else ()
 
 
+def _nothing_else(text: str) -> tuple[ToolCall, ...]:
+    """Returns the calls of a text that is one JSON value."""
+    if not text.startswith(("{", "[")):
+        return ()
+    value, end = _value(json.JSONDecoder(), text, 0)
+    return () if text[end:].strip() else tuple(_of_json(value, None)[:_MOST_CALLS])
+
+
 def _value(decoder: json.JSONDecoder, text: str, place: int) -> tuple[Any, int]:
     """Returns the value that begins at a place, and its end. A text that is nothing but a value may lack its last brackets."""
     try:
@@ -76,7 +87,7 @@ def looks_like_a_call(text: str, names: Collection[str]) -> bool:
     return any(found[1] in names for found in _NAMED.finditer(text[:_MOST_TEXT]))
 
 
-def _of_json(value: Any, names: Collection[str]) -> list[ToolCall]:
+def _of_json(value: Any, names: Collection[str] | None) -> list[ToolCall]:
     if isinstance(value, list):
         every = [_of_json(one, names) for one in value[:_MOST_CALLS]]
         return [call for calls in every for call in calls] if all(every) else []
@@ -87,7 +98,7 @@ def _of_json(value: Any, names: Collection[str]) -> list[ToolCall]:
         value = inner
     name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
     key = next((key for key in _ARGUMENTS if key in value), None)
-    if name is None or name not in names or key is None:
+    if not name or (names is not None and name not in names) or key is None:
         return []
     arguments = value[key]
     if not isinstance(arguments, str | dict):
