@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from deepwell.storage.agents import AgentStore
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.batches import BatchStore
 from deepwell.storage.completions import CompletionStore
@@ -34,7 +35,8 @@ class State:
         folder: directory of the files.
         owner: name of this process in leases, which no other process ever has.
         jobs_changed: set when a worker of this process should look for jobs.
-        tuning_wake, sessions_wake, evals_wake: tell the workers of fine-tuning, session adapters and evaluations the same.
+        tuning_wake, sessions_wake, evals_wake, agents_wake: tell the workers of fine-tuning, session adapters, evaluations and
+            agents the same.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class State:
         self.tunings = FineTuningStore(database, self.files)
         self.training = TrainingStore(database, self.files)
         self.evals = EvalStore(database, self.files)
+        self.agents = AgentStore(database)
         self.tuning_wake: Callable[[], None] = lambda: None
         self.sessions_wake: Callable[[], None] = lambda: None
         self.evals_wake: Callable[[], None] = lambda: None
+        self.agents_wake: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         """Closes the database, and removes the files if they are temporary."""

@@ -16,11 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.settings.storage import StorageSettings
+from deepwell.storage.agents import delete_runs
 from deepwell.storage.batches import OPEN
 from deepwell.storage.database import Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.responses import DELETED
 from deepwell.storage.tables import (
+    agent_runs,
     batch_lines,
     batches,
     completions,
@@ -102,6 +104,7 @@ class Retention:
             ("completions", policy.completions_s, _remove_completions),
             ("conversations", policy.conversations_s, _remove_conversations),
             ("batches", policy.batches_s, _remove_batches),
+            ("agent_runs", policy.jobs_s, _remove_agent_runs),
             ("jobs", policy.jobs_s, _remove_jobs),
             ("uploads", policy.jobs_s, _remove_uploads),
         ]
@@ -212,6 +215,17 @@ def _remove_batches(connection: Connection, before: int) -> int:
             connection.execute(sa.delete(table).where(mine))
         total += 1
     return total
+
+
+def _remove_agent_runs(connection: Connection, before: int) -> int:
+    """Removes runs of agents that ended before, with their steps. A run that waits for a person has not ended."""
+    columns = agent_runs.c
+    old = columns.finished_at < before
+    chosen = sa.select(columns.tenant, columns.id).where(old).order_by(columns.finished_at).limit(_ROWS)
+    rows = connection.execute(chosen).all()
+    for tenant in {row.tenant for row in rows}:
+        delete_runs(connection, tenant, [row.id for row in rows if row.tenant == tenant])
+    return len(rows)
 
 
 def _remove_jobs(connection: Connection, before: int) -> int:

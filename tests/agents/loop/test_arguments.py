@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.agents.loop.scripted import ADD
 
-from deepwell.agents.loop.arguments import InvalidArguments, check_schema, nearest, outline, parse_arguments
+from deepwell.agents.loop.arguments import (
+    InvalidArguments,
+    check_schema,
+    nearest,
+    outline,
+    parse_arguments,
+    without_unknown,
+)
 from deepwell.agents.loop.clean import bounded, clean, is_json, read_json
-from deepwell.agents.loop.written import written_calls
+from deepwell.agents.loop.written import looks_like_a_call, written_calls
 from deepwell.errors import InvalidRequest
 
 
@@ -116,7 +123,9 @@ def test_what_is_read_can_be_kept(value: object) -> None:
         ("Let me add:\nadd(a=1, b=2)", 1),
         ("add(1, 2)", 0),
         ("add(a=__import__('os'))", 0),
-        ('{"name": "rm", "arguments": {}}', 0),
+        ('{"name": "rm", "arguments": {}}', 1),
+        ('I delete it: {"name": "rm", "arguments": {}}', 0),
+        ('{"name": "add", "arguments": {"a": 1}', 1),
         ('{"name": "add"}', 0),
         ("The tool add(a, b) adds.", 0),
         ('Use {"name": "add", "arguments": {}} like this. ' + "It explains much. " * 30, 0),
@@ -126,6 +135,18 @@ def test_what_is_read_can_be_kept(value: object) -> None:
 )
 def test_calls_written_as_text(text: str, calls: int) -> None:
     assert len(written_calls(text, ["add"])) == calls
+
+
+def test_what_looks_like_a_call() -> None:
+    assert looks_like_a_call('{"name": "add", "arguments": {"a" 1}}', ["add"])
+    assert not looks_like_a_call('{"name": "Anna", "city": "Lyon"}', ["add"])
+
+
+def test_arguments_that_a_tool_does_not_know_are_told_apart() -> None:
+    schema = {"properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+    assert without_unknown('{"a": 1, "type": "object"}', schema) == ({"a": 1}, ["type"])
+    assert without_unknown('{"type": "object"}', schema) is None
+    assert without_unknown('{"a": 1}', schema) is None
 
 
 @given(st.text(alphabet='{}[]"name:,arguments add(=)\n` \\1'))

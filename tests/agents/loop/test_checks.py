@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.agents.loop.scripted import Notebook, Scripted, adder, call, say
 from tests.agents.loop.test_agent import entries_with
@@ -12,6 +14,7 @@ from deepwell.agents.loop.options import LoopOptions
 from deepwell.agents.loop.plan import plan_tool
 from deepwell.agents.loop.state import RunState
 from deepwell.agents.loop.steps import CallEnded, Noted
+from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
 
 SUM = call(("add", '{"a": 20, "b": 22}'))
 
@@ -20,7 +23,9 @@ async def notes(model: Scripted, *tools: object, checks: bool = True) -> list[st
     agent = Agent(model, tools or [adder()], options=LoopOptions(checks=checks))  # pyright: ignore
     result = await run_agent(agent, "What is 20 + 22?")
     assert result.status == "completed"
-    return [one.step.check for one in result.entries if isinstance(one.step, Noted)]
+    return [
+        one.step.check for one in result.entries if isinstance(one.step, Noted) and one.step.check != "remind"
+    ]
 
 
 async def test_a_good_run_hears_nothing() -> None:
@@ -119,3 +124,49 @@ async def test_calls_in_text_are_made() -> None:
 )
 async def test_numbers_come_from_the_task_or_a_tool(answer: str, missing: list[str]) -> None:
     assert unsupported_numbers(RunState.folded(await entries_with("1234.50")), answer) == missing
+
+
+async def test_a_reading_call_that_breaks_is_made_again_and_a_writing_one_is_not() -> None:
+    made: list[str] = []
+
+    async def fragile(_arguments: object, context: ToolCallContext) -> ToolOutput:
+        made.append(context.call_id)
+        if len(made) % 3:
+            raise OSError("busy")
+        return ToolOutput("42")
+
+    reads = Tool("fragile", "", {}, fragile)
+    for tool, outcome, times in ((reads, "ok", 3), (replace(reads, effects="writes"), "fault", 1)):
+        made.clear()
+        result = await run_agent(Agent(Scripted([call(("fragile", "")), say("42")]), [tool]), "go")
+        ended = next(one.step for one in result.entries if isinstance(one.step, CallEnded))
+        assert (ended.outcome, len(made)) == (outcome, times)
+
+
+async def test_a_call_that_failed_twice_is_not_made_a_third_time() -> None:
+    async def fail(_arguments: object, _context: ToolCallContext) -> ToolOutput:
+        return ToolOutput("no such table", failed=True)
+
+    same = call(("look", ""))
+    model = Scripted([same, same, same, say("There is no such table.")])
+    result = await run_agent(Agent(model, [Tool("look", "", {}, fail)]), "go")
+    ended = [one.step.outcome for one in result.entries if isinstance(one.step, CallEnded)]
+    assert (result.status, ended) == ("completed", ["failed", "failed", "repeated"])
+
+
+async def test_a_read_leaves_out_what_its_tool_does_not_know_and_a_write_is_not_made() -> None:
+    book = Notebook()
+    arguments = '{"text": "a", "dry_run": true}'
+    model = Scripted([call(("write", arguments)), call(("add", '{"a": 1, "b": 2, "type": 0}')), say("3")])
+    result = await run_agent(Agent(model, [book.write(), adder()]), "go")
+    ended = [one.step for one in result.entries if isinstance(one.step, CallEnded)]
+    assert [one.outcome for one in ended] == ["invalid", "ok"]
+    assert ended[1].text == "[add has no argument type: left out]\n3"
+    assert book.lines == []
+    assert model.choices[1] == ("required", ["write"])
+
+
+async def test_the_task_is_said_again_behind_results() -> None:
+    model = Scripted([SUM, say("42")])
+    await run_agent(Agent(model, [adder()]), "What is 20 + 22?")
+    assert str(model.asked[1][-1]["content"]).endswith("The task: What is 20 + 22?")

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import structs
+
 from deepwell.agents.loop.arguments import check_schema
 from deepwell.agents.loop.asking import ask_model
 from deepwell.agents.loop.budget import Budget, Limit, Spent
@@ -288,9 +290,10 @@ class _Driver:
         async with slots:
             seconds = min(self._options.call_timeout_s, self._left_s())
             context = ToolCallContext(self._of.tenant, self._of.run_id, call.id, seconds)
-            return await call_tool(
+            ended = await call_tool(
                 call.tool, call.arguments, context, self._options, cancelled=self._cancelled
             )
+            return structs.replace(ended, text=call.note + ended.text) if call.note else ended
 
     async def _decide(self, wait: Wait) -> bool:
         """Asks about the next call, if there is someone to ask. Returns whether the run may go on."""

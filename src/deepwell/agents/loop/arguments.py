@@ -14,7 +14,15 @@ from typing import Any
 from deepwell.agents.loop.clean import canonical, read_json
 from deepwell.errors import InvalidRequest, MissingDependency
 
-__all__ = ["InvalidArguments", "check_schema", "nearest", "outline", "parse_arguments", "require_validator"]
+__all__ = [
+    "InvalidArguments",
+    "check_schema",
+    "nearest",
+    "outline",
+    "parse_arguments",
+    "require_validator",
+    "without_unknown",
+]
 
 _MOST_PROBLEMS = 4
 _MOST_SHOWN = 120
@@ -79,6 +87,20 @@ def parse_arguments(text: str, schema: Mapping[str, Any], *, explain: bool) -> d
     if problems := list(_problems(value, schema)):
         raise InvalidArguments(_said(problems, schema, explain))
     return value
+
+
+def without_unknown(text: str, schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]] | None:
+    """Returns the arguments that a schema knows, and the names of the others, if those are all that does not fit."""
+    properties = schema.get("properties")
+    try:
+        value = read_json(text.strip() or "{}")
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or not isinstance(properties, Mapping):
+        return None
+    known = {name: one for name, one in value.items() if name in properties}
+    unknown = [name for name in value if name not in properties]
+    return None if list(_problems(known, schema)) or not unknown else (known, unknown)
 
 
 def outline(schema: Mapping[str, Any]) -> str:

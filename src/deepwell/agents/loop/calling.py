@@ -6,7 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from deepwell.agents.loop.clean import bounded, clean, is_json, told
 from deepwell.agents.loop.options import LoopOptions
@@ -18,6 +21,7 @@ __all__ = ["call_tool", "result_of"]
 
 _log = logging.getLogger("deepwell.agents")
 _MOST_FAULT = 500  # characters of a fault that the model reads
+_ATTEMPTS = 3  # of a reading call that breaks
 _ENDING_S = 5.0  # a call that is told to end has this long to do it
 
 
@@ -31,29 +35,43 @@ async def call_tool(
 ) -> CallEnded:
     """Returns the result of a call; a call that cannot give one has a result that says why.
 
-    A reading call is ended when the run is cancelled. A writing one is let finish within its time, so that its outcome is
-    known.
+    With checks, a reading call that breaks is made again at once: most faults of tools pass. A reading call is ended when the
+    run is cancelled. A writing one is let finish within its time, so that its outcome is known.
     """
     began = time.monotonic()
+    attempts = _ATTEMPTS if options.checks and tool.effects == "reads" else 1
+    while True:
+        attempts -= 1
+        left_s = context.timeout_s - _since(began)
+        ended = await _attempt(tool, arguments, replace(context, timeout_s=left_s), options, cancelled)
+        if ended.outcome != "fault" or not attempts or left_s <= 0 or cancelled.is_set():
+            return structs.replace(ended, seconds=_since(began))
+
+
+async def _attempt(
+    tool: Tool,
+    arguments: Mapping[str, Any],
+    context: ToolCallContext,
+    options: LoopOptions,
+    cancelled: asyncio.Event,
+) -> CallEnded:
     making = asyncio.ensure_future(_made(tool, arguments, context))
     stop = asyncio.ensure_future(cancelled.wait())
     waits = {making, stop} if tool.effects == "reads" else {making}
     try:
-        await asyncio.wait(waits, timeout=context.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=max(0.0, context.timeout_s), return_when=asyncio.FIRST_COMPLETED)
         if not making.done():
             await _end(making)
             outcome = "cancelled" if tool.effects == "reads" and stop.done() else "timeout"
-            return CallEnded(
-                context.call_id, outcome, _unfinished(tool, outcome, context), seconds=_since(began)
-            )
+            return CallEnded(context.call_id, outcome, _unfinished(tool, outcome, options))
     finally:
         stop.cancel()
         if not making.done():  # this process is ending
             making.cancel()
-    return _ended(tool, making, context, options, _since(began))
+    return _ended(tool, making, context, options)
 
 
-def result_of(call_id: str, output: ToolOutput, options: LoopOptions, seconds: float = 0.0) -> CallEnded:
+def result_of(call_id: str, output: ToolOutput, options: LoopOptions) -> CallEnded:
     """Returns the result that a model reads of an output: cut where it is long, and marked where it failed."""
     outcome: Outcome = "failed" if output.failed else "ok"
     text, characters = bounded(clean(output.text), options.output_characters)
@@ -64,7 +82,7 @@ def result_of(call_id: str, output: ToolOutput, options: LoopOptions, seconds: f
         _log.warning("the data of the call %s is no JSON and is not kept", call_id)
     if len(repr(data)) > 4 * options.output_characters:
         data = None  # the text has it, as far as it is kept
-    return CallEnded(call_id, outcome, text, characters, seconds, data)
+    return CallEnded(call_id, outcome, text, characters, data=data)
 
 
 async def _made(tool: Tool, arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
@@ -87,10 +105,10 @@ def _seen(making: asyncio.Future[ToolOutput]) -> None:
         _log.info("a call that was ended failed with %s", type(error).__name__)
 
 
-def _unfinished(tool: Tool, outcome: Outcome, context: ToolCallContext) -> str:
+def _unfinished(tool: Tool, outcome: Outcome, options: LoopOptions) -> str:
     if outcome == "cancelled":
         return "This call was ended because the run was cancelled."
-    said = f"Error: {tool.name} took longer than {context.timeout_s:.0f} s and was ended."
+    said = f"Error: {tool.name} took longer than {options.call_timeout_s:.0f} s and was ended."
     return f"{said} It may have done its work all the same." if tool.effects == "writes" else said
 
 
@@ -99,27 +117,26 @@ def _ended(
     making: asyncio.Future[ToolOutput],
     context: ToolCallContext,
     options: LoopOptions,
-    seconds: float,
 ) -> CallEnded:
     if making.cancelled():
-        return _fault(tool, context, "it was cancelled", seconds)
+        return _fault(tool, context, "it was cancelled")
     error = making.exception()
     if isinstance(error, DeepwellError):
-        return result_of(context.call_id, ToolOutput(str(error), failed=True), options, seconds)
+        return result_of(context.call_id, ToolOutput(str(error), failed=True), options)
     if error is not None:
         _log.error("the tool %s failed: %s", tool.name, told(error))
-        return _fault(tool, context, f"{type(error).__name__}: {error}", seconds)
+        return _fault(tool, context, f"{type(error).__name__}: {error}")
     output: Any = making.result()
     if not isinstance(output, ToolOutput) or not isinstance(output.text, str):
-        return _fault(tool, context, f"it returned {type(output).__name__}, which is no output", seconds)
-    return result_of(context.call_id, output, options, seconds)
+        return _fault(tool, context, f"it returned {type(output).__name__}, which is no output")
+    return result_of(context.call_id, output, options)
 
 
-def _fault(tool: Tool, context: ToolCallContext, why: str, seconds: float) -> CallEnded:
+def _fault(tool: Tool, context: ToolCallContext, why: str) -> CallEnded:
     text = f"Error: {tool.name} broke ({clean(why)[:_MOST_FAULT]})."
     if tool.effects == "writes":
         text = f"{text} Part of its work may be done."
-    return CallEnded(context.call_id, "fault", text, seconds=seconds)
+    return CallEnded(context.call_id, "fault", text)
 
 
 def _since(began: float) -> float:

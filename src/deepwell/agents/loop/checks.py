@@ -14,13 +14,15 @@ from deepwell.agents.loop.model import ToolCall
 from deepwell.agents.loop.plan import open_steps
 from deepwell.agents.loop.state import RunState, same_call
 from deepwell.agents.loop.steps import Noted
+from deepwell.agents.loop.written import looks_like_a_call
 
-__all__ = ["ANSWER_NOW", "earlier_result", "objection", "unsupported_numbers"]
+__all__ = ["ANSWER_NOW", "earlier_result", "failed_before", "objection", "reminder", "unsupported_numbers"]
 
 ANSWER_NOW = "Give the final answer now, in plain words, from the results above. Do not call a tool."
 
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-+]?[0-9][0-9,]*(?:\.[0-9]+)?(?![A-Za-z0-9_])")
 _MOST_NUMBERS = 5
+_MOST_TASK = 400  # characters of the task that are said again
 _DIGITS = str.maketrans("０１２３４５６７８９", "0123456789")
 
 
@@ -35,6 +37,27 @@ def objection(state: RunState, answer: str) -> Noted | None:
         if not state.noted[check.name] and (text := check.find(state, answer)):
             return Noted(check.name, text)
     return None
+
+
+def reminder(state: RunState) -> Noted:
+    """Returns the task, said again behind results: small models lose it, and go on calling when they could answer."""
+    assert state.started is not None
+    said = [one.get("content") for one in state.started.messages if one.get("role") == "user"]
+    task = said[-1] if said and isinstance(said[-1], str) else ""
+    shown = task if len(task) <= _MOST_TASK else f"{task[:_MOST_TASK]} ..."
+    ask = "If the results above hold the answer, give it now in plain words. If not, make the next call."
+    return Noted("remind", f"{ask} The task: {shown}" if shown else ask)
+
+
+def failed_before(state: RunState, call: ToolCall) -> str | None:
+    """Returns the error of a call that has failed twice with the same arguments. Once may have been bad luck."""
+    wanted = same_call(call)
+    errors = [
+        result.text
+        for before, result in state.results()
+        if result.outcome in ("failed", "fault", "timeout") and same_call(before) == wanted
+    ]
+    return errors[-1] if len(errors) >= 2 else None
 
 
 def earlier_result(state: RunState, call: ToolCall, *, is_write: Callable[[str], bool]) -> str | None:
@@ -91,6 +114,13 @@ def _empty(_state: RunState, answer: str) -> str | None:
     )
 
 
+def _broken(state: RunState, answer: str) -> str | None:
+    names = [one.name for one in state.started.tools] if state.started else []
+    if not looks_like_a_call(answer, names):
+        return None
+    return "That looks like a call, but it is incomplete: nothing was called. Make the call again, or answer in plain words."
+
+
 def _uncalled(state: RunState, _answer: str) -> str | None:
     """A task that comes with tools is seldom one that the model can do from memory."""
     if not state.started or not state.started.tools or any(state.results()):
@@ -135,6 +165,7 @@ def _unsupported(state: RunState, answer: str) -> str | None:
 
 _CHECKS = (
     _Check("empty", _empty),
+    _Check("broken_call", _broken),
     _Check("no_call", _uncalled),
     _Check("failed_call", _unmended),
     _Check("open_plan", _unplanned),

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deepwell.agents.loop.arguments import InvalidArguments, nearest, outline, parse_arguments
+from deepwell.agents.loop.arguments import (
+    InvalidArguments,
+    nearest,
+    outline,
+    parse_arguments,
+    without_unknown,
+)
 from deepwell.agents.loop.budget import Budget, Limit
-from deepwell.agents.loop.checks import ANSWER_NOW, earlier_result, objection
+from deepwell.agents.loop.checks import ANSWER_NOW, earlier_result, failed_before, objection, reminder
 from deepwell.agents.loop.model import Choice, Message, ToolCall
 from deepwell.agents.loop.state import RunState
 from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Outcome, Step
@@ -62,11 +68,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class ReadyCall:
-    """A call that may be made, with arguments that fit."""
+    """A call that may be made, with arguments that fit. `note`: what its result says first."""
 
     id: str
     tool: Tool
     arguments: dict[str, Any]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,9 @@ def next_action(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Acti
     return _ask(state, tools)
 
 
+_ANSWER_AFTER = 3
+"""Turns that brought nothing, after which the model is to answer from what it has."""
+
 _UNKNOWN = (
     "It is not known whether this call was made: the run was interrupted meanwhile. It is not made again by itself. "
     "Look at what it would have changed before you call it once more."
@@ -159,7 +169,13 @@ def _has_room(state: RunState) -> bool:
 
 def _judged(state: RunState, answer: str) -> Step:
     assert state.started is not None
-    if state.started.options.checks and _has_room(state) and (note := objection(state, answer)):
+    is_forced = len(state.turns) > 1 and any(one.check == "answer_now" for one in state.turns[-2].notes)
+    if (
+        state.started.options.checks
+        and not is_forced
+        and _has_room(state)
+        and (note := objection(state, answer))
+    ):
         return note
     last = state.turns[-1].turn
     if last.finish == "length":
@@ -182,7 +198,7 @@ def _of_calls(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action
         judged = _prepared(state, call, tools)
         if isinstance(judged, CallEnded):
             return Append(judged) if not ready else Call(ready)
-        tool, arguments = judged
+        tool, arguments, note = judged
         if len(ready) + len(approvals) + len(outputs) >= left:
             return Call(ready) if ready else Append(CallEnded(call.id, "skipped", _NO_CALLS_LEFT))
         if isinstance(tool, ClientTool):
@@ -192,25 +208,32 @@ def _of_calls(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action
         elif approvals or outputs:  # a later call may build on those
             continue
         elif tool.effects == "writes":
-            return Call(ready or [ReadyCall(call.id, tool, arguments)])
+            return Call(ready or [ReadyCall(call.id, tool, arguments, note)])
         else:
-            ready.append(ReadyCall(call.id, tool, arguments))
+            ready.append(ReadyCall(call.id, tool, arguments, note))
     return Call(ready) if ready else Wait(approvals, outputs)
 
 
 def _prepared(
     state: RunState, call: ToolCall, tools: Mapping[str, Tool | ClientTool]
-) -> CallEnded | tuple[Tool | ClientTool, dict[str, Any]]:
-    """Returns the tool of a call with arguments that fit, or the result of a call that is not made."""
+) -> CallEnded | tuple[Tool | ClientTool, dict[str, Any], str]:
+    """Returns the tool of a call, arguments that fit and a note about them, or the result of a call that is not made."""
     assert state.started is not None
     checks = state.started.options.checks
     tool = tools.get(call.name)
     if tool is None:
         return _not_made(call, "invalid", _unknown_name(call.name, tools, checks))
+    note, schema = "", tool.function().schema()
     try:
-        arguments = parse_arguments(call.arguments, tool.parameters, explain=checks)
+        arguments = parse_arguments(call.arguments, schema, explain=checks)
     except InvalidArguments as error:
-        return _not_made(call, "invalid", f"This call was not made: {error}")
+        # What a write is not to do may stand in an argument that it does not know.
+        may_leave_out = checks and isinstance(tool, Tool) and tool.effects == "reads"
+        left = without_unknown(call.arguments, schema) if may_leave_out else None
+        if left is None:
+            return _not_made(call, "invalid", f"This call was not made: {error}")
+        arguments, unknown = left
+        note = f"[{call.name} has no argument {', '.join(unknown)[:100]}: left out]\n"
     decision = state.decisions.get(call.id)
     if decision is not None and not decision.is_approved:
         said = f": {decision.reason}" if decision.reason else ""
@@ -226,7 +249,10 @@ def _prepared(
                 f"You made this call before. Its result was:\n{before}\nGo on with the next step, or answer."
             )
             return _not_made(call, "repeated", text)
-    return tool, arguments
+        if (error := failed_before(state, call)) is not None:
+            text = f"This call failed twice, so it was not made again: {error}\nChange the arguments, or use another tool."
+            return _not_made(call, "repeated", text)
+    return tool, arguments, note
 
 
 def _not_made(call: ToolCall, outcome: Outcome, text: str) -> CallEnded:
@@ -238,7 +264,7 @@ def _unknown_name(name: str, tools: Mapping[str, Tool | ClientTool], checks: boo
     if not checks:
         return said
     near = nearest(name, tools.keys())
-    hint = f" Did you mean {near!r}, which takes {outline(tools[near].parameters)}?" if near else ""
+    hint = f" Did you mean {near!r}, which takes {outline(tools[near].function().schema())}?" if near else ""
     return f"{said}{hint} Tools: {', '.join(tools) or 'none'}."
 
 
@@ -255,8 +281,12 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
             if last_note != "answer_now":
                 return Append(Noted("answer_now", ANSWER_NOW))
             choice = "none"
-        elif last_note == "no_call" and (reading := _reading(tools)):
+        elif last_note in ("no_call", "broken_call") and (reading := _reading(tools)):
             choice, offered = "required", reading
+        elif wanted := _misspelt(state, tools):
+            choice, offered = "required", wanted
+        elif state.turns[-1].results and not last_note:
+            return Append(reminder(state))
     left = budget.tokens - spent.tokens - spent.context_tokens
     return Ask(state.messages(), choice, offered, max(1, min(state.started.options.turn_tokens, left)))
 
@@ -270,9 +300,22 @@ def _reading(tools: Mapping[str, Tool | ClientTool]) -> list[str]:
     ]
 
 
+def _misspelt(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> list[str]:
+    """Returns the tools that the newest turn meant, if it wrote none of its calls so that it could be made.
+
+    A model that has to call writes under a grammar, where names and arguments come out right.
+    """
+    past = state.turns[-1]
+    if not past.results or any(one.outcome != "invalid" for one in past.results.values()):
+        return []
+    names = [one.name if one.name in tools else nearest(one.name, tools.keys()) for one in past.turn.calls]
+    return list(dict.fromkeys(name for name in names if name is not None)) or _reading(tools)
+
+
 def _goes_round(state: RunState) -> bool:
-    """Returns whether the two newest turns called nothing but what was called before."""
+    """Returns whether the two newest turns called nothing but what was called before, or nothing came of the newest three."""
     newest = [past for past in state.turns[-2:] if past.turn.calls]
-    return len(newest) == 2 and all(
+    repeats = len(newest) == 2 and all(
         result.outcome == "repeated" for past in newest for result in past.results.values()
     )
+    return repeats or state.stalls >= _ANSWER_AFTER

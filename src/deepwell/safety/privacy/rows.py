@@ -19,6 +19,8 @@ from deepwell.storage.knowledge.stores import next_generation
 from deepwell.storage.responses import DELETED, RESPONSE_JOB
 from deepwell.storage.safety.audit import forget_person
 from deepwell.storage.tables import (
+    agent_runs,
+    agent_steps,
     api_keys,
     batch_lines,
     batches,
@@ -111,6 +113,8 @@ TENANT_TABLES: Final = (
     eval_output_items,
     eval_runs,
     evals,
+    agent_steps,
+    agent_runs,
     files,
     jobs,
     compliance_answers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deepwell.storage.tables.agents import agent_runs, agent_steps
 from deepwell.storage.tables.api import (
     WITH_PREVIOUS,
     api_keys,
@@ -55,6 +56,8 @@ from deepwell.storage.tables.usage import feedback, media_usage, usage
 __all__ = [
     "HEAD",
     "WITH_PREVIOUS",
+    "agent_runs",
+    "agent_steps",
     "api_keys",
     "audit_chains",
     "audit_entries",
