@@ -184,7 +184,7 @@ class _Parser:
 
     def _operand_follows(self) -> bool:
         following = self._tokens[self._place + 1] if self._place + 1 < len(self._tokens) else ("", "")
-        return following[0] in ("number", "name") and following[1] != "mod" or following[1] in ("(", "√")
+        return (following[0] in ("number", "name") and following[1] != "mod") or following[1] in ("(", "√")
 
     def _atom(self) -> Fraction:
         if self._place >= len(self._tokens):
@@ -288,7 +288,7 @@ def _round(value: Fraction, digits: Fraction = Fraction(0)) -> Fraction:
 _CONSTANTS: Final = {"pi": Fraction("3.14159265358979323846264338327950288419716939937510582097494")}
 _FUNCTIONS: Final[dict[str, tuple[int, int, Callable[..., Fraction]]]] = {
     "sqrt": (1, 1, _root),
-    "abs": (1, 1, abs),
+    "abs": (1, 1, lambda value: abs(value)),
     "round": (1, 2, _round),
     "floor": (1, 1, lambda value: Fraction(math.floor(value))),
     "ceil": (1, 1, lambda value: Fraction(math.ceil(value))),

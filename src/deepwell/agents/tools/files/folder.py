@@ -62,7 +62,7 @@ class ConfinedFolder:
         *folders, name = _parts(path)
         with self._opened(folders) as folder, _said(path):
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-            with open(handle, "rb") as file:
+            with os.fdopen(handle, "rb") as file:
                 found = os.fstat(handle)
                 if stat.S_ISDIR(found.st_mode):
                     raise FolderError(f"{path!r} is a folder, not a file. Call list_files to see its files.")
@@ -97,7 +97,7 @@ class ConfinedFolder:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             handle = os.open(draft, flags, 0o644, dir_fd=folder)
             try:
-                with open(handle, "wb") as file:
+                with os.fdopen(handle, "wb") as file:
                     file.write(content)
                 os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:

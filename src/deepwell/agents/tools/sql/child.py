@@ -25,10 +25,10 @@ _MOST_TABLES = 50
 
 def _connection(path: str) -> sqlite3.Connection:
     """Opens a file to read. A file in WAL mode without a log could not be opened by one who may write nothing."""
-    with open(path, "rb") as file:
+    with open(path, "rb") as file:  # noqa: PTH123  (pathlib takes time to import)
         header = file.read(20)
     # Bytes 18 and 19 of the header are 2 in WAL mode (sqlite.org/fileformat2.html, 1.3.3).
-    logged = header[18:20] == b"\2\2" and not os.path.exists(f"{path}-wal")
+    logged = header[18:20] == b"\2\2" and not os.path.exists(f"{path}-wal")  # noqa: PTH110
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     found = sqlite3.connect(f"file:{quoted}?mode=ro{'&immutable=1' if logged else ''}", uri=True)
     found.execute("PRAGMA temp_store=MEMORY")
@@ -42,7 +42,7 @@ def _guarded(connection: sqlite3.Connection, seconds: float, most_bytes: int) ->
     """Lets the connection read alone, for a time, and bounds its values and statements."""
 
     def allowed(action: int, _first: str | None, second: str | None, *_: Any) -> int:
-        if action not in _ALLOWED or action == 31 and str(second).lower() in _REFUSED_FUNCTIONS:
+        if action not in _ALLOWED or (action == 31 and str(second).lower() in _REFUSED_FUNCTIONS):
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 
@@ -63,7 +63,7 @@ def _query(connection: sqlite3.Connection, request: dict[str, Any]) -> dict[str,
     for row in cursor:
         cells = [_cell(one) for one in row]
         read_bytes += sum(len(str(one)) for one in cells)
-        if len(rows) == request["most_rows"] or rows and read_bytes > request["most_bytes"]:
+        if len(rows) == request["most_rows"] or (rows and read_bytes > request["most_bytes"]):
             more = True
             break
         rows.append(cells)

@@ -61,10 +61,18 @@ def checked_statement(text: str) -> str:
         raise StatementProblem("The query is nested too deep.") from None
     if len(found) != 1:
         raise StatementProblem("Send exactly one SELECT statement.")
-    changes = (exp.DML, exp.DDL, exp.Command, exp.Pragma, exp.Attach, exp.Detach, exp.Into)
-    # DDL is also the class of queries that a CREATE TABLE AS may hold.
-    bad = [one for one in found[0].find_all(*changes) if not isinstance(one, exp.Query)]
-    if bad or not isinstance(found[0], exp.Query):
+    changes = (
+        exp.Insert,
+        exp.Update,
+        exp.Delete,
+        exp.Merge,
+        exp.Create,
+        exp.Drop,
+        exp.Alter,
+        exp.Command,
+        exp.Into,
+    )
+    if found[0].find(*changes) or not isinstance(found[0], exp.Query):
         raise StatementProblem("Only reading is allowed. Send one SELECT statement.")
     return text
 
