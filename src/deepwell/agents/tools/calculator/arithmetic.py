@@ -288,7 +288,7 @@ def _round(value: Fraction, digits: Fraction = Fraction(0)) -> Fraction:
 _CONSTANTS: Final = {"pi": Fraction("3.14159265358979323846264338327950288419716939937510582097494")}
 _FUNCTIONS: Final[dict[str, tuple[int, int, Callable[..., Fraction]]]] = {
     "sqrt": (1, 1, _root),
-    "abs": (1, 1, lambda value: abs(value)),
+    "abs": (1, 1, Fraction.__abs__),
     "round": (1, 2, _round),
     "floor": (1, 1, lambda value: Fraction(math.floor(value))),
     "ceil": (1, 1, lambda value: Fraction(math.ceil(value))),
