@@ -43,7 +43,7 @@ class Searcher(Protocol):
 
 
 def knowledge_tool(
-    searcher: Searcher, *, about: str = "handbooks, policies and other documents", limit: int = 3
+    searcher: Searcher, *, about: str = "the documents", limit: int = 3
 ) -> Tool:
     """Returns the tool that searches documents.
 
@@ -70,7 +70,7 @@ def knowledge_tool(
 
     return Tool(
         "search_knowledge",
-        f"Search {about} for a fact or a rule.",
+        f"Search {about}: rules, rates, prices, limits and other facts.",
         {
             "type": "object",
             "properties": {

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from deepwell.agents.tools.calculator.arithmetic import ArithmeticProblem, evaluate, shown
 from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
 
 __all__ = ["calculator"]
 
+_PLAIN: Final = re.compile(r"\s*-?\d[\d,]*(?:\.\d+)?\s*")
+
 
 def calculator() -> Tool:
     """Returns the tool that evaluates one arithmetic expression exactly. It runs no code."""
     return Tool(
         "calculate",
-        "Evaluate arithmetic with numbers, for example (12.5 + 3) * 4 or 240 * 15%.",
+        "Compute an arithmetic expression of numbers that you know.",
         {
             "type": "object",
             "properties": {
-                "expression": {"type": "string", "minLength": 1, "description": "Numbers and operators only."}
+                "expression": {"type": "string", "minLength": 1, "description": "Numbers with + - * / ^ % and brackets."}
             },
             "required": ["expression"],
             "additionalProperties": False,
@@ -29,8 +32,13 @@ def calculator() -> Tool:
 
 
 async def _run(arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
+    expression = str(arguments["expression"])
+    if _PLAIN.fullmatch(expression):  # models send a result back in place of an answer
+        return ToolOutput(
+            f"{expression.strip()[:100]} is a number already. Use it in the next step, or answer.", failed=True
+        )
     try:
-        text = shown(evaluate(str(arguments["expression"])))
+        text = shown(evaluate(expression))
     except ArithmeticProblem as error:
         return ToolOutput(str(error), failed=True)
     return ToolOutput(text, data=text)

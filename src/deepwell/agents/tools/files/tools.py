@@ -40,15 +40,15 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
     tools = [
         Tool(
             "list_files",
-            "List all files with their sizes. Use it to find the path of a file.",
+            "List the paths of all files.",
             _object(
-                {"folder": {"type": "string", "description": "Folder to list. Leave it out for all files."}}
+                {"folder": {"type": "string", "description": "Only this folder."}}
             ),
             _in_thread(folder.list),
         ),
         Tool(
             "read_file",
-            "Read a text file.",
+            "Read one file whose path is known.",
             _object(
                 {
                     "path": _PATH,
@@ -60,9 +60,9 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
         ),
         Tool(
             "search_files",
-            "Find the lines of all files that contain a text. Returns path, line number and line.",
+            "Find out which file mentions a word. Returns path and line.",
             _object(
-                {"text": {"type": "string", "minLength": 1, "description": "Word or phrase to find."}}, "text"
+                {"text": {"type": "string", "minLength": 1, "description": "One word, as it stands in the file."}}, "text"
             ),
             _in_thread(folder.search),
         ),

@@ -61,7 +61,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
     return [
         Tool(
             "sql_schema",
-            "Show the tables and columns of the database. Call it before sql_query.",
+            "Show the tables and columns of the database. Call it first for a question about the database.",
             {
                 "type": "object",
                 "properties": several,
@@ -72,10 +72,10 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
         ),
         Tool(
             "sql_query",
-            "Run one SQLite SELECT statement. Returns its rows.",
+            "Query the database by one SQL SELECT statement, after sql_schema.",
             {
                 "type": "object",
-                "properties": {"query": {"type": "string", "description": "A SELECT statement."}, **several},
+                "properties": {"query": {"type": "string", "description": "A SELECT statement with all values written out."}, **several},
                 "required": ["query", *several],
                 "additionalProperties": False,
             },

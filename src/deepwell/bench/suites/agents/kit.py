@@ -33,7 +33,7 @@ def tools_of(folder: Path, searcher: Searcher) -> list[Tool]:
         calculator(),
         *file_tools(folder, write=True),
         *sql_tools(folder),
-        knowledge_tool(searcher, about="the handbook"),
+        knowledge_tool(searcher, about="the handbook of the house"),
     ]
 
 
@@ -43,7 +43,7 @@ async def opened_searcher(fixtures: Fixtures) -> AsyncIterator[Searcher]:
     with tempfile.TemporaryDirectory() as text:
         home = Path(text)
         # The models stay where they are; the database and the index lie in the folder.
-        settings = Settings.load().model_copy(update={"data_dir": home / "data", "database": None})
+        settings = Settings.load().model_copy(update={"data_dir": home / "data"})
         paths = list[Path]()
         for name, document in fixtures.documents.items():
             path = home / name

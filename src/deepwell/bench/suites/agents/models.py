@@ -44,9 +44,7 @@ class ScriptedModel:
                 self._last = next(self._solver)
                 self.calls += 1
                 return self._called()
-            result = str(messages[-1]["content"])
-            if messages[-1]["role"] != "tool":  # a note of the loop, which a script does not need
-                return self._called()
+            result = next(str(one["content"]) for one in reversed(messages) if one["role"] == "tool")
             if _FAULT.match(result) and self._tries < _MOST_TRIES:
                 self._tries += 1
                 return self._called()
