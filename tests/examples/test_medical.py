@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 TABULAR = b"""<ICD10CM.tabular><chapter><name>9</name><desc>Diseases of the circulatory system (I00-I99)</desc>
 <section id="I10-I1A"><desc>Hypertensive diseases (I10-I1A)</desc>
 <diag><name>I10</name><desc>Essential (primary) hypertension</desc><includes><note>high blood pressure</note></includes></diag>
-<diag><name>I12</name><desc>Hypertensive chronic kidney disease</desc><excludes1><note>renovascular hypertension (I15.0)</note></excludes1>
+<diag><name>I12</name><desc>Hypertensive chronic kidney disease</desc>
+<excludes1><note>renovascular hypertension (I15.0)</note></excludes1>
 <diag><name>I12.9</name><desc>Hypertensive chronic kidney disease, stage unspecified</desc></diag></diag>
 </section></chapter></ICD10CM.tabular>"""
 

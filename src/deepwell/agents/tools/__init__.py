@@ -1,6 +1,21 @@
 """Tools that a model may call: what one is, and those that come with Deepwell."""
 
+from deepwell.agents.tools.calculator import calculator
+from deepwell.agents.tools.files import file_tools
+from deepwell.agents.tools.knowledge import KnowledgePassage, Searcher, knowledge_tool
 from deepwell.agents.tools.python import python_tool
+from deepwell.agents.tools.sql import sql_tools
 from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
 
-__all__ = ["Tool", "ToolCallContext", "ToolOutput", "python_tool"]
+__all__ = [
+    "KnowledgePassage",
+    "Searcher",
+    "Tool",
+    "ToolCallContext",
+    "ToolOutput",
+    "calculator",
+    "file_tools",
+    "knowledge_tool",
+    "python_tool",
+    "sql_tools",
+]

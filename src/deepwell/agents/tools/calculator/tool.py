@@ -1,0 +1,44 @@
+"""`calculator`: the tool that evaluates arithmetic."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from deepwell.agents.tools.calculator.arithmetic import ArithmeticProblem, evaluate, shown
+from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+
+__all__ = ["calculator"]
+
+_PLAIN: Final = re.compile(r"\s*-?\d[\d,]*(?:\.\d+)?\s*")
+
+
+def calculator() -> Tool:
+    """Returns the tool that evaluates one arithmetic expression exactly. It runs no code."""
+    return Tool(
+        "calculate",
+        "Compute an arithmetic expression of numbers that you know.",
+        {
+            "type": "object",
+            "properties": {
+                "expression": {"type": "string", "minLength": 1, "description": "Numbers with + - * / ^ % and brackets."}
+            },
+            "required": ["expression"],
+            "additionalProperties": False,
+        },
+        _run,
+    )
+
+
+async def _run(arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
+    expression = str(arguments["expression"])
+    if _PLAIN.fullmatch(expression):  # models send a result back in place of an answer
+        return ToolOutput(
+            f"{expression.strip()[:100]} is a number already. Use it in the next step, or answer.", failed=True
+        )
+    try:
+        text = shown(evaluate(expression))
+    except ArithmeticProblem as error:
+        return ToolOutput(str(error), failed=True)
+    return ToolOutput(text, data=text)

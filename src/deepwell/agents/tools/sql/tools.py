@@ -1,0 +1,212 @@
+"""`sql_schema` and `sql_query`: one read-only statement at a time over the SQLite files of a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from deepwell.agents.tools.files.folder import ConfinedFolder, FolderError
+from deepwell.agents.tools.sql.statement import StatementProblem, checked_statement, require_sqlglot
+from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.errors import InvalidRequest
+from deepwell.process.confine import confined_command
+
+__all__ = ["SqlLimits", "sql_tools"]
+
+_CHILD: Final = Path(__file__).with_name("child.py")
+_SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
+_CELL_CHARACTERS: Final = 200
+_GRACE_S: Final = 2.0  # for the start of the process, and for SQLite to see that its time is over
+
+
+@dataclass(frozen=True, slots=True)
+class SqlLimits:
+    """Limits of one statement.
+
+    Attributes:
+        seconds: time that it may take.
+        most_rows: rows that it returns at most.
+        most_bytes: size of the largest value, and of the rows that it returns together.
+        memory_bytes: data that its process may hold.
+    """
+
+    seconds: float = 5.0
+    most_rows: int = 50
+    most_bytes: int = 100_000
+    memory_bytes: int = 256_000_000
+
+
+def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
+    """Returns the tools that show the tables of a folder's SQLite files, and query them.
+
+    A statement runs in a process of its own that can write nothing. With one file the tools take no name of a database.
+
+    Raises:
+        MissingDependency: the extra `agents` is not installed.
+        InvalidRequest: the folder has no SQLite file.
+        OSError: it is no folder, or cannot be opened.
+    """
+    require_sqlglot()
+    databases = _Databases(ConfinedFolder(root), limits or SqlLimits())
+    several: dict[str, Any] = {}
+    if len(databases.names) > 1:
+        about = {"type": "string", "enum": databases.names, "description": "File of the database."}
+        several = {"database": about}
+    return [
+        Tool(
+            "sql_schema",
+            "Show the tables and columns of the database. Call it first for a question about the database.",
+            {
+                "type": "object",
+                "properties": several,
+                "required": list(several),
+                "additionalProperties": False,
+            },
+            databases.schema,
+        ),
+        Tool(
+            "sql_query",
+            "Query the database by one SQL SELECT statement, after sql_schema.",
+            {
+                "type": "object",
+                "properties": {"query": {"type": "string", "description": "A SELECT statement with all values written out."}, **several},
+                "required": ["query", *several],
+                "additionalProperties": False,
+            },
+            databases.query,
+        ),
+    ]
+
+
+class _Databases:
+    """The SQLite files of a folder, by their paths in it."""
+
+    def __init__(self, folder: ConfinedFolder, limits: SqlLimits) -> None:
+        self._folder, self._limits = folder, limits
+        self.names = [one.path for one in folder.walk() if one.path.lower().endswith(_SUFFIXES)]
+        if not self.names:
+            raise InvalidRequest(
+                f"there is no SQLite file in {folder.root}", fix=f"name a folder with {', '.join(_SUFFIXES)}"
+            )
+
+    async def schema(self, arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
+        found = await self._run(arguments, None, context)
+        if "error" in found:
+            return ToolOutput(f"The database cannot be read: {found['error']}", failed=True)
+        return ToolOutput(_schema_text(found) or "The database has no tables.", data=found)
+
+    async def query(self, arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
+        try:
+            statement = checked_statement(str(arguments["query"]))
+        except StatementProblem as error:
+            return ToolOutput(str(error), failed=True)
+        found = await self._run(arguments, statement, context)
+        if "error" in found:
+            return ToolOutput(await self._mended(str(found["error"]), arguments, context), failed=True)
+        return ToolOutput(_rows_text(found), data=found)
+
+    async def _mended(self, error: str, arguments: Mapping[str, Any], context: ToolCallContext) -> str:
+        """Returns why a statement failed, with the tables where it named one that is not there."""
+        if error == "interrupted":
+            return f"The query took longer than {self._limits.seconds:g} s. Ask for less."
+        if error == "not authorized":
+            return "Only reading tables is allowed. Send one SELECT statement."
+        if not error.startswith(("no such column", "no such table", "ambiguous column")):
+            return f"The query failed: {error}"
+        found = await self._run(arguments, None, context)
+        tables = _schema_text(found) if "error" not in found else ""
+        return f"The query failed: {error}. The tables are:\n{tables}"
+
+    async def _run(
+        self, arguments: Mapping[str, Any], statement: str | None, context: ToolCallContext
+    ) -> dict[str, Any]:
+        """Runs a statement, or reads the schema without one, in a process that ends with this call."""
+        name = str(arguments.get("database") or self.names[0])
+        if name not in self.names:
+            return {"error": f"there is no database {name[:100]!r}; use one of {', '.join(self.names)}"}
+        try:
+            self._folder.check(name)
+        except FolderError as error:
+            return {"error": str(error)}
+        limits = self._limits
+        seconds = min(limits.seconds, context.timeout_s)
+        request = {
+            "path": str(self._folder.root / name),
+            "sql": statement,
+            "seconds": seconds,
+            "most_rows": limits.most_rows,
+            "most_bytes": limits.most_bytes,
+        }
+        command = [sys.executable, "-I", "-S", str(_CHILD)]
+        return await _answer(
+            confined_command(command, limits.memory_bytes, int(seconds + _GRACE_S) + 1), request, seconds
+        )
+
+
+async def _answer(command: list[str], request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Returns what the process printed; it is killed when its time is over or the call is cancelled."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        output, _ = await asyncio.wait_for(
+            process.communicate(json.dumps(request).encode()), seconds + _GRACE_S
+        )
+    except TimeoutError:
+        return {"error": "interrupted"}
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    if process.returncode:
+        return {"error": "the query took more memory or time than it may"}
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def _schema_text(found: Mapping[str, Any]) -> str:
+    """Returns tables, one a line: `orders(id INTEGER, customer_id INTEGER -> customers.id, status TEXT 'open' 'paid')`."""
+    lines = [f"{one['name']}({', '.join(map(_column, one['columns']))})" for one in found["tables"]]
+    if found["more"]:
+        lines.append(f"(only the first {len(lines)} tables are shown)")
+    return "\n".join(lines)
+
+
+def _column(one: Mapping[str, Any]) -> str:
+    parts = [str(one["name"]), str(one["type"])]
+    if one["references"]:
+        parts.append(f"-> {one['references']}")
+    parts += [repr(sample) for sample in one.get("samples", ())]
+    return " ".join(part for part in parts if part)
+
+
+def _rows_text(found: Mapping[str, Any]) -> str:
+    """Returns rows as lines of cells, below a line of column names."""
+    rows = found["rows"]
+    if not rows:
+        return "0 rows. Check the names and values; sql_schema shows examples of values."
+    lines = [" | ".join(map(str, found["columns"]))]
+    lines += [" | ".join(map(_shown, row)) for row in rows]
+    if found["more"]:
+        lines.append(f"(only the first {len(rows)} rows are shown; use COUNT, SUM or LIMIT)")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, float):
+        value = f"{value:.12g}"  # 0.1 + 0.2 is 0.3 to a reader
+    text = str(value).replace("\n", " ")
+    if len(text) <= _CELL_CHARACTERS:
+        return text
+    return f"{text[:_CELL_CHARACTERS]}... ({len(text):,} characters)"
