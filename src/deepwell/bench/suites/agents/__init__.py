@@ -1,0 +1,1 @@
+"""Benchmarks of agents and of what they stand on."""
