@@ -28,6 +28,7 @@ VERBS = (
     "rollout",
     "knowledge",
     "media",
+    "mcp",
     "data",
     "tune",
     "evaluate",

@@ -7,7 +7,7 @@ from typing import Any
 
 from deepwell.agents.mcp.client import McpFailed, McpSession
 from deepwell.agents.mcp.listing import ListedTool, offered_name
-from deepwell.agents.mcp.schemas import arguments_problem
+from deepwell.agents.mcp.schemas import arguments_problem, is_plain
 from deepwell.agents.tools import Tool, ToolCallContext, ToolOutput
 
 __all__ = ["remote_tools"]
@@ -42,4 +42,5 @@ def _tool(session: McpSession, listed: ListedTool) -> Tool:
         listed.schema,
         run,
         effects="reads" if listed.read_only else "writes",
+        strict=is_plain(listed.schema),
     )

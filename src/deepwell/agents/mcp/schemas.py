@@ -11,12 +11,16 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-__all__ = ["SchemaRefused", "arguments_problem", "checked_schema"]
+__all__ = ["SchemaRefused", "arguments_problem", "checked_schema", "is_plain"]
 
 _MOST_BYTES: Final = 32 << 10
 _MOST_DEPTH: Final = 24
 _MOST_NODES: Final = 4000  # references followed
 _PATTERNS: Final = ("pattern", "patternProperties", "format")
+_PLAIN: Final = frozenset(
+    "type properties required additionalProperties items enum const title description default examples minimum maximum"
+    " minLength maxLength minItems maxItems anyOf $ref $defs definitions".split()
+)
 _VALUES: Final = ("const", "enum", "default", "examples", "example")  # hold data, not schemas
 
 
@@ -45,6 +49,21 @@ def checked_schema(schema: Any) -> dict[str, Any]:
     _count(cleaned, cleaned, (), [0])
     _check_valid(cleaned)
     return {"type": "object", **cleaned}
+
+
+def is_plain(schema: Any, *, names: bool = False) -> bool:
+    """Returns whether a checked schema uses common keywords alone, so that a grammar can hold a model to it."""
+    if isinstance(schema, list):
+        return all(is_plain(one) for one in cast("list[Any]", schema))
+    if not isinstance(schema, Mapping):
+        return True
+    for key, one in cast("Mapping[str, Any]", schema).items():
+        if not names and key not in _PLAIN:
+            return False
+        inner = not names and key in ("properties", "$defs", "definitions")
+        if (names or key not in _VALUES) and not is_plain(one, names=inner):
+            return False
+    return True
 
 
 def arguments_problem(schema: Mapping[str, Any], arguments: Any) -> str | None:

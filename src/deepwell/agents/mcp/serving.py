@@ -69,10 +69,9 @@ def mcp_server(
 
     served = {one.name: one for one in SERVED_TOOLS}
     extra = {one.name: one for one in tools}
-    if len(extra) < len(tools) or (twice := served.keys() & extra.keys()):
-        raise ValueError(
-            f"two tools have the same name: {sorted(twice) if len(extra) == len(tools) else 'given twice'}"
-        )
+    names = [*served, *(one.name for one in tools)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two tools have the same name: {twice[0]}")
 
     async def call_tool(context: ServerRequestContext[Any, Any], params: Any) -> CallToolResult:
         arguments = params.arguments or {}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from deepwell.cli.bench import (
+    agents,
     align,
     applications,
     context,
@@ -135,6 +136,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "media-space": media.media_space,
     "media-shared-encoder": media.media_shared_encoder,
     "media-dynamic-weights": media.media_dynamic_weights,
+    "mcp": agents.mcp,
     "context-needle": context.context_needle,
     "context-survival": knowledge.context_survival,
     "active-learning": tuning_data.active_learning,

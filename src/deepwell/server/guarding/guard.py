@@ -18,6 +18,7 @@ from deepwell.dialogue.completion import Choice, Counts, Update
 from deepwell.dialogue.dialogue import Dialogue, Plan, Turn
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import Content
+from deepwell.messages import Language
 from deepwell.safety.audit.trail import AuditTrail
 from deepwell.safety.findings import Decision, Finding, Layer
 from deepwell.safety.guard import Guard
@@ -162,6 +163,13 @@ class ServerGuard:
                 passage = replace(passage, text=text, filename=filename, place=place)
             allowed.append(passage)
         return allowed
+
+    async def foreign(self, text: str, tenant: str, language: Language) -> str:
+        """Returns a stranger's text, such as the result of a tool on another server, as model and caller may see it."""
+        decision = await self.decisions.decide(text, "context", tenant)
+        if decision.action == "block":
+            return WITHHELD[language]
+        return redacted_by(decision, text, language) if decision.action == "redact" else text
 
     async def written(self, text: str, checked: Checked) -> str:
         """Returns a short text that the model wrote beside its answer, such as a query, as the caller may see it."""

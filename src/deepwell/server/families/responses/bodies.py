@@ -6,6 +6,12 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from deepwell.server.families.responses.mcp.bodies import (
+    McpApprovalRequest,
+    McpApprovalResponse,
+    McpCall,
+    McpListTools,
+)
 from deepwell.server.routing.bodies import RouteBody
 
 __all__ = [
@@ -179,7 +185,11 @@ class CompactionItem(Struct, tag_field="type", tag="compaction"):
 
 
 Item = (
-    CompactionItem
+    McpListTools
+    | McpCall
+    | McpApprovalRequest
+    | McpApprovalResponse
+    | CompactionItem
     | MessageItem
     | ReasoningItem
     | FunctionCall

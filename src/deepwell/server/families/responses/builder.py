@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -47,6 +47,14 @@ from deepwell.server.families.responses.citing import Found, Spoken
 from deepwell.server.families.responses.image_parts import ImageBegun, ImageEnded, ImageShown
 from deepwell.server.families.responses.item_schema import sealed
 from deepwell.server.families.responses.items import item_id
+from deepwell.server.families.responses.mcp.bodies import (
+    McpArgumentsDelta,
+    McpArgumentsDone,
+    McpEvent,
+    McpListTools,
+)
+from deepwell.server.families.responses.mcp.building import McpItem, McpItems
+from deepwell.server.families.responses.mcp.parts import McpAsked, McpBegun, McpEnded, McpListed
 
 __all__ = ["ResponseBuilder", "ResponseEvent", "frame"]
 
@@ -60,6 +68,9 @@ ResponseEvent = (
     | AnnotationEvent
     | ImageEvent
     | PartialImageEvent
+    | McpEvent
+    | McpArgumentsDelta
+    | McpArgumentsDone
 )
 _encode = msgspec.json.Encoder().encode
 
@@ -99,6 +110,7 @@ class ResponseBuilder:
         self._reasoning_tokens = 0
         self._counts = Counts()
         self._finish: str | None = None
+        self._mcp = McpItems(self)
 
     def begin(self) -> list[ResponseEvent]:
         """Reports that the response exists and is in progress."""
@@ -122,6 +134,9 @@ class ResponseBuilder:
                 return self._show_image(spoken)
             case ImageEnded():
                 return self._end_image(spoken)
+            case McpListed() | McpBegun() | McpEnded() | McpAsked():
+                self._mcp.take(spoken)
+                return self._take_events()
             case Turn():
                 return self._turn(spoken)
 
@@ -148,7 +163,7 @@ class ResponseBuilder:
 
     def end(self) -> list[ResponseEvent]:
         """Ends the response: closes the open item, and tells in the last event how it ended."""
-        if all(isinstance(item, FileSearchCall) for item in self.response.output):
+        if all(isinstance(item, FileSearchCall | McpListTools) for item in self.response.output):
             self._open_message()  # an answer without a word is still a message
         cut = self._finish in ("length", "content_filter")
         self._close("incomplete" if cut else "completed")
@@ -180,6 +195,22 @@ class ResponseBuilder:
         self._account()
         self._events.clear()
         self.response.status = "cancelled"
+
+    def add(self, prefix: str, make: Callable[[str], McpItem]) -> int:
+        """Adds an item of the tool `mcp` with a new id, and returns its index."""
+        self._close("completed")
+        item = make(self._new_id(prefix))
+        self.response.output.append(item)
+        self.tell_item("response.output_item.added", self._index, item)
+        return self._index
+
+    def tell(self, make: Callable[[int], ResponseEvent]) -> None:
+        """Adds the event that is made of its number."""
+        self._events.append(make(self._next()))
+
+    def tell_item(self, type: str, index: int, item: McpItem) -> None:
+        """Adds an event of an item as it is now."""
+        self._events.append(ItemEvent(type, index, msgspec.structs.replace(item), self._next()))
 
     def _search(self, queries: list[str], results: list[FileSearchResult] | None) -> list[ResponseEvent]:
         self._searched = True
@@ -340,6 +371,7 @@ class ResponseBuilder:
 
     def _close(self, status: Literal["completed", "incomplete"]) -> None:
         item, self._open = self._open, None
+        self._mcp.abandon()
         if item is None:
             last = self.response.output[-1] if self.response.output else None
             if isinstance(last, ImageCall) and last.status == "generating":

@@ -12,6 +12,7 @@ from deepwell.dialogue.parsers.events import CallStart, Content
 from deepwell.server.families.responses.bodies import FileCitation, FileSearchResult
 from deepwell.server.families.responses.file_search import Searched
 from deepwell.server.families.responses.image_parts import ImageBegun, ImageEnded, ImageShown
+from deepwell.server.families.responses.mcp.parts import McpPart
 
 if TYPE_CHECKING:
     from deepwell.knowledge.answer.cite import Citation, Dropped, GroundedAnswer
@@ -28,7 +29,7 @@ class Found:
     results: list[FileSearchResult] | None
 
 
-Spoken = Turn | FileCitation | Found | ImageBegun | ImageShown | ImageEnded
+Spoken = Turn | FileCitation | Found | ImageBegun | ImageShown | ImageEnded | McpPart
 """A part that a response is built of. A citation belongs to the text of the turn before it."""
 
 

@@ -31,6 +31,8 @@ from deepwell.server.families.responses.bodies import (
 from deepwell.server.families.responses.history import before, referenced
 from deepwell.server.families.responses.item_schema import Compacted, compacted_in, compaction_of
 from deepwell.server.families.responses.items import drawn_text, messages_of, new_id, text_of, to_items
+from deepwell.server.families.responses.mcp.bodies import McpCall
+from deepwell.server.families.responses.mcp.kept import error_text
 from deepwell.server.families.responses.schema import CompactRequest
 
 __all__ = ["compacted"]
@@ -84,6 +86,12 @@ def _said(item: Item) -> list[Compacted]:
             return [Compacted("assistant", f"{item.name} {item.arguments}")]
         case FunctionCallOutput():
             return [Compacted("tool", item.output)]
+        case McpCall():
+            output = item.output or "" if item.error is None else error_text(item.error)
+            return [
+                Compacted("assistant", f"{item.name} {item.arguments}"),
+                Compacted("tool", output),
+            ]
         case ImageCall():
             return [Compacted("assistant", drawn_text(item))]
         case CompactionItem():

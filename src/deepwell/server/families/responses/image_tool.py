@@ -27,6 +27,7 @@ from deepwell.server.families.responses.citing import Spoken
 from deepwell.server.families.responses.image_parts import ImageBegun, ImageEnded, ImageShown
 from deepwell.server.families.responses.image_schema import ImageChoice, ImageSpec
 from deepwell.server.families.responses.item_schema import MessageInput
+from deepwell.server.families.responses.mcp.schema import McpChoice
 from deepwell.server.families.responses.schema import InputTokensRequest, ResponseRequest
 from deepwell.server.families.responses.tool_schema import AllowedTools, FileSearchChoice, NamedTool
 from deepwell.server.guarding.requests import language_of
@@ -75,7 +76,7 @@ def image_offered(body: ResponseRequest | InputTokensRequest) -> ImageSpec | Non
     """Returns the tool that the request offers, if its `tool_choice` allows it."""
     spec = next((tool for tool in body.tools or () if isinstance(tool, ImageSpec)), None)
     match body.tool_choice:
-        case "none" | NamedTool() | FileSearchChoice():
+        case "none" | NamedTool() | FileSearchChoice() | McpChoice():
             return None
         case AllowedTools(tools=some) if not any(isinstance(one, ImageChoice) for one in some):
             return None

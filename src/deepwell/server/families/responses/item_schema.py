@@ -18,6 +18,12 @@ from deepwell.server.attachments.schema import (
     InputImagePart,
 )
 from deepwell.server.families.responses.image_schema import ImageCallInput
+from deepwell.server.families.responses.mcp.schema import (
+    McpApprovalRequestInput,
+    McpApprovalResponseInput,
+    McpCallInput,
+    McpListToolsInput,
+)
 from deepwell.server.http.schema import (
     MAX_ENTRIES,
     TAG_MARK,
@@ -56,6 +62,10 @@ ITEM_TYPES = (
     "function_call_output",
     "file_search_call",
     "image_generation_call",
+    "mcp_list_tools",
+    "mcp_call",
+    "mcp_approval_request",
+    "mcp_approval_response",
     "reasoning",
     "compaction",
     "item_reference",
@@ -312,6 +322,10 @@ ItemInput = Annotated[
     | Annotated[FunctionOutputInput, Tag(f"{TAG_MARK}function_call_output")]
     | Annotated[FileSearchCallInput, Tag(f"{TAG_MARK}file_search_call")]
     | Annotated[ImageCallInput, Tag(f"{TAG_MARK}image_generation_call")]
+    | Annotated[McpListToolsInput, Tag(f"{TAG_MARK}mcp_list_tools")]
+    | Annotated[McpCallInput, Tag(f"{TAG_MARK}mcp_call")]
+    | Annotated[McpApprovalRequestInput, Tag(f"{TAG_MARK}mcp_approval_request")]
+    | Annotated[McpApprovalResponseInput, Tag(f"{TAG_MARK}mcp_approval_response")]
     | Annotated[ReasoningInput, Tag(f"{TAG_MARK}reasoning")]
     | Annotated[CompactionInput, Tag(f"{TAG_MARK}compaction")]
     | Annotated[ItemReference, Tag(f"{TAG_MARK}item_reference")],

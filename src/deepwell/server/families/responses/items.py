@@ -41,6 +41,19 @@ from deepwell.server.families.responses.item_schema import (
     compacted_in,
     unsealed,
 )
+from deepwell.server.families.responses.mcp.bodies import (
+    McpApprovalRequest,
+    McpApprovalResponse,
+    McpCall,
+    McpListTools,
+)
+from deepwell.server.families.responses.mcp.kept import McpInput, decisions_in, mcp_item, mcp_messages
+from deepwell.server.families.responses.mcp.schema import (
+    McpApprovalRequestInput,
+    McpApprovalResponseInput,
+    McpCallInput,
+    McpListToolsInput,
+)
 
 __all__ = [
     "decode_items",
@@ -99,7 +112,8 @@ def _item(
     | FileSearchCallInput
     | ImageCallInput
     | ReasoningInput
-    | CompactionInput,
+    | CompactionInput
+    | McpInput,
     new: Callable[[str], str],
 ) -> Item:
     match one:
@@ -127,6 +141,8 @@ def _item(
                 background=one.background,
                 action=one.action,
             )
+        case McpListToolsInput() | McpCallInput() | McpApprovalRequestInput() | McpApprovalResponseInput():
+            return mcp_item(one, new)
         case CompactionInput():
             return CompactionItem(one.id or new("cmp"), one.encrypted_content)
         case ReasoningInput():
@@ -179,6 +195,7 @@ def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[
     if instructions is not None:
         messages.append({"role": "system", "content": instructions})
     reasoning = ""
+    decisions = decisions_in(items)
     drawn: dict[str, Any] | None = None  # the message that tells of pictures alone so far
 
     def assistant(*, calls: bool) -> dict[str, Any]:
@@ -213,6 +230,12 @@ def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[
                 function = {"name": item.name, "arguments": item.arguments}
                 call = {"id": item.call_id, "type": "function", "function": function}
                 assistant(calls=True).setdefault("tool_calls", []).append(call)
+            case McpListTools() | McpCall() | McpApprovalRequest() | McpApprovalResponse():
+                for told in mcp_messages(item, decisions):
+                    if told["role"] == "tool":
+                        messages.append(told)
+                    else:
+                        assistant(calls=True).setdefault("tool_calls", []).extend(told["tool_calls"])
             case FunctionCallOutput():
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
             case CompactionItem():

@@ -22,9 +22,8 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.attached import as_text
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
-from deepwell.server.families.responses.citing import Spoken, spoken
-from deepwell.server.families.responses.file_search import Searched, results_of, searched, searches
-from deepwell.server.families.responses.guarded import guarded
+from deepwell.server.families.responses.citing import Spoken
+from deepwell.server.families.responses.file_search import Searched, searched, searches
 from deepwell.server.families.responses.history import before, referenced
 from deepwell.server.families.responses.image_schema import ImageChoice, ImageSpec
 from deepwell.server.families.responses.image_tool import (
@@ -32,9 +31,11 @@ from deepwell.server.families.responses.image_tool import (
     ImageAsked,
     image_asked,
     image_offered,
-    with_images,
 )
 from deepwell.server.families.responses.items import encode_item, messages_of, to_items
+from deepwell.server.families.responses.mcp.asking import McpWish, mcp_asked
+from deepwell.server.families.responses.mcp.offers import shown_spec
+from deepwell.server.families.responses.mcp.schema import McpChoice, McpSpec
 from deepwell.server.families.responses.schema import (
     ENCRYPTED,
     LOGPROBS,
@@ -51,7 +52,6 @@ from deepwell.server.families.responses.tool_schema import (
 )
 from deepwell.server.fitting import NO_WISH, FitWish, room_of
 from deepwell.server.grounding import planned
-from deepwell.server.guarding.checked import Checked
 from deepwell.server.state import State
 from deepwell.storage.conversations import Item as StoredItem
 from deepwell.storage.database import Tenant
@@ -64,9 +64,9 @@ __all__ = [
     "choices_of",
     "dialogue_of",
     "events_until_stored",
+    "is_prose",
     "new_response",
     "prompted",
-    "spoken_of",
     "store",
     "stored_of",
 ]
@@ -88,6 +88,9 @@ class Prompted:
     search: Searched | None = None
     refused: bool = False
     image: ImageAsked | None = None
+    mcp: McpWish | None = None
+    dialogue: Dialogue | None = None  # with tools of MCP servers
+    wish: FitWish = NO_WISH
 
 
 async def prompted(
@@ -110,8 +113,10 @@ async def prompted(
     model = answering.model
     body, parts = await as_text(context, model, body, principal.tenant)
     wish = replace(wish, parts=parts)
-    own, dialogue = await dialogue_of(model, context.state, principal.tenant, body, response_id)
+    before, own, dialogue = await dialogue_of(model, context.state, principal.tenant, body, response_id)
     guard, checked = answering.guard, None
+    guarded = None if guard is None else (guard, principal.tenant)
+    mcp, dialogue = await mcp_asked(context, body, (before, own), dialogue, guarded)
     if guard is not None:
         dialogue, checked = await guard.read(dialogue, principal.tenant)
     search, short, ledger = None, dialogue, None
@@ -126,55 +131,23 @@ async def prompted(
         if image is not None and image.production is not None:
             dialogue = image.production.asked(dialogue)
         plan = await planned(context, answering, adapter, principal, dialogue, wish)
-        return Prompted(own, plan, refused=refused, image=image)
+        mcp = None if refused or (image is not None and image.direct) else mcp
+        return Prompted(own, plan, None, refused, image, mcp, dialogue, wish)
     plan = await plan_dialogue(model, search.dialogue, principal.caller)
     if guard is not None and checked is not None:
         plan = guard.sealed(plan, checked)
     # An answer to a similar prompt may not be given again: it would rest on other passages.
     plan = replace(plan, question=None)
     assert ledger is not None
-    asks = search.asks_model(prose=_is_prose(body))
+    asks = search.asks_model(prose=is_prose(body))
     read = (search.dialogue.messages, plan.prompt) if asks else None
     ledger = await context.fitting.searched(model, short, ledger, read)
     context.fitting.note(ledger)
     return Prompted(own, replace(plan, ledger=ledger), search, image=image)
 
 
-def spoken_of(
-    context: ServerContext,
-    answering: Answering,
-    said: Prompted,
-    choices: Sequence[Choice],
-    body: ResponseRequest,
-) -> AsyncGenerator[Spoken, None]:
-    """Returns the parts that a response is built of: the turns of the model, the search before them, and pictures."""
-    parts = _spoken_of(context, answering, said, choices, body)
-    return parts if said.image is None else with_images(context, said.image, parts)
-
-
-def _spoken_of(
-    context: ServerContext,
-    answering: Answering,
-    said: Prompted,
-    choices: Sequence[Choice],
-    body: ResponseRequest,
-) -> AsyncGenerator[Spoken, None]:
-    if said.search is None:
-        return answering.converse(said.plan, choices)
-    guard, plan = answering.guard, said.plan
-    # What leaves is made of passages as much as of the model's words: it is read as a whole.
-    turns = answering.converse(plan if guard is None else replace(plan, checked=Checked.part()), choices)
-    parts = spoken(
-        turns,
-        said.search,
-        results_of(said.search, body),
-        prose=_is_prose(body),
-        answered=context.knowledge.answered,
-    )
-    return parts if guard is None else guarded(guard, plan.checked, parts)
-
-
-def _is_prose(body: ResponseRequest) -> bool:
+def is_prose(body: ResponseRequest) -> bool:
+    """Returns whether the answer is plain text, and bound by no format."""
     return _format(body.text.format if body.text else None) is None
 
 
@@ -184,8 +157,8 @@ async def dialogue_of(
     tenant: Tenant,
     body: ResponseRequest | InputTokensRequest,
     response_id: str | None = None,
-) -> tuple[list[Item], Dialogue]:
-    """Reads the history, and returns the request's own items and the whole dialogue.
+) -> tuple[list[Item], list[Item], Dialogue]:
+    """Reads the history, and returns its items, the request's own and the whole dialogue.
 
     `response_id` is the response that will keep the request's items.
 
@@ -216,7 +189,7 @@ async def dialogue_of(
         variables=variables,
         params=_NAMES,
     )
-    return own, dialogue
+    return history, own, dialogue
 
 
 def tools_of(body: ResponseRequest | InputTokensRequest) -> tuple[FunctionTool, ...]:
@@ -253,6 +226,8 @@ def _offered(
         case ImageChoice():
             _check_offered("image_generation", offered=image_offered(body) is not None)
             return tools, (IMAGE_TOOL.name,)
+        case McpChoice():
+            return tools, "auto"
         case "required" if searches:
             return tools, "auto"
         case _:
@@ -321,8 +296,10 @@ def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response
     )
 
 
-def _shown(tool: ToolSpec | FileSearchSpec | ImageSpec) -> dict[str, Any]:
+def _shown(tool: ToolSpec | FileSearchSpec | ImageSpec | McpSpec) -> dict[str, Any]:
     """Returns a tool as a response shows it."""
+    if isinstance(tool, McpSpec):
+        return shown_spec(tool)
     if not isinstance(tool, ToolSpec):
         return tool.model_dump(exclude_none=True)
     return {

@@ -20,6 +20,8 @@ from deepwell.server.families.responses.builder import ResponseBuilder, Response
 from deepwell.server.families.responses.compacting import compacted
 from deepwell.server.families.responses.file_search import searched
 from deepwell.server.families.responses.items import new_id
+from deepwell.server.families.responses.mcp.answer import spoken_of
+from deepwell.server.families.responses.mcp.asking import mcp_asked
 from deepwell.server.families.responses.respond import (
     Keep,
     builder_of,
@@ -28,7 +30,6 @@ from deepwell.server.families.responses.respond import (
     events_until_stored,
     new_response,
     prompted,
-    spoken_of,
     store,
     stored_of,
 )
@@ -83,7 +84,8 @@ def router(context: ServerContext) -> APIRouter:
             await store(state, tenant, builder, said.own)
 
         def events_of(keep: Keep) -> AsyncGenerator[ResponseEvent, None]:
-            return events_until_stored(spoken_of(context, answering, said, choices, body), builder, keep)
+            parts = spoken_of(context, answering, said, choices, body, principal_of(request), adapter)
+            return events_until_stored(parts, builder, keep)
 
         if body.background:
             queued = _encode(response)
@@ -103,7 +105,8 @@ def router(context: ServerContext) -> APIRouter:
             _, answering, adapter = await named_or_auto(context, body.model, tenant)
         reading = as_text(context, answering.model, body, tenant)
         body, _ = await attended(reading, request.scope, request.receive, context.stopped)
-        _, dialogue = await dialogue_of(answering.model, context.state, tenant, body)
+        before, own, dialogue = await dialogue_of(answering.model, context.state, tenant, body)
+        _, dialogue = await mcp_asked(context, body, (before, own), dialogue, None)
         search = await searched(context, answering, adapter, principal, body, dialogue)
         dialogue = dialogue if search is None else search.dialogue
         counted = await count_prompt(answering.model, dialogue, principal.caller)

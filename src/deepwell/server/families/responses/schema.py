@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from deepwell.server.families.responses.image_schema import ImageSpec
 from deepwell.server.families.responses.item_schema import ItemInput
+from deepwell.server.families.responses.mcp.schema import McpSpec
 from deepwell.server.families.responses.tool_schema import FileSearchSpec, Tool, ToolChoice, ToolSpec
 from deepwell.server.http.schema import MAX_ENTRIES, Metadata, Strict, crossed, only_values, refuse
 
@@ -29,6 +30,7 @@ __all__ = [
 LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
 RESULTS = "file_search_call.results"
 INCLUDES = (LOGPROBS, ENCRYPTED, RESULTS)
+_MOST_SERVERS = 8
 FORMAT_TYPES = ("text", "json_object", "json_schema")
 _NO_BUILT_IN = "file_search is the one built-in tool here, and there are no images: leave it out"
 Include = Annotated[
@@ -131,7 +133,29 @@ class _Prompted(Strict):
                 f"tools.{searches[1]}", "there are two file_search tools: list all vector_store_ids in one"
             )
         self._check_images()
+        self._check_servers(bool(searches))
         return self
+
+    def _check_servers(self, searches: bool) -> None:
+        tools = list(enumerate(self.tools or ()))
+        labels: list[str] = []
+        for number, tool in tools:
+            if not isinstance(tool, McpSpec):
+                continue
+            if searches:
+                raise crossed(f"tools.{number}", "file_search and mcp exclude each other: send one of them")
+            if tool.server_label in labels:
+                raise crossed(
+                    f"tools.{number}.server_label", "two MCP servers have the same label: rename one"
+                )
+            labels.append(tool.server_label)
+        if len(labels) > _MOST_SERVERS:
+            raise crossed("tools", f"there are more than {_MOST_SERVERS} MCP servers: send fewer")
+        for number, tool in tools:
+            if isinstance(tool, ToolSpec) and tool.name.startswith(tuple(f"{label}__" for label in labels)):
+                raise crossed(
+                    f"tools.{number}", f"{tool.name} may be the name of a tool of an MCP server: rename yours"
+                )
 
     def _check_images(self) -> None:
         tools = list(enumerate(self.tools or ()))
@@ -184,7 +208,9 @@ class ResponseRequest(_Prompted):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    max_tool_calls: Annotated[Any, refuse("one search is made at most: leave max_tool_calls out")] = None
+    max_tool_calls: int | None = Field(
+        None, ge=1, description="Calls on MCP servers that are made at most; further ones are left out."
+    )
     prompt: Annotated[Any, refuse("prompt templates are not stored here: send the input itself")] = None
     moderation: Annotated[Any, refuse("moderation is not supported yet: leave it out")] = None
     context_management: Annotated[Any, refuse("nothing is ever compacted: leave it out", [])] = None

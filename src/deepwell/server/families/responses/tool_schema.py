@@ -1,4 +1,4 @@
-"""The tools of a response: functions that the client runs, and `file_search` and `image_generation`, which the server runs."""
+"""The tools of a response: functions that clients run; `file_search`, `image_generation` and `mcp`, which the server runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from deepwell.server.families.responses.image_schema import ImageChoice, ImageSpec
+from deepwell.server.families.responses.mcp.schema import McpChoice, McpSpec
 from deepwell.server.families.vector_stores.schema import Filters, MaxResults
 from deepwell.server.http.schema import (
     TAG_MARK,
@@ -31,9 +32,9 @@ __all__ = [
     "ToolSpec",
 ]
 
-TOOL_TYPES = ("function", "file_search", "image_generation")
-CHOICE_TYPES = ("function", "allowed_tools", "file_search", "image_generation")
-_BUILT_IN = ("file_search", "image_generation")
+TOOL_TYPES = ("function", "file_search", "image_generation", "mcp")
+CHOICE_TYPES = ("function", "allowed_tools", "file_search", "image_generation", "mcp")
+_BUILT_IN = ("file_search", "image_generation", "mcp")
 _RANKERS = ("auto", "default-2024-11-15")
 _MOST_STORES = 8
 
@@ -43,8 +44,8 @@ def _tool_known(value: Any) -> Any:
     if kind not in TOOL_TYPES:
         raise PydanticCustomError(
             "unsupported",
-            "tools of type {kind} are not supported: declare functions and run them yourself, or use file_search or"
-            " image_generation",
+            "tools of type {kind} are not supported: declare functions and run them yourself, or use file_search,"
+            " image_generation or mcp",
             {"kind": repr(kind)},
         )
     return value
@@ -113,7 +114,8 @@ class FileSearchSpec(Strict):
 Tool = Annotated[
     Annotated[ToolSpec, Tag(f"{TAG_MARK}function")]
     | Annotated[FileSearchSpec, Tag(f"{TAG_MARK}file_search")]
-    | Annotated[ImageSpec, Tag(f"{TAG_MARK}image_generation")],
+    | Annotated[ImageSpec, Tag(f"{TAG_MARK}image_generation")]
+    | Annotated[McpSpec, Tag(f"{TAG_MARK}mcp")],
     Discriminator(_tool_kind),
     BeforeValidator(_tool_known),
 ]
@@ -135,7 +137,8 @@ class FileSearchChoice(Strict):
 AllowedTool = Annotated[
     Annotated[NamedTool, Tag(f"{TAG_MARK}function")]
     | Annotated[FileSearchChoice, Tag(f"{TAG_MARK}file_search")]
-    | Annotated[ImageChoice, Tag(f"{TAG_MARK}image_generation")],
+    | Annotated[ImageChoice, Tag(f"{TAG_MARK}image_generation")]
+    | Annotated[McpChoice, Tag(f"{TAG_MARK}mcp")],
     Discriminator(_tool_kind),
     BeforeValidator(_tool_known),
 ]
@@ -159,8 +162,8 @@ def _choice_known(value: Any) -> Any:
     kind = kind_of(value)
     if kind and kind not in CHOICE_TYPES:
         raise unsupported(
-            f"a tool_choice of type {kind!r} is not supported: send 'function', 'file_search', 'image_generation' or"
-            " 'allowed_tools'"
+            f"a tool_choice of type {kind!r} is not supported: send 'function', 'file_search', 'image_generation',"
+            " 'mcp' or 'allowed_tools'"
         )
     return value
 
@@ -171,6 +174,7 @@ ToolChoice = Annotated[
         | Annotated[NamedTool, Tag(f"{TAG_MARK}function")]
         | Annotated[FileSearchChoice, Tag(f"{TAG_MARK}file_search")]
         | Annotated[ImageChoice, Tag(f"{TAG_MARK}image_generation")]
+        | Annotated[McpChoice, Tag(f"{TAG_MARK}mcp")]
         | Annotated[AllowedTools, Tag(f"{TAG_MARK}allowed_tools")],
         Discriminator(_choice_kind),
         BeforeValidator(_choice_known),

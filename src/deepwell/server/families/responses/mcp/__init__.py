@@ -1,0 +1,1 @@
+"""The tool `mcp` of responses: tools of MCP servers, which the server lists and calls."""
