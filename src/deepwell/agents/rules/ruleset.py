@@ -14,6 +14,7 @@ from deepwell.agents.rules.logic.wire import Examine, Finding, RuleInfo
 from deepwell.agents.rules.manifest import Manifest, load_manifest
 from deepwell.agents.rules.process import RuleProcess, check_installed
 from deepwell.agents.rules.schema import MOST_FACTS, facts_schema
+from deepwell.agents.rules.tables.checks import check_table
 from deepwell.errors import InvalidFile
 from deepwell.messages import render
 
@@ -70,6 +71,8 @@ class RuleSet:
         manifest = load_manifest(Path(path))
         process = RuleProcess()
         findings, rules = [*manifest.findings], list[RuleInfo]()
+        if not any(one.level == "error" for one in findings):
+            findings += [one for table in manifest.tables for one in check_table(table)]
         if manifest.program:
             try:
                 examined = process.examine(_examine(manifest))

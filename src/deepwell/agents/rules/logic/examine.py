@@ -9,6 +9,7 @@ from typing import Any, Final
 from clingo import ast
 
 from deepwell.agents.rules.logic.parse import Program, Rule, parse_program, predicates_of, variables_of
+from deepwell.agents.rules.logic.ranges import overflows
 from deepwell.agents.rules.logic.solve import bound_variables
 from deepwell.agents.rules.logic.wire import Examine, Examined, Finding, RuleInfo
 
@@ -32,6 +33,7 @@ def examine(asked: Examine) -> Examined:
         *_definitions(program, inputs, outputs),
         *_strata(program),
         *_labels(program),
+        *overflows(program, asked.inputs),
     ]
     return Examined([_info(rule) for rule in program.rules], findings)
 
