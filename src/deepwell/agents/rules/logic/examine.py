@@ -33,6 +33,7 @@ def examine(asked: Examine) -> Examined:
         *_definitions(program, inputs, outputs),
         *_strata(program),
         *_labels(program),
+        *_least_of_nothing(program),
         *overflows(program, asked.inputs),
     ]
     return Examined([_info(rule) for rule in program.rules], findings)
@@ -183,6 +184,23 @@ def _reachable(start: _Predicate, edges: Mapping[_Predicate, Mapping[_Predicate,
                 found.add(other)
                 left.append(other)
     return found
+
+
+def _least_of_nothing(program: Program) -> Iterator[Finding]:
+    """Yields the rules that take the least or greatest of what may be nothing: clingo answers with an infinity then."""
+    for rule in program.rules:
+        for literal in rule.aggregates():
+            atom = literal.atom
+            guards = [one for one in (atom.left_guard, atom.right_guard) if one is not None]
+            assigns = any(
+                one.comparison == ast.ComparisonOperator.Equal and one.term.ast_type == ast.ASTType.Variable
+                for one in guards
+            )
+            extreme = atom.function in (ast.AggregateFunction.Min, ast.AggregateFunction.Max)
+            if extreme and assigns and all(len(one.condition) for one in atom.elements):
+                yield Finding(
+                    "error", f"line {rule.line}", "rules_least_of_nothing", {"aggregate": str(atom)[:80]}
+                )
 
 
 def _labels(program: Program) -> Iterator[Finding]:

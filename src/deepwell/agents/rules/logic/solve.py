@@ -9,6 +9,7 @@ denied candidate, adds that one and derives the constraints that it breaks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from clingo import Control, MessageCode, Symbol, SymbolType, ast
@@ -28,11 +29,7 @@ def solve(asked: Solve) -> Solved:
     Raises:
         InvalidRequest: the program is refused, or clingo cannot ground it.
     """
-    program = parse_program(asked.source)
-    if program.findings:
-        found = program.findings[0]
-        raise InvalidRequest.of("rules_refused_program", where=found.where, reason=str(found.values))
-    twins = "".join(map(_twins, range(len(program.rules)), program.rules))
+    program, twins = _prepared(asked.source)
     base, notes = _statements(program, lambda rule: rule.kind == "rule"), dict[str, None]()
     chosen = _choose(asked, program, notes)
     if chosen is None:
@@ -50,6 +47,16 @@ def solve(asked: Solve) -> Solved:
         new = (one for one in with_it if one.head is None and (one.rule, *map(str, one.values)) not in before)
         violations.append(sorted(new, key=lambda one: program.rules[one.rule].kind == "weak"))
     return Solved(accepted, tied, False, _kept(instances, program), violations, [*notes])
+
+
+@lru_cache(maxsize=4)
+def _prepared(source: str) -> tuple[Program, str]:
+    """Returns a program and the twins of its rules. Reading takes longer than deciding, and a child decides many cases."""
+    program = parse_program(source)
+    if program.findings:
+        found = program.findings[0]
+        raise InvalidRequest.of("rules_refused_program", where=found.where, reason=str(found.values))
+    return program, "".join(map(_twins, range(len(program.rules)), program.rules))
 
 
 def _kept(instances: Iterable[Instance], program: Program) -> list[Instance]:
