@@ -91,6 +91,7 @@ class ArgumentType:
         places: decimal places of a `decimal`.
         values: all values of a `symbol`, or of a `string` if there are any.
         max_length: most characters of a `string`.
+        labels: names of values for people, in both languages.
     """
 
     type: TypeName
@@ -99,6 +100,7 @@ class ArgumentType:
     places: int = 0
     values: tuple[str, ...] = ()
     max_length: int = 200
+    labels: Mapping[str, Text] = field(default_factory=dict[str, Text])
 
     @property
     def scale(self) -> int:
@@ -159,6 +161,10 @@ class ArgumentType:
             text = f"{term:08d}"
             return f"{text[:4]}-{text[4:6]}-{text[6:]}"
         return term
+
+    def shown(self, value: Value, language: Language) -> str:
+        """Returns a value for people."""
+        return self.labels.get(str(value), {}).get(language) or str(value)
 
     def schema(self) -> dict[str, Any]:
         """Returns the JSON schema of the values."""
@@ -268,7 +274,11 @@ class FactType:
     def said(self, arguments: Mapping[str, Value], language: Language) -> str:
         """Returns what a fact says in a language."""
         text = self.text.get(language) or self.text.get("en") or self.text.get("zh")
-        return filled(text, arguments) if text else str(Fact(self.name, arguments))
+        if not text:
+            return str(Fact(self.name, arguments))
+        return filled(
+            text, {name: kind.shown(arguments[name], language) for name, kind in self.arguments.items()}
+        )
 
 
 def filled(text: str, values: Mapping[str, Any]) -> str:

@@ -272,16 +272,25 @@ class _Reader:
         if kind not in get_args(TypeName):
             self._wrong(where, "rules_type_unknown", type=str(kind)[:40], known=", ".join(get_args(TypeName)))
             return ArgumentType("string")
+        values, labels = self._values(where, given)
         found = ArgumentType(
             kind,
             self._number(where, given, "minimum"),
             self._number(where, given, "maximum"),
             self._whole(where, given, "places", 2 if kind == "decimal" else 0, _MOST_PLACES),
-            tuple(str(one) for one in self._list(given, "values")),
+            values,
             self._whole(where, given, "max_length", 200, 4000),
+            labels,
         )
         self._check_argument(where, found)
         return found
+
+    def _values(self, where: str, given: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Text]]:
+        """Returns the values of an argument, a list or a mapping to what they are called in both languages."""
+        if isinstance(given.get("values"), dict):
+            labels = self._mapping(given, "values")
+            return tuple(labels), {name: self._said(one, f"{where}.{name}") for name, one in labels.items()}
+        return tuple(str(one) for one in self._list(given, "values")), {}
 
     def _check_argument(self, where: str, kind: ArgumentType) -> None:
         if kind.type == "symbol":

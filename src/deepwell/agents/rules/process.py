@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from deepwell.agents.rules.logic.wire import Examine, Examined, Solve, Solved, TableRun, TableRuns
+from deepwell.agents.rules.logic.wire import Examine, Examined, ModelCheck, Solve, Solved, TableRun, TableRuns
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, MissingDependency
 from deepwell.models.text.text_process import trim_memory
 from deepwell.process.calls import (
@@ -49,7 +49,7 @@ class _Started(msgspec.Struct, tag=20, array_like=True, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_requests = msgspec.msgpack.Decoder(Examine | Solve | TableRun)
+_requests = msgspec.msgpack.Decoder(Examine | Solve | TableRun | ModelCheck)
 _answers = msgspec.msgpack.Decoder(_Started | Examined | Solved | TableRuns | Failure)
 
 
@@ -93,6 +93,12 @@ class RuleProcess:
         assert isinstance(answer, Examined)
         return answer
 
+    def check_model(self, asked: ModelCheck) -> Examined:
+        """Returns what zen-engine cannot read in a decision model. Raises as `solve`."""
+        answer = self._ask(asked)
+        assert isinstance(answer, Examined)
+        return answer
+
     def solve(self, asked: Solve) -> Solved:
         """Returns which candidates hold, and why.
 
@@ -116,7 +122,7 @@ class RuleProcess:
         """Ends the child. The next call starts another."""
         self._calls.close()
 
-    def _ask(self, asked: Examine | Solve | TableRun) -> Any:
+    def _ask(self, asked: Examine | Solve | TableRun | ModelCheck) -> Any:
         check_installed()
         body = _encode(asked)
         try:
@@ -169,7 +175,7 @@ class _Child:
         return _Started(confine())
 
 
-def _answer(asked: Examine | Solve | TableRun) -> Examined | Solved | TableRuns:
+def _answer(asked: Examine | Solve | TableRun | ModelCheck) -> Examined | Solved | TableRuns:
     match asked:
         case Examine():
             from deepwell.agents.rules.logic.examine import examine
@@ -183,6 +189,10 @@ def _answer(asked: Examine | Solve | TableRun) -> Examined | Solved | TableRuns:
             from deepwell.agents.rules.tables.run import run_table
 
             return run_table(asked)
+        case ModelCheck():
+            from deepwell.agents.rules.tables.run import check_model
+
+            return check_model(asked)
 
 
 def main(descriptor: str) -> None:

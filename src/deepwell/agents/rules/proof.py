@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from deepwell.agents.rules.decision import Step, StepKind
-from deepwell.agents.rules.facts import Fact, FactType, Text, Value, filled
+from deepwell.agents.rules.facts import Fact, FactType, Text, filled
 from deepwell.agents.rules.logic.wire import Atom, Instance, RuleInfo
 from deepwell.messages import Language, render
 
@@ -60,12 +60,11 @@ class Prover:
         rule = self._rules[instance.rule]
         facts = tuple({atom.text: self.fact(atom) for atom in instance.positive}.values())
         concludes = self.fact(instance.head) if instance.head is not None else None
-        values = self._values(rule, instance)
         texts = dict[Language, str]()
         for language in LANGUAGES:
             template = rule.text.get(language)
             texts[language] = (
-                filled(template, values)
+                filled(template, self._values(rule, instance, language))
                 if template
                 else self._plain(facts, instance.negative, concludes, language)
             )
@@ -107,14 +106,17 @@ class Prover:
             left = later
         return proofs
 
-    def _values(self, rule: RuleInfo, instance: Instance) -> dict[str, Value]:
-        found = dict[str, Value]()
+    def _values(self, rule: RuleInfo, instance: Instance, language: Language) -> dict[str, str]:
+        found = dict[str, str]()
         for name, (predicate, position), term in zip(
             rule.variables, rule.places, instance.values, strict=True
         ):
             kind = self._types.get(predicate)
             arguments = [*kind.arguments.values()] if kind else []
-            found[name] = arguments[position].value(term) if position < len(arguments) else term
+            if position < len(arguments):
+                found[name] = arguments[position].shown(arguments[position].value(term), language)
+            else:
+                found[name] = str(term)
         return found
 
     def _plain(

@@ -10,7 +10,7 @@ from typing import Any
 from deepwell.agents.rules.decide import decide
 from deepwell.agents.rules.decision import Decision
 from deepwell.agents.rules.facts import Fact, FactType
-from deepwell.agents.rules.logic.wire import Examine, Finding, RuleInfo
+from deepwell.agents.rules.logic.wire import Examine, Finding, ModelCheck, RuleInfo
 from deepwell.agents.rules.manifest import Manifest, load_manifest
 from deepwell.agents.rules.process import RuleProcess, check_installed
 from deepwell.agents.rules.schema import MOST_FACTS, facts_schema
@@ -69,22 +69,16 @@ class RuleSet:
         """
         check_installed()
         manifest = load_manifest(Path(path))
-        process = RuleProcess()
-        findings, rules = [*manifest.findings], list[RuleInfo]()
+        findings = [*manifest.findings]
         if not any(one.level == "error" for one in findings):
             findings += [one for table in manifest.tables for one in check_table(table)]
-        if manifest.program:
-            try:
-                examined = process.examine(_examine(manifest))
-            except BaseException:
-                process.close()
-                raise
-            rules = examined.rules
-            findings += [
-                Finding(one.level, f"{manifest.program_file}, {one.where}", one.key, one.values)
-                for one in examined.findings
-            ]
-        return cls(manifest, tuple(rules), tuple(findings), process)
+        process = RuleProcess()
+        try:
+            rules = _examined(manifest, process, findings)
+        except BaseException:
+            process.close()
+            raise
+        return cls(manifest, rules, tuple(findings), process)
 
     @property
     def name(self) -> str:
@@ -145,6 +139,22 @@ class RuleSet:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _examined(manifest: Manifest, process: RuleProcess, findings: list[Finding]) -> tuple[RuleInfo, ...]:
+    """Returns the rules of the program. What is wrong with it and with decision models is added to the findings."""
+    if not any(one.level == "error" for one in findings):
+        for table in manifest.tables:
+            if table.model:
+                findings += process.check_model(ModelCheck(table.name, table.model)).findings
+    if not manifest.program:
+        return ()
+    examined = process.examine(_examine(manifest))
+    findings += [
+        Finding(one.level, f"{manifest.program_file}, {one.where}", one.key, one.values)
+        for one in examined.findings
+    ]
+    return tuple(examined.rules)
 
 
 def _examine(manifest: Manifest) -> Examine:

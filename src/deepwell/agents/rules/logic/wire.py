@@ -13,6 +13,7 @@ __all__ = [
     "Examined",
     "Finding",
     "Instance",
+    "ModelCheck",
     "RuleInfo",
     "Solve",
     "Solved",
@@ -143,6 +144,13 @@ class TableRun(msgspec.Struct, tag=5, array_like=True, frozen=True):
 
     decision: str
     contexts: list[dict[str, Any]]
+
+
+class ModelCheck(msgspec.Struct, tag=7, array_like=True, frozen=True):
+    """Asks which expressions of a decision model zen-engine cannot read. The answer is `Examined`, without rules."""
+
+    name: str
+    decision: str
 
 
 class TableRuns(msgspec.Struct, tag=6, array_like=True, frozen=True):

@@ -123,16 +123,24 @@ def _outputs(table: Table, result: Any) -> dict[str, Value]:
 def _step(
     table: Table, row: Row, given: Mapping[str, Value | None], facts: tuple[Fact, ...], concludes: Fact | None
 ) -> Step:
-    values = {**{name: value for name, value in given.items() if value is not None}, **row.outputs}
     languages: Sequence[Language] = ("en", "zh")
     text: Text = {
-        one: filled(row.text[one], values)
+        one: filled(row.text[one], _shown(table, row, given, one))
         if one in row.text
-        else render("rules_row_hit", one, {"values": _listed(values, one)})[0]
+        else render("rules_row_hit", one, {"values": _listed(_shown(table, row, given, one), one)})[0]
         for one in languages
     }
     return Step("row", f"{table.name}/{row.id}", text, facts, concludes, cites=row.cites)
 
 
-def _listed(values: Mapping[str, Value], language: Language) -> str:
+def _shown(table: Table, row: Row, given: Mapping[str, Value | None], language: Language) -> dict[str, str]:
+    kinds = {**table.inputs, **table.outputs}
+    values = {**{name: value for name, value in given.items() if value is not None}, **row.outputs}
+    return {
+        name: kinds[name].shown(value, language) if name in kinds else str(value)
+        for name, value in values.items()
+    }
+
+
+def _listed(values: Mapping[str, str], language: Language) -> str:
     return ("，" if language == "zh" else ", ").join(f"{name} = {value}" for name, value in values.items())
