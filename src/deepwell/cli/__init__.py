@@ -35,6 +35,7 @@ VERBS = (
     "improve",
     "keys",
     "guard",
+    "rules",
     "audit",
     "privacy",
     "compliance",
