@@ -129,6 +129,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "image-generation": media.image_generation,
     "media-size": media.media_size,
     "content": applications.content,
+    "rules": applications.rules,
     "media-router": media.media_router,
     "media-space": media.media_space,
     "media-shared-encoder": media.media_shared_encoder,

@@ -9,7 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["content"]
+__all__ = ["content", "rules"]
 
 
 def content(
@@ -32,3 +32,17 @@ def content(
     path = briefs or repository() / "bench" / "data" / "content" / "held_out.jsonl"
     with LLM(model) as llm:
         measure("content", row, json, lambda report: bench_content(report, path, llm, limit))
+
+
+def rules(
+    programs: Annotated[int, typer.Option(min=1, help="Number of random programs.")] = 1000,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Compares clingo with a second evaluator on random programs, and counts explained decisions of the examples."""
+    from deepwell.bench.harness.assets import repository
+    from deepwell.bench.suites.applications.rules import bench_rules
+
+    folder = repository() / "examples" / "rules"
+    examples = [folder / "loan", folder / "ticket.yaml"]
+    measure("rules_programs", row, json, lambda report: bench_rules(report, examples, programs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deepwell.agents.rules.logic.parse import parse_program
 from deepwell.agents.rules.logic.solve import solve
 from deepwell.agents.rules.logic.wire import Candidate, Instance, Solve, Solved
 from deepwell.agents.rules.reference.datalog import Datalog
@@ -47,7 +48,7 @@ def compare(source: str, candidates: Sequence[tuple[str, int]]) -> Agreement:
     heads = {one.head.text for one in solved.instances if one.head is not None}
     if heads | set(facts) != model.atoms:
         return Agreement(f"atoms: {sorted(heads ^ model.atoms)[:5]}", len(heads))
-    fault = _unfounded(solved.instances, facts) or _wrong_violation(solved, datalog, candidates)
+    fault = _unfounded(solved.instances, facts) or _wrong_violation(solved, datalog, source, candidates)
     return Agreement(fault, len(heads), tied=solved.tied)
 
 
@@ -63,14 +64,18 @@ def _unfounded(instances: Sequence[Instance], facts: Sequence[str]) -> str:
     return ""
 
 
-def _wrong_violation(solved: Solved, datalog: Datalog, candidates: Sequence[tuple[str, int]]) -> str:
+def _wrong_violation(
+    solved: Solved, datalog: Datalog, source: str, candidates: Sequence[tuple[str, int]]
+) -> str:
     """Returns whether a denied candidate is said to break constraints other than those that it breaks."""
     facts = [candidates[number][0] for number in solved.accepted]
+    labels = [rule.label for rule in parse_program(source).rules]
     denied = sorted(set(range(len(candidates))) - {*solved.accepted})
     for number, violations in zip(denied, solved.violations, strict=True):
-        broken = datalog.model([*facts, candidates[number][0]]).violated
-        if bool(broken) != bool(violations):
-            return f"violations of {candidates[number][0]}: {violations}, {broken}"
-        if not violations and candidates[number][1] > 0:
-            return f"{candidates[number][0]} is denied without a reason"
+        atom, weight = candidates[number]
+        broken = {*datalog.model([*facts, atom]).violated}
+        if broken != {labels[one.rule] for one in violations}:
+            return f"violations of {atom}: {violations}, {broken}"
+        if not violations and weight > 0:
+            return f"{atom} is denied without a reason"
     return ""

@@ -62,12 +62,19 @@ class _Writer:
             self._ground(random.choice(self._inputs)) for _ in range(random.randint(0, _MOST_CANDIDATES))
         }
         candidates = tuple((atom, self._weight()) for atom in sorted(atoms) if f"{atom}." not in lines)
+        if len(candidates) > 1 and random.random() < 0.6:
+            one, other = random.sample([atom for atom, _ in candidates], 2)
+            lines.append(
+                random.choice(
+                    [f":- {one}, {other}.", f":- {one}, not {other}.", f":- not {one}, not {other}."]
+                )
+            )
         inputs = tuple((one.name, len(one.kinds)) for one in self._inputs)
         return RandomProgram("\n".join(lines), candidates, inputs)
 
     def _weight(self) -> int:
-        # Of different powers of two no two sums are equal; of small numbers some are.
-        return self._random.choice([1, -1]) * self._random.choice([1, 2, 3, 5, 8, 13, 100, 1000])
+        # Small numbers have equal sums now and then, so that some choices cost the same.
+        return self._random.choice([1, -1]) * self._random.choice([1, 1, 2, 3, 5, 100, 1000])
 
     def _ground(self, predicate: _Predicate) -> str:
         terms = [str(self._random.choice(_NUMBERS if kind == "n" else _NAMES)) for kind in predicate.kinds]
