@@ -36,6 +36,7 @@ VERBS = (
     "improve",
     "keys",
     "guard",
+    "rules",
     "audit",
     "privacy",
     "compliance",

@@ -29,6 +29,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "tuning": ("Fine-tuning", "微调"),
     "evaluate": ("Evaluation", "评测"),
     "agents": ("Agents", "智能体"),
+    "rules": ("Rules", "规则"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }
 

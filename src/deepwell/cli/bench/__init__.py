@@ -132,6 +132,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "media-size": media.media_size,
     "content": applications.content,
     "support": applications.support,
+    "rules": applications.rules,
     "media-router": media.media_router,
     "media-space": media.media_space,
     "media-shared-encoder": media.media_shared_encoder,

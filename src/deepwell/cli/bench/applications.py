@@ -9,7 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["content", "support"]
+__all__ = ["content", "rules", "support"]
 
 
 def content(
@@ -59,3 +59,17 @@ def support(
         json,
         lambda report: bench_support(report, model, path, development=development, every=every),
     )
+
+
+def rules(
+    programs: Annotated[int, typer.Option(min=1, help="Number of random programs.")] = 1000,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Compares clingo with a second evaluator on random programs, and counts explained decisions of the examples."""
+    from deepwell.bench.harness.assets import repository
+    from deepwell.bench.suites.applications.rules import bench_rules
+
+    folder = repository() / "examples" / "rules"
+    examples = [folder / "loan", folder / "ticket.yaml"]
+    measure("rules_programs", row, json, lambda report: bench_rules(report, examples, programs))
