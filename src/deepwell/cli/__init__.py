@@ -30,6 +30,7 @@ VERBS = (
     "media",
     "data",
     "tune",
+    "world",
     "evaluate",
     "feedback",
     "improve",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepwell.agents.world.environments.protocol import Float
 
@@ -16,7 +17,7 @@ _EPSILON: Final = 1e-3
 Weights = Mapping[str, Float]
 
 
-def sigmoid(x: Float) -> Float:
+def sigmoid(x: NDArray[Any]) -> Float:
     """Returns 1 / (1 + exp(-x)), without overflow."""
     return (0.5 * np.tanh(0.5 * x) + 0.5).astype(np.float32, copy=False)
 
@@ -64,7 +65,7 @@ def gru(weights: Weights, name: str, x: Float, state: Float) -> Float:
     gates = sigmoid(of_input[..., : 2 * size] + of_state[..., : 2 * size])
     reset, update = gates[..., :size], gates[..., size:]
     new = np.tanh(of_input[..., 2 * size :] + reset * of_state[..., 2 * size :])
-    return (1 - update) * new + update * state
+    return ((1 - update) * new + update * state).astype(np.float32, copy=False)
 
 
 def one_hot_sample(probabilities: Float, draws: Float) -> Float:

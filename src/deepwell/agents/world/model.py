@@ -173,7 +173,8 @@ class WorldModel:
 
 def _mixed(logits: Float, uniform: float) -> Float:
     """Returns the softmax over the last axis, mixed with the uniform distribution."""
-    return (1 - uniform) * np.exp(log_softmax(logits)) + np.float32(uniform / logits.shape[-1])
+    mixed = (1 - uniform) * np.exp(log_softmax(logits)) + uniform / logits.shape[-1]
+    return mixed.astype(np.float32, copy=False)
 
 
 def _check(config: WorldConfig, weights: Mapping[str, Float]) -> None:

@@ -1,4 +1,4 @@
-"""Policies: what chooses the actions of episodes side by side, from observations or, where it knows the simulator, from states."""
+"""Policies: they choose the actions of episodes side by side, from observations or, knowing the simulator, from states."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from deepwell.cli.bench import (
+    agents,
     align,
     context,
     deploy,
@@ -67,6 +68,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "newcomer": repository.newcomer,
     "ci": repository.ci,
     "targets": targets.targets,
+    "world-model": agents.world_model,
     "tuning-speed": tuning_speed.tuning_speed,
     "tuning-parallel": tuning_speed.tuning_parallel,
     "tuning-exactness": tuning.tuning_exactness,

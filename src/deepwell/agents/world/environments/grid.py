@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from deepwell.agents.world.environments.protocol import Float, Integers, Spec, Step
 
-__all__ = ["HEIGHT", "WALL", "WIDTH", "Grid"]
+__all__ = ["HEIGHT", "KINDS", "SIDE", "WALL", "WIDTH", "Grid"]
 
 WIDTH: Final = 9
 HEIGHT: Final = 7
@@ -29,8 +29,12 @@ WALL: Final = 4
 
 _ROOM: Final = 15  # cells: 3 columns of 5 rows
 _RADIUS: Final = 2
-_SIDE: Final = 2 * _RADIUS + 1
-_KINDS: Final = ("wall", "key", "door", "goal")
+SIDE: Final = 2 * _RADIUS + 1
+"""Cells of a side of the view, whose middle is the agent."""
+
+KINDS: Final = ("wall", "key", "door", "goal")
+"""Kinds of cells, in the order of their maps in an observation."""
+
 _MOVES: Final = np.array([[0, -1], [0, 1], [-1, 0], [1, 0]])
 _STEP, _KEY, _DOOR, _GOAL = -0.01, 0.2, 0.2, 1.0
 
@@ -49,9 +53,9 @@ class Grid:
         observation=(
             *(
                 f"{kind} at {x - _RADIUS:+d},{y - _RADIUS:+d}"
-                for kind in _KINDS
-                for y in range(_SIDE)
-                for x in range(_SIDE)
+                for kind in KINDS
+                for y in range(SIDE)
+                for x in range(SIDE)
             ),
             "has the key",
         ),
@@ -77,7 +81,7 @@ class Grid:
 
     def observe(self, states: NDArray[np.float64]) -> Float:
         """Returns the cells around the agent, one map a kind, and whether it has the key."""
-        maps = np.zeros((len(states), len(_KINDS), HEIGHT + 2 * _RADIUS, WIDTH + 2 * _RADIUS), np.float32)
+        maps = np.zeros((len(states), len(KINDS), HEIGHT + 2 * _RADIUS, WIDTH + 2 * _RADIUS), np.float32)
         whole = np.zeros(maps.shape[2:], np.float32)
         whole[: _RADIUS + 1] = whole[-_RADIUS - 1 :] = 1
         whole[:, : _RADIUS + 1] = whole[:, -_RADIUS - 1 :] = whole[:, WALL + _RADIUS] = 1
@@ -89,9 +93,14 @@ class Grid:
         maps[rows, 1, at[:, _KEY_Y] + _RADIUS, at[:, _KEY_X] + _RADIUS] = 1 - at[:, _HELD]
         maps[rows, 2, door, WALL + _RADIUS] = 1 - at[:, _OPEN]
         maps[rows, 3, at[:, _GOAL_Y] + _RADIUS, at[:, _GOAL_X] + _RADIUS] = 1
-        down = at[:, _Y, None] + np.arange(_SIDE)
-        right = at[:, _X, None] + np.arange(_SIDE)
-        seen = maps[rows[:, None, None, None], np.arange(len(_KINDS))[:, None, None], down[:, None, :, None], right[:, None, None]]
+        down = at[:, _Y, None] + np.arange(SIDE)
+        right = at[:, _X, None] + np.arange(SIDE)
+        seen = maps[
+            rows[:, None, None, None],
+            np.arange(len(KINDS))[:, None, None],
+            down[:, None, :, None],
+            right[:, None, None],
+        ]
         return np.concatenate([seen.reshape(len(states), -1), at[:, _HELD, None].astype(np.float32)], 1)
 
     def step(self, states: NDArray[np.float64], actions: Integers, draws: NDArray[np.float64]) -> Step:

@@ -1,4 +1,4 @@
-"""`Inventory`: one product whose demand follows the weekday and chance, ordered from a supplier whose delivery takes 1 to 3 days."""
+"""`Inventory`: a product whose demand follows the weekday and chance, from a supplier who needs one to three days."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def _distribution() -> NDArray[np.float64]:
 class Inventory:
     """The environment. A step is a day: an order is placed, deliveries come, customers buy what there is.
 
-    Its reward is income minus the costs of units, orders, storage and lost sales, in units of 20. The days that a delivery
-    takes are random: what was ordered yesterday comes today with chance 0.5, after two days with 0.6 of the rest, else after three.
+    Its reward is income minus the costs of units, orders, storage and lost sales, in units of 20. Deliveries take a random
+    time: what was ordered yesterday comes today with chance 0.5, else the next day with chance 0.6, else the day after.
     """
 
     spec = Spec(
         name="inventory",
         observation=(
             "stock",
-            "ordered today",
-            "ordered one day ago",
+            "ordered yesterday",
             "ordered two days ago",
+            "ordered three days ago",
             "last demand",
             *(f"weekday {day}" for day in range(7)),
         ),
@@ -84,9 +84,9 @@ class Inventory:
         demand = (self._below[day] < draws[:, 3, None]).sum(1)
         sold = np.minimum(stock, demand)
         ordered = QUANTITIES[actions]
-        after = np.stack(
-            [stock - sold, ordered, left[:, 0], left[:, 1], demand, (day + 1) % 7], 1
-        ).astype(np.float64)
+        after = np.stack([stock - sold, ordered, left[:, 0], left[:, 1], demand, (day + 1) % 7], 1).astype(
+            np.float64
+        )
         rewards = self.sale_reward(stock, demand) - self.order_cost()[actions]
         return Step(after, rewards, np.zeros(len(states), bool))
 

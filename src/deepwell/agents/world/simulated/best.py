@@ -1,4 +1,4 @@
-"""The strongest policies that know the simulator: the planner with true dynamics, and the exact best where it can be computed."""
+"""The strongest policies that know the simulator: the planner with true dynamics, and the exact best where there is one."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ class SimulatorDynamics:
         base: the base policy: actions [N] of states [N, S] and uniform draws [N]; None chooses at random.
     """
 
-    def __init__(self, environment: Environment, base: Callable[[States, Any], Integers] | None = None) -> None:
+    def __init__(
+        self, environment: Environment, base: Callable[[States, Any], Integers] | None = None
+    ) -> None:
         spec = environment.spec
         self._environment, self._base = environment, base
         self.actions, self.discount = len(spec.actions), spec.discount

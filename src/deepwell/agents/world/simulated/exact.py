@@ -1,7 +1,7 @@
 """`ExactOrders`: the best policy of the inventory, by dynamic programming over every state (Bellman, 1957).
 
-81 stocks x 7 x 7 x 7 orders on their way x 7 weekdays are 194,481 states. The table is exact for an episode's 60 days: what a day
-brings is the demand's distribution times the value of the next day, which is one matrix product a weekday.
+81 stocks x 7 x 7 x 7 orders on their way x 7 weekdays are 194,481 states. The table is exact for an episode's 60 days:
+a day is worth the demand's distribution times the value of the next day, which is one matrix product a weekday.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def _tables(environment: Inventory, days: int) -> list[NDArray[np.int8]]:
         worth = np.empty((CAPACITY + 1, _KINDS, _KINDS, _KINDS, 7))
         for day in range(7):
             following = value[..., (day + 1) % 7].reshape(CAPACITY + 1, -1)
-            worth[..., day] = (sold_to[day] @ following).reshape(worth.shape[:-1]) + money[day][:, None, None, None]
+            worth[..., day] = (sold_to[day] @ following).reshape(worth.shape[:-1]) + money[day][
+                :, None, None, None
+            ]
         worth -= environment.order_cost()[:, None, None, None]
         choices = _deliveries(worth)
         found.append(choices.argmax(-1).astype(np.int8))
@@ -64,10 +66,10 @@ def _selling(environment: Inventory) -> tuple[NDArray[np.float64], NDArray[np.fl
     chances = environment.demand_chances()
     sold_to = np.zeros((7, CAPACITY + 1, CAPACITY + 1))
     money = np.zeros((7, CAPACITY + 1))
-    stocks = np.arange(CAPACITY + 1)
+    stocks = np.arange(CAPACITY + 1, dtype=np.float64)
     for day, demand in product(range(7), range(chances.shape[1])):
-        left = np.maximum(0, stocks - demand)
-        sold_to[day, stocks, left] += chances[day, demand]
+        left = np.maximum(0, stocks - demand).astype(int)
+        sold_to[day, stocks.astype(int), left] += chances[day, demand]
         money[day] += chances[day, demand] * environment.sale_reward(stocks, np.full_like(stocks, demand))
     return sold_to, money
 

@@ -45,7 +45,9 @@ def kl_balanced(posterior: Tensor, prior: Tensor, options: LossOptions) -> tuple
     moves_prior = divergence(posterior.detach(), prior)
     moves_posterior = divergence(posterior, prior.detach())
     free = options.free_nats
-    loss = options.dynamics * moves_prior.clamp(min=free) + options.representation * moves_posterior.clamp(min=free)
+    loss = options.dynamics * moves_prior.clamp(min=free) + options.representation * moves_posterior.clamp(
+        min=free
+    )
     return moves_prior.detach(), loss
 
 

@@ -36,11 +36,11 @@ class TrainOptions:
     steps: int = 20_000
     streams: int = 8
     random_steps: int = 1_000
-    steps_an_update: int = 5
+    steps_an_update: int = 10
     batch: int = 16
     length: int = 32
-    horizon: int = 15
-    starts: int = 256
+    horizon: int = 12
+    starts: int = 128
     rate: float = 1e-3
     actor_rate: float = 5e-4
     entropy: float = 3e-3
@@ -55,5 +55,14 @@ _USUAL: Final = TrainOptions()
 def usual_options(environment: str) -> TrainOptions:
     """Returns the options that an environment is trained with."""
     if environment == "grid":
-        return replace(_USUAL, loss=replace(_USUAL.loss, precision=1.0))
+        # Rewards are rare, so the actor keeps trying for longer. Things out of sight still matter: longer sequences.
+        return replace(
+            _USUAL,
+            random_steps=2_000,
+            steps_an_update=5,
+            batch=12,
+            length=40,
+            entropy=1e-2,
+            loss=replace(_USUAL.loss, precision=1.0),
+        )
     return _USUAL

@@ -1,0 +1,1 @@
+"""Measurements of agents: what they plan with, decide by, and reach."""
