@@ -52,10 +52,10 @@ class WorldConfig:
     binary: bool
     actions: int
     discount: float
-    memory: int = 128
+    memory: int = 96
     groups: int = 8
     classes: int = 8
-    hidden: int = 128
+    hidden: int = 64
     bins: int = 41
     farthest: float = 5.0
     uniform: float = 0.01

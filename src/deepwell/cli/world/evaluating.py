@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-PolicyName = Literal["plan", "actor", "greedy", "random", "simulator", "best"]
-
 
 def evaluate(
     environment: EnvironmentArgument,
     policy: Annotated[
-        list[PolicyName] | None,
+        list[str] | None,
         typer.Option(
             help="Policy to run, again for more: plan and actor and greedy use the model; simulator plans with the true "
             "simulator, best is the exact best one of grid and inventory. Left out: random, greedy, actor and plan."
@@ -44,9 +42,13 @@ def evaluate(
 
         from deepwell.agents.world import environment as environment_of
         from deepwell.agents.world import evaluate as evaluate_policy
+        from deepwell.errors import InvalidRequest
 
         world, names = environment_of(environment), policy or ["random", "greedy", "actor", "plan"]
         make = _makers(environment, model, seed, (futures, horizon))
+        for name in names:
+            if name not in make:
+                raise InvalidRequest(f"no policy is named {name}", fix=f"name one of {', '.join(make)}")
         rows: list[dict[str, Any]] = []
         for name in dict.fromkeys(names):
             with counted(f"{name}: steps", shown=not json) as update:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
-from deepwell.cli.world.options import ModelFile, World
+from deepwell.cli.world.options import ModelFile
 
 if TYPE_CHECKING:
     from deepwell.agents.world import Beside
@@ -18,7 +18,7 @@ __all__ = ["imagine"]
 
 def imagine(
     environments: Annotated[
-        list[World],
+        list[str],
         typer.Argument(metavar="ENVIRONMENT...", help="Names of environments, one row of the picture each."),
     ],
     picture: Annotated[

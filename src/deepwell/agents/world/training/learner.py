@@ -63,7 +63,7 @@ class Learner:
             returns = lambda_returns(found.rewards, discounts, values[1:], options.mix)
             spread = torch.quantile(returns, torch.tensor([0.05, 0.95]))
             self._range = self._range.lerp(spread[1] - spread[0], 1 - _RANGE_DECAY)
-            advantages = (returns - values[:-1]) / self._range.clamp(min=1.0)
+            advantages = (returns - values[:-1]) / self._range.clamp(min=0.5)
             weights = torch.cat([alive[None], discounts[:-1]]).cumprod(0)
         features = found.features[:-1]
         probabilities = network.policy(features)

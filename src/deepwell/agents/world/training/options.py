@@ -36,9 +36,9 @@ class TrainOptions:
     steps: int = 20_000
     streams: int = 8
     random_steps: int = 1_000
-    steps_an_update: int = 10
-    batch: int = 16
-    length: int = 32
+    steps_an_update: int = 12
+    batch: int = 24
+    length: int = 16
     horizon: int = 12
     starts: int = 128
     rate: float = 1e-3
@@ -59,10 +59,10 @@ def usual_options(environment: str) -> TrainOptions:
         return replace(
             _USUAL,
             random_steps=2_000,
-            steps_an_update=5,
-            batch=12,
-            length=40,
-            entropy=1e-2,
+            steps_an_update=6,
+            batch=16,
+            length=24,
+            entropy=5e-3,
             loss=replace(_USUAL.loss, precision=1.0),
         )
     return _USUAL

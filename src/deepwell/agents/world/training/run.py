@@ -165,7 +165,10 @@ def train_world(
                 saved = step
                 training.save(folder)
         training.save(folder)
-        report(training.progress())
+        progress = training.progress()
+        if training.collector.steps > reported:
+            curve.add(progress.step, **progress.values)
+        report(progress)
     finally:
         curve.close()
     model = training.learner.network.exported()

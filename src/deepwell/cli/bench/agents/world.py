@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
-from deepwell.cli.world.options import World
 
 __all__ = ["world_model"]
 
 
 def world_model(
     environments: Annotated[
-        list[World] | None,
+        list[str] | None,
         typer.Option("--environment", help="Environment to measure, again for more; left out: all three."),
     ] = None,
     runs: Annotated[
