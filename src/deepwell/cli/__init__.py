@@ -31,6 +31,7 @@ VERBS = (
     "mcp",
     "data",
     "tune",
+    "world",
     "evaluate",
     "feedback",
     "improve",

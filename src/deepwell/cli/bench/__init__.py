@@ -69,6 +69,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "newcomer": repository.newcomer,
     "ci": repository.ci,
     "targets": targets.targets,
+    "world-model": agents.world_model,
     "tuning-speed": tuning_speed.tuning_speed,
     "tuning-parallel": tuning_speed.tuning_parallel,
     "tuning-exactness": tuning.tuning_exactness,

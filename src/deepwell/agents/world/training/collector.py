@@ -1,0 +1,103 @@
+"""`Collector`: lives through episodes side by side with the actor's choices, and keeps them in the replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepwell.agents.world.environments.protocol import Environment
+from deepwell.agents.world.training.network import State, WorldNetwork
+from deepwell.agents.world.training.options import TrainOptions
+from deepwell.agents.world.training.replay import Replay
+
+__all__ = ["Collector"]
+
+
+class Collector:
+    """Episodes under way.
+
+    Attributes:
+        replay: everything that was lived through.
+        steps: steps of interaction made.
+        returns: undiscounted returns of the episodes that came to their end or were cut off, with the step of that.
+    """
+
+    def __init__(self, environment: Environment, options: TrainOptions) -> None:
+        spec, count = environment.spec, options.streams
+        self._environment, self._options = environment, options
+        self._rng = np.random.default_rng(options.seed)
+        # A start takes a place in a stream, but no step of interaction; the shortest episodes have about ten steps.
+        length = options.steps // count * 5 // 4 + 2 * options.length
+        self.replay = Replay(count, length, len(spec.observation), len(spec.actions))
+        self.steps = 0
+        self.returns: list[tuple[int, float]] = []
+        self._states = np.zeros_like(environment.start(np.zeros((count, spec.start_draws))))
+        self._over = np.ones(count, bool)  # begin anew at the next tick
+        self._lived = np.zeros(count, np.int64)
+        self._totals = np.zeros(count)
+        self._latent: State | None = None
+        self._actions = np.full(count, -1)
+
+    def fits(self) -> bool:
+        """Returns whether another tick keeps within the steps."""
+        return self.steps + int((~self._over).sum()) <= self._options.steps
+
+    @torch.no_grad()
+    def tick(self, network: WorldNetwork) -> int:
+        """Steps every episode, or begins it anew where the last one is over. Returns the steps of interaction."""
+        environment, spec = self._environment, self._environment.spec
+        first, count = self._over.copy(), len(self._over)
+        draws = self._rng.random((count, max(1, spec.step_draws)))
+        stepped = environment.step(self._states, np.maximum(self._actions, 0), draws)
+        begun = environment.start(self._rng.random((count, spec.start_draws)))
+        self._states = np.where(first[:, None], begun, stepped.states)
+        rewards = np.where(first, 0.0, stepped.rewards)
+        ended = stepped.ended & ~first
+        actions = np.where(first, -1, self._actions)
+        self._lived = np.where(first, 0, self._lived + 1)
+        self._totals = np.where(first, 0.0, self._totals + rewards)
+        observations = environment.observe(self._states)
+        self.replay.add(observations, actions, rewards.astype(np.float32), ended, first)
+        self._over = ended | (self._lived >= spec.steps)
+        made = int((~first).sum())
+        self.steps += made
+        self.returns += [(self.steps, float(total)) for total in self._totals[self._over]]
+        self._choose(network, observations, actions, first)
+        return made
+
+    def _choose(self, network: WorldNetwork, observations: Any, actions: Any, first: Any) -> None:
+        count, number = len(actions), len(self._environment.spec.actions)
+        kept = torch.from_numpy(~first[:, None]).float()
+        last = self._latent or network.start(count)
+        one_hot = torch.from_numpy(np.eye(number + 1, dtype=np.float32)[actions][:, :-1])
+        memory = network.advance(State(last.memory * kept, last.chance * kept), one_hot)
+        self._latent = network.observed(memory, torch.from_numpy(observations))
+        if self.steps < self._options.random_steps:
+            self._actions = self._rng.integers(number, size=count)
+        else:
+            self._actions = torch.multinomial(network.policy(self._latent.features()), 1)[:, 0].numpy()
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps."""
+        return {
+            "replay": self.replay.state(),
+            "steps": self.steps,
+            "returns": list(self.returns),
+            "arrays": {name: torch.from_numpy(getattr(self, name).copy()) for name in _ARRAYS},
+            "latent": None if self._latent is None else tuple(self._latent),
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes the state of a checkpoint."""
+        self.replay.load(state["replay"])
+        self.steps, self.returns = state["steps"], list(state["returns"])
+        for name, one in state["arrays"].items():
+            setattr(self, name, one.numpy())
+        self._latent = None if state["latent"] is None else State(*state["latent"])
+        self._rng.bit_generator.state = state["rng"]
+
+
+_ARRAYS = ("_states", "_over", "_lived", "_totals", "_actions")

@@ -1,0 +1,131 @@
+"""The errors that training brings down, as pure functions: of the model, of the critic, and of the actor in imagination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deepwell.agents.world.training.network import State, WorldNetwork
+
+__all__ = ["Imagined", "LossOptions", "imagine", "kl_balanced", "lambda_returns", "model_loss", "two_hot"]
+
+
+@dataclass(frozen=True, slots=True)
+class LossOptions:
+    """Weights of the errors.
+
+    Attributes:
+        precision: weight of an observation's squared error, or of its cross entropy if it is binary.
+        rewards: weight of the reward's squared error.
+        free_nats: divergence of prior and posterior that costs nothing.
+        dynamics: weight of the divergence that moves the prior.
+        representation: weight of the one that moves the posterior.
+    """
+
+    precision: float = 20.0
+    rewards: float = 10.0
+    free_nats: float = 1.0
+    dynamics: float = 1.0
+    representation: float = 0.1
+
+
+def kl_balanced(posterior: Tensor, prior: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:
+    """Returns the divergence [...] of distributions [..., groups, classes], and what of it is brought down.
+
+    Prior and posterior are moved towards each other with weights of their own (KL balancing, DreamerV2, section 2.1).
+    """
+
+    def divergence(p: Tensor, q: Tensor) -> Tensor:
+        return (p * (p.log() - q.log())).sum((-2, -1))
+
+    moves_prior = divergence(posterior.detach(), prior)
+    moves_posterior = divergence(posterior, prior.detach())
+    free = options.free_nats
+    loss = options.dynamics * moves_prior.clamp(min=free) + options.representation * moves_posterior.clamp(
+        min=free
+    )
+    return moves_prior.detach(), loss
+
+
+def model_loss(
+    network: WorldNetwork, batch: dict[str, Tensor], options: LossOptions
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """Returns the model's error, the states [B, T] without gradients, and the parts of the error."""
+    filtered = network.filtered(batch["observations"], batch["actions"], batch["first"])
+    features = filtered.state.features()
+    decoded = network.decoder(features)
+    if network.config.binary:
+        seen = functional.binary_cross_entropy_with_logits(decoded, batch["observations"], reduction="none")
+        seen = seen.sum(-1)
+    else:
+        seen = (decoded - batch["observations"]).square().sum(-1)
+    rewards = (network.reward(features)[..., 0] - batch["rewards"]).square()
+    # The reward before a first observation is that of no step.
+    rewards = rewards * (1 - batch["first"])
+    goes_on = functional.binary_cross_entropy_with_logits(
+        network.continues(features)[..., 0], batch["continues"], reduction="none"
+    )
+    divergence, pulled = kl_balanced(filtered.posterior, filtered.prior, options)
+    loss = options.precision * seen + options.rewards * rewards + goes_on + pulled
+    parts = {"observation": seen, "reward": rewards, "continues": goes_on, "divergence": divergence}
+    state = State(filtered.state.memory.detach(), filtered.state.chance.detach())
+    return loss.mean(), state, {name: one.detach().mean() for name, one in parts.items()}
+
+
+class Imagined(NamedTuple):
+    """Imagined roll-outs: features [H + 1, N, F], actions [H, N], rewards and continuation [H, N] of the states reached."""
+
+    features: Tensor
+    actions: Tensor
+    rewards: Tensor
+    continues: Tensor
+
+
+@torch.no_grad()
+def imagine(network: WorldNetwork, state: State, steps: int) -> Imagined:
+    """Returns what follows states [N, ...] if the actor chooses."""
+    features, actions = [state.features()], []
+    for _ in range(steps):
+        probabilities = network.policy(features[-1])
+        action = torch.multinomial(probabilities, 1)[:, 0]
+        chosen = functional.one_hot(action, network.config.actions).float()
+        state = network.imagined(network.advance(state, chosen))
+        features.append(state.features())
+        actions.append(action)
+    whole = torch.stack(features)
+    return Imagined(
+        whole,
+        torch.stack(actions),
+        network.reward(whole[1:])[..., 0],
+        network.continues(whole[1:])[..., 0].sigmoid(),
+    )
+
+
+def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, mix: float) -> Tensor:
+    """Returns the returns [H, N] that mix bootstraps of all lengths (Sutton and Barto, 2018, section 12.1).
+
+    Args:
+        rewards: rewards of the states reached, [H, N].
+        discounts: weight of what follows each of them, [H, N].
+        values: values of the states reached, [H, N].
+        mix: lambda.
+    """
+    following, found = values[-1], []
+    for step in reversed(range(len(rewards))):
+        following = rewards[step] + discounts[step] * ((1 - mix) * values[step] + mix * following)
+        found.append(following)
+    return torch.stack(found[::-1])
+
+
+def two_hot(values: Tensor, places: Tensor) -> Tensor:
+    """Returns distributions [..., bins] over evenly spaced places whose mean is symlog(value)."""
+    x = (values.sign() * values.abs().log1p()).clamp(places[0], places[-1])
+    at = (x - places[0]) / (places[1] - places[0])
+    low = at.floor().clamp(max=len(places) - 2)
+    share = at - low
+    below = functional.one_hot(low.long(), len(places)) * (1 - share)[..., None]
+    return below + functional.one_hot(low.long() + 1, len(places)) * share[..., None]

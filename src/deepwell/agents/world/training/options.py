@@ -1,0 +1,68 @@
+"""The choices of a training, and those that each environment is trained with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from deepwell.agents.world.training.losses import LossOptions
+
+__all__ = ["TrainOptions", "usual_options"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Choices of a training.
+
+    Attributes:
+        seed: seed of weights, of episodes and of what is drawn.
+        steps: steps of interaction; never more are made.
+        streams: episodes side by side.
+        random_steps: first steps, whose actions are random.
+        steps_an_update: steps of interaction for each update.
+        batch: sequences an update.
+        length: observations of a sequence.
+        horizon: imagined steps.
+        starts: states of the batch that imagination starts from.
+        rate: learning rate of the model.
+        actor_rate: learning rate of the actor and the critic.
+        entropy: weight of the actor's entropy.
+        mix: lambda of the returns.
+        average: decay of the critic that returns are computed with, per update.
+        loss: weights of the model's errors.
+    """
+
+    seed: int = 1
+    steps: int = 20_000
+    streams: int = 8
+    random_steps: int = 1_000
+    steps_an_update: int = 12
+    batch: int = 24
+    length: int = 16
+    horizon: int = 12
+    starts: int = 128
+    rate: float = 1e-3
+    actor_rate: float = 5e-4
+    entropy: float = 3e-3
+    mix: float = 0.95
+    average: float = 0.98
+    loss: LossOptions = field(default_factory=LossOptions)
+
+
+_USUAL: Final = TrainOptions()
+
+
+def usual_options(environment: str) -> TrainOptions:
+    """Returns the options that an environment is trained with."""
+    if environment == "grid":
+        # Rewards are rare, so the actor keeps trying for longer. Things out of sight still matter: longer sequences.
+        return replace(
+            _USUAL,
+            random_steps=2_000,
+            steps_an_update=6,
+            batch=16,
+            length=24,
+            entropy=5e-3,
+            loss=replace(_USUAL.loss, precision=1.0),
+        )
+    return _USUAL

@@ -1,0 +1,181 @@
+"""The world model in torch and in numpy compute the same; training learns, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from deepwell.agents.world import NAMES, WorldConfig, environment
+from deepwell.agents.world.training.losses import (
+    LossOptions,
+    kl_balanced,
+    lambda_returns,
+    model_loss,
+    two_hot,
+)
+from deepwell.agents.world.training.network import State, WorldNetwork
+from deepwell.agents.world.training.options import TrainOptions
+from deepwell.agents.world.training.run import Progress, WorldTraining, train_world
+from deepwell.errors import InvalidRequest
+
+SMALL = TrainOptions(
+    steps=1_000, streams=4, random_steps=200, steps_an_update=50, batch=4, length=8, horizon=4, starts=8
+)
+
+
+def _network(name: str) -> WorldNetwork:
+    world = environment(name)
+    spec = world.spec
+    torch.manual_seed(3)
+    config = WorldConfig(
+        name, len(spec.observation), spec.binary, len(spec.actions), spec.discount, memory=24, hidden=16
+    )
+    network = WorldNetwork(config)
+    for one in network.parameters():  # heads begin with zeros, and norms with ones
+        torch.nn.init.normal_(one, 0.1, 0.3)
+    return network
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numpy_and_torch_agree(name: str) -> None:
+    network = _network(name)
+    model, config = network.exported(), network.config
+    rng = np.random.default_rng(0)
+    memory = rng.normal(size=(5, config.memory)).astype(np.float32)
+    chance = np.eye(8, dtype=np.float32)[rng.integers(8, size=(5, 8))].reshape(5, 64)
+    actions = rng.integers(config.actions, size=5)
+    observations = rng.random((5, config.observation), np.float32)
+    from deepwell.agents.world import Latent
+
+    latent = Latent(memory, chance)
+    state = State(torch.from_numpy(memory), torch.from_numpy(chance))
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(actions), config.actions).float()
+    features = state.features()
+    with torch.no_grad():
+        pairs = {
+            "advance": (model.advance(latent, actions), network.advance(state, one_hot)),
+            "policy": (model.policy(latent), network.policy(features)),
+            "value": (model.value(latent), network.value(features)),
+            "reward": (model.reward(latent), network.reward(features)[..., 0]),
+            "goes_on": (model.goes_on(latent), network.continues(features)[..., 0].sigmoid()),
+        }
+        decoded = network.decoder(features)
+        pairs["observation"] = (model.observation(latent), decoded.sigmoid() if config.binary else decoded)
+        # Draws just below a class's cumulated probability give that class, if both compute the same distribution.
+        posterior = network.mixed(
+            network.posterior(torch.cat([state.memory, network.encoder(torch.from_numpy(observations))], -1))
+        )
+        prior = network.mixed(network.prior(state.memory))
+    for one, (ours, theirs) in pairs.items():
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-5, err_msg=one)
+    for distribution, drawn in (
+        (posterior.numpy(), lambda draws: model.posterior(memory, observations, draws)),
+        (prior.numpy(), lambda draws: model.prior(memory, draws)),
+    ):
+        edges = distribution.cumsum(-1)
+        for at in (0, 3, 6):
+            assert (drawn(edges[..., at] - 1e-4).chance.reshape(5, 8, 8).argmax(-1) <= at).all()
+            assert (drawn(edges[..., at] + 1e-4).chance.reshape(5, 8, 8).argmax(-1) > at).all()
+
+
+def test_sequences_are_filtered_as_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With draws that take the most probable class, both ways give the same states.
+    import deepwell.agents.world.training.network as module
+
+    def most_probable(probabilities: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(probabilities.argmax(-1), probabilities.shape[-1]).float()
+
+    monkeypatch.setattr(module, "drawn", most_probable)
+    network = _network("inventory")
+    torch.manual_seed(0)
+    observations, first = torch.rand(3, 6, 12), torch.zeros(3, 6)
+    first[:, 0] = 1
+    first[1, 3] = 1
+    actions = torch.nn.functional.one_hot(torch.randint(7, (3, 6)), 7).float()
+    with torch.no_grad():
+        filtered = network.filtered(observations, actions, first)
+        state = network.start(3)
+        for step in range(6):
+            kept = 1 - first[:, step, None]
+            memory = network.advance(State(state.memory * kept, state.chance * kept), actions[:, step] * kept)
+            state = network.observed(memory, observations[:, step])
+            torch.testing.assert_close(filtered.state.memory[:, step], state.memory, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(filtered.state.chance[:, step], state.chance, atol=1e-5, rtol=1e-5)
+
+
+def test_lambda_returns_are_sums_by_hand() -> None:
+    rewards, discounts = torch.tensor([[1.0], [2.0], [3.0]]), torch.full((3, 1), 0.5)
+    values = torch.tensor([[10.0], [20.0], [40.0]])
+    all_of_it = lambda_returns(rewards, discounts, values, 1.0)[:, 0].tolist()
+    assert all_of_it == pytest.approx(
+        [1 + 0.5 * 2 + 0.25 * 3 + 0.125 * 40, 2 + 0.5 * 3 + 0.25 * 40, 3 + 0.5 * 40]
+    )
+    assert lambda_returns(rewards, discounts, values, 0.0)[:, 0].tolist() == pytest.approx([6, 12, 23])
+
+
+def test_two_hot_has_the_mean_of_its_value() -> None:
+    places = torch.linspace(-5, 5, 41)
+    values = torch.tensor([-100.0, -1.0, 0.0, 0.3, 7.0, 1e9])
+    found = two_hot(values, places)
+    wanted = (values.sign() * values.abs().log1p()).clamp(-5, 5)
+    torch.testing.assert_close(found @ places, wanted, atol=1e-5, rtol=0)
+    assert ((found > 0).sum(-1) <= 2).all() and torch.allclose(found.sum(-1), torch.ones(6))
+
+
+def test_balancing_moves_the_prior_more_than_the_posterior() -> None:
+    posterior = torch.tensor([[[0.7, 0.3]]]).repeat(1, 4, 1).requires_grad_()
+    prior = torch.tensor([[[0.1, 0.9]]]).repeat(1, 4, 1).requires_grad_()
+    found, loss = kl_balanced(posterior, prior, LossOptions())
+    assert found.item() == pytest.approx(4 * (0.7 * np.log(7) + 0.3 * np.log(1 / 3)), rel=1e-5)
+    loss.sum().backward()
+    assert (
+        prior.grad is not None
+        and posterior.grad is not None
+        and prior.grad.abs().sum() > posterior.grad.abs().sum()
+    )
+    near = kl_balanced(posterior, posterior.detach() * 0.99 + 0.005, LossOptions())[1]
+    assert torch.autograd.grad(near.sum(), posterior)[0].abs().sum() == 0  # below the free nats
+
+
+def test_the_model_of_the_world_gets_better() -> None:
+    training = WorldTraining(environment("inventory"), replace(SMALL, steps_an_update=10))
+    training.advance()
+    while training.advance():
+        pass
+    batch = training.collector.replay.draw(np.random.default_rng(0), 16, 8)
+    with torch.no_grad():
+        trained = float(model_loss(training.learner.network, batch, LossOptions())[0])
+        fresh = float(model_loss(WorldNetwork(training.config), batch, LossOptions())[0])
+    assert trained < 0.5 * fresh
+    assert 992 < training.collector.steps <= 1_000
+
+
+@pytest.mark.parametrize("name", ["cart-pole", "inventory"])
+def test_a_stopped_training_ends_as_one_that_was_not(tmp_path: Path, name: str) -> None:
+    world = environment(name)
+
+    whole = WorldTraining(world, SMALL)
+    while whole.advance():
+        pass
+    first = WorldTraining(world, SMALL)
+    while first.collector.steps < 600:
+        first.advance()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first.save(folder)
+    torch.manual_seed(99)  # another process has other random numbers
+    told: list[Progress] = []
+    model = train_world(world, folder, SMALL, told.append)
+    assert told and told[-1].step == whole.collector.steps
+    for key, one in whole.learner.network.exported().weights.items():
+        np.testing.assert_array_equal(model.weights[key], one)
+    assert (folder / "metrics.jsonl").read_text(encoding="utf-8").count("\n") >= 1
+    with pytest.raises(InvalidRequest, match="other choices"):
+        train_world(world, folder, replace(SMALL, seed=2), lambda progress: None)
