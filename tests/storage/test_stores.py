@@ -240,7 +240,7 @@ async def test_completions_are_listed_by_model_and_metadata(database):
 
 
 async def test_a_tenant_has_a_number_of_unfinished_batches_at_most(database, tmp_path, monkeypatch):
-    monkeypatch.setattr("deepwell.storage.batches.MOST_OPEN", 2)
+    monkeypatch.setattr("deepwell.storage.batches.store.MOST_OPEN", 2)
     store = FileStore(database, tmp_path)
     batches = BatchStore(database, store)
 

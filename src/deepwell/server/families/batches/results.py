@@ -9,8 +9,8 @@ from msgspec import Raw, Struct
 
 from deepwell.server.families.batches.lines import InputLine
 from deepwell.server.http.in_process import Reply
-from deepwell.storage.batch_lines import LineResult, Tokens
 from deepwell.storage.batches import StoredBatch
+from deepwell.storage.batches.lines import LineResult, Tokens
 
 __all__ = ["CANCELLED", "EXPIRED", "ended", "never_run"]
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
-from deepwell.storage.batch_lines import LineResult, add_lines, bodies_behind, lines_of
+from deepwell.storage.batches.lines import LineResult, add_lines, bodies_behind, lines_of
 from deepwell.storage.blobs import Draft
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore

@@ -1,0 +1,5 @@
+"""`deepwell rules`: rule sets, checked and run."""
+
+from deepwell.cli.rules.verbs import register
+
+__all__ = ["register"]

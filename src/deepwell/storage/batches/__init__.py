@@ -1,0 +1,5 @@
+"""Stored batches, and the lines of their output."""
+
+from deepwell.storage.batches.store import BATCH_JOB, BatchStatus, BatchStore, StoredBatch, TooManyBatches
+
+__all__ = ["BATCH_JOB", "BatchStatus", "BatchStore", "StoredBatch", "TooManyBatches"]
