@@ -68,7 +68,7 @@ async def offered_tools(context: ServerContext, principal: Principal) -> list[Ag
         why, functions = None, list[dict[str, object]]()
         try:
             async with AsyncExitStack() as stack:
-                tools = await open_tools([name], server_kit(context, principal.tenant, None), stack)
+                tools = await open_tools([name], server_kit(context, None), stack)
                 functions = [one.function().rendered()["function"] for one in tools]
             if name == "knowledge":
                 why = await _nothing_to_search(context, principal)

@@ -84,7 +84,7 @@ async def agent_of(
                 fix="use one that was made with `deepwell keys create --scope inference --scope files`",
             )
     tools: list[Tool | ClientTool] = [
-        *await open_tools(request.tools, server_kit(context, principal.tenant, request.stores), stack)
+        *await open_tools(request.tools, server_kit(context, request.stores), stack)
     ]
     tools += [
         ClientTool(one["name"], one["description"], one["parameters"], one["strict"])
@@ -96,19 +96,20 @@ async def agent_of(
     return Agent(model, tools, request.instructions, request.budget, request.options)
 
 
-def server_kit(context: ServerContext, tenant: Tenant, stores: Sequence[str] | None) -> Kit:
+def server_kit(context: ServerContext, stores: Sequence[str] | None) -> Kit:
     """Returns what the server's tools are made of."""
 
-    async def search(_tenant: str, query: str, limit: int) -> Sequence[KnowledgePassage]:
+    async def search(tenant: str, query: str, limit: int) -> Sequence[KnowledgePassage]:
         from deepwell.agents.tools.knowledge import KnowledgePassage
 
-        ids = list(stores) if stores else await stores_of(context, tenant)
+        owner = Tenant(tenant)
+        ids = list(stores) if stores else await stores_of(context, owner)
         if not ids:
             raise InvalidRequest.of("agent_no_knowledge")
         options = search_options(
-            context, tenant, limit=limit, filters=None, ranker=None, min_score=None, searches=len(ids)
+            context, owner, limit=limit, filters=None, ranker=None, min_score=None, searches=len(ids)
         )
-        found = await search_stores(context, tenant, ids, [query], options)
+        found = await search_stores(context, owner, ids, [query], options)
         return [KnowledgePassage(one.filename, one.text, one.score) for one in found]
 
     return Kit(context.options.agents.folder, search, context.options.mcp)
