@@ -36,6 +36,8 @@ GENERATES = {"chat", "text_completion"}
 # (tests/server/audio, tests/server/images).
 READS = {"embeddings", "rerank", "score", "moderation", "transcription", "translation", "speech"}
 READS |= {"image_generation", "image_edit", "image_variation"}
+# An agent asks its model through /v1/chat/completions (tests/server/agents).
+READS |= {"invoke_agent"}
 POLICY = """
 version: 1
 terms: [own]

@@ -13,6 +13,7 @@ from deepwell.server.access.rate_limits import RateLimitMiddleware
 from deepwell.server.caches.replay import Replay, Replays
 from deepwell.server.context import ServerContext
 from deepwell.server.families.adapters.family import FAMILY as ADAPTERS
+from deepwell.server.families.agents.family import FAMILY as AGENTS
 from deepwell.server.families.aliases.family import FAMILY as ALIASES
 from deepwell.server.families.audio.family import FAMILY as AUDIO
 from deepwell.server.families.audit.family import FAMILY as AUDIT
@@ -85,6 +86,7 @@ FAMILIES: tuple[Family, ...] = (
     FINE_TUNING,
     GRADERS,
     EVALS,
+    AGENTS,
     ADAPTERS,
     ALIASES,
     REGISTRY,

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from pydantic import SecretStr
 
+from deepwell.agents.kit import AgentOptions
 from deepwell.agents.mcp.config import McpOptions
 from deepwell.knowledge.context.fitting.policy import ContextPolicy
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
@@ -426,6 +427,7 @@ class ServerOptions:
     speech: SpeechServing = field(default_factory=SpeechServing)
     images: ImageServing = field(default_factory=ImageServing)
     mcp: McpOptions = field(default_factory=McpOptions)
+    agents: AgentOptions = field(default_factory=AgentOptions)
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -452,4 +454,5 @@ class ServerOptions:
             SpeechServing.of(settings),
             ImageServing.of(settings),
             McpOptions.of(settings),
+            AgentOptions.of(settings),
         )

@@ -13,6 +13,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from deepwell.settings.agents import AgentSettings
 from deepwell.settings.client import ClientSettings
 from deepwell.settings.engine import EngineSettings
 from deepwell.settings.images import ImageSettings
@@ -41,6 +42,7 @@ _FLAGS = {
 # Pydantic lists the fields of the last base first.
 class Settings(
     ClientSettings,
+    AgentSettings,
     ModelSettings,
     StorageSettings,
     EngineSettings,

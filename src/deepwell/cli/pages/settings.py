@@ -40,6 +40,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "knowledge": ("Knowledge", "知识库"),
     "recognition": ("Recognition of speech", "语音识别"),
     "images": ("Images", "图像"),
+    "agents": ("Agents", "智能体"),
     "safety": ("Safety", "安全防护"),
     "improve": ("Improvement by votes", "按反馈改进"),
     "client": ("Command line as a client", "命令行客户端"),

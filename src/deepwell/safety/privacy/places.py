@@ -140,6 +140,8 @@ PLACES: Final = (
     _table("evals", f"{_NOBODY}: the graders, without the data that they judge"),
     _table("eval_runs", f"{_MADE}; a run that holds its rows itself is deleted through the API"),
     _table("eval_output_items", _WITH.format("their run")),
+    _table("agent_runs", f"{_NOBODY}: a run that holds what a person wrote is deleted through the API"),
+    _table("agent_steps", _WITH.format("their run")),
     _table("labelling_projects", "those made from a file of the end user"),
     _table("labelling_items", _WITH.format("their project")),
     _table("rating_studies", "those made from a file of the end user"),

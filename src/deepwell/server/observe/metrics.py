@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 
 from deepwell.engine.protocol import Engine
 from deepwell.safety.findings import Decision
+from deepwell.server.observe.agents import AgentMetrics
 from deepwell.server.observe.contexts import ContextMetrics
 from deepwell.server.observe.loop_lag import LoopLag
 from deepwell.server.observe.mcp import McpMetrics
@@ -477,6 +478,7 @@ class Metrics:
         self._valkey_up, self._valkey_failures = _valkey(self.registry)
         self.knowledge = KnowledgeMetrics(registry)
         self.tuning = TuningMetrics(registry)
+        self.agents = AgentMetrics(registry)
         self.recognition = RecognitionMetrics(registry)
         self.speech = SpeechMetrics(registry)
         self.mcp = McpMetrics(registry)

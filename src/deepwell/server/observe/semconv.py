@@ -8,11 +8,13 @@ disappear.
 from __future__ import annotations
 
 __all__ = [
+    "INVOKE_AGENT_DURATION",
     "PROVIDER",
     "REQUEST_DURATION",
     "TIME_PER_OUTPUT_TOKEN",
     "TIME_TO_FIRST_TOKEN",
     "TOKEN_USAGE",
+    "TOOL_DURATION",
     "Attribute",
     "prometheus_label",
     "prometheus_name",
@@ -40,6 +42,16 @@ TOKEN_USAGE = (
     "gen_ai.client.token.usage",
     "{token}",
     (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576),
+)
+TOOL_DURATION = (
+    "gen_ai.execute_tool.duration",
+    "s",
+    (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+INVOKE_AGENT_DURATION = (
+    "gen_ai.invoke_agent.duration",
+    "s",
+    (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0),
 )
 _SUFFIXES = {"s": "_seconds"}
 

@@ -8,8 +8,10 @@ import msgspec
 
 from deepwell.errors import InvalidRequest
 from deepwell.server.context import ServerContext
+from deepwell.server.families.agents.answering import cancel_run
 from deepwell.server.families.batches.routes import cancel_batch
 from deepwell.server.families.responses.stored import cancel_response
+from deepwell.storage.agents import AGENT_JOB
 from deepwell.storage.batches import BATCH_JOB
 from deepwell.storage.database import Tenant
 from deepwell.storage.jobs import Job, JobStatus
@@ -46,6 +48,8 @@ async def cancel_job(context: ServerContext, tenant: Tenant, job: Job) -> Job:
         await state.knowledge.files.cancel_job(tenant, job.id)
     elif job.kind in (TUNE_JOB, PARKED_JOB):
         await state.tunings.cancel(tenant, job.id)
+    elif job.kind == AGENT_JOB:
+        await cancel_run(context, tenant, job.id)
     elif job.kind == EVAL_JOB:
         await state.evals.cancel_run(tenant, job.id)
     else:

@@ -1,0 +1,51 @@
+"""The family of agents."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from deepwell.server.context import ServerContext
+from deepwell.server.families.agents.bodies import (
+    AgentRun,
+    AgentRunDeleted,
+    AgentRunList,
+    AgentStepList,
+    AgentToolList,
+)
+from deepwell.server.families.agents.routes import RUN, RUNS, TOOLS, router
+from deepwell.server.families.agents.schema import (
+    AgentRunRequest,
+    ApprovalRequest,
+    DenialRequest,
+    OutputsRequest,
+)
+from deepwell.server.families.agents.worker import AgentWorker
+from deepwell.server.families.family import BackgroundWorker, Family
+from deepwell.server.http.declaration import Declaration, Operation
+
+__all__ = ["FAMILY"]
+
+
+def _worker(context: ServerContext, _app: FastAPI) -> BackgroundWorker:
+    return AgentWorker(context)
+
+
+FAMILY = Family(
+    Declaration(
+        (
+            Operation("post", RUNS, AgentRun, streams=True, request=AgentRunRequest, name="invoke_agent"),
+            Operation("get", RUNS, AgentRunList),
+            Operation("get", RUN, AgentRun),
+            Operation("delete", RUN, AgentRunDeleted),
+            Operation("get", f"{RUN}/steps", AgentStepList, streams=True),
+            Operation("post", f"{RUN}/cancel", AgentRun),
+            Operation("post", f"{RUN}/approve", AgentRun, request=ApprovalRequest),
+            Operation("post", f"{RUN}/deny", AgentRun, request=DenialRequest),
+            Operation("post", f"{RUN}/submit_tool_outputs", AgentRun, request=OutputsRequest),
+            Operation("get", TOOLS, AgentToolList),
+        ),
+        api="deepwell",
+    ),
+    router,
+    worker=_worker,
+)

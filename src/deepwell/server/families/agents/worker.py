@@ -1,0 +1,159 @@
+"""`AgentWorker`: runs agents, behind everybody who waits for an answer, and goes on with those that a crash left."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import msgspec
+
+from deepwell.agents.loop.agent import RunOf, RunResult, run_agent
+from deepwell.agents.loop.steps import CallEnded, CallStarted, Entry, Noted
+from deepwell.errors import DeepwellError, NotFound
+from deepwell.server.context import ServerContext
+from deepwell.server.families.agents.desk import desk_of
+from deepwell.server.families.agents.request import KeptRequest
+from deepwell.server.families.agents.stored import StoredLog
+from deepwell.server.families.agents.wiring import agent_of
+from deepwell.server.families.batches.owner import principal_of_job
+from deepwell.storage.agents import AGENT_JOB, StepTaken, StoredAgentRun
+from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+
+__all__ = ["AgentWorker", "settled"]
+
+_encode = msgspec.json.encode
+
+
+class AgentWorker:
+    """The runs of one process. Every process of a server has such a worker."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._starting: asyncio.Task[None] | None = None
+        self._runner: JobRunner | None = None
+
+    def start(self) -> None:
+        """Starts to claim runs."""
+        self._starting = asyncio.create_task(self._begin())
+
+    async def stop(self) -> None:
+        """Returns every run to the queue. A reading call under way is made again there, a writing one is not."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait((self._starting,))
+        if self._runner is not None:
+            await self._runner.stop()
+
+    async def _begin(self) -> None:
+        await self._context.kept.wait()
+        state, options = self._context.state, self._context.options
+        self._runner = JobRunner(
+            state.jobs,
+            [AGENT_JOB],
+            state.owner,
+            self._run,
+            lease_s=options.files.job_lease_s,
+            most=options.agents.runs,
+        )
+        self._runner.start()
+        state.agents_wake = self._runner.wake
+
+    async def _run(self, run: JobRun) -> JobOutcome:
+        job = run.job
+        try:
+            with desk_of(self._context).working(job.tenant, job.id, run.cancelled):
+                return await _Running(self._context, run).go()
+        except (NotFound, StepTaken):  # it was deleted, or has ended
+            return JobOutcome("cancelled")
+        finally:
+            desk_of(self._context).tell(job.tenant, job.id)
+
+
+class _Running:
+    """One run, from where it is to its end, or to where it waits."""
+
+    def __init__(self, context: ServerContext, run: JobRun) -> None:
+        self._context = context
+        self._run = run
+        self._tenant = run.job.tenant
+        self._store = context.state.agents
+        self._names: dict[str, str] = {}  # of tools, by call
+        self._own: set[str] = set()
+
+    async def go(self) -> JobOutcome:
+        row = await self._store.get(self._tenant, self._run.job.id)
+        if row.ended:
+            return _outcome(row)
+        row = await self._store.settle(self._tenant, replace(row, status="in_progress"))
+        request = KeptRequest.read(row.request)
+        async with AsyncExitStack() as stack:
+            try:
+                agent = await agent_of(self._context, principal_of_job(self._run.job), request, stack)
+            except DeepwellError as error:
+                return await self._fail(row, str(error))
+            if request.tools:
+                functions = {one["name"] for one in request.functions}
+                self._own = {
+                    one.name for one in agent.tools if one.name not in functions and "__" not in one.name
+                }
+            log = StoredLog(self._store, self._tenant, row.id, self._run.cancelled, self._kept)
+            of = RunOf(self._tenant, row.id)
+            result = await run_agent(agent, log=log, of=of, cancelled=self._run.cancelled)
+        row = await self._store.settle(self._tenant, settled(row, result))
+        if row.ended:
+            self._context.metrics.agents.ended(row.status, row.seconds)
+        return _outcome(row)
+
+    async def _fail(self, row: StoredAgentRun, reason: str) -> JobOutcome:
+        failed = replace(row, status="failed", reason=reason, finished_at=int(time.time()))
+        row = await self._store.settle(self._tenant, failed)
+        self._context.metrics.agents.ended(row.status, row.seconds)
+        return JobOutcome("failed", error=reason)
+
+    def _kept(self, entry: Entry) -> None:
+        """Counts a step, and tells those who watch."""
+        step, metrics = entry.step, self._context.metrics.agents
+        if isinstance(step, CallStarted):
+            self._names[step.call_id] = step.name
+        elif isinstance(step, CallEnded) and (name := self._names.pop(step.call_id, None)) is not None:
+            metrics.called(name, step.outcome, step.seconds, is_own=name in self._own)
+        elif isinstance(step, Noted):
+            metrics.noted(step.check)
+        self._run.progress = _encode({"done": entry.number + 1, "unit": "steps", "step": "running"}).decode()
+        desk_of(self._context).tell(self._tenant, self._run.job.id)
+
+
+def settled(row: StoredAgentRun, result: RunResult) -> StoredAgentRun:
+    """Returns a row with what the run has come to."""
+    waiting = [
+        {"id": one.id, "name": one.name, "arguments": one.arguments, "needs": needs}
+        for needs, calls in (("approval", result.approvals), ("output", result.outputs))
+        for one in calls
+    ]
+    spent = result.spent
+    return replace(
+        row,
+        status=result.status,
+        text=result.text if result.status != "requires_action" else "",
+        reason=result.reason,
+        reached=result.limit,
+        pending=_encode(waiting).decode(),
+        turns=spent.turns,
+        calls=spent.calls,
+        prompt_tokens=spent.prompt_tokens,
+        completion_tokens=spent.completion_tokens,
+        seconds=spent.seconds,
+        finished_at=None if result.status == "requires_action" else int(time.time()),
+    )
+
+
+def _outcome(row: StoredAgentRun) -> JobOutcome:
+    """Returns the end of the job of a run."""
+    if row.status == "cancelled":
+        return JobOutcome("cancelled")
+    told = _encode({"status": row.status, "turns": row.turns, "calls": row.calls}).decode()
+    if row.status == "failed":
+        return JobOutcome("failed", error=row.reason, result=told)
+    return JobOutcome("succeeded", result=told)
