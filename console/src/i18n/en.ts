@@ -6,6 +6,7 @@ export const en = {
   "nav.models": "Models",
   "nav.rollouts": "Roll-outs",
   "nav.knowledge": "Knowledge",
+  "nav.agents": "Agents",
   "nav.jobs": "Jobs",
   "nav.safety": "Safety",
   "nav.batches": "Batches",

@@ -7,6 +7,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "nav.models": "模型",
   "nav.rollouts": "灰度发布",
   "nav.knowledge": "知识库",
+  "nav.agents": "智能体",
   "nav.jobs": "任务",
   "nav.safety": "安全",
   "nav.batches": "批处理",

@@ -15,6 +15,7 @@ export const LOADERS: Record<PageName, Loader> = {
   models: () => import("./models"),
   rollouts: () => import("./rollouts"),
   knowledge: () => import("./knowledge"),
+  agents: () => import("./agents"),
   jobs: () => import("./jobs"),
   safety: () => import("./safety"),
   batches: () => import("./batches"),

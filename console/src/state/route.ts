@@ -6,6 +6,7 @@ export const PAGES = [
   "models",
   "rollouts",
   "knowledge",
+  "agents",
   "jobs",
   "safety",
   "batches",
