@@ -146,7 +146,7 @@ class ArgumentType:
                 escaped = str(value).replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
                 return f'"{escaped}"'
             case "date":
-                return str(value).replace("-", "")
+                return str(int(str(value).replace("-", "")))
             case "integer" | "decimal":
                 return str(int(Decimal(str(value)) * self.scale))
 

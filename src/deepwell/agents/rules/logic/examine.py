@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from clingo import ast
@@ -41,13 +41,13 @@ def examine(asked: Examine) -> Examined:
 
 def unsafe_variables(rule: Rule) -> list[str]:
     """Returns the variables of a rule that no positive atom or assignment gives a value, so that it has no finite meaning."""
-    bound = _bound_by(rule.body, set())
     outside = variables_of(rule.head) if rule.head is not None else dict[str, None]()
     outside |= dict.fromkeys(bound_variables(rule))
+    bound = _bound_by(rule.body, set(), outside.keys())
     unsafe = [name for name in outside if name not in bound]
     for literal in rule.aggregates():
         for element in literal.atom.elements:
-            inner = _bound_by(element.condition, {*bound, *outside})
+            inner = _bound_by(element.condition, {*bound, *outside}, ())
             used = dict[str, None]()
             for part in (*element.terms, *element.condition):
                 used |= variables_of(part)
@@ -65,19 +65,23 @@ def _weak_terms(terms: str) -> Any:
     return found[-1]
 
 
-def _bound_by(literals: Iterable[Any], known: set[str]) -> set[str]:
-    """Returns the known variables and those that literals give a value, in any order."""
+def _bound_by(literals: Iterable[Any], known: set[str], outside: Collection[str]) -> set[str]:
+    """Returns the known variables and those that literals give a value, in any order.
+
+    Args:
+        outside: variables that stand outside of aggregates: one that counts them needs their values first.
+    """
     bound, literals = set(known), [*literals]
     while True:
         before = len(bound)
         for literal in literals:
             if literal.sign == ast.Sign.NoSign:
-                bound |= _gives(literal.atom, bound)
+                bound |= _gives(literal.atom, bound, outside)
         if len(bound) == before:
             return bound
 
 
-def _gives(atom: Any, bound: set[str]) -> set[str]:
+def _gives(atom: Any, bound: set[str], outside: Collection[str]) -> set[str]:
     match atom.ast_type:
         case ast.ASTType.SymbolicAtom:
             return {name for term in atom.symbol.arguments for name in _solvable(term)}
@@ -91,6 +95,10 @@ def _gives(atom: Any, bound: set[str]) -> set[str]:
             return found
         case ast.ASTType.BodyAggregate:
             found = set[str]()
+            parts = [part for element in atom.elements for part in (*element.terms, *element.condition)]
+            shared = {name for part in parts for name in variables_of(part) if name in outside}
+            if not shared <= bound:
+                return found
             for guard in (atom.left_guard, atom.right_guard):
                 if guard is not None and guard.comparison == ast.ComparisonOperator.Equal:
                     found |= _solvable(guard.term)

@@ -34,29 +34,18 @@ def overflows(
     Args:
         inputs: name, number of arguments, and the limits of each argument, None where it is no integer.
     """
-    ranges: _Ranges = {(name, arity): [*limits] for name, arity, limits in inputs}
     constants = {name: int(value) for name, value in program.constants.items() if _is_number(value)}
-    fixed = set(ranges)
+    given: _Ranges = {(name, arity): [*limits] for name, arity, limits in inputs}
+    ranges = dict(given)
     for turn in range(2 * _ROUNDS):
-        changed = False
-        for rule in program.rules:
-            if rule.head is None:
-                continue
-            values = _variables(rule, ranges, constants)
-            if values is None:
-                continue
-            key = (rule.head.name, len(rule.head.arguments))
-            if key in fixed:
-                continue
-            held = ranges.setdefault(key, [None] * key[1])
-            for place, term in enumerate(rule.head.arguments):
-                found = _term(term, values, constants)
-                joined = _join(held[place], found)
-                if joined != held[place]:
-                    held[place] = joined if turn < _ROUNDS else _ALL
-                    changed = True
-        if not changed:
+        following = _derived(program, given, ranges, constants)
+        widened = {key: _widened(ranges.get(key), held, turn >= _ROUNDS) for key, held in following.items()}
+        if widened == ranges:
             break
+        ranges = widened
+    # What was widened is narrowed by the rules once more: from ranges that are wide enough none follows that is too narrow.
+    for _ in range(2):
+        ranges = _derived(program, given, ranges, constants)
     for rule in program.rules:
         values = _variables(rule, ranges, constants)
         for term in _arithmetic(rule) if values is not None else ():
@@ -65,6 +54,40 @@ def overflows(
                 values_said = {"term": str(term)[:80], "most": LARGEST}
                 yield Finding("error", f"line {rule.line}", "rules_overflow", values_said)
                 break
+
+
+def _derived(program: Program, given: _Ranges, ranges: _Ranges, constants: Mapping[str, int]) -> _Ranges:
+    """Returns the ranges that follow from others by one application of every rule."""
+    found: _Ranges = {key: [*held] for key, held in given.items()}
+    for rule in program.rules:
+        values = _variables(rule, ranges, constants)
+        if rule.head is None or values is None:
+            continue
+        key = (rule.head.name, len(rule.head.arguments))
+        if key in given:
+            continue
+        terms = [_term(term, values, constants) for term in rule.head.arguments]
+        before = found.get(key, [None] * key[1])
+        found[key] = [_join(one, other) for one, other in zip(before, terms, strict=True)]
+    return found
+
+
+def _widened(
+    before: list[Interval | None] | None, after: list[Interval | None], widen: bool
+) -> list[Interval | None]:
+    """Returns the joined ranges; an end that still moves late is given up."""
+    if before is None:
+        return after
+    found = list[Interval | None]()
+    for one, other in zip(before, after, strict=True):
+        joined = _join(one, other)
+        if widen and joined is not None and one is not None:
+            joined = (
+                joined[0] if joined[0] == one[0] else _ALL[0],
+                joined[1] if joined[1] == one[1] else _ALL[1],
+            )
+        found.append(joined)
+    return found
 
 
 def _is_number(text: str) -> bool:

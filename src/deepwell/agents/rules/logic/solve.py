@@ -164,6 +164,16 @@ def _term(symbol: Symbol) -> int | str:
     return symbol.string if symbol.type == SymbolType.String else str(symbol)
 
 
+class _Renamed(ast.Transformer):
+    """Gives variables other names: those of an aggregate would otherwise mean the same in a copy of its rule."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = {*names}
+
+    def visit_Variable(self, node: Any) -> Any:
+        return node.update(name=f"Own_{node.name}") if node.name in self._names else node
+
+
 class _Named(ast.Transformer):
     """Replaces each `_` by a variable or a constant of its own, so that an atom can stand in a head."""
 
@@ -203,7 +213,14 @@ def _twins(number: int, rule: Rule) -> str:
     lines = [f"{_BECAUSE}({parts}) :- {'; '.join(body) or '#true'}.\n"]
     for literal in rule.aggregates():
         for element in literal.atom.elements:
-            conditions: list[Any] = [_Named(fresh, variable=True).visit(one) for one in element.condition]
+            outside = {*bound_variables(rule), *(variables_of(rule.head) if rule.head is not None else ())}
+            own = _Renamed({name for one in element.condition for name in variables_of(one)} - outside)
+            conditions: list[Any] = [
+                own.visit(_Named(fresh, variable=True).visit(one))
+                if one.sign == ast.Sign.NoSign
+                else own.visit(one)
+                for one in element.condition
+            ]
             for condition in conditions:
                 if condition.atom.ast_type == ast.ASTType.SymbolicAtom and condition.sign == ast.Sign.NoSign:
                     inner = "; ".join([*body, *map(str, conditions)])
