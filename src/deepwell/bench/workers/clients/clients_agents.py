@@ -181,11 +181,10 @@ def _agents(url: str, model: str, weather: type[BaseModel]) -> list[Check]:
     """The OpenAI Agents SDK, over the Responses API, which is its default, and over chat completions."""
 
     def agent(api: str, **given: Any) -> Any:
+        from agents import Agent, ModelSettings, set_tracing_disabled
         from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
         from agents.models.openai_responses import OpenAIResponsesModel
         from openai import AsyncOpenAI
-
-        from agents import Agent, ModelSettings, set_tracing_disabled
 
         set_tracing_disabled(True)
         of = OpenAIResponsesModel if api == "responses" else OpenAIChatCompletionsModel
