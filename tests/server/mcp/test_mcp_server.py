@@ -239,7 +239,7 @@ async def test_a_call_counts_as_the_request_of_the_client_and_that_of_the_tool(c
         ]
     first, second, third = said
     assert first.json()["result"]["isError"] is False
-    assert second.json()["result"]["isError"] is True and "per minute" in second.text
+    assert second.json()["result"]["isError"] is True and "requests a minute is reached" in second.text
     assert third.status_code == 429
 
 

@@ -27,6 +27,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "guard": ("The guard", "安全防护"),
     "tuning": ("Fine-tuning", "微调"),
     "evaluate": ("Evaluation", "评测"),
+    "mcp": ("MCP", "MCP"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }
 
