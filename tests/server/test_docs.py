@@ -39,6 +39,7 @@ TESTED = {
     "keys-and-limits",
     "labelling",
     "long-contexts",
+    "mcp",
     "one-space",
     "promotion",
     "python-api",

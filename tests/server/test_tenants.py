@@ -122,6 +122,8 @@ COMPUTING = {
     *(f"POST /v1/audio/{name}" for name in ("transcriptions", "translations", "speech")),
     *(f"POST /v1/images/{name}" for name in ("generations", "edits", "variations")),
 }
+# Calls the other routes with the key that it is called with: tests/server/mcp/test_mcp_server.py.
+CALLING = {"POST /mcp"}
 # Is of the tenant by its own numbers: tests/server/test_usage.py.
 COUNTING = {
     f"GET /v1/organization/usage/{name}"
@@ -278,6 +280,7 @@ def known(families: Sequence[Family]) -> set[str]:
         | LISTS
         | COUNTING
         | COMPUTING
+        | CALLING
         | CREATING
         | set(OBJECTS)
     )

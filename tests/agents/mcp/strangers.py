@@ -27,6 +27,7 @@ class Stranger:
     calls: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
     headers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     lists: int = 0
+    says: str | None = None
     tools: list[Tool] = field(default_factory=list[Tool])
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class Stranger:
                 self.headers.append(dict(context.request.headers))
             if params.name == "hang":
                 await asyncio.Event().wait()
-            text = str((params.arguments or {}).get("text", ""))
+            text = str((params.arguments or {}).get("text", "")) if self.says is None else self.says
             return CallToolResult(content=[TextContent(text=text)], is_error=params.name == "fail")
 
         return Server("stranger", on_list_tools=list_tools, on_call_tool=call)

@@ -34,6 +34,7 @@ _DEFAULTS: Mapping[str, str] = {
     "stream_options": "no usage in the stream",
     "echo": "false",
     "logprobs": "false",
+    "max_tool_calls": "32",
     "top_logprobs": "0",
     "response_format": "text",
     "structured_outputs": "text",

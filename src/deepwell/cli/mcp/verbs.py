@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepwell.cli.options import ApiKeyOption, ServerPort, Url
-from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,8 +62,9 @@ def tools(
             ]
             write_json({"tools": listed, "refused": refused})
             return
-        rows = [(one.name, _shape(one), one.description) for one in found]
-        print_table(("tool", "arguments", "what it does"), rows, folded=("arguments", "what it does"))
+        for one in found:
+            console().print(f"{one.name} {_shape(one)}".rstrip(), soft_wrap=True)
+            console().print(f"    {one.description}", soft_wrap=True)
         for reason in refused:
             console().print(f"not used: {reason}", soft_wrap=True)
 

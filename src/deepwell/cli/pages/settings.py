@@ -38,6 +38,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "models": ("Models", "模型"),
     "storage": ("Data at rest", "数据存储"),
     "knowledge": ("Knowledge", "知识库"),
+    "mcp": ("MCP", "MCP"),
     "recognition": ("Recognition of speech", "语音识别"),
     "images": ("Images", "图像"),
     "agents": ("Agents", "智能体"),

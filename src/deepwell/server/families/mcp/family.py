@@ -17,7 +17,7 @@ def _enabled(context: ServerContext) -> bool:
 
 FAMILY = Family(
     Declaration(
-        (Operation("post", "/mcp", RpcAnswer, streams=True),),
+        (Operation("post", "/mcp", RpcAnswer),),
         api="deepwell",
         in_one_process=True,  # its tools call routes that may live there
     ),
