@@ -248,7 +248,7 @@ def _prepared(
             )
             return _not_made(call, "repeated", text)
         if (error := failed_before(state, call)) is not None:
-            text = f"This call failed twice, so it was not made again: {error}\nChange the arguments, or use another tool."
+            text = f"This call failed before, so it was not made again: {error}\nChange the arguments, or use another tool."
             return _not_made(call, "repeated", text)
     return tool, arguments, note
 
@@ -279,7 +279,7 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
         notes = state.turns[-1].notes
         last_note = notes[-1].check if notes else ""
         is_last = budget.turns - spent.turns == 1
-        if last_note == "unsupported" and not is_last and (others := _others(state, tools)):
+        if not is_last and _wants_another(state, last_note) and (others := _others(state, tools)):
             choice, offered = "required", others
         elif is_last or spent.calls >= budget.calls or _goes_round(state):
             if last_note != "answer_now":
@@ -316,6 +316,14 @@ def _misspelt(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> list[s
     return list(dict.fromkeys(name for name in names if name is not None)) or _reading(tools)
 
 
+def _wants_another(state: RunState, last_note: str) -> bool:
+    """Returns whether another tool is the way on: figures are missing, or a failing call is repeated and nothing is known."""
+    if last_note == "unsupported":
+        return True
+    knows = any(result.outcome == "ok" for _, result in state.results())
+    return not knows and _repeats(state) and state.stalls < _ANSWER_AFTER
+
+
 def _others(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> list[str]:
     """Returns the reading tools but those whose newest calls only repeated earlier ones."""
     called = next((past for past in reversed(state.turns) if past.turn.calls), None)
@@ -331,6 +339,9 @@ def _outcome(past: PastTurn, call: ToolCall) -> str:
 
 def _goes_round(state: RunState) -> bool:
     """Returns whether the newest turn called nothing but what was called before, or nothing came of the newest three."""
+    return _repeats(state) or state.stalls >= _ANSWER_AFTER
+
+
+def _repeats(state: RunState) -> bool:
     results = state.turns[-1].results.values()
-    repeats = bool(results) and all(result.outcome == "repeated" for result in results)
-    return repeats or state.stalls >= _ANSWER_AFTER
+    return bool(results) and all(result.outcome == "repeated" for result in results)
