@@ -328,7 +328,9 @@ def _others(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> list[str
     """Returns the reading tools but those whose newest calls only repeated earlier ones."""
     called = next((past for past in reversed(state.turns) if past.turn.calls), None)
     repeated = (
-        {call.name for call in called.turn.calls if _outcome(called, call) == "repeated"} if called else set[str]()
+        {call.name for call in called.turn.calls if _outcome(called, call) == "repeated"}
+        if called
+        else set[str]()
     )
     return [name for name in _reading(tools) if name not in repeated]
 

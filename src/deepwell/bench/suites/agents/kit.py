@@ -53,7 +53,7 @@ async def opened_searcher(fixtures: Fixtures) -> AsyncIterator[Searcher]:
             store = await knowledge.create("handbook", embedder=_EMBEDDER)
             await knowledge.add_files(store.id, paths)
 
-            async def search(_tenant: str, query: str, limit: int) -> Sequence[KnowledgePassage]:
+            async def search(_tenant: str, query: str, limit: int, /) -> Sequence[KnowledgePassage]:
                 found = await knowledge.search(store.id, query, SearchOptions(limit=limit))
                 return [KnowledgePassage(one.filename, one.text, one.score) for one in found]
 

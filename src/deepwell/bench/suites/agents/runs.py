@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from deepwell.agents.tools import Searcher, Tool, ToolCallContext, ToolOutput
 from deepwell.bench.suites.agents.kit import TENANT, tools_of
 from deepwell.bench.workloads.agents.task import Fixtures, Task, build, judged
 
-__all__ = ["Condition", "TaskRun", "run_tasks", "with_faults"]
+__all__ = ["Condition", "TaskRun", "quiet", "run_tasks", "with_faults"]
 
 _BUDGET = Budget(turns=14, calls=24, tokens=60_000, seconds=240)
 FAULT_SHARE = 0.2
@@ -109,6 +111,18 @@ async def _run(
 
 async def _approved(_call: ToolCall, _tool: Tool) -> tuple[bool, str]:
     return True, ""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the faults that are injected out of the log."""
+    log = logging.getLogger("deepwell.agents")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def with_faults(tools: Sequence[Tool], seed: str, share: float = FAULT_SHARE) -> list[Tool]:
