@@ -50,7 +50,7 @@ def reminder(state: RunState) -> Noted:
 
 
 def failed_before(state: RunState, call: ToolCall) -> str | None:
-    """Returns the error of a call that has failed with the same arguments. A fault or a time-out may pass once, a refusal not."""
+    """Returns the error that the same call gave before. A fault or a time-out may pass once, a refusal stays."""
     wanted = same_call(call)
     faults = 0
     for before, result in reversed(list(state.results())):
