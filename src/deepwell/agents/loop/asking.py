@@ -66,15 +66,15 @@ async def ask_model(
         _log.error("the model's client failed: %s", told(error))
         why = clean(f"{type(error).__name__}: {error}")[:500]
         return [Ended("failed", state.last_text, f"the model did not answer ({why})")]
-    return _turned(asking.result(), state)
+    return _turned(asking.result(), state, may_call=action.choice != "none")
 
 
-def _turned(turn: ModelTurn, state: RunState) -> list[Step]:
+def _turned(turn: ModelTurn, state: RunState, *, may_call: bool) -> list[Step]:
     assert state.started is not None
     calls = turn.calls
     text, _ = bounded(clean(turn.text), _MOST_TEXT)
     is_written = False
-    if state.started.options.checks and not calls:
+    if state.started.options.checks and may_call and not calls:
         calls = written_calls(text, [one.name for one in state.started.tools])
         is_written = bool(calls)
     kept = [_kept(call, state, number) for number, call in enumerate(calls[:_MOST_CALLS])]

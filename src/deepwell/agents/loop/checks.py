@@ -50,14 +50,17 @@ def reminder(state: RunState) -> Noted:
 
 
 def failed_before(state: RunState, call: ToolCall) -> str | None:
-    """Returns the error of a call that has failed twice with the same arguments. Once may have been bad luck."""
+    """Returns the error that the same call gave before. A fault or a time-out may pass once, a refusal stays."""
     wanted = same_call(call)
-    errors = [
-        result.text
-        for before, result in state.results()
-        if result.outcome in ("failed", "fault", "timeout") and same_call(before) == wanted
-    ]
-    return errors[-1] if len(errors) >= 2 else None
+    faults = 0
+    for before, result in reversed(list(state.results())):
+        if result.outcome == "ok" and before.name != call.name:
+            return None  # something was done since, which may have mended it
+        if same_call(before) == wanted and result.outcome in ("failed", "fault", "timeout"):
+            faults += 1
+            if result.outcome == "failed" or faults == 2:
+                return result.text
+    return None
 
 
 def earlier_result(state: RunState, call: ToolCall, *, is_write: Callable[[str], bool]) -> str | None:

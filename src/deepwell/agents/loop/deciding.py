@@ -16,7 +16,7 @@ from deepwell.agents.loop.arguments import (
 from deepwell.agents.loop.budget import Budget, Limit
 from deepwell.agents.loop.checks import ANSWER_NOW, earlier_result, failed_before, objection, reminder
 from deepwell.agents.loop.model import Choice, Message, ToolCall
-from deepwell.agents.loop.state import RunState
+from deepwell.agents.loop.state import PastTurn, RunState
 from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Outcome, Step
 from deepwell.agents.tools.tool import Tool
 from deepwell.dialogue.tools import FunctionTool
@@ -170,13 +170,11 @@ def _has_room(state: RunState) -> bool:
 def _judged(state: RunState, answer: str) -> Step:
     assert state.started is not None
     is_forced = len(state.turns) > 1 and any(one.check == "answer_now" for one in state.turns[-2].notes)
-    if (
-        state.started.options.checks
-        and not is_forced
-        and _has_room(state)
-        and (note := objection(state, answer))
-    ):
-        return note
+    if state.started.options.checks and _has_room(state):
+        # A model that was told to answer has nothing else to say; figures of its own are the one thing worth a further call.
+        note = objection(state, answer)
+        if note is not None and (not is_forced or note.check == "unsupported"):
+            return note
     last = state.turns[-1].turn
     if last.finish == "length":
         return Ended("incomplete", answer, "the answer was cut at the limit of one turn's tokens", "tokens")
@@ -250,7 +248,7 @@ def _prepared(
             )
             return _not_made(call, "repeated", text)
         if (error := failed_before(state, call)) is not None:
-            text = f"This call failed twice, so it was not made again: {error}\nChange the arguments, or use another tool."
+            text = f"This call failed before, so it was not made again: {error}\nChange the arguments, or use another tool."
             return _not_made(call, "repeated", text)
     return tool, arguments, note
 
@@ -273,11 +271,17 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
     budget, spent = state.started.budget, state.spent
     choice: Choice = "auto"
     offered = list(tools)
-    if state.started.options.checks and state.turns and tools:
+    if state.started.options.checks and tools and not state.turns:
+        # Small models write their first call as text, of a tool that they make up, unless a grammar holds it.
+        if reading := _reading(tools):
+            choice, offered = "required", reading
+    elif state.started.options.checks and tools:
         notes = state.turns[-1].notes
         last_note = notes[-1].check if notes else ""
         is_last = budget.turns - spent.turns == 1
-        if is_last or spent.calls >= budget.calls or _goes_round(state):
+        if not is_last and _wants_another(state, last_note) and (others := _others(state, tools)):
+            choice, offered = "required", others
+        elif is_last or spent.calls >= budget.calls or _goes_round(state):
             if last_note != "answer_now":
                 return Append(Noted("answer_now", ANSWER_NOW))
             choice = "none"
@@ -312,10 +316,34 @@ def _misspelt(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> list[s
     return list(dict.fromkeys(name for name in names if name is not None)) or _reading(tools)
 
 
-def _goes_round(state: RunState) -> bool:
-    """Returns whether the two newest turns called nothing but what was called before, or nothing came of the newest three."""
-    newest = [past for past in state.turns[-2:] if past.turn.calls]
-    repeats = len(newest) == 2 and all(
-        result.outcome == "repeated" for past in newest for result in past.results.values()
+def _wants_another(state: RunState, last_note: str) -> bool:
+    """Returns whether another tool is the way on: figures are missing, or a failing call is repeated and nothing is known."""
+    if last_note == "unsupported":
+        return True
+    knows = any(result.outcome == "ok" for _, result in state.results())
+    return not knows and _repeats(state) and state.stalls < _ANSWER_AFTER
+
+
+def _others(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> list[str]:
+    """Returns the reading tools but those whose newest calls only repeated earlier ones."""
+    called = next((past for past in reversed(state.turns) if past.turn.calls), None)
+    repeated = (
+        {call.name for call in called.turn.calls if _outcome(called, call) == "repeated"}
+        if called
+        else set[str]()
     )
-    return repeats or state.stalls >= _ANSWER_AFTER
+    return [name for name in _reading(tools) if name not in repeated]
+
+
+def _outcome(past: PastTurn, call: ToolCall) -> str:
+    return past.results[call.id].outcome if call.id in past.results else ""
+
+
+def _goes_round(state: RunState) -> bool:
+    """Returns whether the newest turn called nothing but what was called before, or nothing came of the newest three."""
+    return _repeats(state) or state.stalls >= _ANSWER_AFTER
+
+
+def _repeats(state: RunState) -> bool:
+    results = state.turns[-1].results.values()
+    return bool(results) and all(result.outcome == "repeated" for result in results)

@@ -33,7 +33,7 @@ class KnowledgePassage:
 class Searcher(Protocol):
     """Searches the documents of a tenant."""
 
-    async def __call__(self, tenant: str, query: str, limit: int) -> Sequence[KnowledgePassage]:
+    async def __call__(self, tenant: str, query: str, limit: int, /) -> Sequence[KnowledgePassage]:
         """Returns the passages that fit a query best, best first.
 
         Raises:

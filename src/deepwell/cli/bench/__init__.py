@@ -135,6 +135,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "media-shared-encoder": media.media_shared_encoder,
     "media-dynamic-weights": media.media_dynamic_weights,
     "mcp": agents.mcp,
+    "agents-scripted": agents.agents_scripted,
+    "agents-small-model": agents.agents_small_model,
     "context-needle": context.context_needle,
     "context-survival": knowledge.context_survival,
     "active-learning": tuning.active_learning,

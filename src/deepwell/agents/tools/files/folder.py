@@ -62,12 +62,12 @@ class ConfinedFolder:
         *folders, name = _parts(path)
         with self._opened(folders) as folder, _said(path):
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            mode = os.fstat(handle).st_mode
+            if not stat.S_ISREG(mode):
+                os.close(handle)
+                kind = "a folder, not a file" if stat.S_ISDIR(mode) else "no regular file"
+                raise FolderError(f"{path!r} is {kind}. Call list_files to see what there is.")
             with os.fdopen(handle, "rb") as file:
-                found = os.fstat(handle)
-                if stat.S_ISDIR(found.st_mode):
-                    raise FolderError(f"{path!r} is a folder, not a file. Call list_files to see its files.")
-                if not stat.S_ISREG(found.st_mode):
-                    raise FolderError(f"{path!r} is no regular file.")
                 content = file.read(most_bytes + 1)
         if len(content) > most_bytes:
             raise FolderError(f"{path!r} is too large: more than {most_bytes:,} bytes.")

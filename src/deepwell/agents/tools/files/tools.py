@@ -19,6 +19,7 @@ __all__ = ["file_tools"]
 _MOST_FILE_BYTES: Final = 10_000_000
 _MOST_WRITE_CHARACTERS: Final = 1_000_000
 _MOST_LISTED: Final = 200
+_MOST_NAMED: Final = 40
 _MOST_LINES: Final = 200
 _MOST_SHOWN_CHARACTERS: Final = 8_000
 _MOST_HITS: Final = 30
@@ -100,8 +101,11 @@ class _Files:
         self._folder = folder
 
     def list(self, arguments: Mapping[str, Any], _stop: Callable[[], bool]) -> ToolOutput:
-        entries = self._folder.walk(str(arguments.get("folder") or ""))
-        shown = list(itertools.islice(entries, _MOST_LISTED + 1))
+        try:
+            entries = self._folder.walk(str(arguments.get("folder") or ""))
+            shown = list(itertools.islice(entries, _MOST_LISTED + 1))
+        except FolderError as error:
+            return ToolOutput(f"{error}{self._some()}", failed=True)
         if not shown:
             return ToolOutput("There are no files.", data=[])
         lines = [f"{one.path} ({one.size_bytes:,} bytes)" for one in shown[:_MOST_LISTED]]
@@ -114,7 +118,7 @@ class _Files:
         try:
             content = self._folder.read(path, _MOST_FILE_BYTES)
         except FolderError as error:
-            return ToolOutput(f"{error}{self._nearest(path)}", failed=True)
+            return ToolOutput(f"{error}{self._nearest(path)}{self._some()}", failed=True)
         text = _text(content)
         if text is None:
             return ToolOutput(f"{path!r} is no text in UTF-8, and cannot be read.", failed=True)
@@ -173,6 +177,12 @@ class _Files:
             return _text(self._folder.read(one.path, _MOST_FILE_BYTES))
         except FolderError:  # it went away, or grew
             return None
+
+    def _some(self) -> str:
+        """Returns the first files, for one who named something else."""
+        paths = [one.path for one in itertools.islice(self._folder.walk(), _MOST_NAMED + 1)]
+        more = " and more" if len(paths) > _MOST_NAMED else ""
+        return f"\nThe files are: {', '.join(paths[:_MOST_NAMED])}{more}" if paths else ""
 
     def _nearest(self, path: str) -> str:
         """Returns a sentence that names the file whose path is most like one that is not there."""

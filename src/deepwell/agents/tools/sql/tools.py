@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ __all__ = ["SqlLimits", "sql_tools"]
 _CHILD: Final = Path(__file__).with_name("child.py")
 _SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
 _CELL_CHARACTERS: Final = 200
+_MOST_NAMES: Final = 12
+_NAME_CHARACTERS: Final = 40
 _GRACE_S: Final = 2.0  # for the start of the process, and for SQLite to see that its time is over
 
 
@@ -54,6 +57,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
     """
     require_sqlglot()
     databases = _Databases(ConfinedFolder(root), limits or SqlLimits())
+    tables = databases.tables()
     several: dict[str, Any] = {}
     if len(databases.names) > 1:
         about = {"type": "string", "enum": databases.names, "description": "File of the database."}
@@ -61,7 +65,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
     return [
         Tool(
             "sql_schema",
-            "Show the tables and columns of the database. Call it first for a question about the database.",
+            f"Show the columns of the database, {tables}. Call it before sql_query.",
             {
                 "type": "object",
                 "properties": several,
@@ -72,7 +76,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
         ),
         Tool(
             "sql_query",
-            "Query the database by one SQL SELECT statement, after sql_schema.",
+            f"Query the database, {tables}, by one SQL SELECT statement.",
             {
                 "type": "object",
                 "properties": {
@@ -101,6 +105,24 @@ class _Databases:
                 f"there is no SQLite file in {folder.root}", fix=f"name a folder with {', '.join(_SUFFIXES)}"
             )
 
+    def tables(self) -> str:
+        """Returns the names of the tables, which tell a model what the database is about."""
+        names = list[str]()
+        for name in self.names:
+            command, request = self._call(name, None, self._limits.seconds)
+            done = subprocess.run(
+                command,
+                input=json.dumps(request).encode(),
+                capture_output=True,
+                timeout=self._limits.seconds + _GRACE_S,
+                check=False,
+            )
+            found: dict[str, Any] = json.loads(done.stdout or b"{}")
+            names += [str(one["name"])[:_NAME_CHARACTERS] for one in found.get("tables", ())]
+        if len(names) > _MOST_NAMES:
+            return f"tables {', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES} more"
+        return f"tables {', '.join(names)}" if names else "which has no tables"
+
     async def schema(self, arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
         found = await self._run(arguments, None, context)
         if "error" in found:
@@ -123,6 +145,8 @@ class _Databases:
             return f"The query took longer than {self._limits.seconds:g} s. Ask for less."
         if error == "not authorized":
             return "Only reading tables is allowed. Send one SELECT statement."
+        if error.startswith("Incorrect number of bindings"):
+            return "The query has places for values, such as ?. Write the values into the query."
         if not error.startswith(("no such column", "no such table", "ambiguous column")):
             return f"The query failed: {error}"
         found = await self._run(arguments, None, context)
@@ -140,8 +164,13 @@ class _Databases:
             self._folder.check(name)
         except FolderError as error:
             return {"error": str(error)}
+        seconds = min(self._limits.seconds, context.timeout_s)
+        command, request = self._call(name, statement, seconds)
+        return await _answer(command, request, seconds)
+
+    def _call(self, name: str, statement: str | None, seconds: float) -> tuple[list[str], dict[str, Any]]:
+        """Returns the command of a process that runs a statement, and what it reads."""
         limits = self._limits
-        seconds = min(limits.seconds, context.timeout_s)
         request = {
             "path": str(self._folder.root / name),
             "sql": statement,
@@ -150,9 +179,7 @@ class _Databases:
             "most_bytes": limits.most_bytes,
         }
         command = [sys.executable, "-I", "-S", str(_CHILD)]
-        return await _answer(
-            confined_command(command, limits.memory_bytes, int(seconds + _GRACE_S) + 1), request, seconds
-        )
+        return confined_command(command, limits.memory_bytes, int(seconds + _GRACE_S) + 1), request
 
 
 async def _answer(command: list[str], request: Mapping[str, Any], seconds: float) -> dict[str, Any]:

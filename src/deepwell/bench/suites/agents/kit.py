@@ -27,11 +27,11 @@ TENANT = "bench"
 _EMBEDDER = "e5-small-q4"
 
 
-def tools_of(folder: Path, searcher: Searcher) -> list[Tool]:
-    """Returns the eight tools of a task: files with writing, the calculator, SQL and knowledge."""
+def tools_of(folder: Path, searcher: Searcher, *, write: bool) -> list[Tool]:
+    """Returns the tools of a task: the calculator, files, SQL and knowledge; with `write` the one that writes files."""
     return [
         calculator(),
-        *file_tools(folder, write=True),
+        *file_tools(folder, write=write),
         *sql_tools(folder),
         knowledge_tool(searcher, about="the handbook of the house"),
     ]
@@ -53,7 +53,7 @@ async def opened_searcher(fixtures: Fixtures) -> AsyncIterator[Searcher]:
             store = await knowledge.create("handbook", embedder=_EMBEDDER)
             await knowledge.add_files(store.id, paths)
 
-            async def search(_tenant: str, query: str, limit: int) -> Sequence[KnowledgePassage]:
+            async def search(_tenant: str, query: str, limit: int, /) -> Sequence[KnowledgePassage]:
                 found = await knowledge.search(store.id, query, SearchOptions(limit=limit))
                 return [KnowledgePassage(one.filename, one.text, one.score) for one in found]
 

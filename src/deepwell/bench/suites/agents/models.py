@@ -1,4 +1,4 @@
-"""Models of the benchmark: a script that solves the held-out tasks, and a real model in this process."""
+"""`ScriptedModel`: a model that is a script, and solves the held-out tasks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 from deepwell.agents.loop.model import Choice, Message, ModelTurn, ToolCall
 from deepwell.bench.workloads.agents.scripted import Solver, solver_of
 from deepwell.dialogue.tools import FunctionTool
-from deepwell.llm import AsyncLLM
 
-__all__ = ["LocalModel", "ScriptedModel"]
+__all__ = ["ScriptedModel"]
 
 _MOST_TRIES = 6
 _FAULT = re.compile(r"^Error: \w+ (?:broke|took longer)")
@@ -59,39 +58,3 @@ class ScriptedModel:
         name, arguments = self._last
         call = ToolCall(f"call_{self.calls}_{self._tries}", name, json.dumps(arguments, ensure_ascii=False))
         return ModelTurn(calls=(call,), finish="tool_calls")
-
-
-class LocalModel:
-    """A model of the store, asked greedily. Several runs share it, in one batch."""
-
-    def __init__(self, llm: AsyncLLM, name: str) -> None:
-        self._llm = llm
-        self.name = name
-
-    async def complete(
-        self, messages: Sequence[Message], tools: Sequence[FunctionTool], *, choice: Choice, max_tokens: int
-    ) -> ModelTurn:
-        """Returns one turn of the model."""
-        offered = [_offered(one) for one in tools]
-        # A turn that may call nothing keeps the tools in its prompt only where the template does.
-        found = await self._llm.chat(
-            list(messages),
-            tools=offered or None,
-            tool_choice=choice if offered else None,
-            max_tokens=max_tokens,
-            temperature=0.0,
-        )
-        calls = tuple(ToolCall(one.id, one.name, one.arguments) for one in found.tool_calls)
-        return ModelTurn(
-            found.text,
-            calls,
-            found.finish_reason,
-            found.prompt_tokens,
-            found.completion_tokens,
-            found.reasoning,
-        )
-
-
-def _offered(tool: FunctionTool) -> dict[str, Any]:
-    rendered = tool.rendered()
-    return {**rendered, "function": {**rendered["function"], "strict": tool.strict}}
