@@ -9,8 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["content", "rules", "support"]
-__all__ = ["content", "data_analysis", "support"]
+__all__ = ["content", "data_analysis", "rules", "support"]
 
 
 def content(
@@ -74,6 +73,8 @@ def rules(
     folder = repository() / "examples" / "rules"
     examples = [folder / "loan", folder / "ticket.yaml"]
     measure("rules_programs", row, json, lambda report: bench_rules(report, examples, programs))
+
+
 def data_analysis(
     questions: Annotated[
         Path | None,
