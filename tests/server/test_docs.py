@@ -44,6 +44,7 @@ TESTED = {
     "python-api",
     "rerank",
     "router",
+    "sandbox",
     "speech",
     "structured-output",
     "vector-stores",
