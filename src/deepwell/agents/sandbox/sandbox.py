@@ -22,9 +22,9 @@ from deepwell.errors import DeepwellError, InvalidRequest
 __all__ = ["Sandbox", "available", "sandbox_way"]
 
 _PROGRAM_FILE: Final = "main.py"
-_GRACE_S: Final = 10.0  # for the making of the sandbox and the return of files
+_GRACE_S: Final = 30.0  # for the making of the sandbox and the return of files
 _REASON_BYTES: Final = 2000
-_LARGEST_HEAD_BYTES: Final = 4 << 20
+_LARGEST_HEAD_BYTES: Final = 16 << 20
 
 _found: dict[str, Way] = {}  # the way that works on this machine, once it is known
 
