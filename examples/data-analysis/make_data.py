@@ -1,7 +1,7 @@
 """Makes the five tables of the example: `python examples/data-analysis/make_data.py [FOLDER]`.
 
-A shop with customers, products and orders (CSV), and its employees and tickets (SQLite). Names of columns and values are English
-or Chinese, as in tables that grew over years. The seed is fixed: the same tables every time. All people are made up.
+A shop with customers, products and orders (CSV), and its employees and tickets (SQLite). Names of columns and values are
+English or Chinese, as in tables that grew over years. The seed is fixed: the same tables every time. All people are made up.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ TITLES = ("经理", "专员", "主管")
 def _names(random_: random.Random, count: int) -> list[str]:
     found: list[str] = []
     while len(found) < count:
-        name = random_.choice(SURNAMES) + "".join(random_.choice(GIVEN) for _ in range(random_.choice((1, 2))))
+        name = random_.choice(SURNAMES) + "".join(
+            random_.choice(GIVEN) for _ in range(random_.choice((1, 2)))
+        )
         if name not in found:
             found.append(name)
     return found
@@ -113,7 +115,17 @@ def make(folder: Path) -> None:
                 random_.choice(("app", "app", "web", "门店")),
             )
         )
-    header = ("order_id", "customer_id", "product_id", "数量", "amount", "discount", "order_date", "状态", "渠道")
+    header = (
+        "order_id",
+        "customer_id",
+        "product_id",
+        "数量",
+        "amount",
+        "discount",
+        "order_date",
+        "状态",
+        "渠道",
+    )
     _write_csv(folder / "orders.csv", header, orders)
     _company(folder / "company.db", random_, len(customers))
 

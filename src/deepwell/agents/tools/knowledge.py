@@ -42,9 +42,7 @@ class Searcher(Protocol):
         ...
 
 
-def knowledge_tool(
-    searcher: Searcher, *, about: str = "the documents", limit: int = 3
-) -> Tool:
+def knowledge_tool(searcher: Searcher, *, about: str = "the documents", limit: int = 3) -> Tool:
     """Returns the tool that searches documents.
 
     Args:

@@ -22,7 +22,11 @@ def calculator() -> Tool:
         {
             "type": "object",
             "properties": {
-                "expression": {"type": "string", "minLength": 1, "description": "Numbers with + - * / ^ % and brackets."}
+                "expression": {
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "Numbers with + - * / ^ % and brackets.",
+                }
             },
             "required": ["expression"],
             "additionalProperties": False,
@@ -35,7 +39,8 @@ async def _run(arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOu
     expression = str(arguments["expression"])
     if _PLAIN.fullmatch(expression):  # models send a result back in place of an answer
         return ToolOutput(
-            f"{expression.strip()[:100]} is a number already. Use it in the next step, or answer.", failed=True
+            f"{expression.strip()[:100]} is a number already. Use it in the next step, or answer.",
+            failed=True,
         )
     try:
         text = shown(evaluate(expression))

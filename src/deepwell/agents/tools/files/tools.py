@@ -41,9 +41,7 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
         Tool(
             "list_files",
             "List the paths of all files.",
-            _object(
-                {"folder": {"type": "string", "description": "Only this folder."}}
-            ),
+            _object({"folder": {"type": "string", "description": "Only this folder."}}),
             _in_thread(folder.list),
         ),
         Tool(
@@ -62,7 +60,14 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             "search_files",
             "Find out which file mentions a word. Returns path and line.",
             _object(
-                {"text": {"type": "string", "minLength": 1, "description": "One word, as it stands in the file."}}, "text"
+                {
+                    "text": {
+                        "type": "string",
+                        "minLength": 1,
+                        "description": "One word, as it stands in the file.",
+                    }
+                },
+                "text",
             ),
             _in_thread(folder.search),
         ),

@@ -75,7 +75,13 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
             "Query the database by one SQL SELECT statement, after sql_schema.",
             {
                 "type": "object",
-                "properties": {"query": {"type": "string", "description": "A SELECT statement with all values written out."}, **several},
+                "properties": {
+                    "query": {
+                        "type": "string",
+                        "description": "A SELECT statement with all values written out.",
+                    },
+                    **several,
+                },
                 "required": ["query", *several],
                 "additionalProperties": False,
             },
