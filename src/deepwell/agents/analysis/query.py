@@ -13,13 +13,14 @@ from deepwell.agents.analysis.tables import Column, Tables
 from deepwell.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from sqlglot import Expression
+    from sqlglot import exp
+    from sqlglot.expressions.core import Expression
 
 __all__ = ["CheckedQuery", "QueryProblem", "check_query", "parsed_statement", "statement_text"]
 
 _MOST_CHARACTERS: Final = 10_000
 _MOST_NODES: Final = 2_000
-_FENCE: Final = re.compile(r"```(?:\w+)?\s*\n(.*?)(?:\n```|$)", re.DOTALL)
+_FENCE: Final = re.compile(r"```(?:\w+)?\s*\n(.*?)(?:```|$)", re.DOTALL)
 _REFUSED_FUNCTIONS: Final = frozenset(
     {
         "load_extension",
