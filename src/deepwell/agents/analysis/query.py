@@ -13,7 +13,6 @@ from deepwell.agents.analysis.tables import Column, Tables
 from deepwell.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from sqlglot import exp
     from sqlglot.expressions.core import Expression
 
 __all__ = ["CheckedQuery", "QueryProblem", "check_query", "parsed_statement", "statement_text"]
