@@ -17,6 +17,7 @@ import pytest
 from tests.server.conftest import Live
 from typer.testing import CliRunner
 
+from deepwell.agents.sandbox import available, sandbox_way
 from deepwell.cli import app
 from deepwell.cli.doctor.devices import accumulation, environment_findings
 from deepwell.cli.doctor.findings import Finding
@@ -277,3 +278,12 @@ def test_a_safety_model_of_images_is_missed_where_it_is_required(
     told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
     assert said in told["images"]["guard"] and told["images"]["model"] == "deepwell-draw"
     assert len([one for one in told["problems"] if one["check"] == "images"]) == count
+
+
+def test_the_sandbox_is_told_by_its_way_or_with_the_fix(home: Path, runner: CliRunner) -> None:
+    told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)["sandbox"]
+    reason = available()
+    assert told["way"] == ("none" if reason else sandbox_way())
+    assert ("fix" in told) == (reason is not None)
+    shown = runner.invoke(app, ["doctor"]).stdout
+    assert any(line.split()[:2] == ["sandbox", told["way"]] for line in shown.splitlines())

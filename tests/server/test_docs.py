@@ -45,6 +45,7 @@ TESTED = {
     "python-api",
     "rerank",
     "router",
+    "sandbox",
     "speech",
     "structured-output",
     "vector-stores",

@@ -118,6 +118,21 @@ def test_what_is_no_plain_file_is_left_out_with_its_reason() -> None:
     assert result.left_out == reasons
 
 
+def test_names_that_are_too_long_together_are_counted() -> None:
+    program = (
+        "import os\n"
+        "for depth in range(127):\n    os.mkdir('d' * 255); os.chdir('d' * 255)\n"
+        "for number in range(127):\n    open(str(number) + 'f' * 250, 'w').close()\n"
+    )
+    result = run(program, limits=SandboxLimits(seconds=20))
+    assert 0 < len(result.files) < 127
+    assert result.left_out == {"...": f"{127 - len(result.files)} more, the names are too long"}
+
+
+def test_python_starts_in_the_least_memory() -> None:
+    assert run("print(42)", limits=SandboxLimits(seconds=20, memory_bytes=64 << 20)).stdout == "42\n"
+
+
 @pytest.mark.parametrize(
     ("program", "error"),
     [

@@ -28,6 +28,7 @@ _PROGRAM = "main.py"
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _SECCOMP_FILTER, _PR_SET_NO_NEW_PRIVS = 4, 22, 2, 38
 _CAPABILITIES_3 = 0x20080522
 _LOOK_S = 0.01  # between looks whether a program that has closed its output has ended
+_NAME_CHARACTERS = 1 << 20  # of all names that are handed back
 _LAST_WORDS = 400  # of stderr, in which a lack of memory shows
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 
@@ -212,6 +213,7 @@ def _collect(given: dict[str, bytes]) -> tuple[dict[str, bytes], dict[str, str]]
     """Returns the files that are new or changed, and what else lies in the work folder, with the reason."""
     found: dict[str, bytes] = {}
     left_out: dict[str, str] = {}
+    characters, unnamed = 0, 0
 
     def unread(error: OSError) -> None:
         left_out[os.path.normpath(str(error.filename))] = os.strerror(error.errno or 0)
@@ -220,6 +222,10 @@ def _collect(given: dict[str, bytes]) -> tuple[dict[str, bytes], dict[str, str]]
         for name in [*names, *(one for one in folders if stat.S_ISLNK(os.lstat(one, dir_fd=handle).st_mode))]:
             path = os.path.normpath(os.path.join(folder, name))
             shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            characters += len(shown)
+            if characters > _NAME_CHARACTERS:
+                unnamed += 1
+                continue
             mode = os.lstat(name, dir_fd=handle).st_mode
             if not stat.S_ISREG(mode) or shown != path:
                 kind = "a link" if stat.S_ISLNK(mode) else "not a plain file"
@@ -233,6 +239,8 @@ def _collect(given: dict[str, bytes]) -> tuple[dict[str, bytes], dict[str, str]]
                 continue
             if given.get(path) != data:
                 found[path] = data
+    if unnamed:
+        left_out["..."] = f"{unnamed} more, the names are too long"
     return found, left_out
 
 

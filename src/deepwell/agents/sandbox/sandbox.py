@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import struct
 import threading
 from collections.abc import Mapping
@@ -21,9 +22,9 @@ from deepwell.errors import DeepwellError, InvalidRequest
 __all__ = ["Sandbox", "available", "sandbox_way"]
 
 _PROGRAM_FILE: Final = "main.py"
-_GRACE_S: Final = 10.0  # for the making of the sandbox and the return of files
+_GRACE_S: Final = 30.0  # for the making of the sandbox and the return of files
 _REASON_BYTES: Final = 2000
-_LARGEST_HEAD_BYTES: Final = 4 << 20
+_LARGEST_HEAD_BYTES: Final = 16 << 20
 
 _found: dict[str, Way] = {}  # the way that works on this machine, once it is known
 
@@ -197,24 +198,32 @@ async def _run(way: Way, limits: SandboxLimits, files: Mapping[str, bytes], stdi
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
+    answered = False
     try:
         with suppress(BrokenPipeError, ConnectionResetError):  # its stderr says why
             process.stdin.write(order)
             await process.stdin.drain()
         async with asyncio.timeout(limits.seconds + _GRACE_S):
             head, payload = await _answer(process.stdout, limits)
+        answered = True
         return _result(head, payload)
     except (asyncio.IncompleteReadError, TimeoutError, ValueError, KeyError, TypeError) as error:
-        with suppress(ProcessLookupError):
-            process.kill()
+        _kill(process)
         said = (await process.stderr.read(_REASON_BYTES)).decode(errors="replace").strip()
         reason = said or f"the sandbox gave no answer: {type(error).__name__}"
         raise SandboxUnavailable.of("sandbox_unavailable", reason=reason) from error
     finally:
-        with suppress(ProcessLookupError):
-            process.kill()
+        if not answered:
+            _kill(process)
         process.stdin.close()
         await asyncio.shield(process.wait())
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """Ends a process that has not ended. `Process.kill` would take its exit code away from the event loop."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 async def _answer(stream: asyncio.StreamReader, limits: SandboxLimits) -> tuple[dict[str, Any], bytes]:

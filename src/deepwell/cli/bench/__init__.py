@@ -128,6 +128,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "image-generation": media.image_generation,
     "media-size": media.media_size,
     "content": applications.content,
+    "data-analysis": applications.data_analysis,
     "support": applications.support,
     "rules": applications.rules,
     "media-router": media.media_router,

@@ -10,6 +10,7 @@ import typer
 from deepwell.cli.bench.options import Json, Row, measure
 
 __all__ = ["content", "rules", "support"]
+__all__ = ["content", "data_analysis", "support"]
 
 
 def content(
@@ -73,3 +74,27 @@ def rules(
     folder = repository() / "examples" / "rules"
     examples = [folder / "loan", folder / "ticket.yaml"]
     measure("rules_programs", row, json, lambda report: bench_rules(report, examples, programs))
+def data_analysis(
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of questions with gold SQL; left out: the held-out ones of the repository.",
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model that writes SQL.")] = "qwen2.5-coder-0.5b",
+    embedder: Annotated[
+        str, typer.Option(help="Embedding model that finds tables, columns and values.")
+    ] = "e5-small-q4",
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Asks 100 held-out questions over five tables, with and without retrieval, and tries to leave the sandbox."""
+    from deepwell.bench.harness.assets import repository
+    from deepwell.bench.suites.applications.data_analysis import bench_data_analysis
+
+    path = questions or repository() / "bench" / "data" / "analysis" / "held_out.jsonl"
+    script = repository() / "examples" / "data-analysis" / "make_data.py"
+    measure(
+        "data_analysis", row, json, lambda report: bench_data_analysis(report, path, script, model, embedder)
+    )
