@@ -55,7 +55,7 @@ class AgentOptions:
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What tools are made of.
+    """The parts that tools are made of.
 
     Attributes:
         folder: what the tools of files read; None: there are none of those tools.

@@ -22,6 +22,7 @@ VERBS = (
     "serve",
     "chat",
     "ask",
+    "agent",
     "up",
     "pull",
     "models",

@@ -87,7 +87,7 @@ class RunOf:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run has come to.
+    """The end of a run, or the place where it waits.
 
     Attributes:
         status: how it ended, or `requires_action` while it waits.

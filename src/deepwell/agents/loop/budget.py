@@ -14,7 +14,7 @@ Limit = Literal["turns", "calls", "tokens", "seconds"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a run may use at most.
+    """The most that a run may use.
 
     Attributes:
         turns: answers of the model.
@@ -46,7 +46,7 @@ class Budget:
 
 @dataclass(slots=True)
 class Spent:
-    """What a run has used, and the size of the newest prompt, which the next one will at least have."""
+    """The use of a run so far, and the size of the newest prompt, which the next one will at least have."""
 
     turns: int = 0
     calls: int = 0

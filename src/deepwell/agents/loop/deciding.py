@@ -155,7 +155,7 @@ def _reached(state: RunState, budget: Budget) -> Limit | None:
 
 
 def _is_told(state: RunState) -> bool:
-    """Whether no call is left, and the model was told so or is not to be."""
+    """Returns whether the model was told that no call is left, or is not to be told."""
     assert state.started is not None
     return not state.started.options.checks or any(
         result.outcome == "skipped" for _, result in state.results()

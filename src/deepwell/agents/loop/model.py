@@ -15,7 +15,7 @@ Message = Mapping[str, Any]
 """A message in the shape of OpenAI's chat completions."""
 
 Choice = Literal["auto", "required", "none"]
-"""Whether the model may, must or may not call a tool in a turn."""
+"""The model may, must or must not call a tool in a turn."""
 
 
 @dataclass(frozen=True, slots=True)

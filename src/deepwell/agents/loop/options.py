@@ -9,7 +9,7 @@ __all__ = ["LoopOptions"]
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
-    """How a run is driven.
+    """Options of a run.
 
     Attributes:
         checks: whether the loop helps the model: it explains failed calls, and asks again about answers that look wrong.

@@ -54,15 +54,15 @@ class RunState:
         ended: its end, if it has one.
     """
 
-    started: Started | None = None
-    turns: list[PastTurn] = field(default_factory=list[PastTurn])
-    begun: dict[str, CallStarted] = field(default_factory=dict[str, CallStarted])
-    decisions: dict[str, Decided] = field(default_factory=dict[str, Decided])
-    noted: Counter[str] = field(default_factory=Counter[str])
-    stalls: int = 0
-    spent: Spent = field(default_factory=Spent)
-    next: int = 0
-    ended: Ended | None = None
+    started: Started | None = field(default=None, init=False)
+    turns: list[PastTurn] = field(default_factory=list[PastTurn], init=False)
+    begun: dict[str, CallStarted] = field(default_factory=dict[str, CallStarted], init=False)
+    decisions: dict[str, Decided] = field(default_factory=dict[str, Decided], init=False)
+    noted: Counter[str] = field(default_factory=Counter[str], init=False)
+    stalls: int = field(default=0, init=False)
+    spent: Spent = field(default_factory=Spent, init=False)
+    next: int = field(default=0, init=False)
+    ended: Ended | None = field(default=None, init=False)
 
     @classmethod
     def folded(cls, entries: Iterable[Entry]) -> RunState:

@@ -17,7 +17,7 @@ __all__ = ["ModelOptions", "chat_body", "error_of", "turn_of"]
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """How a model writes its turns.
+    """Sampling of the turns of a model.
 
     Attributes:
         temperature: 0 takes the likeliest token, so that a run comes out the same again; None: the model's own.

@@ -1,4 +1,4 @@
-"""What people and clients say to runs that wait: approvals, denials and results."""
+"""Approvals, denials and results, which people and clients give to runs that wait."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from deepwell.server.families.agents.request import KeptRequest
 from deepwell.server.families.agents.schema import OutputsRequest
 from deepwell.server.families.agents.stored import step_of
 from deepwell.server.families.batches.owner import payload_of
-from deepwell.storage.agents import StoredAgentRun
+from deepwell.storage.agents import StoredAgentRun, StoredStep
 from deepwell.storage.database import Tenant
 
-__all__ = ["cancel_run", "decide", "submit"]
+__all__ = ["cancel_run", "chosen_calls", "decide", "following", "submit"]
 
 
 async def decide(
@@ -43,7 +43,7 @@ async def decide(
         InvalidRequest: a call does not wait for a decision.
     """
     run = await context.state.agents.get(principal.tenant, id)
-    chosen = _chosen(run, "approval", call_ids)
+    chosen = chosen_calls(run, "approval", call_ids)
     return await _answer(
         context, principal, run, [Decided(one.id, is_approved, reason) for one in chosen], chosen
     )
@@ -59,7 +59,7 @@ async def submit(
         InvalidRequest: a call does not wait for a result, or one is given twice.
     """
     run = await context.state.agents.get(principal.tenant, id)
-    chosen = _chosen(run, "output", [one.call_id for one in body.outputs])
+    chosen = chosen_calls(run, "output", [one.call_id for one in body.outputs])
     options = KeptRequest.read(run.request).options
     steps: list[Step] = []
     for call, given in zip(chosen, body.outputs, strict=True):
@@ -84,7 +84,12 @@ async def cancel_run(context: ServerContext, tenant: Tenant, id: str) -> StoredA
     return run
 
 
-def _chosen(run: StoredAgentRun, needs: str, call_ids: Sequence[str] | None) -> list[AgentCall]:
+def chosen_calls(run: StoredAgentRun, needs: str, call_ids: Sequence[str] | None) -> list[AgentCall]:
+    """Returns the named calls of a run that wait for something; None: all that do.
+
+    Raises:
+        InvalidRequest: a call does not wait for it, or none does.
+    """
     waiting = {one.id: one for one in pending_of(run) if one.needs == needs}
     ids = list(waiting) if call_ids is None else call_ids
     for id in ids:
@@ -103,6 +108,15 @@ def _chosen(run: StoredAgentRun, needs: str, call_ids: Sequence[str] | None) -> 
     return [waiting[id] for id in ids]
 
 
+def following(last: StoredStep, steps: Sequence[Step]) -> list[StoredStep]:
+    """Returns steps as the rows that follow a last one."""
+    entry = decode_entry(last.body)
+    return [
+        step_of(Entry(entry.number + place, time.time(), entry.clock, step))
+        for place, step in enumerate(steps, start=1)
+    ]
+
+
 async def _answer(
     context: ServerContext,
     principal: Principal,
@@ -111,15 +125,14 @@ async def _answer(
     done: Sequence[AgentCall],
 ) -> StoredAgentRun:
     store, tenant = context.state.agents, principal.tenant
-    last = decode_entry((await store.steps(tenant, run.id))[-1].body)
-    entries = [
-        Entry(last.number + place, time.time(), last.clock, step) for place, step in enumerate(steps, start=1)
-    ]
+    if KeptRequest.read(run.request).is_local:
+        raise InvalidRequest.of("agent_run_elsewhere", id=run.id)
+    entries = following((await store.steps(tenant, run.id))[-1], steps)
     left = [one for one in pending_of(run) if one not in done]
     kept = await store.answer(
         tenant,
         run.id,
-        [step_of(one) for one in entries],
+        entries,
         left=msgspec.json.encode(left).decode() if left else None,
         payload=payload_of(principal),
     )

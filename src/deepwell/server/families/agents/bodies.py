@@ -21,7 +21,7 @@ __all__ = [
 
 
 class AgentBudget(Struct):
-    """What a run may use at most."""
+    """The most that a run may use."""
 
     turns: int
     calls: int
@@ -30,7 +30,7 @@ class AgentBudget(Struct):
 
 
 class AgentUsage(Struct):
-    """What a run has used."""
+    """The use of a run so far."""
 
     turns: int
     calls: int

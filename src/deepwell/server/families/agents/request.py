@@ -16,7 +16,7 @@ __all__ = ["KeptRequest"]
 
 
 class KeptRequest(Struct):
-    """What makes an agent.
+    """The parts of an agent.
 
     Attributes:
         model: name of the model.
@@ -25,6 +25,8 @@ class KeptRequest(Struct):
         stores: vector stores that the tool `knowledge` searches; None: all of the tenant.
         functions: tools of the client.
         may_read: whether the key may read files, which the tool `knowledge` needs.
+        folder: folder of the tools of files, of a run outside of a server.
+        is_local: whether the run is done outside of a server, which then leaves it alone.
     """
 
     model: str
@@ -38,6 +40,8 @@ class KeptRequest(Struct):
     seed: int | None
     metadata: dict[str, str] | None
     may_read: bool = True
+    folder: str | None = None
+    is_local: bool = False
 
     @classmethod
     def of(cls, body: AgentRunRequest, offered: tuple[str, ...], *, may_read: bool) -> KeptRequest:

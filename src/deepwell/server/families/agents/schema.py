@@ -53,7 +53,7 @@ ToolSpec = Annotated[KnowledgeSpec | FunctionSpec, Field(discriminator="type")]
 
 
 class BudgetSpec(_Strict):
-    """What a run may use at most."""
+    """The most that a run may use."""
 
     turns: int = Field(20, ge=1, le=200, description="Answers of the model.")
     calls: int = Field(40, ge=1, le=1000, description="Calls of tools.")

@@ -22,6 +22,7 @@ from deepwell.storage.tables import agent_runs, agent_steps, jobs
 
 __all__ = [
     "AGENT_JOB",
+    "MOST_OPEN",
     "AgentStatus",
     "AgentStore",
     "StepTaken",
@@ -105,11 +106,9 @@ class AgentStore:
         run: StoredAgentRun,
         steps: Sequence[StoredStep],
         *,
-        payload: str = "{}",
-        owner: str | None = None,
-        lease_s: float | None = None,
+        payload: str | None,
     ) -> StoredAgentRun:
-        """Stores a run with its first steps, and the durable job that does it. With an owner, the job is the caller's.
+        """Stores a run with its first steps, and the durable job that does it; without a payload, the caller does.
 
         Raises:
             TooManyAgentRuns: the tenant has too many that have not ended.
@@ -129,7 +128,8 @@ class AgentStore:
             values = {name: getattr(run, name) for name in StoredAgentRun.__dataclass_fields__}
             connection.execute(sa.insert(agent_runs).values(tenant=tenant, **values))
             _insert(connection, tenant, run.id, steps)
-            insert_job(connection, tenant, AGENT_JOB, payload, id=run.id, owner=owner, lease_s=lease_s)
+            if payload is not None:
+                insert_job(connection, tenant, AGENT_JOB, payload, id=run.id)
             return run
 
         return await self._database.write(work)
@@ -199,12 +199,13 @@ class AgentStore:
         return await self._database.write(work)
 
     async def answer(
-        self, tenant: Tenant, id: str, steps: Sequence[StoredStep], *, left: str | None, payload: str
+        self, tenant: Tenant, id: str, steps: Sequence[StoredStep], *, left: str | None, payload: str | None
     ) -> StoredAgentRun:
         """Keeps what people or clients said to a run that waits.
 
         Args:
             left: JSON of the calls that still wait; None: the run goes on.
+            payload: of the job that goes on with it; None: the caller does.
 
         Raises:
             InvalidRequest: the run does not wait, or has gone on meanwhile.
@@ -221,7 +222,8 @@ class AgentStore:
             if left is not None:
                 return _change(connection, tenant, replace(run, pending=left))
             delete_job(connection, tenant, AGENT_JOB, id)
-            insert_job(connection, tenant, AGENT_JOB, payload, id=id)
+            if payload is not None:
+                insert_job(connection, tenant, AGENT_JOB, payload, id=id)
             return _change(connection, tenant, replace(run, status="queued", pending="[]"))
 
         return await self._database.write(work)
