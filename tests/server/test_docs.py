@@ -27,6 +27,7 @@ GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chin
 # Their Python blocks run in tests
 TESTED = {
     *GUIDES,
+    "agents",
     "alignment",
     "attachments",
     "audit-and-privacy",
