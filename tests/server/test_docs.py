@@ -44,6 +44,7 @@ TESTED = {
     "python-api",
     "rerank",
     "router",
+    "rules",
     "speech",
     "structured-output",
     "vector-stores",
