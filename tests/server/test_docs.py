@@ -47,6 +47,7 @@ TESTED = {
     "rerank",
     "router",
     "sandbox",
+    "rules",
     "speech",
     "structured-output",
     "vector-stores",
