@@ -221,7 +221,7 @@ def _client(url: str, mode: str) -> Client:
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
 
-    http = httpx2.AsyncClient(verify=False, trust_env=False, timeout=60)  # noqa: S501 - there is no TLS
+    http = httpx2.AsyncClient(verify=False, trust_env=False, timeout=60)
     return Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode, cache=None)
 
 
