@@ -73,7 +73,7 @@ def _valid(store: str, job: str) -> dict[str, dict[str, Any]]:
         "rerank": {"query": "whale", "documents": list(_TEXTS.values())},
         "list_jobs": {},
         "get_job": {"job_id": job},
-        "calculator": {"expression": "6 * 7"},
+        "calculate": {"expression": "6 * 7"},
     }
 
 
