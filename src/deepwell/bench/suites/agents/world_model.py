@@ -37,7 +37,7 @@ HELD_OUT_SHA256: Final = {
 
 _TRAINING_SEED: Final = 7
 _STEPS: Final = 20_000
-_BUDGET: Final = PlanOptions(futures=8, horizon=12)
+_BUDGET: Final = PlanOptions(futures=16, horizon=12)
 _BOOTSTRAPS: Final = 2_000
 
 Returns = NDArray[np.float64]
@@ -114,6 +114,7 @@ def _trained(report: Report, names: Sequence[str], runs: Path) -> dict[str, dict
             ],
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # an interrupt reaches this process alone, which then ends them
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         for name in names
