@@ -32,7 +32,7 @@ class Moved(NamedTuple, Generic[S]):
 
 
 class Dynamics(Protocol[S]):
-    """What a planner asks of the world, with states S of N episodes.
+    """Answers that a planner asks of the world, with states S of N episodes.
 
     Attributes:
         actions: number of actions.
