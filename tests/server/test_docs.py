@@ -51,6 +51,7 @@ TESTED = {
     "speech",
     "structured-output",
     "vector-stores",
+    "world-model",
 }
 PAGES = sorted(page.name for page in (DOCS / "guides").glob("*.md"))
 MISTAKES = {"lst"}  # commands that a guide gets wrong on purpose
