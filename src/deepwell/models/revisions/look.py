@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from deepwell.errors import DeepwellError, DownloadError, InvalidModelFile
+from deepwell.errors import DeepwellError, DownloadError, InvalidModelFile, ModelNotFound
 from deepwell.models.revisions.hub_news import news_of_hub
 from deepwell.models.revisions.link_news import news_of_path, news_of_url
 from deepwell.models.revisions.news import ModelNews, Report, SourceNews
@@ -29,7 +29,7 @@ from deepwell.models.store.npm import NpmSource
 from deepwell.models.store.sources import PathSource, PyPISource, Source, UrlSource, parse_source
 from deepwell.models.store.store import ModelStore
 
-__all__ = ["MOST_S", "look_for_updates", "watched_sources"]
+__all__ = ["MOST_S", "last_report", "look_for_updates", "watched_sources"]
 
 MOST_S: Final = 900.0
 """Seconds after which the sources that are left are not asked."""
@@ -87,6 +87,28 @@ def look_for_updates(
                     progress(done, total)
             found.append(ModelNews(name, tuple(told)))
     return Report(datetime.now(UTC).isoformat(timespec="seconds"), tuple(found))
+
+
+def last_report(store: ModelStore) -> Report | None:
+    """Returns the newest report on a store, without models that are gone or were pulled after it; None: nobody has looked.
+
+    Raises:
+        InvalidModelFile: the report is damaged.
+    """
+    report = Report.read(store.root)
+    if report is None:
+        return None
+    kept: list[ModelNews] = []
+    for news in report.models:
+        try:
+            manifest = store.get(news.name).manifest
+        except ModelNotFound:
+            continue
+        except InvalidModelFile:
+            manifest = None
+        if manifest is None or manifest.created <= report.checked:
+            kept.append(news)
+    return Report(report.checked, tuple(kept))
 
 
 def watched_sources(manifest: Manifest, entry: CatalogEntry | None) -> tuple[str, ...]:
