@@ -105,7 +105,7 @@ def _print_new(name: str, source: SourceNews) -> None:
         if change is not None:
             lines.append((say(key), f"{change.before or '-'} -> {change.now or '-'}"))
     if source.unsaid:
-        lines.append((say("updates_unsaid"), ", ".join(source.unsaid)))
+        lines.append((say("updates_unsaid"), ", ".join(say(f"updates_word_{word}") for word in source.unsaid)))
     if source.fetch:
         version = "".join(one if one.isalnum() or one in "._-" else "" for one in _short(source.now))
         lines.append(
@@ -114,7 +114,7 @@ def _print_new(name: str, source: SourceNews) -> None:
     out = console()
     out.print(f"\n{say('updates_of', name=name, source=source.source)}", soft_wrap=True)
     for label, words in lines:
-        out.print(f"  {label:10} {words}", soft_wrap=True)
+        out.print(f"  {label}: {words}", soft_wrap=True)
 
 
 def _file_words(file: FileChange) -> str:
