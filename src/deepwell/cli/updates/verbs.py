@@ -105,7 +105,9 @@ def _print_new(name: str, source: SourceNews) -> None:
         if change is not None:
             lines.append((say(key), f"{change.before or '-'} -> {change.now or '-'}"))
     if source.unsaid:
-        lines.append((say("updates_unsaid"), ", ".join(say(f"updates_word_{word}") for word in source.unsaid)))
+        lines.append(
+            (say("updates_unsaid"), ", ".join(say(f"updates_word_{word}") for word in source.unsaid))
+        )
     if source.fetch:
         version = "".join(one if one.isalnum() or one in "._-" else "" for one in _short(source.now))
         lines.append(
