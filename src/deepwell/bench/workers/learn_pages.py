@@ -1,4 +1,6 @@
-"""`python -m deepwell.bench.workers.learn_pages`: packs the pages of the learning path; with `--play`, runs them and shows what they print.
+"""`python -m deepwell.bench.workers.learn_pages`: packs the pages of the learning path; with `--play`, runs them first.
+
+A page that was run shows what its commands printed.
 
 The packed pages are what `deepwell learn show` prints where there is no checkout.
 """

@@ -93,7 +93,7 @@ def show(number: Number, json: JsonFlag = False) -> None:
 
 def check(
     number: Number,
-    folder: Annotated[Path, typer.Option(help="Folder in which you work.", metavar="FOLDER")] = Path("."),
+    folder: Annotated[Path, typer.Option(help="Folder in which you work.", metavar="FOLDER")] = Path(),
     url: Annotated[
         str | None,
         typer.Option(help="Server to look at, such as http://10.0.0.5:8000; unset: the one on this machine."),

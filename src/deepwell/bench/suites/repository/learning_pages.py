@@ -41,8 +41,8 @@ class Block:
     """A block of a page that is run.
 
     Attributes:
-        kind: `console`: commands; `server`: a server that stays until the next one; `tune`: commands that need PyTorch; `python`: a
-            program whose first line names its file.
+        kind: `console`: commands; `server`: a server that stays until the next one; `tune`: commands that need PyTorch;
+            `python`: a program whose first line names its file.
         start: place of the text in the page; `end` is behind it.
     """
 
@@ -80,7 +80,7 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def commands_of(block: str) -> list[str]:
-    """Returns the commands of a console block, which begin with `$`. Texts that a command takes from the lines below are part of it."""
+    """Returns the commands of a console block, which begin with `$`, each with the lines that continue it."""
     return [command for command, _ in _parsed(block)]
 
 
@@ -95,7 +95,7 @@ def _parsed(block: str) -> list[tuple[str, str]]:
             until = None if line == until else until
         elif is_open:
             found[-1][0].append(line)
-            is_open = line.endswith("\\") or line.endswith("; do")
+            is_open = line.endswith(("\\", "; do"))
             continue
         elif line.startswith("$ "):
             found.append(([line[2:]], []))

@@ -135,8 +135,7 @@ class Desk:
                 cwd=self.folder,
                 env=env,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 timeout=seconds,
                 check=False,
             )
