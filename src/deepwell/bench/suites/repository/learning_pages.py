@@ -166,6 +166,27 @@ class Player:
                 found[number] = [self._run(one, block.kind, strict=strict) for one in commands_of(block.text)]
         return found
 
+    def program(self, path: Path, seconds: float) -> str:
+        """Runs a Python program that asks the server; returns what it said if it failed, else an empty text.
+
+        Keys that earlier pages made are the server's: the program asks with the one of step 11 if there is one.
+        """
+        key = self._here() / "me.txt"
+        env = {**self._env, "DEEPWELL_URL": f"http://127.0.0.1:{self._port}"}
+        if key.is_file():
+            env["DEEPWELL_API_KEY"] = key.read_text(encoding="utf-8").split()[0]
+        done = subprocess.run(
+            [str(self._bin / "python"), str(path)],
+            cwd=path.parent,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        return (done.stdout + done.stderr)[-900:] if done.returncode else ""
+
     def stop(self) -> None:
         """Stops the server, as Ctrl-C does."""
         if self._server is None:
