@@ -167,14 +167,8 @@ class Player:
         return found
 
     def program(self, path: Path, seconds: float) -> str:
-        """Runs a Python program that asks the server; returns what it said if it failed, else an empty text.
-
-        Keys that earlier pages made are the server's: the program asks with the one of step 11 if there is one.
-        """
-        key = self._here() / "me.txt"
+        """Runs a Python program that asks the server; returns what it said if it failed, else an empty text."""
         env = {**self._env, "DEEPWELL_URL": f"http://127.0.0.1:{self._port}"}
-        if key.is_file():
-            env["DEEPWELL_API_KEY"] = key.read_text(encoding="utf-8").split()[0]
         done = subprocess.run(
             [str(self._bin / "python"), str(path)],
             cwd=path.parent,
