@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -102,6 +102,12 @@ class Desk:
         if answer.status != 200:
             return ""
         return str(answer.body["choices"][0]["message"]["content"] or "")
+
+    def answer(self, model: str, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Returns a model's short answer to messages, the likeliest one; empty if there is none."""
+        body = {"model": model, "messages": list(messages), "temperature": 0, "max_tokens": 24}
+        answer = self.ask_server("/v1/chat/completions", body)
+        return str(answer.body["choices"][0]["message"]["content"] or "") if answer.status == 200 else ""
 
     def requests(self) -> int | None:
         """Returns how many requests to `/v1/chat/completions` the server has answered; None: it does not say."""

@@ -13,6 +13,7 @@ __all__ = ["feedback_and_alignment", "measured_task", "own_policy", "training_da
 
 _LEAST_ROWS: Final = 12
 _LEAST_GAIN: Final = 0.2
+_MOST_HELD_OUT: Final = 20
 _PAGE_RECORDS: Final = 108  # that the program of step 7 writes, and that are not faults
 _SYSTEM: Final = {
     "en": "Answer with a command for the house: device, room and action.",
@@ -131,53 +132,54 @@ def _texts(records: Iterable[Any]) -> set[str]:
 
 
 def tuned_adapter(desk: Desk) -> list[Finding]:
-    """Reads the run in `runs/house`, and asks the served adapter three wishes."""
+    """Measures the served adapter and its base on held-out records, and asks three new wishes."""
     about = desk.read_json("runs/house/adapter/deepwell.json")
-    found = [Finding("run_there", about is not None, {"run": "runs/house"})]
-    if about is None:
+    held = desk.read_lines("parts/validation.jsonl")[:_MOST_HELD_OUT]
+    names = desk.models()
+    served = "house" in names
+    found = [
+        Finding("run_there", about is not None, {"run": "runs/house"}),
+        Finding("adapter_served", served, {"url": desk.url}),
+    ]
+    if not served or not held:
         return found
-    base, tuned = _exact(about)
-    served = "house" in desk.models()
+    base_name = str(cast("dict[str, Any]", about or {}).get("base", names[0]))
+    base, tuned = (_exact(desk, model, held) for model in (base_name, "house"))
     right = 0
-    for wish, words in _WISHES[desk.language] if served else ():
+    for wish, words in _WISHES[desk.language]:
         messages = [{"role": "system", "content": _SYSTEM[desk.language]}, {"role": "user", "content": wish}]
-        body = {"model": "house", "messages": messages, "temperature": 0, "max_tokens": 24}
-        answer = desk.ask_server("/v1/chat/completions", body)
-        said = str(answer.body["choices"][0]["message"]["content"]) if answer.status == 200 else ""
-        right += all(word in said for word in words)
-    shown = {"base": f"{100 * base:.0f} %", "tuned": f"{100 * tuned:.0f} %"}
+        right += all(word in desk.answer("house", messages) for word in words)
+    shown = {"base": f"{100 * base:.0f} %", "tuned": f"{100 * tuned:.0f} %", "count": len(held)}
     return [
         *found,
         Finding("tuned_better", tuned - base >= _LEAST_GAIN, shown),
-        Finding("adapter_served", served, {"url": desk.url}),
         Finding("wishes_right", right >= 2, {"right": right}),
     ]
 
 
-def _exact(about: Any) -> tuple[float, float]:
-    """Returns the share of held-out answers that are exactly right: of the base, and of the adapter."""
-    metrics = cast("dict[str, Any]", about).get("metrics") or {}
-    engine = cast("dict[str, Any]", metrics).get("engine") or metrics
-    shares: list[float] = []
-    for side in ("base", "tuned"):
-        of_side = cast("dict[str, Any]", engine).get(side) or {}
-        shares.append(float(cast("dict[str, Any]", of_side).get("exact", 0.0) or 0.0))
-    return shares[0], shares[1]
+def _exact(desk: Desk, model: str, records: list[Any]) -> float:
+    """Returns the share of records whose answer the model gives exactly."""
+    right = 0
+    for record in records:
+        messages = cast("list[dict[str, Any]]", record["messages"])
+        said = desk.answer(model, messages[:-1])
+        right += said.strip() == str(messages[-1]["content"]).strip()
+    return right / len(records)
 
 
 def feedback_and_alignment(desk: Desk) -> list[Finding]:
     """Counts the votes, compares them with the export, and reads the aligned run."""
     _, shown = desk.cli("feedback", "list", "--consent", "--limit", "1000")
-    rows = cast("list[dict[str, Any]]", shown.get("feedback") or shown.get("data") or []) if shown else []
+    rows = cast("list[dict[str, Any]]", shown.get("data") or []) if shown else []
     ratings = [str(row.get("rating")) for row in rows]
-    people = {str(row.get("voter") or row.get("safety_identifier") or row.get("user")) for row in rows}
+    people = int(shown.get("users", 0)) if shown else 0
     exported = desk.read_lines("votes.jsonl")
     about = desk.read_json("runs/thumbs/adapter/deepwell.json")
     before, after = _losses(about)
     up, down = ratings.count("up"), ratings.count("down")
     return [
         Finding("votes_both", up > 0 and down > 0, {"up": up, "down": down}),
-        Finding("votes_people", len(people) >= 5, {"people": len(people)}),
+        Finding("votes_people", people >= 5, {"people": people}),
         Finding("votes_exported", len(exported) >= len(rows) > 0, {"file": len(exported), "here": len(rows)}),
         Finding("run_there", about is not None, {"run": "runs/thumbs"}),
         Finding("aligned_better", after < before, {"before": f"{before:.3f}", "after": f"{after:.3f}"}),
@@ -188,5 +190,5 @@ def _losses(about: Any) -> tuple[float, float]:
     """Returns the held-out loss before and after a training; equal if the run does not say."""
     metrics = cast("dict[str, Any]", about or {}).get("metrics") or {}
     fields = cast("dict[str, Any]", metrics)
-    before, after = fields.get("loss_before"), fields.get("loss_after")
+    before, after = fields.get("held_out_loss_before"), fields.get("held_out_loss")
     return (float(before), float(after)) if before is not None and after is not None else (0.0, 0.0)
