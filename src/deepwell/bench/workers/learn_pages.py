@@ -33,7 +33,7 @@ def packed_pages(docs: Path) -> str:
 
 
 def _play(language: str, steps: set[int], port: int, home: Path, folder: Path) -> None:
-    """Runs pages and writes what their commands printed into them."""
+    """Runs the pages of some steps and writes what their commands printed into them."""
     root = repository()
     env = {
         **os.environ,
@@ -47,17 +47,20 @@ def _play(language: str, steps: set[int], port: int, home: Path, folder: Path) -
     if not (folder / "examples").exists():
         (folder / "examples").symlink_to(root / "examples")
     tune = root / ".venv-tune" / "bin"
+    if min(steps) > 1:  # the folder that step 1 makes
+        (folder / "learn").mkdir(exist_ok=True)
+        (folder / ".place").write_text(str(folder / "learn"), encoding="utf-8")
     player = Player(folder, env, Path(sys.executable).parent, tune if tune.is_dir() else None)
     with player.at_work():
         for page in step_pages(root / "docs", language):
-            number = int(page.name[:2])
+            if int(page.name[:2]) not in steps:
+                continue
             text = page.read_text(encoding="utf-8")
             played = player.play(text, strict=False)
             for one in (one for block in played.values() for one in block):
                 mark = "" if one.code == 0 else f"  [exit code {one.code}]"
                 print(f"{page.name} {one.seconds:6.1f} s  {one.command[:70]!r}{mark}", flush=True)
-            if number in steps:
-                page.write_text(with_outputs(text, played), encoding="utf-8")
+            page.write_text(with_outputs(text, played), encoding="utf-8")
 
 
 def main() -> None:

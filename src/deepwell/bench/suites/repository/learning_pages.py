@@ -272,4 +272,5 @@ class Player:
         ):
             if str(path):
                 text = text.replace(str(path), word)
-        return "\n".join(line.rstrip() for line in text.splitlines())
+        lines = [line.rstrip() for line in text.splitlines()]
+        return "\n".join(line for line in lines if "warning: setlocale" not in line)
