@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -185,7 +185,8 @@ class Player:
         """Stops the server, as Ctrl-C does."""
         if self._server is None:
             return
-        os.killpg(self._server.pid, signal.SIGINT)
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(self._server.pid, signal.SIGINT)
         try:
             self._server.wait(40)
         except subprocess.TimeoutExpired:
@@ -265,10 +266,11 @@ class Player:
         """Returns an output as a page shows it: with the page's port, and the places of nobody's machine."""
         text = text.replace(f"127.0.0.1:{self._port}", f"127.0.0.1:{PORT}")
         for path, word in (
-            (self._folder, "~/deepwell"),
             (self._env.get("DEEPWELL_MODELS_DIR", ""), "~/.cache/deepwell/models"),
+            (f"{self._env.get('DEEPWELL_HOME', '-')}/cache/models", "~/.cache/deepwell/models"),
             (self._env.get("DEEPWELL_HOME", ""), "~/.local/share/deepwell"),
             (self._bin, "~/deepwell/.venv/bin"),
+            (self._folder, "~/deepwell"),
         ):
             if str(path):
                 text = text.replace(str(path), word)
