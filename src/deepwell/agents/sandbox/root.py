@@ -117,9 +117,6 @@ def _bubblewrap(program: str, root: _Root, inside: list[str]) -> list[str]:
 def _placed(library: str) -> str:
     """Returns where a shared library appears: those of the system where they lie, for the loader has its path built in."""
     return library if library.startswith(("/lib", "/usr/lib")) else f"/python/shared/{Path(library).name}"
-    return (
-        library if library.startswith(("/lib", "/usr/lib")) else f"/python/shared/{os.path.basename(library)}"
-    )
 
 
 def _python() -> str:
