@@ -76,6 +76,8 @@ OPERATOR = {
     "POST /v1/aliases",
     "DELETE /v1/aliases/{name:path}",
     "POST /v1/catalog/pull",
+    "GET /v1/catalog/updates",
+    "POST /v1/catalog/updates",
     "GET /v1/registry/aliases",
     "GET /v1/registry/versions",
     "GET /v1/registry/log",
