@@ -15,7 +15,7 @@ from typing import Any, Final
 import re2
 
 __all__ = [
-    "RULES", "amount", "cities", "court_of", "guarantee_months", "kinds", "months", "party", "per_cent_a_day",
+    "RULES", "amount", "cities", "court_of", "guarantee_months", "kinds", "months", "party", "per_cent", "per_cent_a_day",
     "per_cent_a_month", "per_cent_a_year", "sentences", "tidy",
 ]  # fmt: skip
 
