@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.contracts.data import CATEGORIES, TERMS, LicenceText
-from examples.contracts.heads import Head, fit_labels, fit_one_of, labels_of, one_of
+from examples.contracts.heads import Head, fit_labels, fit_one_of, labels_of, one_of, softmax_of
 from examples.contracts.passages import passages
+from examples.contracts.words import WordHead
 
 __all__ = ["QUESTIONS", "Encoded", "Encoder", "LabelModel", "encoded"]
 
@@ -46,7 +47,8 @@ QUESTIONS: Final[Mapping[str, str]] = {
 """The question of each label, as a passage that would answer it."""
 
 _TOP = 3
-_TERM_DECAY, _CATEGORY_DECAY = 0.3, 0.1
+_TERM_DECAY, _CATEGORY_DECAY, _WORD_DECAY = 0.1, 0.3, 0.0001
+_OF_PASSAGES = 0.3  # share of the passages' head in the log probabilities of categories; the other one is that of the words
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,14 @@ class LabelModel:
     """Heads over encoded texts.
 
     Attributes:
-        terms: head of each term.
-        categories: head over all categories.
+        terms: head of each term, over the likeness of the nearest passages.
+        categories: head over all categories, over vectors of passages.
+        words: head over all categories, over words.
     """
 
     terms: Mapping[str, Head]
     categories: Head
+    words: WordHead
 
     @classmethod
     def fit(cls, texts: Sequence[LicenceText], seen: Sequence[Encoded]) -> LabelModel:
@@ -113,15 +117,18 @@ class LabelModel:
         known = [(one, view) for one, view in pairs if one.asked is CATEGORIES]
         truth = np.array([[label in one.labels for label in CATEGORIES] for one, _ in known], np.float64)
         features = np.array([_category_features(view) for _, view in known])
-        return cls(terms, fit_one_of(features, truth, _CATEGORY_DECAY))
+        words = WordHead.fit([one.text for one, _ in known], truth, _WORD_DECAY)
+        return cls(terms, fit_one_of(features, truth, _CATEGORY_DECAY), words)
 
-    def scores(self, view: Encoded) -> dict[str, float]:
+    def scores(self, text: str, view: Encoded) -> dict[str, float]:
         """Returns the score of every label for a text; those of the categories sum to 1."""
         found = {
             label: float(labels_of(head, _term_features(view, label)[None])[0, 0])
             for label, head in self.terms.items()
         }
-        row = one_of(self.categories, _category_features(view)[None])[0]
+        passages_say = np.log(one_of(self.categories, _category_features(view)[None]) + 1e-12)
+        words_say = np.log(self.words.scores(text)[None] + 1e-12)
+        (row,) = softmax_of(_OF_PASSAGES * passages_say + (1 - _OF_PASSAGES) * words_say)
         return found | {label: float(score) for label, score in zip(CATEGORIES, row, strict=True)}
 
 
@@ -129,8 +136,7 @@ _PLACE = {label: number for number, label in enumerate(QUESTIONS)}
 
 
 def _term_features(view: Encoded, label: str) -> NDArray[np.float64]:
-    at = _PLACE[label]
-    return np.concatenate([view.nearest[at], view.likeness[at], view.likeness[:, 0]])
+    return view.likeness[_PLACE[label]]
 
 
 def _category_features(view: Encoded) -> NDArray[np.float64]:

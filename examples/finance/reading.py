@@ -108,6 +108,7 @@ def number(text: str) -> float | None:
 def amount(sentence: str) -> float | None:
     """Returns an amount of yuan that a sentence states."""
     for pattern in (
+        rf"人民币([{_HAN}]+)[元圆]",
         rf"([{_HAN}]{{2,}})[元圆]",
         r"[¥￥]([\d,]+(?:\.\d+)?万?)",
         r"(?:人民币|RMB)([\d,]+(?:\.\d+)?万?)",

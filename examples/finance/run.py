@@ -27,11 +27,15 @@ WORDS = {
 def main() -> int:
     """Prints the report; returns 1 if the contract has a clause that the law does not allow."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=HERE / "contract.txt", help="text of the contract")
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=HERE / "contract.txt", help="text of the contract"
+    )
     parser.add_argument("--language", choices=("zh", "en"), default="zh", help="language of the report")
     parser.add_argument("--rules-only", action="store_true", help="review by rules alone, without any model")
     parser.add_argument("--lpr", type=float, default=3.45, help="one-year loan prime rate in per cent")
-    parser.add_argument("--model", default="qwen2.5-coder-0.5b", help="model of the store that reads the parties")
+    parser.add_argument(
+        "--model", default="qwen2.5-coder-0.5b", help="model of the store that reads the parties"
+    )
     given = parser.parse_args()
     try:
         text = given.file.read_text(encoding="utf-8")
@@ -61,7 +65,10 @@ def _proposed(text: str, name: str) -> Proposals:
 def _report(found: Review, language: str) -> str:
     words = WORDS[language]
     lines = [f"## {words['fields']}"]
-    lines += [f"- {name}: {value:,g}" if isinstance(value, float) else f"- {name}: {value}" for name, value in found.fields.items()]
+    lines += [
+        f"- {name}: {value:,g}" if isinstance(value, float) else f"- {name}: {value}"
+        for name, value in found.fields.items()
+    ]
     lines += ["", f"## {words['findings']}"]
     texts = {(name.removeprefix("中华人民共和国"), article): text for name, article, text in law_articles()}
     for fact in found.decision.derived_by("finding"):
@@ -75,8 +82,12 @@ def _report(found: Review, language: str) -> str:
         lines.append(f"- {words['none']}")
     lines += ["", f"## {words['denied']}"]
     likely = [one for one in found.decision.denied if one.fact.score >= 0.3]
-    lines += [f"- {one.step.said('zh' if language == 'zh' else 'en')}" for one in likely] or [f"- {words['none']}"]
-    return "\n".join([*lines, "", found.decision.explanation.outcome.said("zh" if language == "zh" else "en")])
+    lines += [f"- {one.step.said('zh' if language == 'zh' else 'en')}" for one in likely] or [
+        f"- {words['none']}"
+    ]
+    return "\n".join(
+        [*lines, "", found.decision.explanation.outcome.said("zh" if language == "zh" else "en")]
+    )
 
 
 if __name__ == "__main__":
