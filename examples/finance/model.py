@@ -1,4 +1,4 @@
-"""The model's side of a review: an encoder with a head tells clauses apart, a language model reads names and numbers.
+"""The models' side of a review: an encoder with a head tells clauses apart, a language model reads the names of the parties.
 
 The head is learned on sentences of the development contracts. Held-out contracts have other wordings.
 """
@@ -26,13 +26,14 @@ Encoder = Callable[[Sequence[str]], NDArray[np.float32]]
 """Returns vectors of unit length, one a sentence."""
 
 _DECAY = 0.003
+_HEAD = 5  # sentences at the beginning of a contract, among which are the parties
 _OF_A_KIND = 6  # sentences of a kind that a family of templates brings: their wording is the same but for names and numbers
 _NO_PROPOSAL = ("parties", "other", "filler", "repay")
-_QUESTIONS: Final = {
-    "principal": ("principal", "借款金额是多少元？只抄写原文中的金额。", reading.amount),
-    "rate": ("rate", "利率是多少？只抄写原文中的利率，包括“年”“月”或“日”。", reading.per_cent_a_year),
-    "months": ("term", "借款期限是多久？只抄写原文中的期限或起止日期。", reading.months),
-    "guarantee_months": ("period_ok", "保证期间是多久？只抄写原文中的期限。", reading.guarantee_months),
+_NUMBERS: Final = {
+    "principal": ("principal", reading.amount),
+    "rate": ("rate", reading.per_cent_a_year),
+    "months": ("term", reading.months),
+    "guarantee_months": ("period_ok", reading.guarantee_months),
 }
 _NAMES: Final = {
     "type": "object",
@@ -128,10 +129,10 @@ def named(reader: Reader, found: Sequence[Sequence[str]]) -> list[dict[tuple[str
 
     The score of a name is the geometric mean of the probabilities of the answer's tokens.
     """
-    heads = ["\n".join(one[:6])[:600] for one in found]
+    heads = ["\n".join(one[:_HEAD])[:400] for one in found]
     answers = reader.chat(
         [[{"role": "user", "content": _ASK_NAMES.format(head=one)}] for one in heads],
-        schema=_NAMES, max_tokens=120, temperature=0.0, logprobs=1,
+        schema=_NAMES, max_tokens=90, temperature=0.0, logprobs=1,
     )  # fmt: skip
     return [_parties(one) for one in answers]
 
@@ -148,39 +149,29 @@ def _parties(said: Any) -> dict[tuple[str, str], float]:
 
 def alone(
     model: ClauseModel,
-    reader: Reader,
-    found: Sequence[Sequence[str]],
-    vectors: Sequence[NDArray[np.float32]],
-    parties: Sequence[Mapping[tuple[str, str], float]],
-) -> list[tuple[dict[str, str | float], frozenset[str]]]:
-    """Returns fields and findings of contracts by the model alone.
+    found: Sequence[str],
+    vectors: NDArray[np.float32],
+    parties: Mapping[tuple[str, str], float],
+) -> tuple[dict[str, str | float], frozenset[str]]:
+    """Returns fields and findings of a contract by the models alone, without patterns and rules.
 
-    The head finds passages and says which are unlawful; the language model reads values in them.
+    The direct head finds the clauses and says which are unlawful. Numbers are read in the likeliest sentence of their kind.
 
     Args:
-        found: sentences of each contract.
+        found: the sentences.
         vectors: those of the sentences.
         parties: names that the language model read; see `named`.
     """
-    scores = [one_of(model.direct, np.asarray(one, np.float64)) for one in vectors]
-    fields: list[dict[str, str | float]] = [{role: name for role, name in one} for one in parties]  # noqa: C416
-    for field, (kind, question, read) in _QUESTIONS.items():
+    scores = one_of(model.direct, np.asarray(vectors, np.float64))
+    fields: dict[str, str | float] = {}
+    for role, name in parties:
+        fields[role] = name
+    for field, (kind, read) in _NUMBERS.items():
         columns = [number for number, one in enumerate(model.marked) if one.rstrip("!") == kind]
-        asked: dict[int, str] = {}
-        for number, one in enumerate(scores):
-            share = one[:, columns].sum(axis=1)
-            if share.max() >= 0.5:
-                asked[number] = found[number][int(share.argmax())]
-        if not asked:
-            continue
-        answers = reader.chat(
-            [[{"role": "user", "content": f"合同条款：{one}\n问题：{question}"}] for one in asked.values()],
-            max_tokens=32, temperature=0.0,
-        )  # fmt: skip
-        for number, answer in zip(asked, answers, strict=True):
-            if value := read(reading.tidy(answer.text)):
-                fields[number][field] = round(value, 3)
-    return [(stated, _findings(model, one)) for stated, one in zip(fields, scores, strict=True)]
+        share = scores[:, columns].sum(axis=1)
+        if share.max() >= 0.5 and (value := read(found[int(share.argmax())])):
+            fields[field] = round(value, 3)
+    return fields, _findings(model, scores)
 
 
 def _findings(model: ClauseModel, scores: NDArray[np.float64]) -> frozenset[str]:

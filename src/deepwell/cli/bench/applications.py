@@ -38,7 +38,9 @@ def content(
 
 
 def finance(
-    model: Annotated[str, typer.Option(help="Model that reads names and numbers.")] = "qwen2.5-coder-0.5b",
+    model: Annotated[
+        str, typer.Option(help="Model that reads the names of the parties.")
+    ] = "qwen2.5-coder-0.5b",
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -52,7 +54,9 @@ def contracts(row: Row = None, json: Json = False) -> None:
 
 
 def rules_joined(
-    model: Annotated[str, typer.Option(help="Model that reads names and numbers.")] = "qwen2.5-coder-0.5b",
+    model: Annotated[
+        str, typer.Option(help="Model that reads the names of the parties.")
+    ] = "qwen2.5-coder-0.5b",
     row: Row = None,
     json: Json = False,
 ) -> None:

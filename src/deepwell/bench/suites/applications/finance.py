@@ -25,7 +25,7 @@ def bench_finance(report: Report, encode: Encoder, reader: Any) -> dict[str, Any
 
     Args:
         encode: the encoder of sentences.
-        reader: the language model that reads names and numbers.
+        reader: the language model that reads names.
 
     Raises:
         InvalidRequest: the held-out contracts are others than those that were frozen.
@@ -45,8 +45,6 @@ def bench_finance(report: Report, encode: Encoder, reader: Any) -> dict[str, Any
     vectors = np.split(flat, ends[:-1])
     report.note(f"{len(held)} contracts, {len(flat)} sentences; the language model reads the parties")
     parties = model.named(reader, found)
-    report.note("the language model reads the numbers")
-    by_model = model.alone(learned, reader, found, vectors, parties)
     judged: dict[str, list[Any]] = {"rules": [], "model": [], "joined": []}
     decisions = list[Decision]()
     with RuleSet.load(reading.RULES) as rules:
@@ -58,7 +56,7 @@ def bench_finance(report: Report, encode: Encoder, reader: Any) -> dict[str, Any
             true = _statements(one.fields, one.findings)
             for name, fields, findings in (
                 ("rules", alone.fields, alone.findings),
-                ("model", *by_model[number]),
+                ("model", *model.alone(learned, found[number], vectors[number], parties[number])),
                 ("joined", both.fields, both.findings),
             ):
                 judged[name].append(evaluate.Judged(one.family, true, _statements(fields, findings)))
