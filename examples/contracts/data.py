@@ -1,7 +1,7 @@
 """Licence texts with their labels, without the names that would give them away, in two halves that share no family.
 
 The texts come from two Python packages, pinned by digest: `pychoosealicense` (permissions, conditions and limitations of 47
-licences) and `licensedcode-data` (categories of some 2,000). Both are read as archives, and nothing of them is run or kept here.
+licences) and `licensedcode-data` (categories of some 2,000). Both are read as archives; nothing of them is run or kept.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TERMS: Final = (
     "include-copyright", "document-changes", "disclose-source", "network-use-disclose", "same-license",
     "patent-grant", "no-patent-grant", "no-trademark-grant", "no-liability", "no-warranty",
 )  # fmt: skip
-"""Labels of pychoosealicense. Four permissions are left out that 46 of 47 texts give: they would raise every figure and say nothing.
+"""Labels of pychoosealicense. Four permissions are left out that 46 of 47 texts give: they would raise every figure.
 Variants of a condition (`same-license--file`) count as the condition."""
 
 CATEGORIES: Final = (
@@ -67,8 +67,9 @@ _A_FAMILY = 4  # texts of a category that one family brings at most: variants of
 _SHINGLE = 6  # words
 _SAME_FAMILY = 0.25  # Jaccard index of the shingles of two texts
 _RELATED = (
-    ("gpl", "lgpl", "agpl", "gfdl"), ("bsd", "0bsd", "mit", "isc", "ncsa", "postgresql", "x11", "hpnd"), ("apache", "ecl"),
-    ("osl", "afl"), ("epl", "cpl", "ibmpl"), ("mpl", "cddl", "npl", "sun"), ("cc", "cc0"), ("odbl", "odc", "pddl"), ("elastic", "sspl"),
+    ("gpl", "lgpl", "agpl", "gfdl"), ("bsd", "0bsd", "mit", "isc", "ncsa", "postgresql", "x11", "hpnd"),
+    ("apache", "ecl"), ("osl", "afl"), ("epl", "cpl", "ibmpl"), ("mpl", "cddl", "npl", "sun"),
+    ("cc", "cc0"), ("odbl", "odc", "pddl"), ("elastic", "sspl"),
 )  # fmt: skip
 """Stems of keys whose texts descend from each other, however much of the wording is left."""
 _LIMITS = {
@@ -140,12 +141,15 @@ def masked(text: str, names: Iterable[str] = ()) -> str:
 
 
 _ALWAYS = re.compile(
-    r"(?<!\w)(?:GNU|L?A?GPL(?:v\d)?|Affero|Free Software Foundation|FSF|Apache|Mozilla|MPL|BSD|MIT|Massachusetts Institute of Technology"
-    r"|Eclipse|EPL|Artistic|Perl|Creative Commons|CC0|CC[- ]BY(?:-\w+)*|CeCILL|CERN|EUPL|European Union|Open Software|OSL|AFL|Academic Free"
-    r"|SIL|OFL|LaTeX|LPPL|Microsoft|Sun Microsystems|Sun|Oracle|Java|IBM|Intel|AMD|NVIDIA|Google|Adobe|Apple|Sony|Nokia|Qualcomm|Broadcom"
-    r"|University of California|Regents|Mulan|Open Data Commons|ODbL|ODC|Boost|Vim|zlib|Unlicense|PostgreSQL|NCSA|ISC|WTFPL|Blue Oak|UPL"
-    r"|Common Public|CPL|CDDL|Python|PSF|PHP|Zope|W3C|OpenSSL|SSPL|MongoDB|Elastic|Redis|Confluent|HashiCorp|MariaDB|BUSL|Business Source"
-    r"|PolyForm|CLA|CCLA|ICLA)(?!\w)"
+    r"(?<!\w)(?:"
+    r"GNU|L?A?GPL(?:v\d)?|Affero|Free Software Foundation|FSF|Apache|Mozilla|MPL|BSD|MIT"
+    r"|Massachusetts Institute of Technology|Eclipse|EPL|Artistic|Perl|Creative Commons|CC0|CC[- ]BY(?:-\w+)*"
+    r"|CeCILL|CERN|EUPL|European Union|Open Software|OSL|AFL|Academic Free|SIL|OFL|LaTeX|LPPL|Microsoft"
+    r"|Sun Microsystems|Sun|Oracle|Java|IBM|Intel|AMD|NVIDIA|Google|Adobe|Apple|Sony|Nokia|Qualcomm|Broadcom"
+    r"|University of California|Regents|Mulan|Open Data Commons|ODbL|ODC|Boost|Vim|zlib|Unlicense|PostgreSQL"
+    r"|NCSA|ISC|WTFPL|Blue Oak|UPL|Common Public|CPL|CDDL|Python|PSF|PHP|Zope|W3C|OpenSSL|SSPL|MongoDB|Elastic"
+    r"|Redis|Confluent|HashiCorp|MariaDB|BUSL|Business Source|PolyForm|CLA|CCLA|ICLA"
+    r")(?!\w)"
 )
 
 

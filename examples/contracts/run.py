@@ -25,7 +25,9 @@ WORDS = {
 def main() -> int:
     """Prints the report; returns 2 if the text cannot be read or a model is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=HERE / "licence.txt", help="text of the licence")
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=HERE / "licence.txt", help="text of the licence"
+    )
     parser.add_argument("--language", choices=("en", "zh"), default="en", help="language of the report")
     parser.add_argument("--rules-only", action="store_true", help="review by rules alone, without any model")
     given = parser.parse_args()
@@ -41,7 +43,7 @@ def main() -> int:
 
 
 def _scores(text: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Returns the model's score of each label and the passage it looked at. The first call embeds the development half: minutes."""
+    """Returns the model's score of each label and the passage it looked at. The first call embeds the development half."""
     known = data.licence_texts("development")
     with CachedEmbedder(minilm(), lambda line: print(line, file=sys.stderr)) as encoder:
         views = model.encoded([one.text for one in known], lambda texts: encoder.embed(texts, "passage"))

@@ -51,7 +51,8 @@ _FINDING_OF: Final = {
     "rate!": "usurious-rate", "overdue!": "excessive-default", "court!": "court-barred", "parties!": "barred-guarantor",
 }  # fmt: skip
 _MISSING: Final = {
-    "missing-rate": ("rate", "rate!"), "missing-term": ("term",), "missing-purpose": ("purpose",), "missing-court": ("court", "court!"),
+    "missing-rate": ("rate", "rate!"), "missing-term": ("term",), "missing-purpose": ("purpose",),
+    "missing-court": ("court", "court!"),
     "missing-guarantee-mode": ("guarantee_joint", "guarantee_general"), "missing-guarantee-period": ("period_ok", "period_bad"),
 }  # fmt: skip
 
@@ -163,9 +164,8 @@ def alone(
         parties: names that the language model read; see `named`.
     """
     scores = one_of(model.direct, np.asarray(vectors, np.float64))
-    fields: dict[str, str | float] = {}
-    for role, name in parties:
-        fields[role] = name
+    names = list(parties)
+    fields: dict[str, str | float] = {role: name for role, name in names}  # noqa: C416 (a dictionary of wider values)
     for field, (kind, read) in _NUMBERS.items():
         columns = [number for number, one in enumerate(model.marked) if one.rstrip("!") == kind]
         share = scores[:, columns].sum(axis=1)

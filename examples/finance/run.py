@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1]))  # the repository, so that the modules of the example find each other
 
 from deepwell import LLM  # noqa: E402
-from deepwell.agents.rules import RuleSet  # noqa: E402
+from deepwell.agents.rules import Decision, RuleSet, Step  # noqa: E402
 from deepwell.bench.harness.assets import e5_small  # noqa: E402
 from deepwell.bench.harness.vectors import CachedEmbedder  # noqa: E402
 from deepwell.bench.workloads.knowledge.law import law_articles  # noqa: E402
@@ -20,7 +21,10 @@ from examples.finance.review import Proposals, Review, review  # noqa: E402
 
 WORDS = {
     "zh": {"fields": "合同内容", "findings": "审查意见", "denied": "未采纳的判断", "none": "无", "law": "条文"},
-    "en": {"fields": "What the contract states", "findings": "Findings", "denied": "Denied proposals", "none": "none", "law": "article"},
+    "en": {
+        "fields": "What the contract states", "findings": "Findings", "denied": "Denied proposals", "none": "none",
+        "law": "article",
+    },
 }  # fmt: skip
 
 
@@ -62,6 +66,16 @@ def _proposed(text: str, name: str) -> Proposals:
     return model.proposals(learned, vectors, parties)
 
 
+def sources(decision: Decision, step: Step) -> Iterator[str]:
+    """Yields the sentences that a step rests on, through the steps before it."""
+    for fact in step.facts:
+        if fact.source:
+            yield fact.source
+        for before in decision.why(fact):
+            if before is not step:
+                yield from sources(decision, before)
+
+
 def _report(found: Review, language: str) -> str:
     words = WORDS[language]
     lines = [f"## {words['fields']}"]
@@ -76,7 +90,7 @@ def _report(found: Review, language: str) -> str:
         law, article = generate.FINDINGS[finding]
         step = found.decision.why(fact)[0]
         lines.append(f"- {finding}: {step.said('zh' if language == 'zh' else 'en')}")
-        lines += [f"  > {source}" for source in dict.fromkeys(one.source for one in step.facts) if source]
+        lines += [f"  > {source}" for source in dict.fromkeys(sources(found.decision, step))]
         lines.append(f"  {words['law']} {law}{article}: {texts[law, article].splitlines()[0]}")
     if not found.findings:
         lines.append(f"- {words['none']}")

@@ -71,7 +71,9 @@ def test_heads_learn_what_is_linear() -> None:
     truth = (points[:, :1] > 0).astype(float)
     assert ((heads.labels_of(heads.fit_labels(points, truth, 0.001), points) > 0.5) == truth).mean() > 0.95
     three = np.eye(3)[points.argmax(axis=1)]
-    assert (heads.one_of(heads.fit_one_of(points, three, 0.001), points).argmax(axis=1) == points.argmax(axis=1)).mean() > 0.95
+    assert (
+        heads.one_of(heads.fit_one_of(points, three, 0.001), points).argmax(axis=1) == points.argmax(axis=1)
+    ).mean() > 0.95
 
 
 def test_figures_of_a_system() -> None:

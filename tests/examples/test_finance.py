@@ -98,6 +98,9 @@ def test_a_name_that_is_not_in_the_text_is_no_party(rules: RuleSet) -> None:
     assert [one.step.rule for one in found.decision.denied] == ["not_written"]
 
 
-@pytest.mark.parametrize("text", ["", "。。。", "\x00\x01", "%" * 2000, "一" * 5000, "第 1 页 共 1 页", "2024年99月99日至2025年13月1日"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "。。。", "\x00\x01", "%" * 2000, "一" * 5000, "第 1 页 共 1 页", "2024年99月99日至2025年13月1日"],
+)
 def test_any_text_gets_a_review(rules: RuleSet, text: str) -> None:
     assert "missing-rate" in review(rules, text).findings
