@@ -26,7 +26,8 @@ def rules():
 
 
 def test_names_titles_and_addresses_are_masked() -> None:
-    text = "Frobnicator Public License, Version 2.0\nhttps://example.com/l\n\nThe Frobnicator Foundation lets you use the GNU tools."
+    text = "Frobnicator Public License, Version 2.0\nhttps://example.com/l\n\n"
+    text += "The Frobnicator Foundation lets you use the GNU tools."
     found = masked(text, ["Frobnicator Public License", "Frobnicator Foundation"])
     assert not any(one in found for one in ("Frobnicator", "GNU", "example.com", "Version"))
     assert "lets you use" in found
