@@ -114,9 +114,7 @@ def test_programs_compile_and_commands_exist(page: Path) -> None:
 def test_the_map_names_every_step(page: Path) -> None:
     language = "zh" if "zh-CN" in page.name else "en"
     text = page.read_text(encoding="utf-8")
-    assert re.findall(r"\]\((\d\d-[^)]+)\)", text) == [
-        one.name for one in step_pages(DOCS, language)
-    ]
+    assert re.findall(r"\]\((\d\d-[^)]+)\)", text) == [one.name for one in step_pages(DOCS, language)]
     for one in steps():
         assert f"{one.number}. [{one.called(language)}]" in text
 

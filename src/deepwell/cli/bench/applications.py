@@ -9,12 +9,10 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["content", "rules", "support"]
-__all__ = ["content", "data_analysis", "support"]
 if TYPE_CHECKING:
     from deepwell.bench.harness.report import Report
 
-__all__ = ["content", "contracts", "finance", "rules_joined"]
+__all__ = ["content", "contracts", "data_analysis", "finance", "rules", "rules_joined", "support"]
 
 
 def content(
@@ -78,6 +76,8 @@ def rules(
     folder = repository() / "examples" / "rules"
     examples = [folder / "loan", folder / "ticket.yaml"]
     measure("rules_programs", row, json, lambda report: bench_rules(report, examples, programs))
+
+
 def data_analysis(
     questions: Annotated[
         Path | None,
@@ -102,6 +102,8 @@ def data_analysis(
     measure(
         "data_analysis", row, json, lambda report: bench_data_analysis(report, path, script, model, embedder)
     )
+
+
 def finance(
     model: Annotated[
         str, typer.Option(help="Model that reads the names of the parties.")
