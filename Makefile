@@ -92,6 +92,7 @@ docs: $(DEV)  ## the pages that are made from the code: reference, settings, com
 	$(BIN)/python -m deepwell.bench.workers.api_docs
 	$(BIN)/python -m deepwell.bench.workers.troubleshooting
 	$(BIN)/python -m deepwell.cli.pages
+	$(BIN)/python -m deepwell.bench.workers.learn_pages
 
 console:  ## the web console, from console/ into the package; commit what it builds
 	@.ci/console

@@ -334,6 +334,45 @@ def test_the_catalog_is_searched(open_tab: Open) -> None:
     expect(page.get_by_text("No model matches the filters.")).to_be_visible()
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_new_revision_is_noted(open_tab: Open, language: str) -> None:
+    console = open_tab(locale={"en": "en-US", "zh": "zh-CN"}[language])
+    source = {
+        "source": "hf:org/smollm2",
+        "state": "new",
+        "revision_before": "a" * 40,
+        "revision_now": "b" * 40,
+        "changed_at": 1_790_000_000,
+        "files": [
+            {"name": "<b>config.json", "kind": "changed", "size_before": 700, "size_now": 900}
+            | {"hash_before": None, "hash_now": None}
+        ],
+        "license": {"before": "apache-2.0", "now": "other"},
+        "template": None,
+        "not_told": [],
+        "reason": None,
+        "fix": None,
+        "fetch": f"hf:org/smollm2@{'b' * 40}",
+    }
+    report = {"object": "catalog.updates", "checked_at": 1_790_000_000}
+    report["data"] = [{"object": "catalog.update", "id": "smollm2", "state": "new", "sources": [source]}]
+    console.stub("/v1/catalog", listed(entry("smollm2", downloaded=True), entry("minilm")))
+    console.stub("/v1/catalog/updates", report)
+    console.stub("/v1/jobs", listed())
+    console.stub("/v1/catalog/smollm2/plan", plan(fits=True, advice=None))
+    page = console.open("#/models/catalog")
+    new = {"en": "New revision", "zh": "有新版本"}[language]
+    expect(page.locator("tbody .badge.warn")).to_have_text([new])
+    assert console.accessibility() == []
+    page.get_by_role("button", name="smollm2").click()
+    dialog = page.get_by_role("dialog", name="smollm2")
+    expect(dialog.get_by_role("heading", name=new)).to_be_visible()
+    expect(dialog.get_by_text("apache-2.0 → other")).to_be_visible()
+    expect(dialog.get_by_text("<b>config.json")).to_be_visible()
+    expect(dialog.get_by_text(f"deepwell pull 'hf:org/smollm2@{'b' * 40}'")).to_be_visible()
+    assert console.accessibility() == []
+
+
 def test_a_server_without_a_catalog_says_so(open_tab: Open, tmp_path: Path) -> None:
     engine = FakeEngine()
     bare = start(make_service(engine, make_codec(tmp_path / "tokenizer"), model="toy"), engine)

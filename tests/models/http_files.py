@@ -26,6 +26,9 @@ class FileServer:
     held: threading.Event | None = None  # a connection that was to be cut waits for this first
     accepts_ranges: bool = True
     sends_etag: bool = True
+    knows_head: bool = False
+    modified: str = ""  # Last-Modified of every file
+    sent_bytes: int = 0  # of bodies
 
     def put_json(self, path: str, value: object) -> None:
         self.files[path] = json.dumps(value).encode()
@@ -59,15 +62,32 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body) - start))
         if served.sends_etag:
             self.send_header("etag", etag)
+        if served.modified:
+            self.send_header("last-modified", served.modified)
         if link := served.links.get(self.path):
             self.send_header("link", f'<{link}>; rel="next"')
         self.end_headers()
         end = start + served.cut_after.pop(0) if served.cut_after else len(body)
         self.wfile.write(body[start:end])
+        served.sent_bytes += end - start
         if served.held is not None and end < len(body):
             self.wfile.flush()
             served.held.wait(60)
         self.close_connection = True
+
+    def do_HEAD(self) -> None:
+        served = self.files
+        body = served.files.get(self.path)
+        if not served.knows_head or body is None:
+            self.send_error(404 if served.knows_head else 405)
+            return
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        if served.sends_etag:
+            self.send_header("etag", f'"{hashlib.md5(body).hexdigest()}"')
+        if served.modified:
+            self.send_header("last-modified", served.modified)
+        self.end_headers()
 
     def log_message(self, *_: object) -> None:
         pass

@@ -27,6 +27,7 @@ from deepwell.server.build import build_context
 from deepwell.server.context import ServerContext
 from deepwell.server.families.catalog.child import Received
 from deepwell.server.families.catalog.plans import ModelPlans
+from deepwell.server.families.catalog.updates import UPDATES_JOB, UpdateSchedule
 from deepwell.server.families.catalog.worker import PULL_JOB, PullWorker, payload_of
 from deepwell.server.options import CatalogOptions, FileOptions, ServerOptions
 from deepwell.server.residency.host import ModelHost
@@ -402,3 +403,48 @@ def test_bytes_of_several_files_add_up() -> None:
     assert json.dumps(received.count("b", 3, 7)["done"]) == "15", (
         "a file that begins again takes nothing back"
     )
+
+
+async def test_new_revisions_are_looked_for_as_a_job(door: Door, hub: FileServer) -> None:
+    assert (await door.http.get("/v1/catalog/updates")).json() == {
+        "object": "catalog.updates",
+        "checked_at": None,
+        "data": [],
+    }
+    await door.ended((await door.pull())["id"])
+    about = json.loads(hub.files["/api/models/org/m/revision/main"])
+    for path in [one for one in hub.files if "/tree/" in one]:
+        hub.files[path.replace("c" * 40, "d" * 40)] = hub.files[path].replace(b'"size": ', b'"size": 1')
+    hub.put_json("/api/models/org/m/revision/main", {**about, "sha": "d" * 40})
+    asked = (await door.http.post("/v1/catalog/updates", json={})).json()
+    assert asked["kind"] == UPDATES_JOB
+    job = await door.ended(asked["id"])
+    assert (job["status"], job["error"]) == ("succeeded", None)
+    assert job["result"]["new"] == ["tiny"] and job["result"]["unasked"] == 0
+    report = (await door.http.get("/v1/catalog/updates")).json()
+    assert report["checked_at"] is not None
+    (model,) = report["data"]
+    assert (model["id"], model["state"]) == ("tiny", "new")
+    (source,) = model["sources"]
+    assert (source["source"], source["revision_now"]) == ("hf:org/m", "d" * 40)
+    assert source["fetch"] == f"hf:org/m@{'d' * 40}"
+    door.store.remove("tiny")  # what is gone is no longer reported
+    assert (await door.http.get("/v1/catalog/updates")).json()["data"] == []
+
+
+@pytest.mark.parametrize(("every", "queued"), [("weekly", 1), ("daily", 1), ("off", 0)])
+async def test_a_schedule_asks_when_nobody_has_looked_for_long(
+    codec: Codec, database: Database, hub: FileServer, tmp_path: Path, every: str, queued: int
+) -> None:
+    options = options_of(tmp_path, model_updates=every)
+    async with opened(service_of(codec, database, options), pulls=False) as door:
+        await asyncio.to_thread(door.store.pull, "tiny", catalog={"tiny": entry()})
+        schedule = UpdateSchedule(door.context, options)
+        schedule.start()
+        jobs: list[dict[str, Any]] = []
+        async with asyncio.timeout(30):
+            while len(jobs) < queued:
+                jobs = (await door.http.get("/v1/jobs", params={"kind": UPDATES_JOB})).json()["data"]
+                await asyncio.sleep(0.02)
+        await schedule.stop()
+        assert [one["status"] for one in jobs] == ["queued"] * queued

@@ -27,6 +27,7 @@ GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chin
 # Their Python blocks run in tests
 TESTED = {
     *GUIDES,
+    "agents",
     "alignment",
     "attachments",
     "audit-and-privacy",
@@ -46,9 +47,11 @@ TESTED = {
     "rerank",
     "router",
     "sandbox",
+    "rules",
     "speech",
     "structured-output",
     "vector-stores",
+    "world-model",
 }
 PAGES = sorted(page.name for page in (DOCS / "guides").glob("*.md"))
 MISTAKES = {"lst"}  # commands that a guide gets wrong on purpose

@@ -76,6 +76,8 @@ OPERATOR = {
     "POST /v1/aliases",
     "DELETE /v1/aliases/{name:path}",
     "POST /v1/catalog/pull",
+    "GET /v1/catalog/updates",
+    "POST /v1/catalog/updates",
     "GET /v1/registry/aliases",
     "GET /v1/registry/versions",
     "GET /v1/registry/log",
@@ -121,6 +123,7 @@ COMPUTING = {
     *(f"POST /v1/fine_tuning/alpha/graders/{name}" for name in ("run", "validate")),
     *(f"POST /v1/audio/{name}" for name in ("transcriptions", "translations", "speech")),
     *(f"POST /v1/images/{name}" for name in ("generations", "edits", "variations")),
+    "GET /v1/agents/tools",  # which name no object; whether the tenant has a vector store is its own
 }
 # Calls the other routes with the key that it is called with: tests/server/mcp/test_mcp_server.py.
 CALLING = {"POST /mcp"}
@@ -139,6 +142,7 @@ LISTS = {
     "GET /v1/jobs",
     "GET /v1/fine_tuning/jobs",
     "GET /v1/evals",
+    "GET /v1/agents/runs",
     "GET /v1/labelling/projects",
     "GET /v1/ratings/studies",
 }
@@ -151,6 +155,7 @@ CREATING = {
     "POST /v1/messages/batches",
     "POST /v1/vector_stores",
     "POST /v1/evals",
+    "POST /v1/agents/runs",
 }
 _STORE = "/v1/vector_stores/{vector_store_id}"
 _TUNING = "/v1/fine_tuning/jobs/{fine_tuning_job_id}"
@@ -175,6 +180,8 @@ EVAL_RUN: dict[str, Any] = {
         },
     }
 }
+_AGENT_RUN = "/v1/agents/runs/{agent_run_id}"
+AGENT_RUN: dict[str, Any] = {"model": "toy", "input": SECRET, "tools": []}
 _LABELLING = "/v1/labelling/projects/{labelling_project_id}"
 _STUDY = "/v1/ratings/studies/{rating_study_id}"
 MESSAGE_BATCH: dict[str, Any] = {"requests": [{"custom_id": "a", "params": CHAT}]}
@@ -244,6 +251,13 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     f"DELETE {_EVAL}/runs/{{run_id}}": None,
     f"GET {_EVAL}/runs/{{run_id}}/output_items": None,
     f"GET {_EVAL}/runs/{{run_id}}/output_items/{{output_item_id}}": None,
+    f"GET {_AGENT_RUN}": None,
+    f"DELETE {_AGENT_RUN}": None,
+    f"GET {_AGENT_RUN}/steps": None,
+    f"POST {_AGENT_RUN}/cancel": None,
+    f"POST {_AGENT_RUN}/approve": {},
+    f"POST {_AGENT_RUN}/deny": {},
+    f"POST {_AGENT_RUN}/submit_tool_outputs": {"outputs": [{"call_id": "a", "output": "b"}]},
     f"GET {_LABELLING}": None,
     f"DELETE {_LABELLING}": None,
     f"GET {_LABELLING}/next": None,
@@ -434,6 +448,7 @@ async def _belongings(world: World) -> None:
         ids["eval_id"] = (await made("POST /v1/evals", EVAL | {"name": SECRET}))["id"]
         ids["run_id"] = (await made(f"POST {_EVAL}/runs", EVAL_RUN))["id"]
         ids["output_item_id"] = "outputitem_0"
+        ids["agent_run_id"] = (await made("POST /v1/agents/runs", AGENT_RUN))["id"]
         ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):
@@ -586,6 +601,7 @@ async def test_what_a_tenant_makes_is_its_own_alone(world: World) -> None:
         "POST /v1/messages/batches": MESSAGE_BATCH,
         "POST /v1/vector_stores": {"name": "b"},
         "POST /v1/evals": EVAL,
+        "POST /v1/agents/runs": AGENT_RUN,
     }
     assert set(bodies) == CREATING
     for route in sorted(CREATING & set(world.routes)):

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from deepwell.errors import InvalidRequest, NotFound
-from deepwell.storage.batches.lines import LineResult, Tokens
 from deepwell.storage.batches import BatchStore
+from deepwell.storage.batches.lines import LineResult, Tokens
 from deepwell.storage.database import Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore

@@ -42,6 +42,7 @@ VERBS = (
     "audit",
     "privacy",
     "compliance",
+    "learn",
     "doctor",
     "bench",
 )

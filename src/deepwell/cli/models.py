@@ -14,6 +14,7 @@ from deepwell.cli import model_aliases, synth
 from deepwell.cli.options import ModelsDir, stored_models
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
 from deepwell.cli.rollout import registry
+from deepwell.cli.updates import verbs as updates
 from deepwell.cli.usage import Verbs
 from deepwell.messages import say
 
@@ -35,12 +36,14 @@ def register(app: typer.Typer) -> None:
     models = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="List, show, remove, export, synthesise and verify models, give them further names, and keep their versions.",
+        help="List, show, remove, export, synthesise and verify models, look for new revisions of them, "
+        "give them further names, and keep their versions.",
     )
     models.command("list")(list_models)
     models.command()(show)
     models.command()(remove)
     models.command()(export)
+    updates.register(models)
     synth.register(models)
     model_aliases.register(models)
     registry.register(models)

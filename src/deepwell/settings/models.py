@@ -61,6 +61,11 @@ class ModelSettings(Section):
         description="Source of sampling parameters that a request leaves out: model (its publisher), or off (OpenAI's).",
     )
     offline: bool = Field(False, description="Whether the network is never used to fetch models.")
+    model_updates: Literal["off", "daily", "weekly"] = Field(
+        "off",
+        description="Time between a server's looks for new revisions of stored models on their sources: "
+        "off (only when asked), daily or weekly.",
+    )
 
     @field_validator("additional_models", "allowed_models", mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from tests.server.fakes import FakeEngine, make_service
 from tests.server.knowledge import use_hash_embedder
 from tests.server.test_guard import BLOCK_INPUT, TERM, options
 
+from deepwell.agents.kit import AgentOptions
 from deepwell.agents.mcp import needed
 from deepwell.agents.mcp.config import McpOptions
 from deepwell.agents.mcp.served import SERVED_TOOLS
@@ -94,7 +95,8 @@ def text(result: Any) -> str:
 async def test_an_official_client_lists_calls_and_reads(world: World, mode: str) -> None:
     async with world.client("a", mode) as client:
         tools = (await client.list_tools()).tools
-        assert [one.name for one in tools] == [one.name for one in SERVED_TOOLS]
+        assert [one.name for one in tools] == [*(one.name for one in SERVED_TOOLS), "calculate"]
+        assert text(await client.call_tool("calculate", {"expression": "6 * 7"})) == "42"
         assert all(one.annotations and one.annotations.read_only_hint for one in tools)
         said = await client.call_tool("chat", {"prompt": "hello", "temperature": 0})
         assert text(said) == "hello" and said.structured_content == {
@@ -268,6 +270,19 @@ async def test_without_the_extra_the_answer_names_it(
     monkeypatch.setattr(needed, "find_spec", lambda _name: None)
     answer = await http.post("/mcp", json=_call("tools/list"))
     assert answer.status_code == 501 and "pip install 'deepwell[agents]'" in answer.text
+
+
+async def test_tools_that_the_operator_allows_are_offered(codec: Codec, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("The answer is 42.", "utf-8")
+    # One that a person must approve is not, and one that cannot be had is left out.
+    allowed = AgentOptions(("files", "files_write", "sql", "knowledge", "mcp:none"), tmp_path)
+    app = create_app(make_service(FakeEngine(), codec, model="toy", agents=allowed))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=ACCEPT) as client:
+        listed = (await client.post("/mcp", json=_call("tools/list"))).json()["result"]["tools"]
+    names = {one["name"] for one in listed} - {one.name for one in SERVED_TOOLS}
+    assert any("read" in name for name in names) and not any("write" in name for name in names)
+    assert "calculate" not in names
 
 
 def test_a_tool_cannot_take_the_name_of_one_that_is_there() -> None:

@@ -15,7 +15,7 @@ export function ended(job: Job): boolean {
   return job.status === "succeeded" || job.status === "failed" || job.status === "cancelled";
 }
 
-const KINDS = ["batch", "ingest", "follow", "response", "model.pull", "compliance.check", "fine_tuning", "fine_tuning.paused", "eval.run"] as const;
+const KINDS = ["batch", "ingest", "follow", "response", "model.pull", "model.updates", "compliance.check", "fine_tuning", "fine_tuning.paused", "eval.run"] as const;
 
 /** What a kind of job does, in words; its own name where the page does not know it. */
 export function kindOf(kind: string): string {

@@ -36,6 +36,7 @@ export const en = {
   "kind.batch": "Batch",
   "kind.ingest": "Read documents",
   "kind.model.pull": "Download a model",
+  "kind.model.updates": "Look for new revisions of models",
   "kind.compliance.check": "Compliance check",
   "kind.response": "Background answer",
   "kind.follow": "Follow a source",

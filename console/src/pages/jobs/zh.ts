@@ -38,6 +38,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "kind.batch": "批处理",
   "kind.ingest": "读入文档",
   "kind.model.pull": "下载模型",
+  "kind.model.updates": "查询模型的新版本",
   "kind.compliance.check": "合规检查",
   "kind.response": "后台回答",
   "kind.follow": "跟踪数据源",

@@ -17,6 +17,7 @@ import { Plan } from "./Plan";
 import { type Pulls, usePulls } from "./pulls";
 import { aboutOf, languageName, say } from "./say";
 import { type CatalogModel, hasEnded } from "./types";
+import { type Updates, UpdatesBar, useUpdates } from "./Updates";
 
 type Shown = "all" | "here" | "missing";
 
@@ -47,6 +48,7 @@ export function Catalog({ chosen, onOpen, onServed }: Props) {
     reload();
     onServed();
   });
+  const updates = useUpdates();
   const actions: PullActions = {
     pull: (model) => void pulls.start(model).catch(toastError),
     cancel: setEnding,
@@ -71,6 +73,7 @@ export function Catalog({ chosen, onOpen, onServed }: Props) {
       {pulls.error !== null && <Failure error={pulls.error} />}
       {data && (
         <>
+          <UpdatesBar updates={updates} />
           <div class="row models-filters">
             <TextField label={say("filter.words")} type="search" value={words} onInput={setWords} />
             <SelectField
@@ -96,7 +99,7 @@ export function Catalog({ chosen, onOpen, onServed }: Props) {
           </div>
           <Table
             label={say("tab.catalog")}
-            columns={columns(pulls, actions)}
+            columns={columns(pulls, actions, updates)}
             rows={rows}
             id={(model) => model.id}
             onOpen={(model) => onOpen(model.id)}
@@ -106,7 +109,7 @@ export function Catalog({ chosen, onOpen, onServed }: Props) {
         </>
       )}
       {opened && (
-        <Plan key={opened.id} model={opened} job={pulls.of(opened.id)} actions={actions} onClose={() => onOpen()} />
+        <Plan key={opened.id} model={opened} job={pulls.of(opened.id)} update={updates.of(opened.id)} actions={actions} onClose={() => onOpen()} />
       )}
       {ending !== "" && (
         <Confirm
@@ -130,7 +133,7 @@ export function matches(model: CatalogModel, words: string, kind: string, shown:
   return words.toLowerCase().split(/\s+/).every((word) => whole.includes(word));
 }
 
-function columns(pulls: Pulls, actions: PullActions): Column<CatalogModel>[] {
+function columns(pulls: Pulls, actions: PullActions, updates: Updates): Column<CatalogModel>[] {
   return [
     {
       name: "model",
@@ -168,7 +171,12 @@ function columns(pulls: Pulls, actions: PullActions): Column<CatalogModel>[] {
     {
       name: "state",
       title: say("column.state"),
-      cell: (model) => <PullState model={model} job={pulls.of(model.id)} actions={actions} />,
+      cell: (model) => (
+        <span class="models-name">
+          <PullState model={model} job={pulls.of(model.id)} actions={actions} />
+          {updates.of(model.id) && <span class="badge warn">{say("updates.new")}</span>}
+        </span>
+      ),
     },
   ];
 }

@@ -9,7 +9,8 @@ import { SelectField, TextField } from "../../ui/Field";
 import { useLoad } from "../../ui/load";
 import { parameters, type PullActions, PullState } from "./Catalog";
 import { aboutOf, languageName, say } from "./say";
-import { type CatalogModel, hasEnded, type MemoryPlan } from "./types";
+import { type CatalogModel, hasEnded, type MemoryPlan, type ModelUpdate } from "./types";
+import { UpdateDetails } from "./Updates";
 
 const PRECISIONS = ["auto", "int8", "int4", "int4-full", "bf16", "fp16", "fp32"] as const;
 const PARTS = ["weights", "kv_cache", "workspace", "server"] as const;
@@ -18,12 +19,13 @@ const WAIT_MS = 350; // after the last digit of a context, before it is asked ab
 interface Props {
   model: CatalogModel;
   job: Job | undefined;
+  update: ModelUpdate | undefined;
   actions: PullActions;
   onClose: () => void;
 }
 
 /** One model of the catalog: what it is, and the memory that it would take with some precision and context. */
-export function Plan({ model, job, actions, onClose }: Props) {
+export function Plan({ model, job, update, actions, onClose }: Props) {
   const [precision, setPrecision] = useState("");
   const [written, setWritten] = useState("");
   const [context, setContext] = useState("");
@@ -64,6 +66,7 @@ export function Plan({ model, job, actions, onClose }: Props) {
             {job !== undefined && !hasEnded(job) ? say("pull.progress", { name: model.id }) : model.downloaded ? say("state.here") : ""}
           </span>
         </div>
+        {update && <UpdateDetails update={update} />}
         {model.downloaded && !model.served && (
           <section>
             <p class="muted small">{say("serve.how")}</p>

@@ -53,6 +53,43 @@ export interface MemoryPlan {
   advice: string | null;
 }
 
+export type UpdateState = "new" | "moved" | "current" | "unasked";
+
+export interface SourceUpdate {
+  source: string;
+  state: UpdateState;
+  revision_before: string;
+  revision_now: string;
+  changed_at: number | null;
+  files: {
+    name: string;
+    kind: "changed" | "added" | "removed";
+    size_before: number | null;
+    size_now: number | null;
+    hash_before: string | null;
+    hash_now: string | null;
+  }[];
+  license: { before: string; now: string } | null;
+  template: { before: string; now: string } | null;
+  not_told: string[];
+  reason: string | null;
+  fix: string | null;
+  fetch: string | null;
+}
+
+export interface ModelUpdate {
+  object: "catalog.update";
+  id: string;
+  state: UpdateState;
+  sources: SourceUpdate[];
+}
+
+export interface UpdateReport {
+  object: "catalog.updates";
+  checked_at: number | null;
+  data: ModelUpdate[];
+}
+
 export interface LoadedAdapter {
   name: string;
   rank: number;

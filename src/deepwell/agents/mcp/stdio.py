@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from deepwell.agents.mcp.routing import RouteCaller
 from deepwell.agents.mcp.serving import mcp_server
+from deepwell.agents.tools.calculator import calculator
 from deepwell.storage.database import LOCAL
 
 __all__ = ["serve_stdio"]
@@ -26,7 +27,7 @@ async def serve_stdio(routes: RouteCaller) -> None:
         McpMissing: the extra [agents] is not installed.
     """
     caller = _Local(routes)
-    server = mcp_server(lambda _context: caller)
+    server = mcp_server(lambda _context: caller, [calculator()])
     from mcp.server.stdio import stdio_server
 
     async with stdio_server() as (read, write):

@@ -32,7 +32,7 @@ class Moved(NamedTuple, Generic[S]):
 
 
 class Dynamics(Protocol[S]):
-    """What a planner asks of the world, with states S of N episodes.
+    """Answers that a planner asks of the world, with states S of N episodes.
 
     Attributes:
         actions: number of actions.
@@ -68,7 +68,7 @@ class LearnedDynamics:
         self.model = model
         self.actions = model.config.actions
         self.discount = model.config.discount
-        self.draws = model.config.groups + 1
+        self.draws = model.config.groups
 
     def spread(self, states: Latent, copies: int) -> Latent:
         """Returns each state `copies` times."""
@@ -77,14 +77,12 @@ class LearnedDynamics:
     def move(self, states: Latent, actions: Integers, draws: Draws) -> Moved[Latent]:
         """Returns what the model expects of actions."""
         memory = self.model.advance(states, actions)
-        after = self.model.prior(memory, draws[:, :-1].astype(np.float32))
+        after = self.model.prior(memory, draws.astype(np.float32))
         return Moved(after, self.model.reward(after), self.model.goes_on(after))
 
     def choose(self, states: Latent, draws: Draws) -> Integers:
-        """Returns actions drawn from the actor."""
-        below = np.cumsum(self.model.policy(states), -1)
-        chosen = (below < draws[:, -1:] * below[:, -1:]).sum(-1)
-        return np.minimum(chosen, self.actions - 1)
+        """Returns the actor's most probable actions."""
+        return self.model.policy(states).argmax(-1)
 
     def value(self, states: Latent) -> Float:
         """Returns the critic's estimates."""
@@ -99,17 +97,42 @@ class PlanOptions:
         futures: imagined futures of each first action. All actions meet the same random numbers, so that they differ by
             what they do, not by luck.
         horizon: steps of each.
+        margin: standard errors by which another action must be better than the base policy's to be taken instead.
     """
 
-    futures: int = 8
+    futures: int = 16
     horizon: int = 12
+    margin: float = 1.0
 
 
-class Outlook(NamedTuple):
-    """Mean imagined returns [N, actions], discounted, and their standard errors [N, actions]."""
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Imagined returns.
 
-    returns: NDArray[np.float64]
-    errors: NDArray[np.float64]
+    Attributes:
+        futures: discounted returns [N, actions, futures]; a future has the same random numbers for every action.
+    """
+
+    futures: NDArray[np.float64]
+
+    def returns(self) -> NDArray[np.float64]:
+        """Returns the mean return [N, actions] of each action."""
+        return self.futures.mean(-1)
+
+    def errors(self) -> NDArray[np.float64]:
+        """Returns the standard errors [N, actions] of these means."""
+        return self.futures.std(-1) / np.sqrt(self.futures.shape[-1])
+
+    def best(self, usual: Integers, margin: float) -> Integers:
+        """Returns the best action [N], or the usual one unless the best is better by `margin` standard errors.
+
+        The error is that of the differences future by future, which the shared random numbers keep small.
+        """
+        best = self.returns().argmax(-1)
+        rows = np.arange(len(best))
+        gains = self.futures[rows, best] - self.futures[rows, usual]
+        error = gains.std(-1) / np.sqrt(gains.shape[-1])
+        return np.where(gains.mean(-1) > margin * error, best, usual)
 
 
 def rollouts(
@@ -138,5 +161,4 @@ def rollouts(
         returns += weights * rewards
         weights *= dynamics.discount * goes_on
     returns += weights * dynamics.value(rows)
-    shaped = returns.reshape(count, actions, futures)
-    return Outlook(shaped.mean(-1), shaped.std(-1) / np.sqrt(futures))
+    return Outlook(returns.reshape(count, actions, futures))

@@ -45,8 +45,8 @@ class Plan:
     """A plan.
 
     Attributes:
-        action: the recommended action.
-        options: all actions, the best first.
+        action: the recommended action: the actor's, unless another is clearly better in imagination.
+        options: all actions, the one with the best mean return first.
         observation: names of the numbers of an observation.
         course: imagined futures of the recommended action.
     """
@@ -102,13 +102,15 @@ def make_plan(
     start = model.start(1)
     latent = model.posterior(model.advance(start, np.array([-1])), observation[None], draws)
     outlook = rollouts(LearnedDynamics(model), latent, 1, rng, options)
-    best = np.argsort(-outlook.returns[0], kind="stable")
+    returns, errors = outlook.returns()[0], outlook.errors()[0]
+    chosen = int(outlook.best(model.policy(latent).argmax(-1), options.margin)[0])
+    order = np.argsort(-returns, kind="stable")
     names = environment.spec.actions
     return Plan(
-        names[best[0]],
-        tuple(Option(names[at], float(outlook.returns[0, at]), float(outlook.errors[0, at])) for at in best),
+        names[chosen],
+        tuple(Option(names[at], float(returns[at]), float(errors[at])) for at in order),
         environment.spec.observation,
-        imagined_course(model, latent, int(best[0]), rng, options),
+        imagined_course(model, latent, chosen, rng, options),
     )
 
 

@@ -69,7 +69,7 @@ class GreedyPolicy(_Filtering):
 
     def _chosen(self, latent: Latent) -> Integers:
         count, actions = len(latent.memory), self._model.config.actions
-        draws = self._rng.random((count, 8, self._model.config.groups + 1))
+        draws = self._rng.random((count, 8, self._model.config.groups))
         rewards = np.empty((count, actions))
         world = LearnedDynamics(self._model)
         for action in range(actions):
@@ -89,4 +89,4 @@ class PlanPolicy(_Filtering):
 
     def _chosen(self, latent: Latent) -> Integers:
         outlook = rollouts(self._dynamics, latent, len(latent.memory), self._rng, self._options)
-        return outlook.returns.argmax(-1)
+        return outlook.best(self._model.policy(latent).argmax(-1), self._options.margin)

@@ -196,6 +196,12 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/feedback", "model"): _NONE,
     ("POST /v1/fine_tuning/jobs", "method"): "supervised",
     ("POST /v1/evals", "name"): "its id",
+    ("POST /v1/agents/runs", "tools"): "all that the server offers",
+    ("POST /v1/agents/runs", "instructions"): "those of Deepwell's agents",
+    **{
+        (f"POST /v1/agents/runs/{{agent_run_id}}/{verb}", "call_ids"): "all that wait"
+        for verb in ("approve", "deny")
+    },
     ("POST /v1/evals/{eval_id}/runs", "name"): "its id",
     **{("POST /v1/evals/{eval_id}", name): "unchanged" for name in ("name", "metadata")},
     ("POST /v1/feedback", "safety_identifier"): "the user of the kept answer's request, else the API key",

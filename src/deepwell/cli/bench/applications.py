@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["content", "data_analysis", "rules", "support"]
+if TYPE_CHECKING:
+    from deepwell.bench.harness.report import Report
+
+__all__ = ["content", "contracts", "data_analysis", "finance", "rules", "rules_joined", "support"]
 
 
 def content(
@@ -99,3 +102,71 @@ def data_analysis(
     measure(
         "data_analysis", row, json, lambda report: bench_data_analysis(report, path, script, model, embedder)
     )
+
+
+def finance(
+    model: Annotated[
+        str, typer.Option(help="Model that reads the names of the parties.")
+    ] = "qwen2.5-coder-0.5b",
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Reviews 96 held-out Chinese loan contracts by rules, by a model and by both: fields, missing and unlawful clauses."""
+    measure("finance", row, json, lambda report: _finance(report, model))
+
+
+def contracts(row: Row = None, json: Json = False) -> None:
+    """Labels 394 held-out licence texts by rules, by a model and by both: terms and categories."""
+    measure("contracts", row, json, _contracts)
+
+
+def rules_joined(
+    model: Annotated[
+        str, typer.Option(help="Model that reads the names of the parties.")
+    ] = "qwen2.5-coder-0.5b",
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Compares rules and models joined with each of them alone on two tasks, licence texts and loan contracts."""
+
+    def both(report: Report) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for name, found in (("contracts", _contracts(report)), ("finance", _finance(report, model))):
+            for figure in (
+                "f1_rules",
+                "f1_model",
+                "f1_joined",
+                "points_over_best",
+                "points_over_best_interval",
+                "explained",
+            ):
+                value[f"{name}_{figure}"] = found[figure]
+        return value
+
+    measure("rules_joined", row, json, both)
+
+
+def _finance(report: Report, model: str) -> dict[str, Any]:
+    from deepwell.bench.harness.assets import e5_small
+    from deepwell.bench.harness.vectors import CachedEmbedder
+    from deepwell.bench.suites.applications.finance import bench_finance
+    from deepwell.llm import LLM
+
+    embedder = CachedEmbedder(e5_small(), report.note)
+    try:
+        with LLM(model) as reader:
+            return bench_finance(report, lambda texts: embedder.embed(texts, "passage"), reader)
+    finally:
+        embedder.close()
+
+
+def _contracts(report: Report) -> dict[str, Any]:
+    from deepwell.bench.harness.assets import minilm
+    from deepwell.bench.harness.vectors import CachedEmbedder
+    from deepwell.bench.suites.applications.contracts import bench_contracts
+
+    embedder = CachedEmbedder(minilm(), report.note)
+    try:
+        return bench_contracts(report, lambda texts: embedder.embed(texts, "passage"))
+    finally:
+        embedder.close()

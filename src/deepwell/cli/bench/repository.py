@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, Threads, measure, model_path, usable_threads
+from deepwell.messages import Language
 
 __all__ = ["ci", "faults", "newcomer", "parity", "regression", "repository_tests", "unchanged", "wheel"]
 
@@ -52,6 +53,13 @@ def newcomer(
             help="Run `make run MODEL=...` without a hub instead, and ask ten questions that must be answered in Chinese.",
         ),
     ] = False,
+    path: Annotated[
+        Language | None,
+        typer.Option(
+            "--path",
+            help="Language in which to play the learning path instead, all pages and notebooks from a clean install: en or zh.",
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Model for --chinese, by its name in the catalog.")
     ] = "qwen2.5-coder-0.5b",
@@ -59,6 +67,17 @@ def newcomer(
     json: Json = False,
 ) -> None:
     """Runs `make run`, then `make test`, in a clean clone with an empty HOME."""
+    if path is not None:
+        from deepwell.bench.suites.repository.learning_path import bench_learning_path
+
+        chosen = path
+        measure(
+            "newcomer",
+            row,
+            json,
+            lambda report: bench_learning_path(report, python=python, language=chosen),
+        )
+        return
     if hour:
         from deepwell.bench.suites.repository.first_hour import bench_first_hour
 

@@ -26,6 +26,9 @@ _OTHERS = {
     ("keys create", "images_per_minute"),
     ("models synth", "precision"),
     ("up", "knowledge"),  # a folder there
+    ("world plan", "model"),  # a model of the world there
+    ("world imagine", "model"),
+    ("world evaluate", "model"),
     ("media draw", "model"),  # one that draws there
     ("media transcribe", "model"),  # one for recognition there
     ("data check", "model"),  # none by default

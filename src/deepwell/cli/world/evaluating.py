@@ -32,7 +32,7 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the first episode; each further one has the next.")
     ] = 1,
-    futures: Futures = 8,
+    futures: Futures = 16,
     horizon: Horizon = 12,
     json: JsonFlag = False,
 ) -> None:

@@ -102,16 +102,22 @@ class Downloader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def get_json(self, url: str, params: Mapping[str, str] | None = None) -> tuple[Any, str]:
+    def get_json(
+        self, url: str, params: Mapping[str, str] | None = None, *, accept: str = ""
+    ) -> tuple[Any, str]:
         """Returns the JSON document at `url`, and the address of the next page (empty on the last one).
+
+        Args:
+            accept: media type to ask for; empty: any.
 
         Raises:
             DownloadError: the server is unreachable or refuses, or its answer is not JSON.
         """
         self._check_reachable(url)
+        headers = {"accept": accept} if accept else {}
         for attempt in range(self._attempts):
             try:
-                body, following = self._get(url, params)
+                body, following = self._get(url, params, headers, MAX_JSON_BYTES)
                 return json.loads(body), following
             except _Interrupted as error:
                 if attempt + 1 == self._attempts:
@@ -120,6 +126,42 @@ class Downloader:
             except (ValueError, RecursionError) as error:
                 raise DownloadError(f"{url} does not answer with JSON: {error}") from error
         raise AssertionError("unreachable")
+
+    def get_small(self, url: str, most_bytes: int) -> bytes:
+        """Returns the bytes at `url`, asking once.
+
+        Raises:
+            DownloadError: the server is unreachable or refuses, or there are more than `most_bytes`.
+        """
+        self._check_reachable(url)
+        try:
+            return self._get(url, None, {}, most_bytes)[0]
+        except _Interrupted as error:
+            raise DownloadError(error.message, fix=error.fix) from error
+
+    def get_headers(self, url: str) -> Mapping[str, str]:
+        """Returns what a server says of the file at `url`, by lower-case names, without fetching the file.
+
+        A server that knows no HEAD is asked for the first byte, and the connection is closed before a body is read.
+
+        Raises:
+            DownloadError: the server is unreachable or refuses.
+        """
+        self._check_reachable(url)
+        try:
+            with _explained(url):
+                response = self._client.head(url, timeout=self._json_timeout)
+                if response.status_code in (403, 405, 501):
+                    first = {"range": "bytes=0-0"}
+                    with self._client.stream(
+                        "GET", url, headers=first, timeout=self._json_timeout
+                    ) as response:
+                        _check_status(response)
+                        return _whole(response.headers)
+            _check_status(response)
+            return _whole(response.headers)
+        except _Interrupted as error:
+            raise DownloadError(error.message, fix=error.fix) from error
 
     def _check_reachable(self, url: str) -> None:
         """Connects to a host once, to find out in seconds that the network is closed.
@@ -149,17 +191,19 @@ class Downloader:
             raise DownloadError.of("hub_unreachable", host=host[0], reason=problem)
         self._reached.add(host)
 
-    def _get(self, url: str, params: Mapping[str, str] | None) -> tuple[bytes, str]:
+    def _get(
+        self, url: str, params: Mapping[str, str] | None, headers: Mapping[str, str], most_bytes: int
+    ) -> tuple[bytes, str]:
         until = time.monotonic() + JSON_SECONDS
-        stream = self._client.stream("GET", url, params=params, timeout=self._json_timeout)
+        stream = self._client.stream("GET", url, params=params, headers=headers, timeout=self._json_timeout)
         with _explained(url), stream as response:
             _check_status(response)
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
-                if len(body) > MAX_JSON_BYTES or time.monotonic() > until:
+                if len(body) > most_bytes or time.monotonic() > until:
                     raise DownloadError(
-                        f"{url} answers with more than {MAX_JSON_BYTES} bytes, or for over {JSON_SECONDS:g} s"
+                        f"{url} answers with more than {most_bytes} bytes, or for over {JSON_SECONDS:g} s"
                     )
             link = response.links.get("next", {}).get("url")
             return bytes(body), str(response.url.join(link)) if link else ""
@@ -172,8 +216,10 @@ class Downloader:
         size_bytes: int | None = None,
         digest: Digest | None = None,
         progress: Progress = silent,
-    ) -> None:
+    ) -> str:
         """Downloads `url` to `path`. An earlier attempt's `path`.part is resumed.
+
+        Returns the entity tag that the server gave the file; empty if it gave none.
 
         Raises:
             DownloadError: the server is unreachable or refuses, the transfer is cut off repeatedly, or the bytes are wrong.
@@ -183,10 +229,11 @@ class Downloader:
         part.parent.mkdir(parents=True, exist_ok=True)
         if not (digest or tag.is_file()):
             part.unlink(missing_ok=True)  # nothing proves that the remainder would belong to this beginning
+        version = ""
         for attempt in range(ATTEMPTS):
             before = _size(part)
             try:
-                self._continue(url, part, tag, size_bytes, path.name, progress)
+                version = self._continue(url, part, tag, size_bytes, path.name, progress)
                 break
             except _Interrupted as error:
                 if attempt + 1 == ATTEMPTS or not error.retry:
@@ -202,14 +249,16 @@ class Downloader:
             )
         tag.unlink(missing_ok=True)
         part.replace(path)
+        return version
 
     def _continue(
         self, url: str, part: Path, tag: Path, size_bytes: int | None, label: str, progress: Progress
-    ) -> None:
+    ) -> str:
+        """Fetches what is missing, and returns the entity tag of the whole."""
         have = _size(part)
         if size_bytes is not None and have >= size_bytes:
             if have == size_bytes:
-                return
+                return ""
             part.unlink()
             have = 0
         headers: dict[str, str] = {}
@@ -246,6 +295,7 @@ class Downloader:
                     progress(label, done, expected)
         if expected is not None and done < expected:
             raise _Interrupted(f"{url} was cut off at {done} of {expected} bytes", retry=True)
+        return etag
 
 
 class _Interrupted(Exception):
@@ -295,6 +345,14 @@ def _check_space(directory: Path, need_bytes: int) -> None:
     if need_bytes > free:
         need, have = f"{need_bytes / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
         raise DownloadError.of("disk_short", need=need, path=directory, free=have)
+
+
+def _whole(headers: Mapping[str, str]) -> dict[str, str]:
+    """Returns headers with the length of the whole file, which an answer with its first byte has behind a slash."""
+    found = {name.lower(): value for name, value in headers.items()}
+    if part := _CONTENT_RANGE.fullmatch(found.get("content-range", "")):
+        found["content-length"] = "" if part[2] == "*" else part[2]
+    return found
 
 
 def _size(path: Path) -> int:

@@ -15,7 +15,7 @@ from deepwell.models.formats.config_reader import refuse_unknown_architecture
 from deepwell.models.store.download import Digest, Downloader, Progress, hash_file
 from deepwell.models.store.fetched import ANYTHING, POOLING_FILE, Fetched, FetchOptions, is_licence, is_plain
 
-__all__ = ["HubSource", "ModelScopeSource", "is_commit"]
+__all__ = ["HubListing", "HubSource", "ModelScopeSource", "RemoteFile", "is_commit"]
 
 MAX_FILES: Final = 10_000
 MAX_PAGES: Final = 100  # a hub lists a thousand files a page
@@ -23,16 +23,34 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class _RemoteFile:
+class RemoteFile:
+    """A file of a repository, as the hub lists it. `changed` is the Unix time of its last commit, if the hub says it."""
+
     name: str
     size_bytes: int
     digest: Digest | None
     url: str
+    changed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HubListing:
+    """A repository at one revision, as the hub describes it.
+
+    Attributes:
+        revision: commit; on ModelScope the name of the branch.
+        about: the hub's description of the repository.
+    """
+
+    revision: str
+    licence: str
+    files: tuple[RemoteFile, ...]
+    about: Mapping[str, Any]
 
 
 def _choose(
-    files: Sequence[_RemoteFile], member: str, repository: str, options: FetchOptions
-) -> list[_RemoteFile]:
+    files: Sequence[RemoteFile], member: str, repository: str, options: FetchOptions
+) -> list[RemoteFile]:
     """Returns the files of a repository that make up one model; pinned ones carry the digest of their pin."""
     if member:
         chosen = [f for f in files if f.name == member]
@@ -61,7 +79,7 @@ def _choose(
     return [_pinned(file, repository, options) for file in chosen]
 
 
-def _pinned(file: _RemoteFile, repository: str, options: FetchOptions) -> _RemoteFile:
+def _pinned(file: RemoteFile, repository: str, options: FetchOptions) -> RemoteFile:
     """Returns the file with its pin as the digest to expect.
 
     Raises:
@@ -80,7 +98,7 @@ def _pinned(file: _RemoteFile, repository: str, options: FetchOptions) -> _Remot
 
 
 def _download(
-    files: Sequence[_RemoteFile],
+    files: Sequence[RemoteFile],
     directory: Path,
     downloader: Downloader,
     progress: Progress,
@@ -99,7 +117,7 @@ def _download(
     return tuple(_target_name(file) for file in files)
 
 
-def _target_name(file: _RemoteFile) -> str:
+def _target_name(file: RemoteFile) -> str:
     return file.name if file.name == POOLING_FILE else PurePosixPath(file.name).name
 
 
@@ -115,26 +133,43 @@ class HubSource:
     def name(self) -> str:
         return PurePosixPath(self.member).stem if self.member else self.repository.split("/")[1]
 
+    @property
+    def endpoint(self) -> str:
+        """Address of the hub."""
+        return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
     def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
-        endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-        token = os.environ.get("HF_TOKEN")
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        api = f"{endpoint}/api/models/{self.repository}"
-        with Downloader(headers=headers, attempts=options.attempts) as downloader:
-            about, _ = downloader.get_json(f"{api}/revision/{quote(self.revision or 'main', safe='')}")
-            commit = _text(about, "sha")
-            if not is_commit(commit):
-                raise DownloadError(f"{endpoint} does not say which commit {self.repository} is at")
-            if is_commit(self.revision) and commit != self.revision:
-                raise DownloadError(
-                    f"{endpoint} answers with the commit {commit} of {self.repository}, not {self.revision}"
-                )
-            tree = self._tree(downloader, f"{api}/tree/{commit}", endpoint)
-            base = f"{endpoint}/{self.repository}/resolve/{commit}"
-            files = [self._remote_file(entry, base) for entry in tree if entry.get("type") == "file"]
-            chosen = _choose(files, self.member, self.repository, options)
+        with Downloader(headers=self.headers(), attempts=options.attempts) as downloader:
+            listed = self.listing(downloader, self.revision)
+            chosen = _choose(listed.files, self.member, self.repository, options)
             names = _download(chosen, directory, downloader, progress, options)
-        return Fetched(names, revision=commit, licence=_hub_licence(about))
+        return Fetched(names, revision=listed.revision, licence=listed.licence)
+
+    @staticmethod
+    def headers() -> dict[str, str]:
+        """Returns the headers that open gated repositories."""
+        token = os.environ.get("HF_TOKEN")
+        return {"authorization": f"Bearer {token}"} if token else {}
+
+    def listing(self, downloader: Downloader, revision: str = "") -> HubListing:
+        """Returns the files of the repository at a revision; without one, at its main branch.
+
+        Raises:
+            DownloadError: the hub does not answer, or its answer is not sound.
+        """
+        endpoint, api = self.endpoint, f"{self.endpoint}/api/models/{self.repository}"
+        about, _ = downloader.get_json(f"{api}/revision/{quote(revision or 'main', safe='')}")
+        commit = _text(about, "sha")
+        if not is_commit(commit):
+            raise DownloadError(f"{endpoint} does not say which commit {self.repository} is at")
+        if is_commit(revision) and commit != revision:
+            raise DownloadError(
+                f"{endpoint} answers with the commit {commit} of {self.repository}, not {revision}"
+            )
+        tree = self._tree(downloader, f"{api}/tree/{commit}", endpoint)
+        base = f"{endpoint}/{self.repository}/resolve/{commit}"
+        files = tuple(self._remote_file(entry, base) for entry in tree if entry.get("type") == "file")
+        return HubListing(commit, _hub_licence(about), files, cast("Mapping[str, Any]", about))
 
     def _tree(self, downloader: Downloader, url: str, endpoint: str) -> list[Mapping[str, Any]]:
         entries: list[Mapping[str, Any]] = []
@@ -155,13 +190,13 @@ class HubSource:
             fix="try again later; HF_ENDPOINT names another hub, and ms:ORG/NAME uses ModelScope",
         )
 
-    def _remote_file(self, entry: Mapping[str, Any], base: str) -> _RemoteFile:
+    def _remote_file(self, entry: Mapping[str, Any], base: str) -> RemoteFile:
         path, lfs = _text(entry, "path"), entry.get("lfs")
         if isinstance(lfs, dict):
             digest = Digest("sha256", _text(cast("Mapping[str, Any]", lfs), "oid"))
         else:
             digest = Digest("git", _text(entry, "oid"))
-        return _RemoteFile(path, _size(entry, "size"), digest, f"{base}/{quote(path)}")
+        return RemoteFile(path, _size(entry, "size"), digest, f"{base}/{quote(path)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,29 +211,45 @@ class ModelScopeSource:
     def name(self) -> str:
         return PurePosixPath(self.member).stem if self.member else self.repository.split("/")[1]
 
-    def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
-        endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "").rstrip("/") or "https://modelscope.cn"
-        revision = self.revision or "master"
-        api = f"{endpoint}/api/v1/models/{self.repository}"
-        with Downloader(attempts=options.attempts) as downloader:
-            about, _ = downloader.get_json(api)
-            listing, _ = downloader.get_json(f"{api}/repo/files", {"Revision": revision, "Recursive": "true"})
-            entries = _objects(_object(_object(listing, "Data"), "Files", default=[]))
-            if not entries:
-                raise DownloadError(f"ModelScope lists no files of {self.repository} at {revision}")
-            base = f"{endpoint}/models/{self.repository}/resolve/{quote(revision, safe='')}"
-            files = [self._remote_file(entry, base) for entry in entries if entry.get("Type") != "tree"]
-            chosen = _choose(files, self.member, self.repository, options)
-            names = _download(chosen, directory, downloader, progress, options)
-        data = _object(about, "Data", default={})
-        licence = cast("Mapping[str, Any]", data).get("License") if isinstance(data, dict) else ""
-        return Fetched(names, revision=revision, licence=licence if isinstance(licence, str) else "")
+    @property
+    def endpoint(self) -> str:
+        """Address of the hub."""
+        return os.environ.get("MODELSCOPE_ENDPOINT", "").rstrip("/") or "https://modelscope.cn"
 
-    def _remote_file(self, entry: Mapping[str, Any], base: str) -> _RemoteFile:
+    def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
+        with Downloader(attempts=options.attempts) as downloader:
+            listed = self.listing(downloader, self.revision)
+            chosen = _choose(listed.files, self.member, self.repository, options)
+            names = _download(chosen, directory, downloader, progress, options)
+        return Fetched(names, revision=listed.revision, licence=listed.licence)
+
+    def listing(self, downloader: Downloader, revision: str = "") -> HubListing:
+        """Returns the files of the repository at a revision; without one, at its master branch.
+
+        Raises:
+            DownloadError: the hub does not answer, or its answer is not sound.
+        """
+        revision = revision or "master"
+        api = f"{self.endpoint}/api/v1/models/{self.repository}"
+        about, _ = downloader.get_json(api)
+        listing, _ = downloader.get_json(f"{api}/repo/files", {"Revision": revision, "Recursive": "true"})
+        entries = _objects(_object(_object(listing, "Data"), "Files", default=[]))
+        if not entries:
+            raise DownloadError(f"ModelScope lists no files of {self.repository} at {revision}")
+        base = f"{self.endpoint}/models/{self.repository}/resolve/{quote(revision, safe='')}"
+        files = tuple(self._remote_file(entry, base) for entry in entries if entry.get("Type") != "tree")
+        data = _object(about, "Data", default={})
+        described = cast("Mapping[str, Any]", data) if isinstance(data, dict) else dict[str, Any]()
+        licence = described.get("License")
+        return HubListing(revision, licence if isinstance(licence, str) else "", files, described)
+
+    def _remote_file(self, entry: Mapping[str, Any], base: str) -> RemoteFile:
         path = _text(entry, "Path")
         sha256 = entry.get("Sha256")
         digest = Digest("sha256", sha256) if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None
-        return _RemoteFile(path, _size(entry, "Size"), digest, f"{base}/{quote(path)}")
+        changed = entry.get("CommittedDate")
+        when = changed if isinstance(changed, int) and 0 < changed < 1 << 40 else None
+        return RemoteFile(path, _size(entry, "Size"), digest, f"{base}/{quote(path)}", when)
 
 
 def is_commit(revision: str) -> bool:

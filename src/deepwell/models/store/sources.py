@@ -47,6 +47,7 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Z
 _REVISION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
+MAX_TAG_CHARS: Final = 200  # a longer entity tag is not kept in the manifest
 PIP_SILENT_SECONDS: Final = 30.0  # without a byte, pip is given up
 _PIP_FIX: Final = (
     "check the network and pip's index (`pip config list`); a file brought from another machine is taken with"
@@ -199,8 +200,9 @@ class UrlSource:
     def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
         digest = Digest("sha256", self.sha256) if self.sha256 else None
         with Downloader() as downloader:
-            downloader.fetch(self.url, directory / self.file, digest=digest, progress=progress)
-        return Fetched((self.file,))
+            version = downloader.fetch(self.url, directory / self.file, digest=digest, progress=progress)
+        is_short = len(version) <= MAX_TAG_CHARS and version.isprintable()
+        return Fetched((self.file,), revision=version if is_short else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,4 +62,4 @@ class SimulatorPlanPolicy:
     def act(self, observations: Float, states: States) -> Integers:
         """Returns the actions with the best simulated returns."""
         outlook = rollouts(self._dynamics, states, len(states), self._rng, self._options)
-        return outlook.returns.argmax(-1)
+        return outlook.returns().argmax(-1)

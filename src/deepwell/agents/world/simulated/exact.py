@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from deepwell.agents.world.environments.inventory import CAPACITY, QUANTITIES, Inventory
 from deepwell.agents.world.environments.protocol import Float, Integers
 
-__all__ = ["ExactOrders"]
+__all__ = ["ExactOrders", "OrderTables", "order_tables"]
+
+OrderTables = list[NDArray[np.int8]]
 
 _KINDS: Final = len(QUANTITIES)
 
@@ -26,11 +28,12 @@ class ExactOrders:
     Args:
         environment: the simulator.
         days: days of an episode.
+        tables: what `order_tables` returned for these; None computes it, which takes some seconds.
     """
 
-    def __init__(self, environment: Inventory, days: int) -> None:
+    def __init__(self, environment: Inventory, days: int, tables: OrderTables | None = None) -> None:
         self._day = 0
-        self._tables = _tables(environment, days)
+        self._tables = order_tables(environment, days) if tables is None else tables
 
     def act(self, observations: Float, states: NDArray[np.float64]) -> Integers:
         """Returns the best orders of the day."""
@@ -41,7 +44,7 @@ class ExactOrders:
         return table[at[:, 0], kinds[:, 0], kinds[:, 1], kinds[:, 2], at[:, 5]].astype(np.int64)
 
 
-def _tables(environment: Inventory, days: int) -> list[NDArray[np.int8]]:
+def order_tables(environment: Inventory, days: int) -> OrderTables:
     """Returns the best action of each day and state [stock, ordered today, one, two days ago, weekday]."""
     sold_to, money = _selling(environment)
     value = np.zeros((CAPACITY + 1, _KINDS, _KINDS, _KINDS, 7))

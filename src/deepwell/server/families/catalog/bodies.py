@@ -6,7 +6,18 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["CatalogKind", "CatalogList", "CatalogModel", "MemoryPlan", "PlanLine"]
+__all__ = [
+    "CatalogKind",
+    "CatalogList",
+    "CatalogModel",
+    "FileUpdate",
+    "MemoryPlan",
+    "ModelUpdate",
+    "PlanLine",
+    "SourceUpdate",
+    "UpdateReport",
+    "ValueUpdate",
+]
 
 
 CatalogKind = Literal["chat", "embedding", "recognition", "speech", "image", "image-safety"]
@@ -63,3 +74,69 @@ class MemoryPlan(Struct, tag_field="object", tag="memory_plan"):
     available_bytes: int
     lines: list[PlanLine]
     advice: str | None
+
+
+class FileUpdate(Struct):
+    """A file of a model that differs on its source. A hash is `ALGORITHM:HEX`."""
+
+    name: str
+    kind: Literal["changed", "added", "removed"]
+    size_before: int | None
+    size_now: int | None
+    hash_before: str | None
+    hash_now: str | None
+
+
+class ValueUpdate(Struct):
+    """A licence, or the SHA-256 of a chat template, that differs on a source; empty where there is none."""
+
+    before: str
+    now: str
+
+
+UpdateState = Literal["new", "moved", "current", "unasked"]
+
+
+class SourceUpdate(Struct):
+    """The findings about one source of a model.
+
+    Attributes:
+        source: as `deepwell pull` takes it.
+        changed_at: time of the newest revision, as the source says it.
+        not_told: facts that the source does not tell: of `date`, `files`, `hashes`, `licence` and `template`.
+        reason: why there is no answer.
+        fetch: source of the new revision, as `deepwell pull` takes it.
+    """
+
+    source: str
+    state: UpdateState
+    revision_before: str
+    revision_now: str
+    changed_at: int | None
+    files: list[FileUpdate]
+    license: ValueUpdate | None
+    template: ValueUpdate | None
+    not_told: list[str]
+    reason: str | None
+    fix: str | None
+    fetch: str | None
+
+
+class ModelUpdate(Struct, tag_field="object", tag="catalog.update"):
+    """The findings about one model of the store.
+
+    Attributes:
+        state: `new`: a source has other files, licence, template or version; `moved`: a new revision has the same;
+            `current`: nothing is new; `unasked`: no source answered.
+    """
+
+    id: str
+    state: UpdateState
+    sources: list[SourceUpdate]
+
+
+class UpdateReport(Struct, tag_field="object", tag="catalog.updates"):
+    """The newest report on new revisions. `checked_at` is null if nobody has looked yet."""
+
+    checked_at: int | None
+    data: list[ModelUpdate]

@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -24,10 +25,11 @@ from deepwell.models.store.catalog import CatalogEntry
 from deepwell.models.store.sources import PyPISource, parse_source
 from deepwell.models.store.store import ModelStore
 
-__all__ = ["PullOrder", "Received"]
+__all__ = ["PullOrder", "Received", "Told", "end_with_parent", "run_order"]
 
 _NICE = 5  # fetching gives way to whatever computes answers
 _TELL_S = 0.2  # between two steps that are told
+Order = TypeVar("Order")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -69,7 +71,7 @@ class Received:
         }
 
 
-class _Told:
+class Told:
     """Lines for the server: the newest step some times a second, so that the last one before a standstill is told, too."""
 
     def __init__(self) -> None:
@@ -99,12 +101,13 @@ class _Told:
             self.tick()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Ends this process and those it started when standard input ends."""
     sys.stdin.buffer.read()
     os.killpg(0, signal.SIGKILL)  # pip included
 
 
-def _pull(order: PullOrder, told: _Told) -> dict[str, Any]:
+def _pull(order: PullOrder, told: Told) -> dict[str, Any]:
     received, name = Received(order.entry, order.total_bytes), order.entry.name
 
     def progress(label: str, done_bytes: int, total_bytes: int | None) -> None:
@@ -135,19 +138,24 @@ def _pull(order: PullOrder, told: _Told) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Fetches the model that the first line asks for."""
+def run_order(kind: type[Order], work: Callable[[Order, Told], dict[str, Any]]) -> NoReturn:
+    """Does the work that the first line asks for, tells its end, and leaves."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the server decides what a signal to the service means
     os.nice(_NICE)
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=PullOrder)
-    told = _Told()
-    for work in (_end_with_parent, told.tick_often):
-        threading.Thread(target=work, daemon=True).start()
-    end = _pull(order, told)
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=kind)
+    told = Told()
+    for beside in (end_with_parent, told.tick_often):
+        threading.Thread(target=beside, daemon=True).start()
+    end = work(order, told)
     told.tick()
     told.tell(end)
     os._exit(0)  # the thread reads standard input, whose lock the interpreter would wait for
+
+
+def main() -> None:
+    """Fetches the model that the first line asks for."""
+    run_order(PullOrder, _pull)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from deepwell.server.context import ServerContext
-from deepwell.server.families.catalog.bodies import CatalogList, MemoryPlan
+from deepwell.server.families.catalog.bodies import CatalogList, MemoryPlan, UpdateReport
 from deepwell.server.families.catalog.routes import router
-from deepwell.server.families.catalog.schema import PullRequest
+from deepwell.server.families.catalog.schema import LookRequest, PullRequest
 from deepwell.server.families.catalog.worker import PullWorker
 from deepwell.server.families.family import Family
 from deepwell.server.families.jobs.bodies import Job
@@ -27,6 +27,8 @@ FAMILY = Family(
             Operation("get", "/v1/catalog", CatalogList),
             Operation("get", "/v1/catalog/{id}/plan", MemoryPlan),
             Operation("post", "/v1/catalog/pull", Job, request=PullRequest),
+            Operation("get", "/v1/catalog/updates", UpdateReport),
+            Operation("post", "/v1/catalog/updates", Job, request=LookRequest),
         ),
         api="deepwell",
     ),

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from deepwell.errors import DownloadError, InvalidRequest, ModelNotFound
 from deepwell.models.store.catalog import CatalogEntry
+from deepwell.models.store.store import ModelStore
 from deepwell.server.access.admin import require_admin
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
@@ -21,7 +22,8 @@ from deepwell.server.families.catalog.bodies import (
     PlanLine,
 )
 from deepwell.server.families.catalog.plans import Facts, ModelPlans
-from deepwell.server.families.catalog.schema import CatalogQuery, PlanQuery, PullRequest
+from deepwell.server.families.catalog.schema import CatalogQuery, LookRequest, PlanQuery, PullRequest
+from deepwell.server.families.catalog.updates import enqueue_updates, update_report
 from deepwell.server.families.catalog.worker import PULL_JOB, payload_of
 from deepwell.server.families.jobs.described import job_body
 from deepwell.server.http.json_route import json_response
@@ -70,6 +72,24 @@ def router(context: ServerContext) -> APIRouter:
             raise DownloadError.of("offline_set", name=name)
         job = await context.state.jobs.enqueue_once(tenant_of(request), PULL_JOB, payload_of(name))
         return json_response(job_body(job))
+
+    @routes.get(
+        "/v1/catalog/updates",
+        summary="Read what is new on the sources of stored models",
+        response_model=None,
+        dependencies=[Depends(require_admin)],
+    )
+    async def updates() -> Response:
+        return json_response(await asyncio.to_thread(update_report, ModelStore(settings.models_dir)))
+
+    @routes.post(
+        "/v1/catalog/updates",
+        summary="Look for new revisions of stored models",
+        response_model=None,
+        dependencies=[Depends(require_admin)],
+    )
+    async def look(request: Request, body: LookRequest) -> Response:
+        return json_response(job_body(await enqueue_updates(context, tenant_of(request))))
 
     return routes
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deepwell.server.http.schema import Strict
 
-__all__ = ["CatalogQuery", "PlanQuery", "PullRequest"]
+__all__ = ["CatalogQuery", "LookRequest", "PlanQuery", "PullRequest"]
 
 
 class CatalogQuery(BaseModel):
@@ -34,3 +34,7 @@ class PullRequest(Strict):
     """Fetches a model of the catalog."""
 
     model: str = Field(min_length=1, max_length=96)
+
+
+class LookRequest(Strict):
+    """Looks for new revisions of all models of the store. It has no fields."""

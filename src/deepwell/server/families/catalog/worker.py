@@ -1,4 +1,4 @@
-"""`PullWorker`: claims jobs of the kind `model.pull`, and follows the process that fetches each model."""
+"""`PullWorker`: claims jobs that fetch models or look for new revisions, and follows the process that does each."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from deepwell.models.store.catalog import CatalogEntry
 from deepwell.models.store.shapes import shipped_shapes
 from deepwell.server.context import ServerContext
 from deepwell.server.families.catalog.child import PullOrder
+from deepwell.server.families.catalog.looking import LookOrder
+from deepwell.server.families.catalog.updates import UPDATES_JOB, UpdateSchedule
 from deepwell.server.options import CatalogOptions
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 
@@ -24,7 +26,8 @@ __all__ = ["PULL_JOB", "PullWorker", "payload_of"]
 PULL_JOB: Final = "model.pull"
 """Kind of the jobs that fetch a model."""
 
-_CHILD = "deepwell.server.families.catalog.child"
+_PULLS = "deepwell.server.families.catalog.child"
+_LOOKS = "deepwell.server.families.catalog.looking"
 _MOST = 2  # at a time; one place is left to other tenants
 _TELL_S = 1.0  # between two times that progress is written to the row
 _MOST_LINE_BYTES = 1 << 20
@@ -37,7 +40,7 @@ def payload_of(model: str) -> str:
 
 
 class PullWorker:
-    """The pulls of one process. They begin when there is a database."""
+    """The pulls and the looks for new revisions of one process. They begin when there is a database."""
 
     def __init__(self, context: ServerContext, options: CatalogOptions) -> None:
         self._context = context
@@ -45,13 +48,16 @@ class PullWorker:
         self._lease_s = context.options.files.job_lease_s
         self._runner: JobRunner | None = None
         self._task: asyncio.Task[None] | None = None
+        self._schedule = UpdateSchedule(context, options)
 
     def start(self) -> None:
         """Starts to claim jobs."""
+        self._schedule.start()
         self._task = asyncio.create_task(self._begin())
 
     async def stop(self) -> None:
         """Returns every job to the queue, where the next server goes on with it: received bytes stay."""
+        await self._schedule.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -62,18 +68,23 @@ class PullWorker:
         await self._context.kept.wait()
         state = self._context.state
         self._runner = JobRunner(
-            state.jobs, [PULL_JOB], state.owner, self._pull, lease_s=self._lease_s, most=_MOST
+            state.jobs, [PULL_JOB, UPDATES_JOB], state.owner, self._work, lease_s=self._lease_s, most=_MOST
         )
         self._runner.start()
 
-    async def _pull(self, run: JobRun) -> JobOutcome:
+    async def _work(self, run: JobRun) -> JobOutcome:
         if run.cancelled.is_set():
             return JobOutcome("cancelled")
-        name: str = msgspec.json.decode(run.job.payload)["model"]
-        entry = self._options.entries.get(name)
-        if entry is None:
-            return JobOutcome("failed", error=f"this server's catalog has no {name!r}")
-        child = await self._start(entry)
+        if run.job.kind == UPDATES_JOB:
+            settings = self._options.settings
+            entries = dict(self._options.catalog or {})
+            child = await self._start(_LOOKS, LookOrder(str(settings.models_dir), settings.offline, entries))
+        else:
+            name: str = msgspec.json.decode(run.job.payload)["model"]
+            entry = self._options.entries.get(name)
+            if entry is None:
+                return JobOutcome("failed", error=f"this server's catalog has no {name!r}")
+            child = await self._start(_PULLS, self._pull_order(entry))
         following = asyncio.create_task(self._follow(run, child))
         stopping = asyncio.create_task(run.cancelled.wait())
         try:
@@ -87,13 +98,19 @@ class PullWorker:
             await asyncio.wait((following, stopping))
             await child.communicate()  # closes its pipes, and waits for its end
 
-    async def _start(self, entry: CatalogEntry) -> asyncio.subprocess.Process:
+    def _pull_order(self, entry: CatalogEntry) -> PullOrder:
+        settings = self._options.settings
+        shape = shipped_shapes().get(entry.name) if self._options.catalog is None else None
+        total_bytes = None if shape is None else shape.download_bytes
+        return PullOrder(str(settings.models_dir), entry, settings.offline, total_bytes)
+
+    async def _start(self, module: str, order: PullOrder | LookOrder) -> asyncio.subprocess.Process:
         path = [one or os.getcwd() for one in sys.path]  # noqa: PTH109
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             "-m",
-            _CHILD,
+            module,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_MOST_LINE_BYTES,
@@ -101,10 +118,6 @@ class PullWorker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
             start_new_session=True,
         )
-        settings = self._options.settings
-        shape = shipped_shapes().get(entry.name) if self._options.catalog is None else None
-        total_bytes = None if shape is None else shape.download_bytes
-        order = PullOrder(str(settings.models_dir), entry, settings.offline, total_bytes)
         assert child.stdin is not None
         child.stdin.write(_encode(order) + b"\n")
         with suppress(ConnectionError):
@@ -128,7 +141,7 @@ class PullWorker:
                 store = f"{self._options.settings.models_dir}/"  # where it lies is nobody's business
                 return JobOutcome("failed", error=str(message["error"]).replace(store, ""))
             return JobOutcome("succeeded", result=_encode(message["result"]).decode())
-        return JobOutcome("failed", error="the process that fetched the model ended early: ask for it again")
+        return JobOutcome("failed", error="the process that did the work ended early: ask for it again")
 
     async def _beat(self, run: JobRun) -> None:
         """Writes the progress to the row, and learns whether somebody asked for the end."""

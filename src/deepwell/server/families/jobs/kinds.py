@@ -7,6 +7,7 @@ from typing import Final
 
 from deepwell.safety.privacy.rows import ERASE_JOB
 from deepwell.server.access.principal import Principal
+from deepwell.server.families.catalog.updates import UPDATES_JOB
 from deepwell.server.families.catalog.worker import PULL_JOB
 from deepwell.server.families.compliance.worker import COMPLIANCE_JOB
 from deepwell.storage.knowledge.files import INGEST_JOB
@@ -22,6 +23,7 @@ _OF_NOBODY: Final = (ERASE_JOB,)
 _SCOPES: Final[Mapping[str, str]] = {
     COMPLIANCE_JOB: "admin",
     PULL_JOB: "admin",
+    UPDATES_JOB: "admin",
     INGEST_JOB: "files",
     FOLLOW_JOB: "files",
     TUNE_JOB: "tuning",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from deepwell.agents.kit import Kit, open_tools
 from deepwell.agents.mcp.needed import require_mcp
+from deepwell.agents.tools.tool import Tool
+from deepwell.errors import DeepwellError
 from deepwell.server.context import ServerContext
 from deepwell.server.families.mcp.caller import HttpCaller
 from deepwell.server.http.errors import ClientLeft
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["router"]
 
 _MOST_BYTES: Final = 4 << 20
+_log = logging.getLogger("deepwell.server")
 
 
 class _Exchange(Response):
@@ -74,15 +81,43 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post("/mcp", summary="Talk to the MCP server", response_model=None)
     async def exchange(request: Request) -> Response:
         require_mcp()
-        return _Exchange(context, context.shared(_server))
+        return _Exchange(context, await context.shared(_Offered).server())
 
     return routes
 
 
-def _server(context: ServerContext) -> Server[Any]:
-    from deepwell.agents.mcp.serving import mcp_server
+class _Offered:
+    """The MCP server of one process, made at the first request."""
 
-    def count(tool: str, outcome: str) -> None:
-        context.metrics.mcp.calls.labels(tool, outcome).inc()
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._making = asyncio.Lock()
+        self._server: Server[Any] | None = None
 
-    return mcp_server(HttpCaller.of, count=count)
+    async def server(self) -> Server[Any]:
+        """Returns the server, with the tools of agents that the operator allows."""
+        from deepwell.agents.mcp.serving import mcp_server
+
+        async with self._making:
+            if self._server is None:
+                self._server = mcp_server(HttpCaller.of, await self._tools(), self._count)
+        return self._server
+
+    async def _tools(self) -> list[Tool]:
+        """Returns the tools of agents. Left out are those that a person must approve, and those that routes do here."""
+        options = self._context.options.agents
+        found: dict[str, Tool] = {}
+        async with AsyncExitStack() as stack:
+            for name in options.tools:
+                if name == "knowledge" or name.startswith("mcp:"):
+                    continue
+                try:
+                    tools = await open_tools([name], Kit(options.folder), stack)
+                except DeepwellError as error:
+                    _log.warning("MCP clients get no tool %s: %s", name, error)
+                    continue
+                found |= {one.name: one for one in tools if one.approval == "never"}
+        return list(found.values())
+
+    def _count(self, tool: str, outcome: str) -> None:
+        self._context.metrics.mcp.calls.labels(tool, outcome).inc()

@@ -1,0 +1,1 @@
+"""Applications of Deepwell, a folder each."""

@@ -1,0 +1,1 @@
+"""Review of licence texts: what they permit, demand and exclude, by rules and a model together."""

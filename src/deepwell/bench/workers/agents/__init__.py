@@ -1,0 +1,1 @@
+"""Programs that measurements of agents run as processes of their own."""
