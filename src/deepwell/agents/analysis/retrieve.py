@@ -26,7 +26,7 @@ class _Sized(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """What a model sees of the tables.
+    """The part of the tables that a model sees.
 
     Attributes:
         schema: the chosen tables as CREATE TABLE statements, with values in comments.
