@@ -70,7 +70,7 @@ class Brief(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a text keeps of its brief.
+    """The parts of a brief that a text keeps.
 
     Attributes:
         length: its length, in the brief's unit.
@@ -86,7 +86,7 @@ class Measured:
 
     @property
     def kept(self) -> bool:
-        """Whether length and terms are as the brief wants them."""
+        """True if length and terms are as the brief wants them."""
         return self.in_length and not self.missing and not self.forbidden
 
 

@@ -95,7 +95,7 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
 
 
 class _Files:
-    """What the tools do, on a thread. `until` is the time when a call must end, `stopped` tells that nobody waits."""
+    """The work of the tools, on a thread. `until` is the time when a call must end, `stopped` tells that nobody waits."""
 
     def __init__(self, folder: ConfinedFolder) -> None:
         self._folder = folder

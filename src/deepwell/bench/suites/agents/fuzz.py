@@ -37,7 +37,7 @@ _INJECTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FuzzOutcome:
-    """What came of the results.
+    """Outcomes of the results.
 
     Attributes:
         results: hostile results that tools returned.

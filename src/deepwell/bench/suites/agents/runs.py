@@ -31,7 +31,7 @@ _FAULT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How tasks are run.
+    """Options of a run over tasks.
 
     Attributes:
         checks: whether the loop helps.
@@ -48,7 +48,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """What came of one task.
+    """The outcome of one task.
 
     Attributes:
         verdict: whether the answer is right, or why not.
@@ -65,7 +65,7 @@ class TaskRun:
 
     @property
     def right(self) -> bool:
-        """Whether the answer is right."""
+        """True if the answer is right."""
         return self.verdict == "right"
 
 
