@@ -71,6 +71,7 @@ def test_errors_name_their_fix(tmp_path: Path) -> None:
     facts.write_text("{}")
     assert "has another form" in run("run", LOAN, "--facts", facts).stderr
     assert "no rule set" in run("check", tmp_path / "none").stderr
+    facts.write_text("[]")
     broken = written(tmp_path, "{ p }.")
     assert "rules check" in run("run", broken, "--facts", facts).stderr
 

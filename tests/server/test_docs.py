@@ -45,6 +45,7 @@ TESTED = {
     "python-api",
     "rerank",
     "router",
+    "rules",
     "speech",
     "structured-output",
     "vector-stores",

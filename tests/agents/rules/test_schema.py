@@ -14,7 +14,6 @@ from deepwell.agents.rules import Fact, RuleSet, facts_from_json
 from deepwell.agents.tools.rules import rules_tool
 from deepwell.agents.tools.tool import ToolCallContext
 from deepwell.bench.harness.assets import repository
-from deepwell.dialogue.tools import json_format
 from deepwell.engine.grammar.json_schema import schema_source
 from deepwell.errors import InvalidRequest
 from deepwell.llm import LLM
@@ -58,14 +57,14 @@ def test_the_engine_enforces_all_of_the_schema() -> None:
         assert rules.response_format()["json_schema"]["strict"] is True
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_model_can_propose_only_facts_that_the_rules_know(smollm2_path: Path, seed: int) -> None:
     text = "Ann earns 9,000 yuan a month, is unemployed and asks for 90,000 yuan at 24.5 % for 24 months."
     with LLM(smollm2_path, context=1024) as llm, RuleSet.load(LOAN) as rules:
         asked = f"List the facts as JSON.\n\n{text}"
         answer = llm.chat(
             [{"role": "user", "content": asked}],
-            grammar=json_format(rules.facts_schema(most=4)),
+            schema=rules.facts_schema(most=4),
             max_tokens=400,
             temperature=1.0,
             seed=seed,
