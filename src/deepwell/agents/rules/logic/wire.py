@@ -46,7 +46,7 @@ class Atom(msgspec.Struct, array_like=True, frozen=True):
 
 
 class RuleInfo(msgspec.Struct, array_like=True, frozen=True):
-    """What a program says about one of its rules.
+    """A rule of a program, as its author wrote it.
 
     Attributes:
         kind: "rule", "constraint" or "weak".

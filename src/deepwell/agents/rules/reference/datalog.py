@@ -51,7 +51,7 @@ _COMPARE: Final[Mapping[str, Callable[[tuple[int, int, str], tuple[int, int, str
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What follows from a program.
+    """The atoms that follow from a program.
 
     Attributes:
         atoms: all atoms that hold, in clingo's notation.
