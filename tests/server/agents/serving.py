@@ -79,6 +79,7 @@ def begin(http: httpx.Client, task: str = "What is 20 + 22?", **more: Any) -> di
 def settled(http: httpx.Client, id: str, *statuses: str) -> dict[str, Any]:
     """Returns a run once it has ended or waits, or has one of the given statuses."""
     wanted = statuses or ("completed", "incomplete", "cancelled", "failed", "requires_action")
+    run: dict[str, Any] = {}
     for _ in range(1200):
         run = http.get(f"{RUNS}/{id}").json()
         if run["status"] in wanted:
