@@ -28,6 +28,7 @@ GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chin
 TESTED = {
     *GUIDES,
     "agents",
+    "agent-tools",
     "alignment",
     "attachments",
     "audit-and-privacy",

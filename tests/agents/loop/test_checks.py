@@ -61,6 +61,27 @@ async def test_after_an_answer_without_a_call_the_model_has_to_read() -> None:
     ]
 
 
+async def test_the_first_turn_of_a_run_that_can_read_has_to_call() -> None:
+    for tools, choice in (
+        ([adder(), Notebook().write()], ("required", ["add"])),
+        ([Notebook().write()], ("auto", ["write"])),
+    ):
+        model = Scripted([SUM, say("42"), say("42")])
+        await run_agent(Agent(model, tools), "What is 20 + 22?")
+        assert model.choices[0] == choice
+
+
+async def test_a_figure_of_a_forced_answer_that_no_tool_gave_asks_for_another_tool() -> None:
+    async def read(_arguments: object, _context: ToolCallContext) -> ToolOutput:
+        return ToolOutput("seats: 24")
+
+    reader = Tool("read", "", {}, read)
+    model = Scripted([call(("read", "")), call(("read", "")), say("There are 66."), SUM, say("42")])
+    result = await run_agent(Agent(model, [reader, adder()]), "How many are there?")
+    assert (result.status, result.text) == ("completed", "42")
+    assert model.choices[2:4] == [("none", ["read", "add"]), ("required", ["add"])]
+
+
 async def test_a_plan_with_open_steps_is_no_end() -> None:
     plan = '{"steps": [{"text": "add", "done": %s}]}'
     model = Scripted(
@@ -143,7 +164,7 @@ async def test_a_reading_call_that_breaks_is_made_again_and_a_writing_one_is_not
         assert (ended.outcome, len(made)) == (outcome, times)
 
 
-async def test_a_call_that_failed_is_not_made_again() -> None:
+async def test_a_call_that_was_refused_is_not_made_again() -> None:
     async def fail(_arguments: object, _context: ToolCallContext) -> ToolOutput:
         return ToolOutput("no such table", failed=True)
 

@@ -49,13 +49,13 @@ def reminder(state: RunState) -> Noted:
     return Noted("remind", f"{ask} The task: {shown}" if shown else ask)
 
 
-def failed_before(state: RunState, call: ToolCall) -> str | None:
+def failed_before(state: RunState, call: ToolCall, *, is_write: Callable[[str], bool]) -> str | None:
     """Returns the error that the same call gave before. A fault or a time-out may pass once, a refusal stays."""
     wanted = same_call(call)
     faults = 0
     for before, result in reversed(list(state.results())):
-        if result.outcome == "ok" and before.name != call.name:
-            return None  # something was done since, which may have mended it
+        if result.outcome == "ok" and is_write(before.name):
+            return None  # which may have mended it
         if same_call(before) == wanted and result.outcome in ("failed", "fault", "timeout"):
             faults += 1
             if result.outcome == "failed" or faults == 2:

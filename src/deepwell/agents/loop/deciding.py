@@ -247,7 +247,7 @@ def _prepared(
                 f"You made this call before. Its result was:\n{before}\nGo on with the next step, or answer."
             )
             return _not_made(call, "repeated", text)
-        if (error := failed_before(state, call)) is not None:
+        if (error := failed_before(state, call, is_write=is_write)) is not None:
             text = f"This call failed before, so it was not made again: {error}\nChange the arguments, or use another tool."
             return _not_made(call, "repeated", text)
     return tool, arguments, note

@@ -24,6 +24,8 @@ from deepwell.agents.loop.steps import (
 
 __all__ = ["PastTurn", "RunState", "same_call"]
 
+_BYTES_A_TOKEN = 3  # about: English has four, Chinese three
+
 
 @dataclass(slots=True)
 class PastTurn:
@@ -94,6 +96,7 @@ class RunState:
                 self.noted[step.check] += 1
                 if self.turns:
                     self.turns[-1].notes.append(step)
+                self._unread(step.text)
             case CallStarted():
                 self.begun[step.call_id] = step
                 self.spent.calls += 1
@@ -101,12 +104,17 @@ class RunState:
                 self.begun.pop(step.call_id, None)
                 if self.turns:
                     self.turns[-1].results[step.call_id] = step
+                self._unread(step.text)
                 if step.outcome == "ok":
                     self.stalls = 0
             case Decided():
                 self.decisions[step.call_id] = step
             case Ended():
                 self.ended = step
+
+    def _unread(self, text: str) -> None:
+        """Counts what the next turn reads besides the conversation so far, so that it is not begun where it cannot fit."""
+        self.spent.context_tokens += len(text.encode("utf-8", "replace")) // _BYTES_A_TOKEN
 
     @property
     def pending(self) -> list[ToolCall]:

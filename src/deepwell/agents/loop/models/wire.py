@@ -55,6 +55,8 @@ def chat_body(
     if tools:
         body["tools"] = [_offered(one) for one in tools]
         body["tool_choice"] = choice
+        if choice == "required":  # small models would call every tool at once
+            body["parallel_tool_calls"] = False
     return body
 
 

@@ -161,7 +161,7 @@ class _EchoingModel:
         read = results[-1] if results else "start"
         begin = self._drawn.randrange(len(read) + 1)
         piece = read[begin : begin + self._drawn.randrange(1, 500)]
-        size = len(json.dumps(list(map(dict, messages)), default=str)) // 4
+        size = sum(len(str(one["content"]).encode("utf-8", "replace")) for one in messages) // 4
         if self._turns > _CALLS or choice == "none" or self._drawn.randrange(8) == 0:
             return ModelTurn(piece, prompt_tokens=size, completion_tokens=len(piece) // 4)
         calls = tuple(self._call(piece, number) for number in range(self._drawn.choice((1, 1, 1, 2, 5))))

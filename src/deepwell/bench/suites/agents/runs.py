@@ -24,9 +24,9 @@ from deepwell.bench.workloads.agents.task import Fixtures, Task, build, judged
 
 __all__ = ["Condition", "TaskRun", "quiet", "run_tasks", "with_faults"]
 
-_BUDGET = Budget(turns=14, calls=24, tokens=60_000, seconds=3600)  # a busy machine is no reason to fail
+_BUDGET = Budget(turns=16, calls=24, tokens=60_000, seconds=3600)  # a busy machine is no reason to fail
 FAULT_SHARE = 0.2
-_FAULT_TIMEOUT_S = 5.0
+_FAULT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
