@@ -39,7 +39,7 @@ def own_tools(desk: Desk) -> list[Finding]:
 
 def keys_and_costs(desk: Desk) -> list[Finding]:
     """Asks with no key and with each of the three keys, and reads the usage."""
-    team, monitor, own = (desk.first_word(f"{name}.txt") for name in ("team", "monitor", "me"))
+    team, monitor = (desk.first_word(f"{name}.txt") for name in ("team", "monitor"))
     bare = desk.ask_server("/v1/models", key="")
     of_team = desk.ask_server("/v1/models", key=team)
     limit = of_team.headers.get("x-ratelimit-limit-requests", "")
@@ -48,9 +48,9 @@ def keys_and_costs(desk: Desk) -> list[Finding]:
     hidden = desk.ask_server("/v1/models", key=monitor).status
     since = int(time.time()) - 7 * 86_400
     path = (
-        f"/v1/organization/usage/completions?start_time={since}&bucket_width=1d&limit=8&group_by=project_id"
+        f"/v1/organization/usage/completions?start_time={since}&bucket_width=1d&limit=8&group_by=model"
     )
-    used = desk.ask_server(path, key=own)
+    used = desk.ask_server(path, key=team)
     rows = _usage(used.body) if used.status == 200 else []
     tokens = sum(int(row.get("input_tokens", 0)) + int(row.get("output_tokens", 0)) for row in rows)
     return [
