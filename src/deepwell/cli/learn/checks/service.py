@@ -11,6 +11,7 @@ from deepwell.cli.learn.checks.desk import Desk, Finding
 __all__ = ["keys_and_costs", "own_tools", "rolled_out"]
 
 _MOST_REQUESTS: Final = 6
+_EVENTS: Final = {"register": "version", "start": "canary", "revert": "reverted"}
 _QUESTIONS: Final = {
     "en": (
         ("order_status", "Until when does the warranty of order 4711 run?"),
@@ -69,8 +70,9 @@ def _usage(body: Any) -> list[dict[str, Any]]:
 def rolled_out(desk: Desk) -> list[Finding]:
     """Reads the ledger of `prod`, asks the server for it, and runs `app.py` for three people."""
     code, told = desk.cli("models", "log", "prod")
-    text = str(told).casefold() if code == 0 else ""
-    done = {word: word in text for word in ("register", "start", "revert")}
+    entries = cast("list[dict[str, Any]]", told.get("entries") or []) if isinstance(told, dict) else []
+    events = {str(entry.get("event")) for entry in entries}
+    done = {word: event in events for word, event in _EVENTS.items()}
     sound = code == 0  # `models log` verifies the ledger that it tells
     served = "prod" in desk.models()
     there = (desk.folder / "app.py").is_file()
