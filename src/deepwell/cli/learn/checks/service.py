@@ -48,9 +48,7 @@ def keys_and_costs(desk: Desk) -> list[Finding]:
     seen = desk.ask_server("/metrics", key=monitor).status
     hidden = desk.ask_server("/v1/models", key=monitor).status
     since = int(time.time()) - 7 * 86_400
-    path = (
-        f"/v1/organization/usage/completions?start_time={since}&bucket_width=1d&limit=8&group_by=model"
-    )
+    path = f"/v1/organization/usage/completions?start_time={since}&bucket_width=1d&limit=8&group_by=model"
     used = desk.ask_server(path, key=team)
     rows = _usage(used.body) if used.status == 200 else []
     tokens = sum(int(row.get("input_tokens", 0)) + int(row.get("output_tokens", 0)) for row in rows)
