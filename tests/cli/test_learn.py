@@ -16,7 +16,7 @@ from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 from typer.testing import CliRunner, Result
 
-from deepwell.bench.suites.repository.learning_pages import (
+from deepwell.bench.harness.learning.pages import (
     Block,
     Played,
     Player,

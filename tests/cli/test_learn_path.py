@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.parallel import free_port
 
-from deepwell.bench.suites.repository.learning_pages import Player, step_pages
+from deepwell.bench.harness.learning.pages import Player, step_pages
 from deepwell.models.store.store import ModelStore
 
 ROOT = Path(__file__).parents[2]

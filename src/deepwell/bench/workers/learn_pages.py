@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from deepwell.bench.harness.assets import repository
-from deepwell.bench.suites.repository.learning_pages import Player, step_pages, with_outputs
+from deepwell.bench.harness.learning.pages import Player, step_pages, with_outputs
 
 __all__ = ["packed_pages"]
 

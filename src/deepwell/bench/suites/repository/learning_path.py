@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from deepwell.bench.harness.assets import repository
+from deepwell.bench.harness.learning.pages import Played, Player, step_pages
 from deepwell.bench.harness.report import Report
 from deepwell.bench.suites.repository.first_hour import Tally, install_clone
-from deepwell.bench.suites.repository.learning_pages import Played, Player, step_pages
 from deepwell.bench.suites.repository.suites import clean_environment
 from deepwell.errors import DeepwellError
 from deepwell.messages import Language

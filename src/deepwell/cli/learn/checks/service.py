@@ -11,6 +11,7 @@ from deepwell.cli.learn.checks.desk import Desk, Finding
 __all__ = ["keys_and_costs", "own_tools", "rolled_out"]
 
 _MOST_REQUESTS: Final = 6
+_EVENTS: Final = {"register": "version", "start": "canary", "revert": "reverted"}
 _QUESTIONS: Final = {
     "en": (
         ("order_status", "Until when does the warranty of order 4711 run?"),
@@ -39,7 +40,7 @@ def own_tools(desk: Desk) -> list[Finding]:
 
 def keys_and_costs(desk: Desk) -> list[Finding]:
     """Asks with no key and with each of the three keys, and reads the usage."""
-    team, monitor, own = (desk.first_word(f"{name}.txt") for name in ("team", "monitor", "me"))
+    team, monitor = (desk.first_word(f"{name}.txt") for name in ("team", "monitor"))
     bare = desk.ask_server("/v1/models", key="")
     of_team = desk.ask_server("/v1/models", key=team)
     limit = of_team.headers.get("x-ratelimit-limit-requests", "")
@@ -47,10 +48,8 @@ def keys_and_costs(desk: Desk) -> list[Finding]:
     seen = desk.ask_server("/metrics", key=monitor).status
     hidden = desk.ask_server("/v1/models", key=monitor).status
     since = int(time.time()) - 7 * 86_400
-    path = (
-        f"/v1/organization/usage/completions?start_time={since}&bucket_width=1d&limit=8&group_by=project_id"
-    )
-    used = desk.ask_server(path, key=own)
+    path = f"/v1/organization/usage/completions?start_time={since}&bucket_width=1d&limit=8&group_by=model"
+    used = desk.ask_server(path, key=team)
     rows = _usage(used.body) if used.status == 200 else []
     tokens = sum(int(row.get("input_tokens", 0)) + int(row.get("output_tokens", 0)) for row in rows)
     return [
@@ -69,8 +68,9 @@ def _usage(body: Any) -> list[dict[str, Any]]:
 def rolled_out(desk: Desk) -> list[Finding]:
     """Reads the ledger of `prod`, asks the server for it, and runs `app.py` for three people."""
     code, told = desk.cli("models", "log", "prod")
-    text = str(told).casefold() if code == 0 else ""
-    done = {word: word in text for word in ("register", "start", "revert")}
+    entries = cast("list[dict[str, Any]]", told.get("entries") or []) if isinstance(told, dict) else []
+    events = {str(entry.get("event")) for entry in entries}
+    done = {word: event in events for word, event in _EVENTS.items()}
     sound = code == 0  # `models log` verifies the ledger that it tells
     served = "prod" in desk.models()
     there = (desk.folder / "app.py").is_file()

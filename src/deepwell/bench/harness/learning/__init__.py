@@ -1,0 +1,3 @@
+"""The learning path as programs: its pages are parsed and played."""
+
+from __future__ import annotations
