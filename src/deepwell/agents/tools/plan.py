@@ -53,9 +53,10 @@ def plan_tool(name: str = "inventory", path: Path | None = None, *, horizon: int
 
 
 def _told(plan: Plan, name: str) -> str:
-    best, *others = plan.options
+    chosen = next(one for one in plan.options if one.action == plan.action)
+    others = [one for one in plan.options if one is not chosen]
     lines = [
-        f"Recommended: {plan.action} (expected return {best.mean_return:.2f}).",
+        f"Recommended: {plan.action} (expected return {chosen.mean_return:.2f}).",
         "Others: " + ", ".join(f"{one.action} {one.mean_return:.2f}" for one in others) + ".",
     ]
     if name == "inventory":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deepwell.agents.world.environments.protocol import Float, Integers
 from deepwell.agents.world.model import Latent, WorldModel
 
-__all__ = ["Dynamics", "LearnedDynamics", "Moved", "PlanOptions", "rollouts"]
+__all__ = ["Dynamics", "LearnedDynamics", "Moved", "Outlook", "PlanOptions", "rollouts"]
 
 Draws = NDArray[np.float64]
 S = TypeVar("S")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from deepwell.agents.world.environments import Environment, Float
 from deepwell.agents.world.model import Latent, WorldModel
-from deepwell.agents.world.planner import LearnedDynamics, PlanOptions, rollouts
-from deepwell.agents.world.situations import observation_of
+from deepwell.agents.world.planner import LearnedDynamics, Outlook, PlanOptions, rollouts
+from deepwell.agents.world.situations import observation_of, step_before
 
 __all__ = ["Course", "Option", "Plan", "imagined_course", "make_plan"]
 
@@ -97,33 +97,54 @@ def make_plan(
         InvalidRequest: the situation is not one of the environment.
     """
     observation = observation_of(environment, situation)
-    rng = np.random.default_rng(seed)
-    draws = rng.random((1, model.config.groups), np.float32)
-    start = model.start(1)
-    latent = model.posterior(model.advance(start, np.array([-1])), observation[None], draws)
-    outlook = rollouts(LearnedDynamics(model), latent, 1, rng, options)
+    rng, futures = np.random.default_rng(seed), options.futures
+    latent = _situated(model, observation, step_before(environment, situation), futures, rng)
+    # A row is one future of one reading of the situation, so that doubt about the situation counts too.
+    found = rollouts(LearnedDynamics(model), latent, futures, rng, replace(options, futures=1))
+    outlook = Outlook(found.futures[:, :, 0].T[None])
     returns, errors = outlook.returns()[0], outlook.errors()[0]
-    chosen = int(outlook.best(model.policy(latent).argmax(-1), options.margin)[0])
+    chosen = int(outlook.best(model.policy(latent).mean(0, keepdims=True).argmax(-1), options.margin)[0])
     order = np.argsort(-returns, kind="stable")
     names = environment.spec.actions
     return Plan(
         names[chosen],
         tuple(Option(names[at], float(returns[at]), float(errors[at])) for at in order),
         environment.spec.observation,
-        imagined_course(model, latent, chosen, rng, options),
+        imagined_course(model, latent, chosen, rng, options.horizon),
     )
 
 
+def _situated(
+    model: WorldModel,
+    observation: Float,
+    before: tuple[Float, int] | None,
+    futures: int,
+    rng: np.random.Generator,
+) -> Latent:
+    """Returns readings [futures] of a situation, as a start of an episode.
+
+    A model fills its memory in the course of an episode. It is therefore shown a guess of the step before, where there is one:
+    plans for the inventory then lose 0.09 instead of 0.14 to the best ones.
+    """
+    latent = model.start(futures)
+    steps = [(observation, -1)] if before is None else [(before[0], -1), (observation, before[1])]
+    for shown, action in steps:
+        draws = rng.random((futures, model.config.groups), np.float32)
+        memory = model.advance(latent, np.full(futures, action))
+        latent = model.posterior(memory, np.broadcast_to(shown, (futures, len(shown))), draws)
+    return latent
+
+
 def imagined_course(
-    model: WorldModel, latent: Latent, action: int, rng: np.random.Generator, options: PlanOptions
+    model: WorldModel, latent: Latent, action: int, rng: np.random.Generator, horizon: int
 ) -> Course:
-    """Returns futures of one state after an action, in which the actor goes on."""
-    dynamics, futures = LearnedDynamics(model), options.futures
-    rows = dynamics.spread(latent, futures)
+    """Returns a future of each state [futures] after an action, in which the actor goes on."""
+    dynamics, rows = LearnedDynamics(model), latent
+    futures = len(latent.memory)
     chosen = np.full(futures, action)
     observations, rewards, goes_on = [], [], []
     alive = np.ones(futures, np.float32)
-    for step in range(options.horizon):
+    for step in range(horizon):
         draws = rng.random((futures, dynamics.draws))
         if step:
             chosen = dynamics.choose(rows, draws)

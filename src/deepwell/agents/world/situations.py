@@ -12,7 +12,7 @@ from deepwell.agents.world.environments.grid import KINDS, SIDE
 from deepwell.agents.world.environments.inventory import CAPACITY, QUANTITIES
 from deepwell.errors import InvalidRequest
 
-__all__ = ["observation_of", "situation_schema"]
+__all__ = ["observation_of", "situation_schema", "step_before"]
 
 _SIGNS: Final = {"#": "wall", "k": "key", "D": "door", "G": "goal", ".": None, "@": None}
 
@@ -86,6 +86,18 @@ def observation_of(environment: Environment, situation: Mapping[str, Any]) -> Fl
         return _grid(situation)
     # The fields are the columns of a state, in their order.
     return environment.observe(np.array([[float(situation[field]) for field in fields]]))[0]
+
+
+def step_before(environment: Environment, situation: Mapping[str, Any]) -> tuple[Float, int] | None:
+    """Returns a guess of the step before a situation: observation and number of the action. None: it says nothing of that.
+
+    For the inventory it is the day before, alike but for the weekday, with the order that the situation says was placed then.
+    """
+    if environment.spec.name != "inventory":
+        return None
+    before = {**situation, "weekday": (situation["weekday"] - 1) % 7}
+    action = [int(one) for one in QUANTITIES].index(situation["ordered_yesterday"])
+    return observation_of(environment, before), action
 
 
 def _check(field: str, value: Any, schema: Mapping[str, Any]) -> None:
