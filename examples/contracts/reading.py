@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +34,8 @@ class Said:
     passage: str
 
 
-def says(text: str) -> dict[str, Said]:
+@lru_cache(maxsize=1024)
+def says(text: str) -> Mapping[str, Said]:
     """Returns the terms of a text by their names."""
     flat = re.sub(r"\s+", " ", text).lower()
     found: dict[str, Said] = {}
