@@ -27,7 +27,7 @@ class AgentSettings(Section):
     )
     agent_folder: Path | None = Field(
         None,
-        description="Folder that files and sql read and files_write changes; every key with the scope inference sees all of it.",
+        description="Folder that files and sql read and files_write changes; every key with the scope inference sees it all.",
     )
     agent_runs: int = Field(
         4, ge=1, le=64, description="Runs of agents that one server process works on at a time."
