@@ -47,7 +47,9 @@ FREE = re.compile(
 def run(*words: str, language: str = "C.UTF-8", home: Path | None = None, **environ: str) -> Result:
     env = {"LC_ALL": language, "COLUMNS": "160", **environ}
     return CliRunner().invoke(
-        app, ["learn", *words], env=env | ({"DEEPWELL_HOME": str(home)} if home else {})
+        app,
+        ["learn", *words],
+        env=env | ({"DEEPWELL_HOME": str(home), "DEEPWELL_STATE_DIR": str(home / "state")} if home else {}),
     )
 
 
