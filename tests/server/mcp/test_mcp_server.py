@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from deepwell.agents.mcp.config import McpOptions
 from deepwell.agents.mcp.served import SERVED_TOOLS
 from deepwell.agents.mcp.serving import mcp_server
 from deepwell.agents.tools import Tool, ToolOutput
+from deepwell.bench.suites.agents.mcp import SESSIONS
 from deepwell.dialogue.text import Codec
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
@@ -51,10 +53,13 @@ class World:
     def url(self) -> str:
         return f"{self.live.url}/mcp"
 
-    def client(self, tenant: str, mode: str = "auto", **headers: str) -> Client:
+    @asynccontextmanager
+    async def client(self, tenant: str, mode: str = "auto", **headers: str) -> AsyncGenerator[Client]:
         given = {"authorization": f"Bearer {self.keys[tenant]}", **headers}
-        http = httpx2.AsyncClient(headers=given, timeout=30, trust_env=False)
-        return Client(streamable_http_client(self.url, http_client=http), mode=mode, cache=None)
+        async with httpx2.AsyncClient(headers=given, timeout=30, trust_env=False) as http:
+            target = streamable_http_client(self.url, http_client=http)
+            async with Client(target, mode=mode, cache=None) as client:
+                yield client
 
 
 @pytest.fixture(scope="module")
@@ -301,3 +306,19 @@ async def test_the_gauge_is_zero_when_sessions_are_over(world: World) -> None:
             await client.list_tools()
     gauge = world.live.service.metrics.mcp.sessions.labels("server")
     assert gauge._value.get() == 0
+
+
+async def test_sessions_that_end_in_any_way_leave_no_connection(codec: Codec) -> None:
+    engine = FakeEngine(max_model_len=4096)
+    live = start(make_service(engine, codec, model="toy"), engine)
+    try:
+        metrics = live.service.metrics
+        for number in range(3 * len(SESSIONS)):
+            await SESSIONS[number % len(SESSIONS)](live.url, number)
+        gauges = (metrics.connections, metrics.mcp.sessions.labels("server"))
+        # The server closes a connection that nobody uses after 75 seconds: those that are left would outlast the time.
+        async with asyncio.timeout(30):
+            while any(one._value.get() for one in gauges):
+                await asyncio.sleep(0)
+    finally:
+        live.stop()
