@@ -187,7 +187,8 @@ async def _besieged(report: Report, url: str, pid: int, sessions: int) -> dict[s
     report.table("Memory of the server", ("sessions", "MB"), [(n, f"{kb / 1e3:.1f}") for n, kb in samples])
     changed = sorted(one for one in open_before | open_after if open_before[one] != open_after[one])
     counts = [(one, open_before[one], open_after[one]) for one in changed]
-    report.table("Descriptors whose number changed", ("kind", "before", "after"), counts)
+    if counts:
+        report.table("Descriptors left", ("kind", "before", "after"), counts)
     return {
         "sessions": sessions,
         "faults": len(faults),
