@@ -199,6 +199,8 @@ async def http(codec: Codec) -> AsyncIterator[httpx.AsyncClient]:
         b"null",
         b'{"jsonrpc": "2.0", "id": {}, "method": "tools/list"}',
         b'{"jsonrpc": "1.0", "id": 1, "method": "tools/list"}',
+        b'{"jsonrpc": "2.0", "id": null, "method": "tools/list"}',
+        b'{"jsonrpc": "2.0", "id": 1.5, "method": "notifications/initialized"}',
         json.dumps(_call("no/such/method")).encode(),
         json.dumps(_call("tools/call", {"name": ["chat"]})).encode(),
         json.dumps(_call("tools/call", {"name": "chat", "arguments": "x"})).encode(),
@@ -223,6 +225,26 @@ async def test_hostile_messages_are_answered_and_leave_nothing(
     for _ in range(3):  # a task that was cancelled ends in the next turn of the loop
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"method": "notifications/initialized"},
+        {"id": 1, "result": {}},
+        {"id": "x", "result": {"method": "x"}},
+    ],
+)
+async def test_what_asks_nothing_is_accepted(http: httpx.AsyncClient, message: dict[str, Any]) -> None:
+    headers = {"mcp-protocol-version": "2025-11-25"}
+    answer = await http.post("/mcp", json={"jsonrpc": "2.0"} | message, headers=headers)
+    assert answer.status_code == 202
+
+
+async def test_half_a_surrogate_pair_in_a_notification_is_harmless(http: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/json", "mcp-protocol-version": "2026-07-28"}
+    body = rb'{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"reason": "\ud800"}}'
+    assert (await http.post("/mcp", content=body, headers=headers)).status_code == 202
 
 
 async def test_giant_messages_are_refused(http: httpx.AsyncClient) -> None:
