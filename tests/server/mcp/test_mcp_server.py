@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from deepwell.agents.mcp.config import McpOptions
 from deepwell.agents.mcp.served import SERVED_TOOLS
 from deepwell.agents.mcp.serving import mcp_server
 from deepwell.agents.tools import Tool, ToolOutput
+from deepwell.bench.suites.agents.mcp import SESSIONS
 from deepwell.dialogue.text import Codec
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
@@ -51,10 +53,13 @@ class World:
     def url(self) -> str:
         return f"{self.live.url}/mcp"
 
-    def client(self, tenant: str, mode: str = "auto", **headers: str) -> Client:
+    @asynccontextmanager
+    async def client(self, tenant: str, mode: str = "auto", **headers: str) -> AsyncGenerator[Client]:
         given = {"authorization": f"Bearer {self.keys[tenant]}", **headers}
-        http = httpx2.AsyncClient(headers=given, timeout=30, trust_env=False)
-        return Client(streamable_http_client(self.url, http_client=http), mode=mode, cache=None)
+        async with httpx2.AsyncClient(headers=given, timeout=30, trust_env=False) as http:
+            target = streamable_http_client(self.url, http_client=http)
+            async with Client(target, mode=mode, cache=None) as client:
+                yield client
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +199,8 @@ async def http(codec: Codec) -> AsyncIterator[httpx.AsyncClient]:
         b"null",
         b'{"jsonrpc": "2.0", "id": {}, "method": "tools/list"}',
         b'{"jsonrpc": "1.0", "id": 1, "method": "tools/list"}',
+        b'{"jsonrpc": "2.0", "id": null, "method": "tools/list"}',
+        b'{"jsonrpc": "2.0", "id": 1.5, "method": "notifications/initialized"}',
         json.dumps(_call("no/such/method")).encode(),
         json.dumps(_call("tools/call", {"name": ["chat"]})).encode(),
         json.dumps(_call("tools/call", {"name": "chat", "arguments": "x"})).encode(),
@@ -218,6 +225,26 @@ async def test_hostile_messages_are_answered_and_leave_nothing(
     for _ in range(3):  # a task that was cancelled ends in the next turn of the loop
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"method": "notifications/initialized"},
+        {"id": 1, "result": {}},
+        {"id": "x", "result": {"method": "x"}},
+    ],
+)
+async def test_what_asks_nothing_is_accepted(http: httpx.AsyncClient, message: dict[str, Any]) -> None:
+    headers = {"mcp-protocol-version": "2025-11-25"}
+    answer = await http.post("/mcp", json={"jsonrpc": "2.0"} | message, headers=headers)
+    assert answer.status_code == 202
+
+
+async def test_half_a_surrogate_pair_in_a_notification_is_harmless(http: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/json", "mcp-protocol-version": "2026-07-28"}
+    body = rb'{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"reason": "\ud800"}}'
+    assert (await http.post("/mcp", content=body, headers=headers)).status_code == 202
 
 
 async def test_giant_messages_are_refused(http: httpx.AsyncClient) -> None:
@@ -301,3 +328,19 @@ async def test_the_gauge_is_zero_when_sessions_are_over(world: World) -> None:
             await client.list_tools()
     gauge = world.live.service.metrics.mcp.sessions.labels("server")
     assert gauge._value.get() == 0
+
+
+async def test_sessions_that_end_in_any_way_leave_no_connection(codec: Codec) -> None:
+    engine = FakeEngine(max_model_len=4096)
+    live = start(make_service(engine, codec, model="toy"), engine)
+    try:
+        metrics = live.service.metrics
+        for number in range(3 * len(SESSIONS)):
+            await SESSIONS[number % len(SESSIONS)](live.url, number)
+        gauges = (metrics.connections, metrics.mcp.sessions.labels("server"))
+        # The server closes a connection that nobody uses after 75 seconds: those that are left would outlast the time.
+        async with asyncio.timeout(30):
+            while any(one._value.get() for one in gauges):
+                await asyncio.sleep(0)
+    finally:
+        live.stop()

@@ -9,8 +9,9 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from deepwell.bench.harness.served import process_tree, rss_bytes, serve_command
 if TYPE_CHECKING:
     from mcp import Client
 
-__all__ = ["bench_mcp"]
+__all__ = ["SESSIONS", "bench_mcp"]
 
 _TOGETHER: Final = 8  # sessions at a time
 _SAMPLES: Final = 20
@@ -162,7 +163,6 @@ async def _besieged(report: Report, url: str, pid: int, sessions: int) -> dict[s
     faults: list[str] = []
     open_before = _descriptors(pid)
     begun = time.monotonic()
-    ways = (_closed, _closed_2025, _abandoned, _killed)
     waiting = iter(range(sessions))
     every = max(sessions // _SAMPLES, 1)
 
@@ -171,25 +171,31 @@ async def _besieged(report: Report, url: str, pid: int, sessions: int) -> dict[s
             if number % every == 0:
                 samples.append((number, rss_bytes(process_tree(pid)) / 1e3))
                 report.note(f"{number} sessions, {samples[-1][1] / 1e3:.0f} MB")
+            session = SESSIONS[number % len(SESSIONS)]
             try:
-                await asyncio.wait_for(ways[number % len(ways)](url, number), 120)
+                await asyncio.wait_for(session(url, number), 120)
             except Exception as error:
-                faults.append(f"{ways[number % len(ways)].__name__}: {error or type(error).__name__}"[:200])
+                faults.append(f"{session.__name__}: {error or type(error).__name__}"[:200])
 
     await asyncio.gather(*(work() for _ in range(_TOGETHER)))
     seconds = time.monotonic() - begun
     most = await _idle(url)
+    open_after = _descriptors(pid)
     samples.append((sessions, rss_bytes(process_tree(pid)) / 1e3))
     warm = [one for one in samples if one[0] >= _WARM * sessions]
     slope = float(np.polyfit([one[0] for one in warm], [one[1] for one in warm], 1)[0])
     report.table("Memory of the server", ("sessions", "MB"), [(n, f"{kb / 1e3:.1f}") for n, kb in samples])
+    changed = sorted(one for one in open_before | open_after if open_before[one] != open_after[one])
+    counts = [(one, open_before[one], open_after[one]) for one in changed]
+    if counts:
+        report.table("Descriptors left", ("kind", "before", "after"), counts)
     return {
         "sessions": sessions,
         "faults": len(faults),
         "first_faults": faults[:3],
         "seconds": rounded(seconds),
         "sessions_left": most,
-        "descriptors_left": _descriptors(pid) - open_before,
+        "descriptors_left": open_after.total() - open_before.total(),
         "rss_mb": rounded(samples[-1][1] / 1e3),
         "rss_kb_a_session": rounded(slope),
     }
@@ -208,21 +214,32 @@ async def _idle(url: str) -> int:
             await asyncio.sleep(0.5)
 
 
-def _descriptors(pid: int) -> int:
-    count = 0
+def _descriptors(pid: int) -> Counter[str]:
+    """Counts the open descriptors of a process and all below it, by kind or path."""
+    found: Counter[str] = Counter()
     for one in process_tree(pid):
         with suppress(OSError):
-            count += sum(1 for _ in Path(f"/proc/{one}/fd").iterdir())
-    return count
+            for descriptor in Path(f"/proc/{one}/fd").iterdir():
+                with suppress(OSError):
+                    kind = str(descriptor.readlink())
+                    found[kind.partition(":[")[0]] += 1
+    return found
 
 
-def _client(url: str, mode: str) -> Client:
-    """Returns the official client. Its own HTTP client would read all certificates of the system for each session."""
+@asynccontextmanager
+async def _client(url: str, mode: str) -> AsyncGenerator[Client]:
+    """Yields the official client, and closes its connections afterwards.
+
+    The HTTP client that it would make itself reads all certificates of the system for each session. One that it is given
+    it leaves open.
+    """
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
 
-    http = httpx2.AsyncClient(verify=False, trust_env=False, timeout=60)
-    return Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode, cache=None)
+    async with httpx2.AsyncClient(verify=False, trust_env=False, timeout=60) as http:
+        target = streamable_http_client(f"{url}/mcp", http_client=http)
+        async with Client(target, mode=mode, cache=None) as client:
+            yield client
 
 
 async def _closed(url: str, number: int) -> None:
@@ -305,3 +322,12 @@ async def _killed(url: str, number: int) -> None:
     await writer.drain()
     await asyncio.sleep(0.002 * (number % 5))
     writer.transport.abort()
+
+
+SESSIONS: Final[tuple[Callable[[str, int], Awaitable[None]], ...]] = (
+    _closed,
+    _closed_2025,
+    _abandoned,
+    _killed,
+)
+"""The ways in which a session ends. Each is called with the address of the server and the number of the session."""

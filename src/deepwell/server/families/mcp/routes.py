@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from pydantic_core import from_json
+from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from deepwell.agents.kit import Kit, open_tools
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["router"]
 
 _MOST_BYTES: Final = 4 << 20
+# Up to 2025-11-25 the package `mcp` takes a request with a malformed id for a notification, and answers nothing.
+_BAD_ID: Final = {
+    "jsonrpc": "2.0",
+    "id": None,
+    "error": {"code": -32600, "message": "the id of a request is text or a whole number"},
+}
 _log = logging.getLogger("deepwell.server")
 
 
@@ -71,7 +79,21 @@ class _Exchange(Response):
         )
         async with manager.run():
             await manager.handle_request(scope, receive, send)
+        if messages and messages[0]["status"] == HTTPStatus.ACCEPTED and _asks(body):
+            messages.clear()
+            await JSONResponse(_BAD_ID, HTTPStatus.BAD_REQUEST)(scope, receive, send)
         return messages
+
+
+def _asks(body: bytes) -> bool:
+    """Returns whether an accepted message is owed an answer: it has a method and an id."""
+    try:
+        message = from_json(body)
+    except (
+        ValueError
+    ):  # since 2026-07-28 half a surrogate pair is let through, and `mcp` looks at the id itself
+        return False
+    return isinstance(message, dict) and "method" in message and "id" in message
 
 
 def router(context: ServerContext) -> APIRouter:
