@@ -62,7 +62,7 @@ def main() -> int:
 def _proposed(text: str, name: str) -> Proposals:
     """Learns the head from the development contracts, and asks both models about the contract."""
     found = reading.sentences(reading.tidy(text))
-    with CachedEmbedder(e5_small()) as encoder:
+    with CachedEmbedder(e5_small(), lambda line: print(line, file=sys.stderr)) as encoder:
         learned = model.ClauseModel.fit(
             generate.contracts("development"), lambda texts: encoder.embed(texts, "passage")
         )
