@@ -43,7 +43,7 @@ def says(text: str) -> Mapping[str, Said]:
         for pattern in patterns:
             if match := pattern.search(flat):
                 start, end = max(0, match.start() - _AROUND), min(len(flat), match.end() + _AROUND)
-                found[name] = Said(name, flat[start:end][:_MOST].strip())
+                found[name] = Said(name, _whole_words(flat, start, min(end, start + _MOST)))
                 break
     return found
 
@@ -52,3 +52,10 @@ def says(text: str) -> Mapping[str, Said]:
 def _patterns() -> Mapping[str, tuple[Any, ...]]:
     table = tomllib.loads((RULES / "patterns.toml").read_text(encoding="utf-8"))["patterns"]
     return {name: tuple(re2.compile(f"(?s){one}") for one in patterns) for name, patterns in table.items()}
+
+
+def _whole_words(text: str, start: int, end: int) -> str:
+    """Returns a part of a text without the words that its ends would cut."""
+    first = text.find(" ", start, start + _AROUND) if start else -1
+    last = text.rfind(" ", end - _AROUND, end) if end < len(text) else -1
+    return text[first + 1 if first >= 0 else start : last if last >= 0 else end].strip()

@@ -20,10 +20,16 @@ from examples.finance import generate, model, reading  # noqa: E402
 from examples.finance.review import Proposals, Review, review  # noqa: E402
 
 WORDS = {
-    "zh": {"fields": "合同内容", "findings": "审查意见", "denied": "未采纳的判断", "none": "无", "law": "条文"},
+    "zh": {
+        "fields": "合同内容", "findings": "审查意见", "denied": "未采纳的判断", "none": "无", "law": "条文",
+        "lender": "出借人", "borrower": "借款人", "guarantor": "保证人", "principal": "本金（元）",
+        "rate": "年利率（%）", "months": "借款期限（月）", "guarantee_months": "保证期间（月）",
+    },
     "en": {
         "fields": "What the contract states", "findings": "Findings", "denied": "Denied proposals", "none": "none",
-        "law": "article",
+        "law": "article", "lender": "lender", "borrower": "borrower", "guarantor": "guarantor",
+        "principal": "principal (yuan)", "rate": "interest (% a year)", "months": "term (months)",
+        "guarantee_months": "guarantee (months)",
     },
 }  # fmt: skip
 
@@ -56,7 +62,7 @@ def main() -> int:
 def _proposed(text: str, name: str) -> Proposals:
     """Learns the head from the development contracts, and asks both models about the contract."""
     found = reading.sentences(reading.tidy(text))
-    with CachedEmbedder(e5_small()) as encoder:
+    with CachedEmbedder(e5_small(), lambda line: print(line, file=sys.stderr)) as encoder:
         learned = model.ClauseModel.fit(
             generate.contracts("development"), lambda texts: encoder.embed(texts, "passage")
         )
@@ -80,7 +86,7 @@ def _report(found: Review, language: str) -> str:
     words = WORDS[language]
     lines = [f"## {words['fields']}"]
     lines += [
-        f"- {name}: {value:,g}" if isinstance(value, float) else f"- {name}: {value}"
+        f"- {words[name]}: {value:,.10g}" if isinstance(value, float) else f"- {words[name]}: {value}"
         for name, value in found.fields.items()
     ]
     lines += ["", f"## {words['findings']}"]

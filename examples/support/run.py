@@ -65,7 +65,9 @@ async def base(knowledge: LocalKnowledge, name: str, most: int) -> str:
         await knowledge.refresh(source)
         await knowledge.ingest(
             store.id,
-            lambda now: print(f"\r{now.completed} pages, {now.waiting} left ", end="", file=sys.stderr),
+            lambda now: print(
+                f"\r{now.completed} pages done, {now.waiting} tasks left ", end="", file=sys.stderr
+            ),
         )
         print(file=sys.stderr)
         return store.id

@@ -45,6 +45,8 @@ def test_a_run_is_shown_listed_and_replayed(command: Any) -> None:
     assert run["id"] in command("list").stdout
     shown = command("show", run["id"]).stdout
     assert "calculate -> 42" in shown and "It is 42." in shown
+    assert "1 call," in shown
+    assert "No run has the status failed." in command("list", "--status", "failed").stdout
     played = command("replay", run["id"])
     assert played.exit_code == 0 and "assistant: It is 42." in played.stdout
     assert "calculate" in command("tools").stdout
@@ -67,6 +69,14 @@ def test_approve_never_denies(command: Any, tmp_path: Path) -> None:
     done = command("run", "Write hello to a.txt.", "--approve", "never")
     assert done.exit_code == 0, done.output
     assert not (tmp_path / "work" / "a.txt").exists()
+
+
+@with_(WRITE, "I may not.", tools=("files_write",))
+def test_a_decision_names_its_call_and_counts_turns_on(command: Any) -> None:
+    run = json.loads(command("run", "Write hello to a.txt.", "--json").stdout)
+    done = command("deny", run["id"], "--reason", "not on a Friday")
+    assert "write_file denied: not on a Friday" in done.stderr
+    assert "turn 1:" not in done.stderr
 
 
 @with_("", "")

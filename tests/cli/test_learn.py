@@ -245,6 +245,13 @@ def test_the_first_step_says_what_is_missing_without_a_server(tmp_path: Path) ->
     assert "Step 1 is not passed yet" in done.output and Passed(tmp_path / "state").times() == {}
 
 
+def test_the_check_looks_at_the_server_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPWELL_URL", "http://127.0.0.1:9/v1")
+    assert "no server answers at http://127.0.0.1:9\n" in run("check", "1", home=tmp_path).output
+
+
 def test_the_second_step_runs_the_program_and_counts_its_requests(served: Live, tmp_path: Path) -> None:
     desk = tmp_path / "desk"
     desk.mkdir()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from typer.testing import CliRunner
 
 from deepwell.bench.harness.assets import repository
+from deepwell.cli import app
 from deepwell.cli.pages.commands import commands_page
 from deepwell.cli.pages.python import python_page
 from deepwell.cli.pages.settings import flags, sections, settings_pages
@@ -80,3 +82,8 @@ def test_every_text_of_the_help_stands_alone(verb: Verb) -> None:
         if LEANING.match(parameter.help) or not parameter.help.endswith(".")
     ]
     assert leaning == []
+
+
+def test_the_terminal_wraps_the_paragraphs_of_a_help() -> None:
+    shown = CliRunner().invoke(app, ["agent", "resume", "--help"], env={"COLUMNS": "200"}).output
+    assert "that its outcome is unknown." in shown

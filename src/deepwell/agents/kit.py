@@ -158,5 +158,5 @@ _FACTORIES: Final[dict[str, Callable[[Kit], Awaitable[Sequence[Tool]]]]] = {
 
 def _folder(kit: Kit, name: str) -> Path:
     if kit.folder is None or not kit.folder.is_dir():
-        raise InvalidRequest.of("agent_no_folder", name=name, folder=kit.folder or "-", param="tools")
+        raise InvalidRequest.of("agent_no_folder", name=name, folder=kit.folder or "none", param="tools")
     return kit.folder

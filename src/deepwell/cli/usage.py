@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -24,6 +25,13 @@ _ClickException: Any = typer.BadParameter.__mro__[2]
 
 class Verbs(TyperGroup):
     """A group whose usage errors read like all other errors of Deepwell."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a command, or None. Its help has one line a paragraph, which the terminal wraps."""
+        command: Any = super().get_command(ctx, cmd_name)
+        if command is not None and command.help:
+            command.help = _one_line_each(command.help)
+        return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Returns the name, the command and the rest of the arguments."""
@@ -59,6 +67,12 @@ class Verbs(TyperGroup):
         except typer.Abort:
             sys.exit(130)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line_each(text: str) -> str:
+    """Returns a help text whose paragraphs are one line each; paragraphs with indented lines stay as they are."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(one if "\n " in one or "\b" in one else one.replace("\n", " ") for one in paragraphs)
 
 
 def _explained(error: Any) -> InvalidRequest:

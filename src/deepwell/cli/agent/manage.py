@@ -24,8 +24,8 @@ Status = Literal["queued", "in_progress", "requires_action", "completed", "incom
 
 
 def list_runs(
-    status: Annotated[Status | None, typer.Option(help="Show runs of this status alone. Unset: all.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Most runs that are shown.")] = 20,
+    status: Annotated[Status | None, typer.Option(help="Show only runs of this status; unset: all.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Number of runs to show at most.")] = 20,
     url: Url = None,
     port: ServerPort = None,
     api_key: ApiKeyOption = None,
@@ -41,7 +41,8 @@ def list_runs(
             write_json({"where": runs.where, "data": found})
             return
         if not found:
-            console().print("There are no runs yet: deepwell agent run 'TASK'.", soft_wrap=True)
+            none = "There are no runs yet: deepwell agent run 'TASK'."
+            console().print(none if status is None else f"No run has the status {status}.", soft_wrap=True)
             return
         rows = [
             (
@@ -93,7 +94,7 @@ def replay(
 ) -> None:
     """Play a run again from its log, without the model and without the tools, and print the conversation.
 
-    Every step is compared with what the loop does after the steps before it; the exit code is 1 where one does not follow.
+    Every step is compared with what the loop does after the steps before it; the exit code is 1 if one differs.
     """
     with (
         reported_errors(as_json=json),
@@ -122,7 +123,7 @@ def cancel(
     api_key: ApiKeyOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """End a run within its step; a writing call that has begun is let finish."""
+    """End a run within its current step; a writing call that has begun may finish."""
     with (
         reported_errors(as_json=json),
         closing(open_runs(settings_of(url=url, port=port, api_key=api_key))) as runs,
@@ -156,13 +157,11 @@ def tools(
             (
                 one["name"],
                 ", ".join(each["name"] for each in one["functions"]),
-                one["why_not"] or one["description"],
+                f"unavailable: {one['why_not']}" if one["why_not"] else one["description"],
             )
             for one in found
         ]
-        print_table(
-            ("tool", "functions", "what it does, or why it cannot be used"), rows, folded=("functions",)
-        )
+        print_table(("tool", "functions", "use"), rows, folded=("functions", "use"))
 
 
 def _played(steps: list[dict[str, Any]]) -> Replay:

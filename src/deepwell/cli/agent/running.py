@@ -62,13 +62,14 @@ def run(
         str | None, typer.Option("--system", "-s", help="System message in place of Deepwell's own.")
     ] = None,
     approve: ApproveOption = "ask",
-    turns: Annotated[int, typer.Option(min=1, max=200, help="Most answers of the model.")] = 20,
-    calls: Annotated[int, typer.Option(min=1, max=1000, help="Most calls of tools.")] = 40,
+    turns: Annotated[int, typer.Option(min=1, max=200, help="Number of answers of the model at most.")] = 20,
+    calls: Annotated[int, typer.Option(min=1, max=1000, help="Number of tool calls at most.")] = 40,
     tokens: Annotated[
-        int, typer.Option(min=1, help="Most tokens that the model reads and writes, over all turns.")
+        int,
+        typer.Option(min=1, help="Number of tokens that the model reads and writes at most, over all turns."),
     ] = 200_000,
     seconds: Annotated[
-        float, typer.Option(min=0.001, help="Most seconds at work; waiting for you does not count.")
+        float, typer.Option(min=0.001, help="Time limit in seconds; waiting for you does not count.")
     ] = 900.0,
     checks: Annotated[
         bool,
@@ -89,8 +90,8 @@ def run(
     """Give a model a task and tools, and print its answer; the steps appear on standard error as they come.
 
     A running `deepwell serve` does the run with the tools that its operator allows, and keeps it. Without one, or with --folder
-    or --knowledge, the model is loaded here; the steps lie in the database of this machine all the same, so that a run which
-    was interrupted goes on with `deepwell agent resume`. The exit code is 0 with an answer, 3 without one, and 4 while the run
+    or --knowledge, the model is loaded here; the steps are still kept in the database of this machine, so that `deepwell agent
+    resume` continues an interrupted run. The exit code is 0 with an answer, 3 without one, and 4 while the run
     waits for an approval.
     """
     with reported_errors(as_json=json):
@@ -175,8 +176,9 @@ def _decide(
     id: str, calls: Sequence[str] | None, reason: str, settings: Settings, *, is_approved: bool, as_json: bool
 ) -> None:
     with reported_errors(as_json=as_json), closing(open_runs(_of_run(settings, id))) as runs:
-        runs.decide(id, calls, reason, is_approved=is_approved)
         steps = Steps(None if as_json else console(stderr=True))
+        steps.catch_up(runs.steps(id))
+        runs.decide(id, calls, reason, is_approved=is_approved)
         found = runs.get(id)
         if found["status"] != "requires_action":
             found = runs.follow(id, steps)

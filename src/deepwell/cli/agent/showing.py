@@ -25,6 +25,11 @@ class Steps:
         self._names: dict[str, str] = {}
         self._turns = 0
 
+    def catch_up(self, past: Sequence[Mapping[str, Any]]) -> None:
+        """Takes steps that were shown before, so that those to come have the right numbers and names."""
+        for one in past:
+            self.line(one)
+
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Takes a step, or the run."""
         line = f"run {event['id']}" if event["object"] == "agent.run" else self.line(event)
@@ -68,7 +73,12 @@ def call_line(call: Mapping[str, Any]) -> str:
 def summary(run: Mapping[str, Any]) -> str:
     """Returns what a run has used."""
     usage = run["usage"]
-    return f"{usage['turns']} turns, {usage['calls']} calls, {usage['total_tokens']} tokens, {usage['seconds']:.1f} s"
+    counts = [_counted(usage[f"{unit}s"], unit) for unit in ("turn", "call")]
+    return ", ".join([*counts, f"{usage['total_tokens']} tokens", f"{usage['seconds']:.1f} s"])
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
 def _calls(calls: Sequence[Mapping[str, Any]]) -> str:

@@ -111,16 +111,16 @@ def check(
     with reported_errors(as_json=json):
         from deepwell.cli.learn.checks.desk import Desk
         from deepwell.cli.learn.steps import Passed, said, step_of
+        from deepwell.cli.servers import server_url
         from deepwell.errors import InvalidRequest
         from deepwell.settings import Settings
 
         chosen = language()
         step = step_of(number)
-        settings = Settings.load()
+        settings = Settings.load(url=url)
         if not folder.is_dir():
             raise InvalidRequest.of("path_missing", path=folder)
-        address = url or f"http://127.0.0.1:{settings.port}"
-        desk = Desk(folder.resolve(), address, api_key or "", chosen)
+        desk = Desk(folder.resolve(), server_url(settings), api_key or "", chosen)
         with waiting(say("learn_checking"), shown=not json):
             findings = _checks()[number](desk)
         ok = all(one.ok for one in findings)

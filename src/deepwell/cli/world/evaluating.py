@@ -23,8 +23,8 @@ def evaluate(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="Policy to run, again for more: plan and actor and greedy use the model; simulator plans with the true "
-            "simulator, best is the exact best one of grid and inventory. Left out: random, greedy, actor and plan."
+            help="Policy to run; repeat the option for more. plan, actor and greedy use the model, simulator plans with the "
+            "true simulator, best is the exact best one of grid and inventory. Unset: random, greedy, actor and plan."
         ),
     ] = None,
     model: ModelFile = None,

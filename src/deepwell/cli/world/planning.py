@@ -22,7 +22,7 @@ def plan(
         str | None,
         typer.Argument(
             metavar="[SITUATION]",
-            help="Situation to plan for, as a JSON object; left out: the fields that it must have are printed.",
+            help="Situation to plan for, as a JSON object; unset: print the fields that it must have.",
         ),
     ] = None,
     model: ModelFile = None,
@@ -31,7 +31,10 @@ def plan(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the imagined futures.")] = 1,
     json: JsonFlag = False,
 ) -> None:
-    """Recommend an action: each is imagined many times with the learned model, and the best mean return wins."""
+    """Recommend an action for a situation, from many imagined futures of each action.
+
+    The learned policy's own choice is recommended, unless another action returns more by over one standard error.
+    """
     with reported_errors(as_json=json):
         from deepwell.agents.world import PlanOptions, make_plan, situation_schema, world_model
         from deepwell.agents.world import environment as environment_of

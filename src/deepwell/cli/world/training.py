@@ -24,19 +24,17 @@ def train(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of the run and of its model; a run that was stopped there goes on. Left out: runs/world-ENVIRONMENT.",
+            help="Folder of the run and of its model; a run that was stopped there continues. Unset: runs/world-ENVIRONMENT.",
         ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=1_000, help="Steps of interaction; left out: 20,000, as for the models of Deepwell."
-        ),
+        typer.Option(min=1_000, help="Steps of interaction; unset: 20,000, as for the models of Deepwell."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first weights, episodes and choices.")] = 1,
     json: JsonFlag = False,
 ) -> None:
-    """Learn a model of an environment from interaction, with an actor and a critic. It needs the extra tune, and one core."""
+    """Learn a model of an environment from interaction, with an actor and a critic. Needs the extra `tune`; uses one core."""
     with reported_errors(as_json=json):
         from dataclasses import replace
         from importlib.util import find_spec

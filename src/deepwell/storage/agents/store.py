@@ -285,7 +285,9 @@ def _find(connection: Connection, tenant: Tenant, id: str, *, lock: bool = False
     query = sa.select(*_RUNS).where(agent_runs.c.tenant == tenant, agent_runs.c.id == id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFound(f"there is no run {id!r}", fix="list them with GET /v1/agents/runs")
+        raise NotFound(
+            f"there is no run {id!r}", fix="list them with `deepwell agent list` or GET /v1/agents/runs"
+        )
     return StoredAgentRun(**row._mapping)
 
 

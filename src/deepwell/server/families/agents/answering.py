@@ -103,7 +103,7 @@ def chosen_calls(run: StoredAgentRun, needs: str, call_ids: Sequence[str] | None
     if not ids:
         raise InvalidRequest(
             f"no call of the run {run.id!r} waits for an {needs}: it is {run.status}",
-            fix="read the run again",
+            fix="read the run again: `deepwell agent show` or GET /v1/agents/runs/ID",
         )
     return [waiting[id] for id in ids]
 
