@@ -39,7 +39,7 @@ class McpSettings(Section):
 
     @field_validator("mcp_hosts", mode="before")
     @classmethod
-    def _split_hosts(cls, value: Any) -> Any:
+    def _split_mcp_hosts(cls, value: Any) -> Any:
         return value.replace(",", " ").split() if isinstance(value, str) else value
 
     @field_validator("mcp_servers", mode="before")

@@ -18,12 +18,13 @@ from deepwell.agents.mcp.listing import ListedTool, listed_tool
 from deepwell.agents.mcp.needed import require_mcp
 from deepwell.agents.mcp.transport import guarded_client
 from deepwell.errors import DeepwellError
-from deepwell.knowledge.sources.web.guard import Resolver, resolve
 from deepwell.version import deepwell_version
 
 if TYPE_CHECKING:
     from mcp import Client
     from mcp_types import CallToolResult
+
+    from deepwell.knowledge.sources.web.guard import Resolver
 
 __all__ = ["McpFailed", "McpSession", "RemoteResult", "open_session"]
 
@@ -66,7 +67,7 @@ class McpSession:
     """A connection that a task of its own opens, holds and closes. Any task may use it, and close it."""
 
     def __init__(
-        self, server: RemoteServer, hosts: Sequence[str], timeout_s: float, resolver: Resolver = resolve
+        self, server: RemoteServer, hosts: Sequence[str], timeout_s: float, resolver: Resolver | None = None
     ) -> None:
         self.server = server
         self._hosts = hosts
@@ -203,7 +204,7 @@ class McpSession:
 
 @asynccontextmanager
 async def open_session(
-    server: RemoteServer, hosts: Sequence[str] = (), timeout_s: float = 30.0, resolver: Resolver = resolve
+    server: RemoteServer, hosts: Sequence[str] = (), timeout_s: float = 30.0, resolver: Resolver | None = None
 ) -> AsyncGenerator[McpSession]:
     """Opens a session with a server for the block, and closes it in every case.
 

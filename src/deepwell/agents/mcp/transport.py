@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.knowledge.sources.web.addresses import AllowList, parse_address
-from deepwell.knowledge.sources.web.guard import Guard, GuardedTransport, Resolver, resolve
 from deepwell.version import deepwell_version
 
 if TYPE_CHECKING:
     import httpx2
 
     from deepwell.agents.mcp.config import RemoteServer
+    from deepwell.knowledge.sources.web.guard import Resolver
 
 __all__ = ["MOST_BYTES", "check_headers", "check_host", "guarded_client"]
 
@@ -52,6 +52,9 @@ def check_host(url: str, hosts: Sequence[str], param: str = "") -> None:
     Raises:
         InvalidRequest: it may not, or the address is malformed.
     """
+    # httpx, which the guard brings, takes a good part of a server's start.
+    from deepwell.knowledge.sources.web.guard import Guard
+
     try:
         parsed = Guard(hosts).check_url(url)
         host = parsed.host
@@ -80,15 +83,18 @@ def check_headers(headers: dict[str, str], param: str) -> None:
 
 
 def guarded_client(
-    server: RemoteServer, hosts: Sequence[str], timeout_s: float, resolver: Resolver = resolve
+    server: RemoteServer, hosts: Sequence[str], timeout_s: float, resolver: Resolver | None = None
 ) -> httpx2.AsyncClient:
     """Returns an HTTP client for one server. Redirects leave its origin never (`mcp` sees to it).
 
     Args:
         hosts: private hosts that may be reached; that of a server which the operator named may be too.
+        resolver: looks up names; None: the system's.
     """
     import httpx
     import httpx2
+
+    from deepwell.knowledge.sources.web.guard import Guard, GuardedTransport, resolve
 
     allowed = list(hosts)
     if server.trusted:
@@ -114,7 +120,7 @@ def guarded_client(
 
     class Transport(httpx2.AsyncBaseTransport):
         def __init__(self) -> None:
-            self._guard = Guard(allowed, resolver)
+            self._guard = Guard(allowed, resolver or resolve)
             self._inner = GuardedTransport(self._guard)
 
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
