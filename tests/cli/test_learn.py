@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 from tests.server.conftest import Live, start
+from tests.server.conftest import codec as codec
 from tests.server.fakes import FakeEngine, make_service
 from typer.testing import CliRunner, Result
 
