@@ -118,6 +118,28 @@ def test_what_is_no_plain_file_is_left_out_with_its_reason() -> None:
     assert result.left_out == reasons
 
 
+@pytest.mark.parametrize("more", ["file.truncate(2 << 20)", "os.link('0', str(number + 1000))"])
+def test_files_that_take_no_room_are_not_read_beyond_the_size_of_the_folder(more: str) -> None:
+    program = (
+        "import os\nopen('0', 'wb').write(b'x' * (1 << 20))\n"
+        f"for number in range(1, 60):\n    with open(str(number), 'wb') as file: {more}\n"
+    )
+    result = run(program)
+    assert result.exit_code == 0
+    assert sum(map(len, result.files.values())) <= SMALL.folder_bytes
+    assert len(result.files) + len(result.left_out) >= 60
+    assert set(result.left_out.values()) == {f"the files are larger than {SMALL.folder_bytes} bytes together"}
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_is_left_out() -> None:
+    program = (
+        "import os\nos.mkdir('d'); open('d/x', 'w').close(); os.chmod('d', 0o400); open('y', 'w').write('1')"
+    )
+    result = run(program)
+    assert result.exit_code == 0
+    assert (result.files, result.left_out) == ({"y": b"1"}, {"d/x": "Permission denied"})
+
+
 def test_names_that_are_too_long_together_are_counted() -> None:
     program = (
         "import os\n"

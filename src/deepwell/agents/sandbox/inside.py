@@ -209,39 +209,61 @@ def _pass_on(inlet: int, rest: memoryview) -> memoryview:
         return memoryview(b"")
 
 
-def _collect(given: dict[str, bytes]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Returns the files that are new or changed, and what else lies in the work folder, with the reason."""
+def _collect(given: dict[str, bytes], room: int) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Returns the files that are new or changed, and what else lies in the work folder, with the reason.
+
+    Holes and hard links make files larger than the folder that they lie in: what is read is bounded as well.
+
+    Args:
+        room: most bytes of all files together.
+    """
     found: dict[str, bytes] = {}
     left_out: dict[str, str] = {}
-    characters, unnamed = 0, 0
+    characters, unnamed, left = 0, 0, room
+
+    def leave(path: str, reason: str) -> None:
+        nonlocal characters, unnamed
+        shown = _shown(path)
+        characters += len(shown)
+        if characters > _NAME_CHARACTERS:
+            unnamed += 1
+        else:
+            left_out[shown] = "its name is not UTF-8" if shown != path else reason
 
     def unread(error: OSError) -> None:
-        left_out[os.path.normpath(str(error.filename))] = os.strerror(error.errno or 0)
+        leave(os.path.normpath(str(error.filename)), os.strerror(error.errno or 0))
 
     for folder, folders, names, handle in os.fwalk(".", onerror=unread):
-        for name in [*names, *(one for one in folders if stat.S_ISLNK(os.lstat(one, dir_fd=handle).st_mode))]:
+        for name in [*names, *folders]:
             path = os.path.normpath(os.path.join(folder, name))
-            shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            characters += len(shown)
-            if characters > _NAME_CHARACTERS:
-                unnamed += 1
-                continue
-            mode = os.lstat(name, dir_fd=handle).st_mode
-            if not stat.S_ISREG(mode) or shown != path:
-                kind = "a link" if stat.S_ISLNK(mode) else "not a plain file"
-                left_out[shown] = "its name is not UTF-8" if shown != path else kind
-                continue
             try:
+                about = os.lstat(name, dir_fd=handle)
+                if stat.S_ISDIR(about.st_mode):
+                    continue
+                if not stat.S_ISREG(about.st_mode) or _shown(path) != path:
+                    leave(path, "a link" if stat.S_ISLNK(about.st_mode) else "not a plain file")
+                    continue
+                if about.st_size > left:
+                    leave(path, f"the files are larger than {room} bytes together")
+                    continue
                 with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=handle), "rb") as file:
                     data = file.read()
             except OSError as error:
-                left_out[shown] = os.strerror(error.errno or 0)
+                leave(path, os.strerror(error.errno or 0))
                 continue
-            if given.get(path) != data:
+            left -= len(data)
+            characters += len(path)
+            if characters > _NAME_CHARACTERS:
+                unnamed += 1
+            elif given.get(path) != data:
                 found[path] = data
     if unnamed:
         left_out["..."] = f"{unnamed} more, the names are too long"
     return found, left_out
+
+
+def _shown(path: str) -> str:
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _main() -> None:
@@ -255,7 +277,7 @@ def _main() -> None:
     given = {name: _read(size) for name, size in order["files"]}
     _write_files(given)
     answer = _run(order, confinement, stdin)
-    found, left_out = _collect(given)
+    found, left_out = _collect(given, order["folder_bytes"])
     streams = answer.pop("streams")
     answer |= {"streams": [len(one) for one in streams], "left_out": left_out}
     answer["files"] = [(name, len(data)) for name, data in found.items()]

@@ -169,6 +169,7 @@ def _order(limits: SandboxLimits, files: Mapping[str, bytes], stdin: bytes) -> b
         "processor_s": limits.processor_s,
         "memory_bytes": limits.memory_bytes,
         "output_bytes": limits.output_bytes,
+        "folder_bytes": limits.folder_bytes,
         "limits": {
             "RLIMIT_AS": (limits.memory_bytes,) * 2,
             "RLIMIT_CORE": (0, 0),
