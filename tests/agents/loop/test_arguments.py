@@ -74,6 +74,57 @@ def test_a_schema_without_an_end_is_an_error_of_the_call() -> None:
         parse_arguments('{"x": 1}', schema, explain=True)
 
 
+def test_a_pattern_beside_additional_properties_takes_linear_time() -> None:
+    schema = {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}
+    assert parse_arguments('{"aaa": 1}', schema, explain=True) == {"aaa": 1}
+    with pytest.raises(InvalidArguments, match="unknown"):
+        parse_arguments(json.dumps({"a" * 5000 + "!": 1}), schema, explain=True)
+    found = parse_arguments(
+        json.dumps({"a" * 60 + "!": 1}), {**schema, "additionalProperties": True}, explain=True
+    )
+    assert len(found) == 1
+    unevaluated = {"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False}
+    assert parse_arguments(json.dumps({"a" * 60 + "!": 1}), unevaluated, explain=True)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (
+            {
+                "properties": {"x": {"$ref": "#/$defs/a0"}},
+                "$defs": {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)}
+                | {"a60": {}},
+            },
+            '{"x": 1}',
+        ),
+        ({"properties": {"x": {"allOf": [{"$ref": "#"}] * 2}}}, '{"x":' * 50 + "{}" + "}" * 50),
+    ],
+)
+def test_references_that_double_are_counted(schema: dict[str, object], text: str) -> None:
+    with pytest.raises(InvalidArguments, match="references"):
+        parse_arguments(text, schema, explain=True)
+
+
+def test_many_elements_are_compared_in_linear_time() -> None:
+    schema = {"properties": {"x": {"uniqueItems": True}}}
+    many = [{"n": number} for number in range(20_000)]
+    assert parse_arguments(json.dumps({"x": many}), schema, explain=True) == {"x": many}
+    with pytest.raises(InvalidArguments, match="twice"):
+        parse_arguments('{"x": [{"a": 1, "b": 2}, {"b": 2, "a": 1}]}', schema, explain=True)
+
+
+def test_a_number_that_cannot_be_divided_is_an_error_of_the_call() -> None:
+    with pytest.raises(InvalidArguments, match="too large"):
+        parse_arguments(f'{{"x": 1{"0" * 400}}}', {"properties": {"x": {"multipleOf": 0.1}}}, explain=True)
+
+
+def test_a_large_schema_is_refused() -> None:
+    check_schema("tool", {"properties": {f"p{number}": {"type": "string"} for number in range(100)}})
+    with pytest.raises(InvalidRequest, match="65,536"):
+        check_schema("tool", {"properties": {f"p{number}": {} for number in range(20_000)}})
+
+
 @pytest.mark.parametrize("schema", [{"type": "array"}, {"properties": 1}, {"type": "nothing"}])
 def test_a_schema_of_something_else_is_refused(schema: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest, match="'tool'"):

@@ -1,13 +1,15 @@
 """Arguments of a call, checked against the JSON schema of its tool.
 
-Schemas may come from a client, and arguments from a model: patterns run in linear time (RE2), and nothing is fetched that a
-`$ref` names.
+Schemas may come from a client, and arguments from a model: patterns run in linear time (RE2), nothing is fetched that a `$ref`
+names, and the references that one check follows are counted: each may lead to two others.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +28,14 @@ __all__ = [
 
 _MOST_PROBLEMS = 4
 _MOST_SHOWN = 120
+_MOST_SCHEMA = 64 << 10  # characters of a schema as JSON
+_MOST_REFERENCES = 5000  # followed in one check
+
+_followed: ContextVar[list[int]] = ContextVar("references followed in this check")
+
+
+class _TooManyReferences(Exception):
+    pass
 
 
 class InvalidArguments(ValueError):
@@ -48,13 +58,19 @@ def check_schema(name: str, schema: Mapping[str, Any], *, param: str | None = No
     """Checks the schema of a tool's arguments before the tool is offered.
 
     Raises:
-        InvalidRequest: it is no JSON schema of an object.
+        InvalidRequest: it is no JSON schema of an object, or a large one.
         MissingDependency: the extra `[agents]` is missing.
     """
     require_validator()
     from jsonschema import Draft202012Validator, SchemaError
 
     try:
+        if len(canonical(schema)) > _MOST_SCHEMA:
+            raise InvalidRequest(
+                f"the parameters of the tool {name!r} have more than {_MOST_SCHEMA:,} characters",
+                fix="describe fewer properties, or make several tools of one",
+                param=param,
+            )
         Draft202012Validator.check_schema(dict(schema))
         fault = "" if schema.get("type", "object") == "object" else "its type is not object"
     except SchemaError as error:
@@ -138,10 +154,15 @@ def _kind(schema: Any) -> str:
 def _problems(value: dict[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     try:
         validator = _validator(canonical({"type": "object", **schema}))
-        for _, error in zip(range(_MOST_PROBLEMS), validator.iter_errors(value), strict=False):
+        _followed.set([0])
+        for error in itertools.islice(validator.iter_errors(value), _MOST_PROBLEMS):
             yield _problem(error)
+    except _TooManyReferences:
+        yield f"checking them against the schema follows more than {_MOST_REFERENCES} references"
     except RecursionError:
         yield "the schema refers to itself without an end"
+    except ArithmeticError:
+        yield "a number is too large to be checked"
     except Exception as error:
         if type(error).__name__ not in ("_WrappedReferencingError", "Unresolvable", "PointerToNowhere"):
             raise
@@ -181,7 +202,21 @@ def _validator(schema: str) -> Any:
     from jsonschema.validators import extend
     from referencing import Registry
 
-    made = extend(Draft202012Validator, {"pattern": _pattern, "patternProperties": _pattern_properties})
+    checks = Draft202012Validator.VALIDATORS
+    made = extend(
+        Draft202012Validator,
+        {
+            "pattern": _pattern,
+            "patternProperties": _pattern_properties,
+            "additionalProperties": _additional_properties(checks["additionalProperties"]),
+            "uniqueItems": _unique_items,
+            "$ref": _counted(checks["$ref"]),
+            "$dynamicRef": _counted(checks["$dynamicRef"]),
+            # They follow references and run patterns by ways of their own. The grammar knows neither.
+            "unevaluatedProperties": _unchecked,
+            "unevaluatedItems": _unchecked,
+        },
+    )
     return made(json.loads(schema), registry=Registry())
 
 
@@ -211,3 +246,44 @@ def _pattern_properties(validator: Any, patterns: Any, instance: Any, _schema: A
         for name, value in instance.items():
             if _searches(pattern, name):
                 yield from validator.descend(value, below, path=name, schema_path=pattern)
+
+
+def _additional_properties(plain: Any) -> Any:
+    """Returns the check of `additionalProperties` that sees no property which a pattern knows."""
+
+    def check(validator: Any, below: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        patterns = schema.get("patternProperties")
+        if isinstance(instance, dict) and patterns:
+            instance = {
+                name: value
+                for name, value in instance.items()
+                if not any(_searches(pattern, name) for pattern in patterns)
+            }
+            schema = {name: value for name, value in schema.items() if name != "patternProperties"}
+        yield from plain(validator, below, instance, schema)
+
+    return check
+
+
+def _unique_items(_validator: Any, wanted: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+    from jsonschema import ValidationError
+
+    if wanted and isinstance(instance, list) and len(set(map(canonical, instance))) < len(instance):
+        yield ValidationError("it has an element twice")
+
+
+def _counted(plain: Any) -> Any:
+    """Returns a check that counts how often it is made."""
+
+    def check(validator: Any, target: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        count = _followed.get()
+        count[0] += 1
+        if count[0] > _MOST_REFERENCES:
+            raise _TooManyReferences
+        yield from plain(validator, target, instance, schema)
+
+    return check
+
+
+def _unchecked(_validator: Any, _wanted: Any, _instance: Any, _schema: Any) -> Iterator[Any]:
+    return iter(())

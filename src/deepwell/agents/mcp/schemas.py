@@ -1,8 +1,8 @@
 """Schemas of other servers' tools: bounded before anything reads them, and the check of arguments against them.
 
 A schema comes from a stranger. It may be huge, deep, refer to itself, or grow without bound where references are followed
-("billion laughs"), and its patterns may take exponential time. Such schemas are refused with their reason, and patterns are
-not run: the server that wrote them checks its own arguments.
+("billion laughs"), and its patterns may take exponential time. Such schemas are refused with their reason. Patterns and other
+costly keywords are not checked: the server that wrote them checks its own arguments.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ __all__ = ["SchemaRefused", "arguments_problem", "checked_schema", "is_plain"]
 _MOST_BYTES: Final = 32 << 10
 _MOST_DEPTH: Final = 24
 _MOST_NODES: Final = 4000  # references followed
-_PATTERNS: Final = ("pattern", "patternProperties", "format")
+# Patterns, and what compares each element with each other or walks the schema by ways of its own.
+_COSTLY: Final = (
+    "pattern",
+    "patternProperties",
+    "format",
+    "uniqueItems",
+    "unevaluatedProperties",
+    "unevaluatedItems",
+)
 _PLAIN: Final = frozenset(
     "type properties required additionalProperties items enum const title description default examples minimum maximum"
     " minLength maxLength minItems maxItems anyOf $ref $defs definitions".split()
@@ -78,6 +86,8 @@ def arguments_problem(schema: Mapping[str, Any], arguments: Any) -> str | None:
         error = best_match(errors)
     except RecursionError:
         return "the arguments are nested too deeply"
+    except ArithmeticError:
+        return "a number in the arguments is too large to be checked"
     if error is None:
         return None
     place = ".".join(str(step) for step in error.absolute_path) or "the arguments"
@@ -91,7 +101,7 @@ def _cleaned(value: Any, depth: int, *, names: bool = False) -> Any:
     if isinstance(value, Mapping):
         found: dict[str, Any] = {}
         for key, one in cast("Mapping[str, Any]", value).items():
-            if not names and key in _PATTERNS:
+            if not names and key in _COSTLY:
                 continue
             if not names and key in _VALUES:
                 found[key] = one

@@ -131,6 +131,10 @@ def guarded_client(
                 raise kind(str(error) or type(error).__name__) from error
             stream = answer.stream
             assert isinstance(stream, httpx.AsyncByteStream)
+            coding = answer.headers.get("content-encoding", "identity")
+            if coding.strip().lower() not in ("", "identity"):  # it would grow behind the bound
+                await stream.aclose()
+                raise httpx2.ReadError(f"an answer is compressed ({coding[:40]}), which was not asked for")
             return httpx2.Response(
                 answer.status_code,
                 headers=answer.headers.raw,
