@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -118,6 +120,12 @@ async def test_a_cancelled_caller_leaves_nothing(stranger: Stranger) -> None:
         (307, {"location": "http://169.254.169.254/latest/meta-data"}, b""),
         (307, {"location": "http://10.0.0.7/mcp"}, b""),
         (302, {"location": "file:///etc/passwd"}, b""),
+        (
+            200,
+            {"content-type": "application/json", "content-encoding": "gzip"},
+            gzip.compress(bytes(64 << 20)),
+        ),
+        (200, {"content-type": "application/json", "content-encoding": "deflate"}, zlib.compress(b"{}")),
     ],
 )
 async def test_hostile_answers_end_as_errors(status: int, headers: dict[str, str], body: bytes) -> None:

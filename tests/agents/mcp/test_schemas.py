@@ -42,6 +42,15 @@ def test_patterns_are_not_run_and_properties_may_be_called_so() -> None:
     assert arguments_problem(schema, {"pattern": "a" * 60 + "!"}) is None
 
 
+def test_what_takes_long_to_check_is_not_checked() -> None:
+    costly = {"uniqueItems": True, "unevaluatedItems": False}
+    schema = checked_schema(
+        {"properties": {"a": {"type": "array", **costly}}, "unevaluatedProperties": False}
+    )
+    assert schema == {"type": "object", "properties": {"a": {"type": "array"}}}
+    assert arguments_problem({"properties": {"a": {"multipleOf": 0.1}}}, {"a": 10**400}) is not None
+
+
 def test_what_a_grammar_may_not_know_is_not_plain() -> None:
     assert not is_plain(checked_schema({"properties": {"a": {"not": {"type": "string"}}}}))
     assert is_plain(checked_schema({"properties": {"not": {"type": "string"}}}))

@@ -92,8 +92,18 @@ def test_a_sound_manifest_has_no_faults(tmp_path: Path) -> None:
         "",
         "[" * 5000,
         "2024-01-01",
+        "? [a, b]\n: 1\n",
+        "name: {[1]: 2}\n",
+        "name: !!int ''\n",
+        "name: !!bool maybe\n",
+        "name: !!timestamp never\n",
+        "[" * 200_000,
+        "{a: " * 100_000,
+        "name: 1" + ":59" * 200_000,
+        "name: " + "1:" * 5000 + "1.5",
+        "name: 0x" + "f" * 900_000,
     ],
-    ids=str,
+    ids=lambda text: text[:20],
 )
 def test_what_is_no_plain_mapping_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rules.yaml"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from tests.agents.world.models import random_model
 
 from deepwell.agents.world import NAMES, WorldModel, environment, world_model
@@ -85,6 +87,57 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
     for broken in (b"", b"x" * 40, whole[:-5], whole + b"more", whole.replace(b"config", b"connnn")):
         path.write_bytes(broken)
         with pytest.raises(DeepwellError):
+            WorldModel.read(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"groups": "a"},
+        {"memory": 12.0},
+        {"farthest": 1e9},
+        {"uniform": 5},
+        {"environment": [1]},
+        {"discount": "x"},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    model, path = random_model(environment("grid")), tmp_path / "world.safetensors"
+    save_file(dict(model.weights), path, {"config": json.dumps({**asdict(model.config), **change})})
+    with pytest.raises(InvalidModelFile):
+        WorldModel.read(path)
+
+
+@pytest.mark.parametrize("config", ["[" * 100_000, "[1]", "null", ""], ids=["deep", "list", "null", "empty"])
+def test_a_file_without_a_configuration_is_refused(tmp_path: Path, config: str) -> None:
+    model, path = random_model(environment("grid")), tmp_path / "world.safetensors"
+    save_file(dict(model.weights), path, {"config": config})
+    with pytest.raises(InvalidModelFile):
+        WorldModel.read(path)
+
+
+@pytest.mark.parametrize(
+    "missing", ["encoder.0.linear.bias", "gru.bias_ih", "reward.out.bias", "actor.0.norm.bias"]
+)
+def test_a_part_that_cannot_be_run_is_refused(tmp_path: Path, missing: str) -> None:
+    model, path = random_model(environment("grid")), tmp_path / "world.safetensors"
+    assert missing in model.weights
+    for weights in (
+        {name: one for name, one in model.weights.items() if name != missing},
+        {**model.weights, missing: np.full_like(model.weights[missing], np.nan)},
+    ):
+        save_file(weights, path, {"config": json.dumps(asdict(model.config))})
+        with pytest.raises(InvalidModelFile):
+            WorldModel.read(path)
+
+
+def test_tensors_of_a_type_that_numpy_does_not_know_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "world.safetensors"
+    for kind, size in (("BF16", 2), ("F8_E4M3", 4)):
+        header = json.dumps({"a": {"dtype": kind, "shape": [size], "data_offsets": [0, 4]}}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        with pytest.raises(InvalidModelFile):
             WorldModel.read(path)
 
 

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from deepwell.agents.world.environments.protocol import Float, Integers
@@ -25,6 +26,7 @@ from deepwell.models.formats.safetensors import read_safetensors_header
 __all__ = ["Latent", "WorldConfig", "WorldModel"]
 
 _MOST_BYTES: Final = 64 << 20
+_FARTHEST: Final = 20.0  # in symlog: half a thousand million
 _FIX: Final = "name a file that `deepwell world train` wrote"
 
 
@@ -161,14 +163,19 @@ class WorldModel:
         if path.stat().st_size > _MOST_BYTES:
             raise InvalidModelFile(f"{path} is larger than a world model, {_MOST_BYTES >> 20} MiB", fix=_FIX)
         read_safetensors_header(path)
-        with safe_open(path, "np") as file:
-            said = (file.metadata() or {}).get("config", "")
-            weights = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
         try:
-            config = WorldConfig(**json.loads(said))
-        except (TypeError, ValueError) as error:
+            with safe_open(path, "np") as file:
+                said = (file.metadata() or {}).get("config", "")
+                weights = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, TypeError, AttributeError) as error:  # of types that numpy does not know
+            raise InvalidModelFile(f"{path} cannot be read as a world model: {error}", fix=_FIX) from error
+        try:
+            config = msgspec.json.decode(said, type=WorldConfig)
+        except (ValueError, RecursionError) as error:
             raise InvalidModelFile(f"{path} does not say which world it models", fix=_FIX) from error
-        return cls(config, weights)
+        model = cls(config, weights)
+        _check_runs(model)
+        return model
 
 
 def _mixed(logits: Float, uniform: float) -> Float:
@@ -177,7 +184,39 @@ def _mixed(logits: Float, uniform: float) -> Float:
     return mixed.astype(np.float32, copy=False)
 
 
+def _check_runs(model: WorldModel) -> None:
+    """Runs each part once, so that a file of a stranger fails here and not in the middle of a plan.
+
+    Raises:
+        InvalidModelFile: a tensor is missing or of another shape, or a result is no number.
+    """
+    config = model.config
+    draws = np.full((1, config.groups), 0.5, np.float32)
+    try:
+        with np.errstate(all="ignore"):
+            memory = model.advance(model.start(1), np.array([-1]))
+            model.prior(memory, draws)
+            latent = model.posterior(memory, np.zeros((1, config.observation), np.float32), draws)
+            found = (
+                model.observation(latent),
+                model.reward(latent),
+                model.goes_on(latent),
+                model.policy(latent),
+                model.value(latent),
+            )
+    except (KeyError, ValueError, IndexError) as error:
+        raise InvalidModelFile(f"the world model cannot be run: {error}", fix=_FIX) from error
+    found = (*found, *model.weights.values())  # one-hot classes hide what is no number
+    wanted = [(1, config.observation), (1,), (1,), (1, config.actions), (1,)]
+    if [one.shape for one in found[: len(wanted)]] != wanted or not all(
+        np.isfinite(one).all() for one in found
+    ):
+        raise InvalidModelFile("the world model gives results that are no numbers", fix=_FIX)
+
+
 def _check(config: WorldConfig, weights: Mapping[str, Float]) -> None:
+    if not (0 < config.farthest <= _FARTHEST and 0 <= config.uniform < 1 and 0 <= config.discount <= 1):
+        raise InvalidModelFile("a number of the world model's configuration is out of range", fix=_FIX)
     chance, both = config.groups * config.classes, config.memory + config.groups * config.classes
     wanted = {
         "encoder.0.linear.weight": (config.hidden, config.observation),
