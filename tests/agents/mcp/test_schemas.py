@@ -48,6 +48,14 @@ def test_what_takes_long_to_check_is_not_checked() -> None:
         {"properties": {"a": {"type": "array", **costly}}, "unevaluatedProperties": False}
     )
     assert schema == {"type": "object", "properties": {"a": {"type": "array"}}}
+    alternatives = {"properties": {"a": {"items": {"anyOf": [{"type": "object"}] * 900}}}}
+    assert "too long" in str(arguments_problem(checked_schema(alternatives), {"a": [*range(3000)]}))
+    assert (
+        arguments_problem(
+            checked_schema({"properties": {"a": {"items": {"type": "integer"}}}}), {"a": [*range(3000)]}
+        )
+        is None
+    )
     assert arguments_problem({"properties": {"a": {"multipleOf": 0.1}}}, {"a": 10**400}) is not None
 
 

@@ -1,7 +1,7 @@
 """Arguments of a call, checked against the JSON schema of its tool.
 
 Schemas may come from a client, and arguments from a model: patterns run in linear time (RE2), nothing is fetched that a `$ref`
-names, and the references that one check follows are counted: each may lead to two others.
+names, and the work of one check is counted (`metered`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Collection, Iterator, Mapping
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
 from deepwell.agents.loop.clean import canonical, read_json
+from deepwell.agents.loop.metered import TooMuchToCheck, begin_check, metered
 from deepwell.errors import InvalidRequest, MissingDependency
 
 __all__ = [
@@ -29,13 +29,6 @@ __all__ = [
 _MOST_PROBLEMS = 4
 _MOST_SHOWN = 120
 _MOST_SCHEMA = 64 << 10  # characters of a schema as JSON
-_MOST_REFERENCES = 5000  # followed in one check
-
-_followed: ContextVar[list[int]] = ContextVar("references followed in this check")
-
-
-class _TooManyReferences(Exception):
-    pass
 
 
 class InvalidArguments(ValueError):
@@ -154,11 +147,11 @@ def _kind(schema: Any) -> str:
 def _problems(value: dict[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     try:
         validator = _validator(canonical({"type": "object", **schema}))
-        _followed.set([0])
+        begin_check()
         for error in itertools.islice(validator.iter_errors(value), _MOST_PROBLEMS):
             yield _problem(error)
-    except _TooManyReferences:
-        yield f"checking them against the schema follows more than {_MOST_REFERENCES} references"
+    except TooMuchToCheck:
+        yield "they take too long to check: send less at once"
     except RecursionError:
         yield "the schema refers to itself without an end"
     except ArithmeticError:
@@ -199,19 +192,16 @@ def _validator(schema: str) -> Any:
     import json
 
     from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend
     from referencing import Registry
 
     checks = Draft202012Validator.VALIDATORS
-    made = extend(
+    made = metered(
         Draft202012Validator,
         {
             "pattern": _pattern,
             "patternProperties": _pattern_properties,
             "additionalProperties": _additional_properties(checks["additionalProperties"]),
             "uniqueItems": _unique_items,
-            "$ref": _counted(checks["$ref"]),
-            "$dynamicRef": _counted(checks["$dynamicRef"]),
             # They follow references and run patterns by ways of their own. The grammar knows neither.
             "unevaluatedProperties": _unchecked,
             "unevaluatedItems": _unchecked,
@@ -270,19 +260,6 @@ def _unique_items(_validator: Any, wanted: Any, instance: Any, _schema: Any) -> 
 
     if wanted and isinstance(instance, list) and len(set(map(canonical, instance))) < len(instance):
         yield ValidationError("it has an element twice")
-
-
-def _counted(plain: Any) -> Any:
-    """Returns a check that counts how often it is made."""
-
-    def check(validator: Any, target: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        count = _followed.get()
-        count[0] += 1
-        if count[0] > _MOST_REFERENCES:
-            raise _TooManyReferences
-        yield from plain(validator, target, instance, schema)
-
-    return check
 
 
 def _unchecked(_validator: Any, _wanted: Any, _instance: Any, _schema: Any) -> Iterator[Any]:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, cast
+
+from deepwell.agents.loop.metered import TooMuchToCheck, begin_check, metered
 
 __all__ = ["SchemaRefused", "arguments_problem", "checked_schema", "is_plain"]
 
@@ -76,14 +79,15 @@ def is_plain(schema: Any, *, names: bool = False) -> bool:
 
 def arguments_problem(schema: Mapping[str, Any], arguments: Any) -> str | None:
     """Returns the reason why arguments do not fit a schema that was checked; None if they fit."""
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
     if not isinstance(arguments, Mapping):
         return "the arguments are no object"
+    begin_check()
     try:
-        errors = Draft202012Validator(dict(schema)).iter_errors(arguments)
-        error = best_match(errors)
+        error = best_match(_validators()(dict(schema)).iter_errors(arguments))
+    except TooMuchToCheck:
+        return "the arguments take too long to check: send less at once"
     except RecursionError:
         return "the arguments are nested too deeply"
     except ArithmeticError:
@@ -92,6 +96,13 @@ def arguments_problem(schema: Mapping[str, Any], arguments: Any) -> str | None:
         return None
     place = ".".join(str(step) for step in error.absolute_path) or "the arguments"
     return f"{place}: {error.message[:300]}"
+
+
+@cache
+def _validators() -> Any:
+    from jsonschema import Draft202012Validator
+
+    return metered(Draft202012Validator, {})
 
 
 def _cleaned(value: Any, depth: int, *, names: bool = False) -> Any:
