@@ -11,8 +11,8 @@ from typing import Any, Final
 
 __all__ = ["MOST_CHECKS", "TooMuchToCheck", "begin_check", "metered"]
 
-MOST_CHECKS: Final = 50_000
-"""Keywords that one check evaluates, with the elements that each looks at: about a second at most."""
+MOST_CHECKS: Final = 100_000
+"""Keywords that one check evaluates, with the elements that each looks at: one or two seconds at most."""
 
 _left: ContextVar[list[int]] = ContextVar("work that is left to this check")
 
