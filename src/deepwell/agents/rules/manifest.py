@@ -14,12 +14,11 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
-import yaml
-
 from deepwell.agents.rules.facts import LARGEST, ArgumentType, DoesNotFit, FactType, Text, TypeName
 from deepwell.agents.rules.logic.wire import Finding
 from deepwell.agents.rules.tables.reading import read_table
 from deepwell.agents.rules.tables.table import Table
+from deepwell.agents.rules.yaml_text import read_yaml
 from deepwell.errors import InvalidFile
 from deepwell.messages import Language
 
@@ -32,16 +31,6 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _SYMBOL: Final = re.compile(r"[a-z][A-Za-z0-9_]{0,63}\Z")
 _FILE: Final = re.compile(r"[^/\\\0]{1,120}\Z")
 _MOST_PLACES: Final = 6
-_MOST_DEPTH: Final = 64
-_MOST_DIGITS: Final = 100
-_NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_OPENS: Final = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-)
-_CLOSES: Final = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 _RESERVED: Final = frozenset({"outcome", "conflict", "not"})
 _KEYS: Final = frozenset(
     {
@@ -101,7 +90,7 @@ def load_manifest(path: Path) -> Manifest:
         InvalidFile: there is none, it is no YAML, or one of its files cannot be read.
     """
     file = path / "rules.yaml" if path.is_dir() else path
-    data = _yaml(_text(file), file.name)
+    data = read_yaml(_text(file), file.name)
     if not isinstance(data, dict):
         raise InvalidFile.of("rules_not_yaml", path=file.name, reason="it is no mapping")
     return _Reader(file.parent, file.name).manifest(cast("dict[Any, Any]", data))
@@ -117,63 +106,6 @@ def _text(file: Path) -> str:
         raise InvalidFile.of("rules_file_missing", path=file) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidFile.of("rules_file_unreadable", path=file.name, reason=str(error)[:200]) from None
-
-
-def _yaml(text: str, name: str) -> Any:
-    try:
-        _check_tokens(text, name)
-        return yaml.load(text, _Unique)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InvalidFile.of("rules_not_yaml", path=name, reason=" ".join(str(error).split())[:300]) from None
-
-
-def _check_tokens(text: str, name: str) -> None:
-    """Refuses what makes a small file costly: aliases grow it, each level makes all that follows slower to read.
-
-    Tags are refused as well: no part of a manifest needs one, and a value that does not fit its tag is no error of YAML.
-
-    Raises:
-        InvalidFile: the text uses one of these.
-    """
-    depth = 0
-    for token in yaml.scan(text):
-        if isinstance(token, yaml.AnchorToken | yaml.AliasToken):
-            raise InvalidFile.of("rules_not_yaml", path=name, reason="it uses anchors or aliases")
-        if isinstance(token, yaml.TagToken):
-            raise InvalidFile.of("rules_not_yaml", path=name, reason="it uses tags")
-        depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
-        if depth > _MOST_DEPTH:
-            raise InvalidFile.of("rules_not_yaml", path=name, reason=f"it has more than {_MOST_DEPTH} levels")
-
-
-class _Unique(yaml.SafeLoader):
-    """A safe loader that refuses a key that stands twice and numbers that are long, and leaves dates as texts."""
-
-    def construct_scalar(self, node: Any) -> Any:
-        # Sexagesimal and hexadecimal integers take quadratic time, or cannot be shown.
-        if node.tag in _NUMBERS and len(node.value) > _MOST_DIGITS:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"a number has more than {_MOST_DIGITS} characters", node.start_mark
-            )
-        return super().construct_scalar(node)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen = set[Any]()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is no plain text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Unique.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 class _Reader:
@@ -428,7 +360,7 @@ class _Reader:
         if isinstance(given, str):
             text = self._file_text(given, ".yaml", ".json")
             try:
-                given = json.loads(text) if given.endswith(".json") else _yaml(text, given)
+                given = json.loads(text) if given.endswith(".json") else read_yaml(text, given)
             except ValueError as error:
                 self._wrong("cases", "rules_key_type", key="cases", type=f"list ({error})")
         found = list[Case]()
