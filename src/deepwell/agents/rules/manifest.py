@@ -14,12 +14,11 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
-import yaml
-
 from deepwell.agents.rules.facts import LARGEST, ArgumentType, DoesNotFit, FactType, Text, TypeName
 from deepwell.agents.rules.logic.wire import Finding
 from deepwell.agents.rules.tables.reading import read_table
 from deepwell.agents.rules.tables.table import Table
+from deepwell.agents.rules.yaml_text import read_yaml
 from deepwell.errors import InvalidFile
 from deepwell.messages import Language
 
@@ -101,7 +100,7 @@ def load_manifest(path: Path) -> Manifest:
         InvalidFile: there is none, it is no YAML, or one of its files cannot be read.
     """
     file = path / "rules.yaml" if path.is_dir() else path
-    data = _yaml(_text(file), file.name)
+    data = read_yaml(_text(file), file.name)
     if not isinstance(data, dict):
         raise InvalidFile.of("rules_not_yaml", path=file.name, reason="it is no mapping")
     return _Reader(file.parent, file.name).manifest(cast("dict[Any, Any]", data))
@@ -119,6 +118,7 @@ def _text(file: Path) -> str:
         raise InvalidFile.of("rules_file_unreadable", path=file.name, reason=str(error)[:200]) from None
 
 
+<<<<<<< HEAD
 def _yaml(text: str, name: str) -> Any:
     try:
         _check_tokens(text, name)
@@ -176,6 +176,8 @@ _Unique.yaml_implicit_resolvers = {
 }
 
 
+=======
+>>>>>>> d1365c9f7a65433ae96da25bed9491db1a18d621
 class _Reader:
     """Reads the parts of a manifest, and collects what is wrong."""
 
@@ -428,7 +430,7 @@ class _Reader:
         if isinstance(given, str):
             text = self._file_text(given, ".yaml", ".json")
             try:
-                given = json.loads(text) if given.endswith(".json") else _yaml(text, given)
+                given = json.loads(text) if given.endswith(".json") else read_yaml(text, given)
             except ValueError as error:
                 self._wrong("cases", "rules_key_type", key="cases", type=f"list ({error})")
         found = list[Case]()
