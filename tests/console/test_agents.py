@@ -181,3 +181,13 @@ def test_results_are_text_whatever_they_hold(open_tab: Open) -> None:
     expect(dialog.get_by_text("90,000 characters")).to_be_visible()
     assert dialog.locator("img, script").count() == 0
     assert page.title() != "owned"
+
+
+def test_a_run_that_was_cut_says_why_before_its_answer(open_tab: Open) -> None:
+    console = open_tab()
+    cut = run(status="incomplete", reason="the limit of one turn", output_text="and so on " * 500)
+    console.stub("/v1/agents/runs", listed(cut))
+    console.stub("/v1/agents/runs/run_1", cut)
+    console.stub("/v1/agents/runs/run_1/steps", steps())
+    dialog = console.open("#/agents/run_1").get_by_role("dialog")
+    expect(dialog.get_by_text("the limit of one turn")).to_be_in_viewport()

@@ -71,16 +71,16 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
               ))}
             </section>
           )}
+          {run.reason !== "" && (
+            <p>
+              <b>{say("reason")}</b> {run.reason}
+            </p>
+          )}
           {run.output_text !== "" && ended(run) && (
             <section>
               <h3>{say("answer")}</h3>
               <p class="agents-text">{run.output_text}</p>
             </section>
-          )}
-          {run.reason !== "" && (
-            <p>
-              <b>{say("reason")}</b> {run.reason}
-            </p>
           )}
           <Steps steps={data.steps} cut={data.cut} />
         </div>
