@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.suites.tuning.runs import need_torch
-from deepwell.bench.workers.agents.world import HELD_OUT, HELD_OUT_SHA256, episodes_sha256
+from deepwell.bench.workers.tuning.world import HELD_OUT, HELD_OUT_SHA256, episodes_sha256
 from deepwell.errors import DeepwellError
 
 __all__ = ["bench_world_model"]
@@ -79,7 +79,7 @@ def _measured(report: Report, names: Sequence[str], runs: Path) -> dict[str, dic
     report.note(f"{', '.join(names)}: training and held-out episodes side by side, one thread each")
     children = {
         name: subprocess.Popen(
-            [sys.executable, "-m", "deepwell.bench.workers.agents.world", name, str(runs / name)],
+            [sys.executable, "-m", "deepwell.bench.workers.tuning.world", name, str(runs / name)],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,  # an interrupt reaches this process alone, which then ends them

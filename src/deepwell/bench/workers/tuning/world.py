@@ -1,4 +1,4 @@
-"""Trains one world model and measures its policies: `python -m deepwell.bench.workers.agents.world ENVIRONMENT FOLDER`.
+"""Trains one world model and measures its policies: `python -m deepwell.bench.workers.tuning.world ENVIRONMENT FOLDER`.
 
 It prints one line of JSON: the returns of each policy on the held-out episodes, the steps, and the processor seconds.
 """

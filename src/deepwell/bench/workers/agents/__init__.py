@@ -1,1 +1,0 @@
-"""Programs that measurements of agents run as processes of their own."""
