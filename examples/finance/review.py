@@ -30,7 +30,7 @@ _ROLE_WORD = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """What patterns or a model take for true, each with a score.
+    """Facts that patterns or a model take for true, each with a score.
 
     Attributes:
         clauses: score by kind and number of the sentence.

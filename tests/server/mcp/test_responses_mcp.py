@@ -65,7 +65,7 @@ def asking(stranger: Stranger, text: Any, **more: Any) -> dict[str, Any]:
 
 
 def heard(response: Any) -> str:
-    """What the model said, which repeats a result as its template shows it."""
+    """The words of the model, which repeat a result as its template shows it."""
     return response.output_text.replace("<tool_response>\n", "").replace("\n</tool_response>", "")
 
 
