@@ -81,10 +81,9 @@ async def test_a_server_that_never_answers_ends_in_time_and_leaves_nothing(stran
             await session.call("hang", {"text": "x"})
     with (
         answering(200, {"content-type": "application/json"}, b"", ends=False) as url,
-        # On a busy machine the time is over before the connection stands.
-        pytest.raises(McpFailed, match=r"did not answer within 0.3 s|All connection attempts failed"),
+        pytest.raises(McpFailed, match=r"did not answer within 1 s"),
     ):
-        async with open_session(RemoteServer("slow", url), LOOPBACK, 0.3):
+        async with open_session(RemoteServer("slow", url), LOOPBACK, 1.0):
             pass
     assert await left() == before
 
