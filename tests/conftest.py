@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.fault)
         if TESTS / "parity" in item.path.parents:
             item.add_marker(pytest.mark.slow)
-        if not any(item.get_closest_marker(tier) for tier in ("model", "fault", "slow")):
+        if not any(item.get_closest_marker(tier) for tier in ("model", "fault", "slow", "nightly")):
             item.add_marker(pytest.mark.unit)
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 STEPS = (1, 2, 7, 11)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_steps_of_the_smallest_model_run_and_pass_their_checks(smollm2_path: Path, tmp_path: Path) -> None:
     ModelStore(tmp_path / "models").pull(str(smollm2_path), name="smollm2")
     shutil.copytree(ROOT / "examples" / "tuning", tmp_path / "desk" / "examples" / "tuning")

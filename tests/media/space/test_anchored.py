@@ -25,6 +25,7 @@ def test_a_vector_gets_the_common_mean_back() -> None:
     assert anchored(vector).shape == (2, DIMENSIONS)  # with the shipped mean
 
 
+@pytest.mark.nightly
 def test_the_share_is_that_of_the_development_pictures(e5_path: Path) -> None:
     from deepwell.llm import LLM
     from deepwell.media.images.training.pictures import PictureSet

@@ -22,6 +22,7 @@ from deepwell.settings import Settings
 PICTURES = 100
 
 
+@pytest.mark.nightly
 async def test_pictures_are_found_by_their_titles(e5_path: Path, tmp_path: Path) -> None:
     settings = Settings.load().model_copy(update={"data_dir": tmp_path / "data"})
     folder = settings.models_dir.parent / "media" / "pictures"
