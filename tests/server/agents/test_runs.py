@@ -24,6 +24,9 @@ from tests.server.test_guard import TERM, options
 from deepwell.agents.loop.replay import replay
 from deepwell.agents.loop.steps import decode_entry
 from deepwell.dialogue.text import Codec
+from deepwell.server.observe.access_log import AccessLog
+from deepwell.server.observe.observer import Observer
+from deepwell.server.observe.tracing import Tracer
 
 SUM = call("calculate", expression="20 + 22")
 WEATHER = {"type": "function", "name": "weather", "parameters": {"properties": {"city": {"type": "string"}}}}
@@ -180,3 +183,30 @@ def test_metrics_count_runs_and_calls(served: httpx.Client) -> None:
     text = served.get("/metrics").text
     assert 'gen_ai_execute_tool_duration_seconds_count{gen_ai_tool_name="calculate",outcome="ok"} 1.0' in text
     assert 'gen_ai_invoke_agent_duration_seconds_count{status="completed"} 1.0' in text
+
+
+def test_a_run_is_a_trace_of_its_turns_and_calls(codec: Codec, tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="needs deepwell[otel]")
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    tracer, logged = Tracer(exporter), tmp_path / "access.log"
+    log = AccessLog("json", logged)
+    observer = Observer([log, tracer], traces=True, on_close=[log.close, tracer.close])
+    with agent_server(codec, tmp_path, SUM, "It is 42.", observer=observer) as live, client_of(live) as http:
+        run = begin(http)
+        settled(http, run["id"])
+    observer.close()
+    spans = {one.name: one for one in exporter.get_finished_spans() if "/" not in one.name}
+    assert set(spans) == {"invoke_agent toy", "chat toy", "execute_tool calculate"}
+    whole, asked, called = (
+        spans[name] for name in ("invoke_agent toy", "chat toy", "execute_tool calculate")
+    )
+    said = dict(whole.attributes or {})
+    assert said["deepwell.run_id"] == run["id"] and said["gen_ai.operation.name"] == "invoke_agent"
+    assert dict(called.attributes or {})["deepwell.agent.outcome"] == "ok"
+    for part in (asked, called):
+        assert part.parent is not None and part.parent.span_id == whole.context.span_id
+        assert whole.start_time <= part.start_time <= part.end_time <= whole.end_time
+    assert "20 + 22" not in str([dict(one.attributes or {}) for one in spans.values()])
+    assert all(json.loads(line)["method"] for line in logged.read_text().splitlines())  # requests alone

@@ -41,7 +41,8 @@ class AccessLog:
     def __call__(self, records: Sequence[Record]) -> None:
         """Writes a batch at once, so that appended lines stay whole beside those of other processes."""
         line = _json_line if self._style == "json" else _text_line
-        text = "".join(line(fields_of(record)) for record in records)
+        # A record without a method is no request.
+        text = "".join(line(fields_of(record)) for record in records if record.method)
         if self._path is None:
             sys.stderr.write(text)
             sys.stderr.flush()

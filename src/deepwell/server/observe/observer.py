@@ -65,6 +65,12 @@ class Observer:
             trace = TraceContext.begin(parent, share=self._trace_share)
         return Record.begin(scope["method"], scope["path"], request_id, trace)
 
+    def begin_run(self, run_id: str) -> Record:
+        """Returns the record of a run of an agent, which no request waits for. Only the tracer takes it."""
+        record = Record.begin("", "", run_id.encode(), TraceContext.begin(None, share=self._trace_share))
+        record.operation = "invoke_agent"
+        return record
+
     def end(self, record: Record) -> None:
         """Hands a record over without waiting. It is dropped if too many wait already."""
         if not self._sinks:

@@ -67,6 +67,7 @@ class Attribute:
     CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
     OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
     FINISH_REASONS = "gen_ai.response.finish_reasons"
+    TOOL = "gen_ai.tool.name"
     ERROR_TYPE = "error.type"
     METHOD = "http.request.method"
     ROUTE = "http.route"

@@ -3,14 +3,15 @@
 They are made on the observer's thread, when a request has ended.
 
 A request is a SERVER span by the HTTP conventions. If it asked a model, a span of the GenAI conventions lies below it, and
-the phases of that work below that. Prompts and answers are in no span.
+the phases of that work below that. A run of an agent is a trace of its own: `invoke_agent`, and its turns and calls below.
+Prompts and answers are in no span.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from deepwell.errors import MissingDependency
@@ -88,8 +89,13 @@ class Tracer:
             return round((record.at + moment - record.started) * 1e9)
 
         end = record.started + record.duration_s
+        if not record.method:
+            self._run_spans(record, clock)
+            return
         name = f"{record.method} {record.route}" if record.route != "none" else record.method
-        request = self._root(record, name, clock(record.started))
+        request = self._root(
+            record, name, clock(record.started), SpanKind.SERVER, _request_attributes(record)
+        )
         if record.status >= 500 or (record.error and record.status < 400):
             request.set_status(Status(StatusCode.ERROR, record.error or None))
         if record.model:
@@ -106,7 +112,24 @@ class Tracer:
             model.end(clock(end))
         request.end(clock(end))
 
-    def _root(self, record: Record, name: str, start: int) -> Span:
+    def _run_spans(self, record: Record, clock: Callable[[float], int]) -> None:
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        attributes = _model_attributes(record) | {"deepwell.run_id": record.request_id}
+        if record.tenant:
+            attributes["deepwell.tenant"] = record.tenant
+        name = f"{record.operation} {record.model}"
+        run = self._root(record, name, clock(record.started), SpanKind.INTERNAL, attributes)
+        if record.error:
+            run.set_status(Status(StatusCode.ERROR, record.error))
+        for phase in record.phases:
+            part = self._child(run, phase.name, clock(phase.begin), phase.attributes, SpanKind.INTERNAL)
+            part.end(clock(phase.end))
+        run.end(clock(record.started + record.duration_s))
+
+    def _root(
+        self, record: Record, name: str, start: int, kind: SpanKind, attributes: dict[str, Any]
+    ) -> Span:
         from opentelemetry import trace
 
         told = record.trace
@@ -125,8 +148,8 @@ class Tracer:
             return self._tracer.start_span(
                 name,
                 context,
-                trace.SpanKind.SERVER,
-                _request_attributes(record),
+                kind,
+                attributes,
                 start_time=start,
             )
         finally:

@@ -180,7 +180,7 @@ async def _besieged(report: Report, url: str, pid: int, sessions: int) -> dict[s
     await asyncio.gather(*(work() for _ in range(_TOGETHER)))
     seconds = time.monotonic() - begun
     most = await _idle(url)
-    open_after = _descriptors(pid)
+    open_after = await _closed_again(pid, open_before.total())
     samples.append((sessions, rss_bytes(process_tree(pid)) / 1e3))
     warm = [one for one in samples if one[0] >= _WARM * sessions]
     slope = float(np.polyfit([one[0] for one in warm], [one[1] for one in warm], 1)[0])
@@ -212,6 +212,14 @@ async def _idle(url: str) -> int:
             if left == 0 or time.monotonic() > end:
                 return left
             await asyncio.sleep(0.5)
+
+
+async def _closed_again(pid: int, before: int) -> Counter[str]:
+    """Returns the descriptors when the server had time to close the connections of those who have left."""
+    end = time.monotonic() + _IDLE_S
+    while (found := _descriptors(pid)).total() > before and time.monotonic() < end:
+        await asyncio.sleep(0.5)
+    return found
 
 
 def _descriptors(pid: int) -> Counter[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from deepwell.agents.loop.agent import RunOf, RunResult, run_agent
-from deepwell.agents.loop.steps import CallEnded, CallStarted, Entry, Noted
+from deepwell.agents.loop.steps import CallEnded, CallStarted, Entry, Noted, Turned
 from deepwell.errors import DeepwellError, NotFound
 from deepwell.server.context import ServerContext
 from deepwell.server.families.agents.desk import desk_of
@@ -18,6 +18,7 @@ from deepwell.server.families.agents.request import KeptRequest
 from deepwell.server.families.agents.stored import StoredLog
 from deepwell.server.families.agents.wiring import agent_of
 from deepwell.server.families.batches.owner import principal_of_job
+from deepwell.server.observe.agents import RunTrace
 from deepwell.storage.agents import AGENT_JOB, StepTaken, StoredAgentRun
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 
@@ -81,6 +82,7 @@ class _Running:
         self._store = context.state.agents
         self._names: dict[str, str] = {}  # of tools, by call
         self._own: set[str] = set()
+        self._trace: RunTrace | None = None
 
     async def go(self) -> JobOutcome:
         row = await self._store.get(self._tenant, self._run.job.id)
@@ -100,7 +102,13 @@ class _Running:
                 }
             log = StoredLog(self._store, self._tenant, row.id, self._run.cancelled, self._kept)
             of = RunOf(self._tenant, row.id)
-            result = await run_agent(agent, log=log, of=of, cancelled=self._run.cancelled)
+            self._trace = RunTrace(self._context.observer, self._tenant, row.id, agent.model.name)
+            status = "failed"  # where it is not known
+            try:
+                result = await run_agent(agent, log=log, of=of, cancelled=self._run.cancelled)
+                status = result.status
+            finally:
+                self._trace.ended(status)
         row = await self._store.settle(self._tenant, settled(row, result))
         if row.ended:
             self._context.metrics.agents.ended(row.status, row.seconds)
@@ -119,8 +127,14 @@ class _Running:
             self._names[step.call_id] = step.name
         elif isinstance(step, CallEnded) and (name := self._names.pop(step.call_id, None)) is not None:
             metrics.called(name, step.outcome, step.seconds, is_own=name in self._own)
+            if self._trace is not None:
+                self._trace.called(name, step.outcome, step.seconds)
+        elif isinstance(step, Turned) and self._trace is not None:
+            self._trace.turned(step.prompt_tokens, step.completion_tokens)
         elif isinstance(step, Noted):
             metrics.noted(step.check)
+        if self._trace is not None:
+            self._trace.stepped()
         self._run.progress = _encode({"done": entry.number + 1, "unit": "steps", "step": "running"}).decode()
         desk_of(self._context).tell(self._tenant, self._run.job.id)
 
