@@ -13,6 +13,9 @@ import { zh } from "./zh";
 
 const say = texts(en, zh);
 const TURNS = "20";
+/** Tools that change something are the user's choice, one by one. */
+const UNCHOSEN: ReadonlySet<string> = new Set(["files_write"]);
+const TOLD = ["calculator", "knowledge", "files", "files_write", "sql", "python"] as const;
 
 /** Asks for a task and the tools that the model may use, and starts the run. */
 export function New({ onClose, onMade }: { onClose: () => void; onMade: (id: string) => void }) {
@@ -23,7 +26,7 @@ export function New({ onClose, onMade }: { onClose: () => void; onMade: (id: str
   }, []);
   const [task, setTask] = useState("");
   const [model, setModel] = useState("");
-  const [left, setLeft] = useState<ReadonlySet<string>>(new Set());
+  const [left, setLeft] = useState<ReadonlySet<string>>(UNCHOSEN);
   const [turns, setTurns] = useState(TURNS);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
@@ -80,7 +83,7 @@ export function New({ onClose, onMade }: { onClose: () => void; onMade: (id: str
           <CheckField
             key={one.name}
             label={one.name}
-            hint={one.why_not ?? one.description}
+            hint={one.why_not ?? described(one)}
             value={one.why_not === null && !left.has(one.name)}
             disabled={one.why_not !== null}
             onChange={(on) => turn(one.name, on)}
@@ -91,4 +94,10 @@ export function New({ onClose, onMade }: { onClose: () => void; onMade: (id: str
       {error !== null && <Failure error={error} />}
     </Dialog>
   );
+}
+
+/** Tools that come along are told in the user's language, those of other servers in their own words. */
+function described(tool: ServerTool): string {
+  const own = TOLD.find((name) => name === tool.name);
+  return own === undefined ? tool.description : say(`tool.${own}`);
 }
