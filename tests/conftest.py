@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.testing
 from hypothesis import settings
 from tests.parallel import keep_to_one_processor
 
@@ -23,6 +25,9 @@ settings.load_profile("ci" if IN_CI else "dev")
 
 
 TESTS = Path(__file__).parent
+
+# Commands keep no state, and to build all of them takes a third of a second, which hundreds of tests would spend.
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -109,11 +110,17 @@ def test_blocks_are_what_they_say_and_python_is_run_somewhere(page: str) -> None
     assert "python" not in languages or guide in TESTED | BENCHED.keys()
 
 
+@pytest.fixture(scope="module")
+def whole_command() -> Any:
+    """The command line; it takes a third of a second to build."""
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of_the_guides_exist(page: str) -> None:
+def test_commands_of_the_guides_exist(page: str, whole_command: Any) -> None:
     text = (DOCS / "guides" / page).read_text(encoding="utf-8").replace("\\\n", " ")
     for line in re.findall(r"(?:^ *(?:\$ )?|&& |`)(deepwell [a-z][^`\n]*)", text, re.MULTILINE):
-        command = typer.main.get_command(app)
+        command = whole_command
         words = shlex.split(re.split(r" [|>&]|  ", line)[0], comments=True)[1:]
         if words[0] in MISTAKES:
             continue
