@@ -69,6 +69,14 @@ def _is_local(address: Any) -> bool:
         return False
 
 
+@pytest.fixture(scope="session")
+def whole_command() -> Any:
+    """The command line."""
+    from deepwell.cli import app
+
+    return typer.testing._get_command(app)  # type: ignore[attr-defined]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """Keep what servers remember of their databases out of the user's own folder."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from tests.server.conftest import Live, start
 from tests.server.conftest import codec as codec
 from tests.server.fakes import FakeEngine, make_service
@@ -93,17 +92,15 @@ def test_both_languages_have_the_same_commands_programs_and_checks(english: Path
 
 
 @pytest.mark.parametrize("page", [one for pair in PAIRS for one in pair], ids=lambda page: page.name)
-def test_programs_compile_and_commands_exist(page: Path) -> None:
+def test_programs_compile_and_commands_exist(page: Path, whole_command: Any) -> None:
     for block in blocks_of(page.read_text(encoding="utf-8")):
         if block.kind == "python":
             compile(block.text, page.name, "exec")
             continue
         for command in commands_of(block.text):
             for text in re.findall(r"(?:^|&& |; |\| )deepwell ([^|>\n]*)", command.replace("\\\n", " ")):
-                words, verb = (
-                    shlex.split(text.partition(" || ")[0].partition(" && ")[0]),
-                    typer.main.get_command(app),
-                )
+                words = shlex.split(text.partition(" || ")[0].partition(" && ")[0])
+                verb = whole_command
                 while words and hasattr(verb, "commands"):
                     if words[0] not in verb.commands and hasattr(verb, "default"):
                         words.insert(0, verb.default)

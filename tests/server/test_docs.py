@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.bench.suites.service.clients import GUIDES as BENCHED
 from deepwell.bench.workers.api_docs import api_page, coverage_page, document
-from deepwell.cli import app
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 
@@ -108,12 +106,6 @@ def test_blocks_are_what_they_say_and_python_is_run_somewhere(page: str) -> None
         READERS.get(language, str)(code)
     guide = page.removesuffix(".md").removesuffix(".zh-CN")
     assert "python" not in languages or guide in TESTED | BENCHED.keys()
-
-
-@pytest.fixture(scope="module")
-def whole_command() -> Any:
-    """The command line; it takes a third of a second to build."""
-    return typer.main.get_command(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
