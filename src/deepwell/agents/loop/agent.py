@@ -29,6 +29,7 @@ from deepwell.agents.loop.deciding import (
     Wait,
     next_action,
 )
+from deepwell.agents.loop.guiding import task_of
 from deepwell.agents.loop.log import MemoryLog, RunLog
 from deepwell.agents.loop.model import ChatModel, Message, ToolCall
 from deepwell.agents.loop.options import LoopOptions
@@ -44,7 +45,7 @@ from deepwell.agents.loop.steps import (
     Started,
     Step,
 )
-from deepwell.agents.tools.tool import Tool, ToolCallContext
+from deepwell.agents.tools.tool import Clues, Tool, ToolCallContext
 from deepwell.errors import InvalidRequest
 
 __all__ = ["INSTRUCTIONS", "Agent", "Approver", "RunOf", "RunResult", "begun", "run_agent"]
@@ -129,19 +130,28 @@ def begun(agent: Agent, task: str | Sequence[Message]) -> Started:
     if not given or (isinstance(task, str) and not task.strip()):
         raise InvalidRequest("the task is empty", fix="say what the agent is to do", param="input")
     system = [{"role": "system", "content": agent.instructions}] if agent.instructions else []
-    offered = [
-        OfferedTool(
-            one.name,
-            one.description,
-            one.function().schema(),
-            one.strict,
-            getattr(one, "effects", "reads"),
-            getattr(one, "approval", "never"),
-            isinstance(one, ClientTool),
-        )
-        for one in agent.tools
-    ]
+    words = task_of(given) if agent.options.checks else ""
+    offered = [_offered(one, words) for one in agent.tools]
     return Started(agent.model.name, system + given, offered, agent.budget, agent.options)
+
+
+def _offered(tool: Tool | ClientTool, words: str) -> OfferedTool:
+    """Returns a tool as the log keeps it, with what the words of the task say of it."""
+    schema = tool.function().schema()
+    if isinstance(tool, ClientTool):
+        return OfferedTool(tool.name, tool.description, schema, tool.strict, is_client=True)
+    found = tool.clues(words) if tool.clues and words else Clues()
+    return OfferedTool(
+        tool.name,
+        tool.description,
+        schema,
+        tool.strict,
+        tool.effects,
+        tool.approval,
+        weight=found.weight,
+        mentions=found.mentions,
+        computes=tool.computes,
+    )
 
 
 async def run_agent(

@@ -14,9 +14,27 @@ from deepwell.agents.loop.arguments import (
     without_unknown,
 )
 from deepwell.agents.loop.budget import Budget, Limit
-from deepwell.agents.loop.checks import ANSWER_NOW, earlier_result, failed_before, objection, reminder
+from deepwell.agents.loop.checks import (
+    ANSWER_NOW,
+    ANSWER_SHORT,
+    earlier_result,
+    failed_before,
+    invented_numbers,
+    objection,
+    reading_tools,
+    reminder,
+)
+from deepwell.agents.loop.guiding import (
+    Need,
+    answer_prompt,
+    call_prompt,
+    first_tools,
+    is_stuck,
+    missing,
+    next_best,
+)
 from deepwell.agents.loop.model import Choice, Message, ToolCall
-from deepwell.agents.loop.state import PastTurn, RunState
+from deepwell.agents.loop.state import PastTurn, RunState, same_call
 from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Outcome, Step
 from deepwell.agents.tools.tool import Tool
 from deepwell.dialogue.tools import FunctionTool
@@ -130,6 +148,9 @@ _UNKNOWN = (
     "It is not known whether this call was made: the run was interrupted meanwhile. It is not made again by itself. "
     "Look at what it would have changed before you call it once more."
 )
+_INVENTED = "This call was not made: neither the task nor a result gives {}. Get the numbers from another tool first, and compute with those."
+_MOST_REFUSALS = 2
+"""Times that one computation with numbers of the model's own is refused; then it is believed."""
 _NO_CALLS_LEFT = (
     "This call was not made: the budget of calls is used up. Answer from the results that you have."
 )
@@ -250,7 +271,17 @@ def _prepared(
         if (error := failed_before(state, call, is_write=is_write)) is not None:
             text = f"This call failed before, so it was not made again: {error}\nChange the arguments, or use another tool."
             return _not_made(call, "repeated", text)
+        if getattr(tool, "computes", False) and (invented := invented_numbers(state, call)):
+            if _refusals(state, call) < _MOST_REFUSALS:
+                return _not_made(call, "invalid", _INVENTED.format(", ".join(invented[:5])))
     return tool, arguments, note
+
+
+def _refusals(state: RunState, call: ToolCall) -> int:
+    return sum(
+        same_call(before) == same_call(call) and result.outcome == "invalid"
+        for before, result in state.results()
+    )
 
 
 def _not_made(call: ToolCall, outcome: Outcome, text: str) -> CallEnded:
@@ -274,7 +305,9 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
     if state.started.options.checks and tools and not state.turns:
         # Small models write their first call as text, of a tool that they make up, unless a grammar holds it.
         if reading := _reading(tools):
-            choice, offered = "required", reading
+            choice, offered = "required", first_tools(state, reading)
+    elif state.started.options.checks and _may_guide(state, tools):
+        return _guided(state)
     elif state.started.options.checks and tools:
         notes = state.turns[-1].notes
         last_note = notes[-1].check if notes else ""
@@ -291,8 +324,41 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
             choice, offered = "required", wanted
         elif state.turns[-1].results and not last_note:
             return Append(reminder(state))
+    return Ask(state.messages(), choice, offered, _most_tokens(state))
+
+
+def _most_tokens(state: RunState) -> int:
+    assert state.started is not None
+    spent, budget = state.spent, state.started.budget
     left = budget.tokens - spent.tokens - spent.context_tokens
-    return Ask(state.messages(), choice, offered, max(1, min(state.started.options.turn_tokens, left)))
+    return max(1, min(state.started.options.turn_tokens, left))
+
+
+def _may_guide(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> bool:
+    """Returns whether the model goes round and the tools, which only read, say what the task needs."""
+    assert state.started is not None
+    is_reading = len(_reading(tools)) == len(tools)
+    return is_reading and is_stuck(state) and any(one.weight for one in state.started.tools)
+
+
+def _guided(state: RunState) -> Append | Ask:
+    """Returns the next turn of a model that goes round: one call that the task needs, or the answer from what is known."""
+    assert state.started is not None
+    budget, spent, notes = state.started.budget, state.spent, state.turns[-1].notes
+    last_note = notes[-1].check if notes else ""
+    reading = reading_tools(state)
+    may_call = budget.turns - spent.turns > 1 and spent.calls < budget.calls and state.stalls <= _ANSWER_AFTER
+    if may_call and last_note in ("unsupported", "declined"):
+        need = Need(next_best(state, reading), notes[-1].text)
+        return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state))
+    need = missing(state, reading)
+    if may_call and need is not None:
+        if last_note not in ("guide", "unfinished"):
+            return Append(Noted("guide", need.text))
+        return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state))
+    if last_note != "answer_now":
+        return Append(Noted("answer_now", ANSWER_NOW))
+    return Ask(answer_prompt(state, ANSWER_SHORT), "none", list(reading), _most_tokens(state))
 
 
 def _reading(tools: Mapping[str, Tool | ClientTool]) -> list[str]:

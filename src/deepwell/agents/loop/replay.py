@@ -109,7 +109,16 @@ def _tools(started: Started) -> Mapping[str, Tool | ClientTool]:
     return {
         one.name: ClientTool(one.name, one.description, one.parameters, one.strict)
         if one.is_client
-        else Tool(one.name, one.description, one.parameters, _refused, one.effects, one.approval, one.strict)
+        else Tool(
+            one.name,
+            one.description,
+            one.parameters,
+            _refused,
+            one.effects,
+            one.approval,
+            one.strict,
+            computes=one.computes,
+        )
         for one in started.tools
     }
 

@@ -52,7 +52,14 @@ OUTCOMES: tuple[Outcome, ...] = Outcome.__args__  # pyright: ignore[reportAttrib
 
 
 class OfferedTool(msgspec.Struct, frozen=True):
-    """A tool as it was when the run began. `is_client`: whoever asked for the run makes its calls."""
+    """A tool as it was when the run began.
+
+    Attributes:
+        is_client: whether whoever asked for the run makes its calls.
+        weight: how strongly the words of the task call for it.
+        mentions: words of the task that belong into its arguments.
+        computes: whether it only computes with numbers that are known.
+    """
 
     name: str
     description: str
@@ -61,6 +68,9 @@ class OfferedTool(msgspec.Struct, frozen=True):
     effects: Literal["reads", "writes"] = "reads"
     approval: Literal["never", "always"] = "never"
     is_client: bool = False
+    weight: float = 0.0
+    mentions: tuple[str, ...] = ()
+    computes: bool = False
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):

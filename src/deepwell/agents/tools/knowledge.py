@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from deepwell.agents.tools.clues import document_clues
 from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
 from deepwell.errors import DeepwellError
 
@@ -82,6 +83,7 @@ def knowledge_tool(searcher: Searcher, *, about: str = "the documents", limit: i
             "additionalProperties": False,
         },
         run,
+        clues=lambda task: document_clues(task, about),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from deepwell.dialogue.tools import FunctionTool
 
-__all__ = ["Tool", "ToolCallContext", "ToolOutput"]
+__all__ = ["Clues", "Tool", "ToolCallContext", "ToolOutput"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,19 @@ class ToolOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class Clues:
+    """Signs in the words of a task that it needs a tool.
+
+    Attributes:
+        weight: 0: there are none; above 0.5: the task names something that only such a tool can give; 1: it is certain.
+        mentions: words of the task that belong into the arguments of a call, such as the path of a file that is there.
+    """
+
+    weight: float = 0.0
+    mentions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     """A tool. Whoever calls it validates the arguments against `parameters` first, and bounds time and output.
 
@@ -55,6 +68,8 @@ class Tool:
         effects: "reads" may run beside other calls and again after a crash; "writes" runs alone and at most once.
         approval: "always" asks a person before each call.
         strict: whether the arguments that a model writes are held to the schema by a grammar.
+        clues: returns the signs that a task needs this tool, for models that choose badly; None: nothing is known.
+        computes: whether the tool only computes with numbers that come from the task or from other tools.
     """
 
     name: str
@@ -64,6 +79,8 @@ class Tool:
     effects: Literal["reads", "writes"] = "reads"
     approval: Literal["never", "always"] = "never"
     strict: bool = True
+    clues: Callable[[str], Clues] | None = None
+    computes: bool = False
 
     def function(self) -> FunctionTool:
         """Returns the tool in the shape that a request offers to a model."""

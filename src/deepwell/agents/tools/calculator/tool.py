@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from deepwell.agents.tools.calculator.arithmetic import ArithmeticProblem, evaluate, shown
+from deepwell.agents.tools.clues import arithmetic_clues
 from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
 
 __all__ = ["calculator"]
 
+_RESULT: Final = re.compile(r"(?<=\S)\s*=\s*(?:-?\d[\d,]*(?:\.\d+)?|\?)?\s*$")
+"""A result that a model wrote behind the expression, which is not taken from it."""
 _PLAIN: Final = re.compile(r"\s*-?\d[\d,]*(?:\.\d+)?\s*")
 
 
@@ -32,11 +35,13 @@ def calculator() -> Tool:
             "additionalProperties": False,
         },
         _run,
+        clues=arithmetic_clues,
+        computes=True,
     )
 
 
 async def _run(arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
-    expression = str(arguments["expression"])
+    expression = _RESULT.sub("", str(arguments["expression"]))
     if _PLAIN.fullmatch(expression):  # models send a result back in place of an answer
         return ToolOutput(
             f"{expression.strip()[:100]} is a number already. Use it in the next step, or answer.",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from deepwell.agents.tools.clues import listing_clues, path_clues, searching_clues
 from deepwell.agents.tools.files.folder import ConfinedFolder, Entry, FolderError
 from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
 
@@ -44,6 +45,7 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             "List the paths of all files.",
             _object({"folder": {"type": "string", "description": "Only this folder."}}),
             _in_thread(folder.list),
+            clues=listing_clues,
         ),
         Tool(
             "read_file",
@@ -51,11 +53,16 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             _object(
                 {
                     "path": _PATH,
-                    "start_line": {"type": "integer", "minimum": 1, "description": "First line, from 1."},
+                    "start_line": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "description": "Only to read on in a long file: the line to go on from.",
+                    },
                 },
                 "path",
             ),
             _in_thread(folder.read),
+            clues=lambda task: path_clues(task, folder.paths()),
         ),
         Tool(
             "search_files",
@@ -71,6 +78,7 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
                 "text",
             ),
             _in_thread(folder.search),
+            clues=lambda task: searching_clues(task, folder.paths()),
         ),
     ]
     if write:
@@ -126,7 +134,8 @@ class _Files:
         if not lines:
             return ToolOutput(f"{path} is empty.")
         if start > len(lines):
-            return ToolOutput(f"{path} has {len(lines)} lines; start_line is behind its end.", failed=True)
+            note = f"(start_line {start} is behind the end, so this is the file from its start)"
+            return ToolOutput(f"{note}\n{_page(path, lines, 1)}")
         return ToolOutput(_page(path, lines, start))
 
     def search(self, arguments: Mapping[str, Any], stop: Callable[[], bool]) -> ToolOutput:
@@ -169,6 +178,10 @@ class _Files:
             return ToolOutput("The content has characters that UTF-8 cannot hold.", failed=True)
         replaced = self._folder.write(path, data)
         return ToolOutput(f"{'Replaced' if replaced else 'Wrote'} {path} ({len(data):,} bytes).")
+
+    def paths(self) -> list[str]:
+        """Returns the paths of the first files, to look for them in a task."""
+        return [one.path for one in itertools.islice(self._folder.walk(), _MOST_SEARCHED_FILES)]
 
     def _searchable(self, one: Entry) -> str | None:
         if one.size_bytes > _MOST_FILE_BYTES:

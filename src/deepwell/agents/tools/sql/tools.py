@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from deepwell.agents.tools.clues import table_clues
 from deepwell.agents.tools.files.folder import ConfinedFolder, FolderError
 from deepwell.agents.tools.sql.statement import StatementProblem, checked_statement, require_sqlglot
-from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.tool import Clues, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import InvalidRequest
 from deepwell.process.confine import confined_command
 
@@ -24,6 +25,8 @@ _CHILD: Final = Path(__file__).with_name("child.py")
 _SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
 _CELL_CHARACTERS: Final = 200
 _MOST_NAMES: Final = 12
+_SAMPLES: Final = 3  # of a column, that a model reads
+_KNOWN_VALUES: Final = 200  # of a column, that are looked for in a task
 _NAME_CHARACTERS: Final = 40
 _GRACE_S: Final = 2.0  # for the start of the process, and for SQLite to see that its time is over
 
@@ -57,7 +60,11 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
     """
     require_sqlglot()
     databases = _Databases(ConfinedFolder(root), limits or SqlLimits())
-    tables = databases.tables()
+    tables, names, values = databases.tables()
+
+    def clues(task: str) -> Clues:
+        return table_clues(task, names, values)
+
     several: dict[str, Any] = {}
     if len(databases.names) > 1:
         about = {"type": "string", "enum": databases.names, "description": "File of the database."}
@@ -73,6 +80,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
                 "additionalProperties": False,
             },
             databases.schema,
+            clues=clues,
         ),
         Tool(
             "sql_query",
@@ -90,6 +98,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
                 "additionalProperties": False,
             },
             databases.query,
+            clues=lambda task: Clues(0.95 * clues(task).weight),  # behind the schema
         ),
     ]
 
@@ -105,11 +114,11 @@ class _Databases:
                 f"there is no SQLite file in {folder.root}", fix=f"name a folder with {', '.join(_SUFFIXES)}"
             )
 
-    def tables(self) -> str:
-        """Returns the names of the tables, which tell a model what the database is about."""
-        names = list[str]()
+    def tables(self) -> tuple[str, list[str], list[str]]:
+        """Returns the names of the tables as a model reads them, and names and texts that a task about them may hold."""
+        names, columns, values = list[str](), list[str](), list[str]()
         for name in self.names:
-            command, request = self._call(name, None, self._limits.seconds)
+            command, request = self._call(name, None, self._limits.seconds, _KNOWN_VALUES)
             done = subprocess.run(
                 command,
                 input=json.dumps(request).encode(),
@@ -118,10 +127,14 @@ class _Databases:
                 check=False,
             )
             found: dict[str, Any] = json.loads(done.stdout or b"{}")
-            names += [str(one["name"])[:_NAME_CHARACTERS] for one in found.get("tables", ())]
+            for table in found.get("tables", ()):
+                names.append(str(table["name"])[:_NAME_CHARACTERS])
+                columns += [str(one["name"]) for one in table["columns"]]
+                values += [text for one in table["columns"] for text in one.get("samples", ())]
+        shown = f"tables {', '.join(names[:_MOST_NAMES])}" if names else "which has no tables"
         if len(names) > _MOST_NAMES:
-            return f"tables {', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES} more"
-        return f"tables {', '.join(names)}" if names else "which has no tables"
+            shown = f"{shown} and {len(names) - _MOST_NAMES} more"
+        return shown, [*names, *columns], values
 
     async def schema(self, arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
         found = await self._run(arguments, None, context)
@@ -168,7 +181,9 @@ class _Databases:
         command, request = self._call(name, statement, seconds)
         return await _answer(command, request, seconds)
 
-    def _call(self, name: str, statement: str | None, seconds: float) -> tuple[list[str], dict[str, Any]]:
+    def _call(
+        self, name: str, statement: str | None, seconds: float, most_samples: int = _SAMPLES
+    ) -> tuple[list[str], dict[str, Any]]:
         """Returns the command of a process that runs a statement, and what it reads."""
         limits = self._limits
         request = {
@@ -177,6 +192,7 @@ class _Databases:
             "seconds": seconds,
             "most_rows": limits.most_rows,
             "most_bytes": limits.most_bytes,
+            "most_samples": most_samples,
         }
         command = [sys.executable, "-I", "-S", str(_CHILD)]
         return confined_command(command, limits.memory_bytes, int(seconds + _GRACE_S) + 1), request
