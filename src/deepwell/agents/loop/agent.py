@@ -41,11 +41,13 @@ from deepwell.agents.loop.steps import (
     Ended,
     EndStatus,
     Entry,
+    Guidance,
     OfferedTool,
     Started,
     Step,
+    WorkedCall,
 )
-from deepwell.agents.tools.tool import Clues, Tool, ToolCallContext
+from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext
 from deepwell.errors import InvalidRequest
 
 __all__ = ["INSTRUCTIONS", "Agent", "Approver", "RunOf", "RunResult", "begun", "run_agent"]
@@ -140,7 +142,6 @@ def _offered(tool: Tool | ClientTool, words: str) -> OfferedTool:
     schema = tool.function().schema()
     if isinstance(tool, ClientTool):
         return OfferedTool(tool.name, tool.description, schema, tool.strict, is_client=True)
-    found = tool.clues(words) if tool.clues and words else Clues()
     return OfferedTool(
         tool.name,
         tool.description,
@@ -148,10 +149,14 @@ def _offered(tool: Tool | ClientTool, words: str) -> OfferedTool:
         tool.strict,
         tool.effects,
         tool.approval,
-        weight=found.weight,
-        mentions=found.mentions,
-        computes=tool.computes,
+        guidance=_guidance(tool.guide, words) if tool.guide and words else None,
     )
+
+
+def _guidance(guide: Guide, words: str) -> Guidance:
+    found = guide.clues(words)
+    worked = tuple(WorkedCall(one.known, one.task, dict(one.arguments), one.result) for one in guide.examples)
+    return Guidance(found.weight, found.mentions, guide.advice, worked, guide.computes)
 
 
 async def run_agent(

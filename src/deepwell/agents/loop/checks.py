@@ -20,7 +20,6 @@ from deepwell.agents.loop.written import looks_like_a_call
 
 __all__ = [
     "ANSWER_NOW",
-    "ANSWER_SHORT",
     "earlier_result",
     "failed_before",
     "invented_numbers",
@@ -30,7 +29,6 @@ __all__ = [
     "unsupported_numbers",
 ]
 
-ANSWER_SHORT = "Answer the question from what is known, in one short sentence."
 ANSWER_NOW = "Give the final answer now, in plain words, from the results above. Do not call a tool."
 
 _MOST_NUMBERS = 5
@@ -39,10 +37,17 @@ _MOST_TASK = 400  # characters of the task that are said again
 
 _UNITS = {10.0, 12.0, 24.0, 30.0, 52.0, 60.0, 100.0, 360.0, 365.0, 1000.0, 3600.0}
 _DECLINES = re.compile(
-    r"\b(?:not (?:known|provided|given|mentioned|specified|available|stated|found|contain|possible|enough)|no information|unknown"
-    r"|cannot|can't|unable|doesn't (?:say|contain|mention)|does not (?:say|contain|mention))\b|未知|不知道|没有提|未提|无法|没有相关|未找到",
+    r"\b(?:not (?:known|provided|given|mentioned|specified|available|stated|found|contain|possible|enough)"
+    r"|no information|unknown|cannot|can't|unable|doesn't (?:say|contain|mention)|does not (?:say|contain|mention))\b"
+    r"|未知|不知道|没有提|未提|无法|没有相关|未找到",
     re.IGNORECASE,
 )
+_RESULT = re.compile(r"\s*=\s*-?[\d,.]+\s*\"")  # behind an expression in JSON
+_ASKS_PATH = re.compile(
+    r"\b(?:(?:which|what) files?|paths?|name of the file)\b|(?:哪个|哪一个|什么)文件|路径|文件名",
+    re.IGNORECASE,
+)
+_PATH = re.compile(r"(?<![\w/.-])[\w.-]+(?:/[\w.-]+)*\.[A-Za-z]\w{0,5}(?![\w/])")
 
 
 class _Check(NamedTuple):
@@ -109,9 +114,14 @@ def unsupported_numbers(state: RunState, answer: str) -> list[str]:
 
 
 def invented_numbers(state: RunState, call: ToolCall) -> list[str]:
-    """Returns the numbers of a computation that neither the task nor a tool gave, but those that convert units."""
+    """Returns the numbers of a call that only computes that neither the task nor a tool gave, but those that convert units."""
+    offered = {one.name: one.guidance for one in state.started.tools} if state.started else {}
+    guidance = offered.get(call.name)
+    if guidance is None or guidance.computes != "numbers":
+        return []
     known = {value for text in _sources(state) for _, value, _ in numbers_in(text)} | _UNITS
-    found = [shown for shown, value, _ in numbers_in(call.arguments) if value not in known]
+    written = _RESULT.sub('"', call.arguments)
+    found = [shown for shown, value, _ in numbers_in(written) if value not in known]
     return [one for one in dict.fromkeys(found) if "." in one or abs(float(one.replace(",", ""))) >= 10]
 
 
@@ -198,6 +208,17 @@ def _declined(state: RunState, answer: str) -> str | None:
     return f"Another tool may know it: {', '.join(unused)}. Call one. If none can know it, say so."
 
 
+def _unnamed(state: RunState, answer: str) -> str | None:
+    """The task asks for a file, and the answer names none that a result holds."""
+    if state.started is None or not _ASKS_PATH.search(task_of(state.started.messages)):
+        return None
+    texts = [result.text for _, result in state.results() if result.outcome == "ok"]
+    paths = list(dict.fromkeys(path for text in texts for path in _PATH.findall(text)))[:_MOST_NUMBERS]
+    if not paths or any(path in answer for path in paths):
+        return None
+    return f"The task asks for a file. The results name: {', '.join(paths)}"
+
+
 def _unsupported(state: RunState, answer: str) -> str | None:
     missing = unsupported_numbers(state, answer)[:_MOST_NUMBERS]
     if not missing:
@@ -216,5 +237,6 @@ _CHECKS = (
     _Check("open_plan", _unplanned),
     _Check("unfinished", _unfinished),
     _Check("declined", _declined),
+    _Check("no_path", _unnamed),
     _Check("unsupported", _unsupported),
 )

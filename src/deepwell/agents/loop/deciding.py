@@ -16,7 +16,6 @@ from deepwell.agents.loop.arguments import (
 from deepwell.agents.loop.budget import Budget, Limit
 from deepwell.agents.loop.checks import (
     ANSWER_NOW,
-    ANSWER_SHORT,
     earlier_result,
     failed_before,
     invented_numbers,
@@ -25,10 +24,10 @@ from deepwell.agents.loop.checks import (
     reminder,
 )
 from deepwell.agents.loop.guiding import (
-    Need,
     answer_prompt,
     call_prompt,
-    first_tools,
+    first_need,
+    first_prompt,
     is_stuck,
     missing,
     next_best,
@@ -148,7 +147,10 @@ _UNKNOWN = (
     "It is not known whether this call was made: the run was interrupted meanwhile. It is not made again by itself. "
     "Look at what it would have changed before you call it once more."
 )
-_INVENTED = "This call was not made: neither the task nor a result gives {}. Get the numbers from another tool first, and compute with those."
+_INVENTED = (
+    "This call was not made: neither the task nor a result gives {}. "
+    "Get the numbers from another tool first, and compute with those."
+)
 _MOST_REFUSALS = 2
 """Times that one computation with numbers of the model's own is refused; then it is believed."""
 _NO_CALLS_LEFT = (
@@ -194,7 +196,7 @@ def _judged(state: RunState, answer: str) -> Step:
     if state.started.options.checks and _has_room(state):
         # A model that was told to answer has nothing else to say; figures of its own are the one thing worth a further call.
         note = objection(state, answer)
-        if note is not None and (not is_forced or note.check == "unsupported"):
+        if note is not None and (not is_forced or note.check in ("unsupported", "declined", "no_path")):
             return note
     last = state.turns[-1].turn
     if last.finish == "length":
@@ -271,9 +273,9 @@ def _prepared(
         if (error := failed_before(state, call, is_write=is_write)) is not None:
             text = f"This call failed before, so it was not made again: {error}\nChange the arguments, or use another tool."
             return _not_made(call, "repeated", text)
-        if getattr(tool, "computes", False) and (invented := invented_numbers(state, call)):
-            if _refusals(state, call) < _MOST_REFUSALS:
-                return _not_made(call, "invalid", _INVENTED.format(", ".join(invented[:5])))
+        invented = invented_numbers(state, call)
+        if invented and _refusals(state, call) < _MOST_REFUSALS:
+            return _not_made(call, "invalid", _INVENTED.format(", ".join(invented[:5])))
     return tool, arguments, note
 
 
@@ -305,7 +307,9 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
     if state.started.options.checks and tools and not state.turns:
         # Small models write their first call as text, of a tool that they make up, unless a grammar holds it.
         if reading := _reading(tools):
-            choice, offered = "required", first_tools(state, reading)
+            if (need := first_need(state, reading)) is not None:
+                return Ask(first_prompt(state, need), "required", need.tools, _most_tokens(state))
+            choice, offered = "required", reading
     elif state.started.options.checks and _may_guide(state, tools):
         return _guided(state)
     elif state.started.options.checks and tools:
@@ -338,7 +342,11 @@ def _may_guide(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> bool:
     """Returns whether the model goes round and the tools, which only read, say what the task needs."""
     assert state.started is not None
     is_reading = len(_reading(tools)) == len(tools)
-    return is_reading and is_stuck(state) and any(one.weight for one in state.started.tools)
+    return (
+        is_reading
+        and is_stuck(state)
+        and any(one.guidance and one.guidance.weight for one in state.started.tools)
+    )
 
 
 def _guided(state: RunState) -> Append | Ask:
@@ -349,16 +357,17 @@ def _guided(state: RunState) -> Append | Ask:
     reading = reading_tools(state)
     may_call = budget.turns - spent.turns > 1 and spent.calls < budget.calls and state.stalls <= _ANSWER_AFTER
     if may_call and last_note in ("unsupported", "declined"):
-        need = Need(next_best(state, reading), notes[-1].text)
+        need = next_best(state, reading)
         return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state))
     need = missing(state, reading)
     if may_call and need is not None:
         if last_note not in ("guide", "unfinished"):
             return Append(Noted("guide", need.text))
         return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state))
-    if last_note != "answer_now":
+    if last_note not in ("answer_now", "no_path"):
         return Append(Noted("answer_now", ANSWER_NOW))
-    return Ask(answer_prompt(state, ANSWER_SHORT), "none", list(reading), _most_tokens(state))
+    note = notes[-1].text if last_note == "no_path" else ""
+    return Ask(answer_prompt(state, note), "none", list(reading), _most_tokens(state))
 
 
 def _reading(tools: Mapping[str, Tool | ClientTool]) -> list[str]:

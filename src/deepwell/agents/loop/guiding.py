@@ -1,8 +1,8 @@
 """Guidance of a run whose model goes round: which tool the task still needs, and a short prompt in place of the dialogue.
 
-A small model repeats the newest call of a dialogue whatever it is told, and reads a plain question well. So once it has repeated a
-call, each turn is either one call of the tool that the words of the task ask for, or the answer from what is known. All of this is
-a pure function of the run so far: the clues of the tools lie in its first step.
+A small model repeats the newest call of a dialogue whatever it is told, and reads a plain question well. So once it has
+repeated a call, each turn is either one call of the tool that the words of the task ask for, or the answer from what is
+known. All of this is a pure function of the run so far: what the guides of the tools say of the task lies in its first step.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from deepwell.agents.loop.model import Message
+from deepwell.agents.loop.clean import canonical
+from deepwell.agents.loop.model import Message, ToolCall
 from deepwell.agents.loop.numbers import numbers_in
 from deepwell.agents.loop.state import RunState, same_call
-from deepwell.agents.loop.steps import OfferedTool
+from deepwell.agents.loop.steps import CallEnded, OfferedTool
 
 __all__ = [
     "Need",
     "answer_prompt",
     "call_prompt",
-    "first_tools",
+    "first_need",
+    "first_prompt",
+    "is_chinese",
     "is_stuck",
     "missing",
     "next_best",
@@ -28,9 +31,10 @@ __all__ = [
 ]
 
 _NAMED: Final = 0.5  # from here on a task names what a tool gives, above it the tool has to be used
-_MOST_TRIES: Final = 4  # calls of a tool that brought nothing, after which it is not asked for again
+_MOST_ASKED: Final = 2  # times that one call is asked for
+_MOST_FAULT: Final = 600  # characters of a fault in a short prompt
+_CHINESE: Final = re.compile(r"[\u4e00-\u9fff]")
 _MOST_KNOWN: Final = 1500  # characters of one result in a short prompt
-_FIRST_LINE: Final = re.compile(r"[^\n]*")
 
 
 class Need(NamedTuple):
@@ -51,10 +55,10 @@ def task_of(messages: Sequence[Message]) -> str:
     return "\n".join(str(one["text"]) for one in parts if isinstance(one, dict) and "text" in one)
 
 
-def first_tools(state: RunState, reading: Sequence[str]) -> list[str]:
-    """Returns the tools of the first turn: the one that the task names most surely, or all reading ones."""
-    best = max(_clued(state, reading), key=lambda one: one.weight, default=None)
-    return [best.name] if best is not None and best.weight > _NAMED else list(reading)
+def first_need(state: RunState, reading: Sequence[str]) -> Need | None:
+    """Returns the tool of the first turn, if the task names one."""
+    best = max(_clued(state, reading), key=_weight, default=None)
+    return Need([best.name], _asked_for(state, best)) if best is not None and _weight(best) > _NAMED else None
 
 
 def is_stuck(state: RunState) -> bool:
@@ -63,99 +67,166 @@ def is_stuck(state: RunState) -> bool:
 
 
 def missing(state: RunState, reading: Sequence[str]) -> Need | None:
-    """Returns what the task names and no call has brought yet, the surest first; None: nothing."""
-    for tool in sorted(_clued(state, reading), key=lambda one: -one.weight):
-        made = [call for call, result in _good(state) if call.name == tool.name]
-        if _tries(state, tool.name) >= _MOST_TRIES:
-            continue
-        unused = [one for one in tool.mentions if not _is_used(state, one)]
-        is_unused = tool.weight > _NAMED and not made
-        if tool.computes:
-            if (is_unused or unused) and any(_good(state)) and len(_known_numbers(state)) > 1 and not made:
-                return Need(
-                    [tool.name], f"Call {tool.name} with an expression of the numbers that are known."
-                )
-        elif unused:
-            return Need([tool.name], f"Call {tool.name} for {unused[0]} next.")
-        elif is_unused:
-            return Need([tool.name], f"Call {tool.name} next. Use words of the task and what is known.")
+    """Returns what the task names and no call has brought yet, the surest first; None: nothing.
+
+    What was asked for twice is not asked for again.
+    """
+    for tool in sorted(_clued(state, reading), key=lambda one: -_weight(one)):
+        need = _need_of(state, tool)
+        if need is not None and _times(state, need.text) < _MOST_ASKED:
+            return need
     return None
 
 
-def next_best(state: RunState, reading: Sequence[str]) -> list[str]:
+def _need_of(state: RunState, tool: OfferedTool) -> Need | None:
+    assert tool.guidance is not None
+    unused = [one for one in tool.guidance.mentions if not _is_used(state, one)]
+    is_unused = _weight(tool) > _NAMED and not any(call.name == tool.name for call, _ in _good(state))
+    if tool.guidance.computes == "numbers":
+        knows = any(_good(state)) and len(_known_numbers(state)) > 1
+        made = any(call.name == tool.name for call, _ in _good(state))
+        return (
+            Need([tool.name], _asked_for(state, tool))
+            if knows and not made and (is_unused or unused)
+            else None
+        )
+    if unused:
+        return Need([tool.name], _asked_for(state, tool, unused[0]))
+    return Need([tool.name], _asked_for(state, tool)) if is_unused else None
+
+
+def next_best(state: RunState, reading: Sequence[str]) -> Need:
     """Returns the tools that may bring what an answer lacks: a computing one where numbers are known, else those not used."""
-    offered = state.started.tools if state.started else []
+    offered = [one for one in (state.started.tools if state.started else []) if one.name in reading]
     good = {call.name for call, _ in _good(state)}
-    computing = [one.name for one in offered if one.computes and one.name in reading]
-    if good - set(computing) and not good & set(computing) and len(_known_numbers(state)) > 1:
-        return computing
-    unused = [one for one in _clued(state, reading) if one.name not in good and not one.computes]
-    best = max(unused, key=lambda one: one.weight, default=None)
-    return [best.name] if best else [name for name in reading if name not in good] or list(reading)
+    computing = [one for one in offered if one.guidance is not None and one.guidance.computes == "numbers"]
+    if good - {one.name for one in computing} and len(_known_numbers(state)) > 1:
+        for one in computing:
+            if one.name not in good:
+                return Need([one.name], _asked_for(state, one))
+    unused = [one for one in _clued(state, reading) if one.name not in good and one not in computing]
+    best = max(unused, key=_weight, default=None)
+    if best is not None:
+        return Need([best.name], _asked_for(state, best))
+    left = [name for name in reading if name not in good] or list(reading)
+    return Need(left, "再调用一个工具。" if is_chinese(_task(state)) else "Call another tool.")
+
+
+def first_prompt(state: RunState, need: Need) -> list[Message]:
+    """Returns the conversation of the first turn, with the call that is wanted."""
+    return [*state.messages(), {"role": "user", "content": need.text}]
 
 
 def call_prompt(state: RunState, need: Need) -> list[Message]:
-    """Returns the conversation for one call: the task, what is known, and the call that is wanted."""
-    known = "\n".join(_known(state)) or "nothing"
+    """Returns a conversation for one call: worked ones, what is known, the task, and the call that is wanted.
+
+    The worked ones are left out where a call failed before: the model would make the same call again.
+    """
     faults = [
-        f"The last call of {call.name} failed: {result.text[:_MOST_KNOWN]}"
+        result.text[:_MOST_FAULT]
         for call, result in state.results()
         if call.name in need.tools and result.outcome in ("failed", "invalid", "timeout", "fault")
     ]
+    guides = [one.guidance for one in state.started.tools if one.name in need.tools] if state.started else []
+    worked = [] if faults or len(guides) != 1 or guides[0] is None else guides[0].examples
+    shown: list[Message] = []
+    for number, one in enumerate(worked):
+        call = {
+            "id": f"example_{number}",
+            "type": "function",
+            "function": {"name": need.tools[0], "arguments": canonical(one.arguments)},
+        }
+        shown += [
+            {"role": "user", "content": _question(one.known, one.task, need.text)},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": f"example_{number}", "content": one.result},
+            {"role": "assistant", "content": one.result},
+        ]
+    known = "\n".join(text for _, text in _known(state))
     last = "\n".join([*faults[-1:], need.text])
-    return _asked(state, f"{_task(state)}\n\nKnown so far:\n{known}\n\n{last}")
+    return _asked(state, [*shown, {"role": "user", "content": _question(known, _task(state), last)}])
 
 
-def answer_prompt(state: RunState, ask: str) -> list[Message]:
-    """Returns the conversation for the answer: the task and what is known."""
-    known = "\n".join(_known(state)) or "nothing"
-    return _asked(state, f"Question: {_task(state)}\n\nWhat is known:\n{known}\n\n{ask}")
+def answer_prompt(state: RunState, note: str = "") -> list[Message]:
+    """Returns a conversation for the answer: what is known and the task. `note`: what was wrong with the last one."""
+    known = "\n".join(f"{call} -> {text}" for call, text in _known(state))
+    task = _task(state)
+    ask = (
+        "根据以上内容，用一句话回答。"
+        if is_chinese(task)
+        else "Answer from the text above, in one short sentence."
+    )
+    text = _question(known, task, f"{note}\n{ask}" if note else ask)
+    return _asked(state, [{"role": "user", "content": text}])
 
 
-def _asked(state: RunState, text: str) -> list[Message]:
-    """Returns the messages of the run's start with the task in other words."""
+def is_chinese(text: str) -> bool:
+    """Returns whether a text has Chinese characters."""
+    return _CHINESE.search(text) is not None
+
+
+def _question(known: str, task: str, ask: str) -> str:
+    label = "问题：" if is_chinese(task) else "Question: "
+    return f"{known}\n\n{label}{task}\n{ask}" if known else f"{label}{task}\n{ask}"
+
+
+def _asked_for(state: RunState, tool: OfferedTool, mention: str = "") -> str:
+    assert tool.guidance is not None
+    english, chinese = tool.guidance.advice
+    if is_chinese(_task(state)):
+        return f"调用 {tool.name}，参数为 {mention}。" if mention else f"调用 {tool.name}，写出{chinese}。"
+    return f"Call {tool.name} with {mention or english}."
+
+
+def _asked(state: RunState, messages: list[Message]) -> list[Message]:
+    """Returns the messages of the run's start with others in place of the task."""
     assert state.started is not None
     found: list[Message] = list(state.started.messages)
-    place = max((n for n, one in enumerate(found) if one.get("role") == "user"), default=None)
-    return [
-        *found[:place],
-        {"role": "user", "content": text},
-        *(found[place + 1 :] if place is not None else ()),
-    ]
+    place = max((n for n, one in enumerate(found) if one.get("role") == "user"), default=len(found))
+    return [*found[:place], *messages, *found[place + 1 :]]
 
 
 def _task(state: RunState) -> str:
     return task_of(state.started.messages) if state.started else ""
 
 
-def _known(state: RunState) -> Iterator[str]:
-    """Yields the results that a run has, each once, in the order in which they came."""
+def _known(state: RunState) -> Iterator[tuple[str, str]]:
+    """Yields the calls and the results that a run has, each once, in the order in which they came."""
     seen = set[str]()
     for call, result in _good(state):
         if same_call(call) not in seen:
             seen.add(same_call(call))
             text = result.text
             shown = text if len(text) <= _MOST_KNOWN else f"{text[:_MOST_KNOWN]} (cut)"
-            yield f"{call.name} {call.arguments.strip()} gave: {shown}"
+            yield f"{call.name} {call.arguments.strip()}", shown
 
 
-def _good(state: RunState) -> Iterator[tuple[Any, Any]]:
+def _good(state: RunState) -> Iterator[tuple[ToolCall, CallEnded]]:
     return (pair for pair in state.results() if pair[1].outcome == "ok")
+
+
+def _weight(tool: OfferedTool) -> float:
+    return tool.guidance.weight if tool.guidance is not None else 0.0
 
 
 def _clued(state: RunState, reading: Sequence[str]) -> list[OfferedTool]:
     offered = state.started.tools if state.started else []
-    return [one for one in offered if one.name in reading and one.weight >= _NAMED]
+    return [one for one in offered if one.name in reading and _weight(one) >= _NAMED]
 
 
-def _tries(state: RunState, name: str) -> int:
-    return sum(call.name == name and result.outcome != "ok" for call, result in state.results())
+def _times(state: RunState, text: str) -> int:
+    return sum(note.text == text for past in state.turns for note in past.notes)
 
 
 def _is_used(state: RunState, mention: str) -> bool:
+    """Returns whether a word of the task stands in a call, or a number of it in one that computes."""
+    offered = state.started.tools if state.started else []
+    computing = {one.name for one in offered if one.guidance is not None and one.guidance.computes}
     values = {value for _, value, _ in numbers_in(mention)}
     for call, _ in _good(state):
-        if mention in call.arguments or values & {value for _, value, _ in numbers_in(call.arguments)}:
+        if not values and mention in call.arguments:
+            return True
+        if call.name in computing and values & {value for _, value, _ in numbers_in(call.arguments)}:
             return True
     return False
 

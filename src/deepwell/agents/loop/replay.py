@@ -109,16 +109,7 @@ def _tools(started: Started) -> Mapping[str, Tool | ClientTool]:
     return {
         one.name: ClientTool(one.name, one.description, one.parameters, one.strict)
         if one.is_client
-        else Tool(
-            one.name,
-            one.description,
-            one.parameters,
-            _refused,
-            one.effects,
-            one.approval,
-            one.strict,
-            computes=one.computes,
-        )
+        else Tool(one.name, one.description, one.parameters, _refused, one.effects, one.approval, one.strict)
         for one in started.tools
     }
 

@@ -22,12 +22,14 @@ __all__ = [
     "EndStatus",
     "Ended",
     "Entry",
+    "Guidance",
     "Noted",
     "OfferedTool",
     "Outcome",
     "Started",
     "Step",
     "Turned",
+    "WorkedCall",
     "decode_entry",
     "encode_entry",
     "kind_of",
@@ -51,14 +53,39 @@ Outcome = Literal[
 OUTCOMES: tuple[Outcome, ...] = Outcome.__args__  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class WorkedCall(msgspec.Struct, frozen=True):
+    """A worked example of a call; see `deepwell.agents.tools.Example`."""
+
+    known: str
+    task: str
+    arguments: dict[str, Any]
+    result: str
+
+
+class Guidance(msgspec.Struct, frozen=True):
+    """What the guide of a tool says of the task.
+
+    Attributes:
+        weight: how strongly the words of the task call for the tool.
+        mentions: words of the task that belong into its arguments.
+        advice: how to call it, in English and in Chinese.
+        examples: calls to learn from.
+        computes: see `deepwell.agents.tools.Guide`.
+    """
+
+    weight: float = 0.0
+    mentions: tuple[str, ...] = ()
+    advice: tuple[str, str] = ("", "")
+    examples: tuple[WorkedCall, ...] = ()
+    computes: Literal["", "numbers", "rows"] = ""
+
+
 class OfferedTool(msgspec.Struct, frozen=True):
     """A tool as it was when the run began.
 
     Attributes:
         is_client: whether whoever asked for the run makes its calls.
-        weight: how strongly the words of the task call for it.
-        mentions: words of the task that belong into its arguments.
-        computes: whether it only computes with numbers that are known.
+        guidance: what its guide says of the task; None: it has none, or the run has no checks.
     """
 
     name: str
@@ -68,9 +95,7 @@ class OfferedTool(msgspec.Struct, frozen=True):
     effects: Literal["reads", "writes"] = "reads"
     approval: Literal["never", "always"] = "never"
     is_client: bool = False
-    weight: float = 0.0
-    mentions: tuple[str, ...] = ()
-    computes: bool = False
+    guidance: Guidance | None = None
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):

@@ -21,7 +21,8 @@ _EXPRESSION: Final = re.compile(r"\d\)?\s*[-+*/×÷^]\s*\(?\d")
 _NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_./-])\d[\d,]*(?:\.\d+)?(?![A-Za-z0-9_/-]|\.[A-Za-z])")
 _ARITHMETIC: Final = re.compile(
     r"\b(?:compute|calculate|add up|adds? .{1,60} up|sum of|together|altogether|in both|combined|difference|subtract|minus|plus"
-    r"|multipl\w+|times the|divided?|average|percent(?:age)?|less (?:the|its|their)|(?:how (?:many|much) )more\b.{1,60}\bthan)\b"
+    r"|multipl\w+|times the|divided?|average|percent(?:age)?"
+    r"|less (?:the|its|their)|(?:how (?:many|much) )more\b.{1,60}\bthan)\b"
     r"|\d\s*%|计算|加起来|相加|总和|之和|一共|总共|合计|减去|减掉|相差|差多少|之差|多多少|少多少|乘以|乘上|除以|平均|百分之",
     re.IGNORECASE,
 )
@@ -58,7 +59,7 @@ def arithmetic_clues(task: str) -> Clues:
 
 def document_clues(task: str, about: str) -> Clues:
     """Returns the signs that documents are to be searched: words for rules, or the words that say what they are about."""
-    words = {one for one in _WORD.findall(about.casefold()) if len(one) >= 5}  # noqa: PLR2004  (no articles)
+    words = {one for one in _WORD.findall(about.casefold()) if len(one) >= 5}
     return Clues(0.75 if _RULES.search(task) or words & set(_WORD.findall(task.casefold())) else 0.0)
 
 
@@ -98,9 +99,9 @@ def _is_telling(value: str) -> bool:
     """Returns whether a value is more than a plain word: several words, four Chinese characters, or a number with letters."""
     value = value.strip()
     if not value.isascii():
-        return len(value) >= 4  # noqa: PLR2004
+        return len(value) >= 4
     has_digits = any(one.isdigit() for one in value) and any(one.isalpha() for one in value)
-    return (" " in value and len(value) >= 6) or (has_digits and len(value) >= 3)  # noqa: PLR2004
+    return (" " in value and len(value) >= 6) or (has_digits and len(value) >= 3)
 
 
 def _stands(path: str, task: str) -> bool:

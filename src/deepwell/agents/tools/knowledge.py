@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from deepwell.agents.tools.clues import document_clues
-from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import DeepwellError
 
 __all__ = ["KnowledgePassage", "Searcher", "knowledge_tool"]
@@ -83,7 +83,10 @@ def knowledge_tool(searcher: Searcher, *, about: str = "the documents", limit: i
             "additionalProperties": False,
         },
         run,
-        clues=lambda task: document_clues(task, about),
+        guide=Guide(
+            lambda task: document_clues(task, about),
+            ("the words of the question that the facts are about", "这个问题要查的内容"),
+        ),
     )
 
 

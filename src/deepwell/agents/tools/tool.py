@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from deepwell.dialogue.tools import FunctionTool
 
-__all__ = ["Clues", "Tool", "ToolCallContext", "ToolOutput"]
+__all__ = ["Clues", "Example", "Guide", "Tool", "ToolCallContext", "ToolOutput"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,40 @@ class Clues:
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A worked example of one call.
+
+    Attributes:
+        known: what was known before it.
+        task: what was asked.
+        arguments: the arguments of the call.
+        result: what it returned.
+    """
+
+    known: str
+    task: str
+    arguments: Mapping[str, Any]
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """Help for models that choose badly among tools, and that write bad arguments.
+
+    Attributes:
+        clues: returns the signs that a task needs the tool.
+        advice: how to call it, behind "Call NAME with", in English and in Chinese.
+        examples: calls that a model reads before it makes one that the loop asked for.
+        computes: "numbers": the tool only computes with numbers of the task and of other tools; "rows": it finds and computes.
+    """
+
+    clues: Callable[[str], Clues]
+    advice: tuple[str, str] = ("words of the task and what is known", "问题里的词和已知的内容")
+    examples: tuple[Example, ...] = ()
+    computes: Literal["", "numbers", "rows"] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     """A tool. Whoever calls it validates the arguments against `parameters` first, and bounds time and output.
 
@@ -68,8 +102,7 @@ class Tool:
         effects: "reads" may run beside other calls and again after a crash; "writes" runs alone and at most once.
         approval: "always" asks a person before each call.
         strict: whether the arguments that a model writes are held to the schema by a grammar.
-        clues: returns the signs that a task needs this tool, for models that choose badly; None: nothing is known.
-        computes: whether the tool only computes with numbers that come from the task or from other tools.
+        guide: what helps a model that chooses or calls it badly; None: nothing does.
     """
 
     name: str
@@ -79,8 +112,7 @@ class Tool:
     effects: Literal["reads", "writes"] = "reads"
     approval: Literal["never", "always"] = "never"
     strict: bool = True
-    clues: Callable[[str], Clues] | None = None
-    computes: bool = False
+    guide: Guide | None = None
 
     def function(self) -> FunctionTool:
         """Returns the tool in the shape that a request offers to a model."""

@@ -8,12 +8,23 @@ from typing import Any, Final
 
 from deepwell.agents.tools.calculator.arithmetic import ArithmeticProblem, evaluate, shown
 from deepwell.agents.tools.clues import arithmetic_clues
-from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.tool import Example, Guide, Tool, ToolCallContext, ToolOutput
 
 __all__ = ["calculator"]
 
 _RESULT: Final = re.compile(r"(?<=\S)\s*=\s*(?:-?\d[\d,]*(?:\.\d+)?|\?)?\s*$")
 """A result that a model wrote behind the expression, which is not taken from it."""
+_EXAMPLES: Final = (
+    Example(
+        "Height: 9\nWidth: 4\nWeight: 31",
+        "By how much is the height larger than the width?",
+        {"expression": "9 - 4"},
+        "5",
+    ),
+    Example(
+        "A chair costs 18.\nA table costs 45.", "What do 6 chairs cost?", {"expression": "6 * 18"}, "108"
+    ),
+)
 _PLAIN: Final = re.compile(r"\s*-?\d[\d,]*(?:\.\d+)?\s*")
 
 
@@ -35,8 +46,15 @@ def calculator() -> Tool:
             "additionalProperties": False,
         },
         _run,
-        clues=arithmetic_clues,
-        computes=True,
+        guide=Guide(
+            arithmetic_clues,
+            (
+                "the expression that answers the question. Use only the numbers that it needs, and no names",
+                "回答这个问题的算式，只写所需的数字，不写名称",
+            ),
+            _EXAMPLES,
+            "numbers",
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from deepwell.agents.tools.clues import listing_clues, path_clues, searching_clues
 from deepwell.agents.tools.files.folder import ConfinedFolder, Entry, FolderError
-from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext, ToolOutput
 
 __all__ = ["file_tools"]
 
@@ -45,7 +45,7 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             "List the paths of all files.",
             _object({"folder": {"type": "string", "description": "Only this folder."}}),
             _in_thread(folder.list),
-            clues=listing_clues,
+            guide=Guide(listing_clues),
         ),
         Tool(
             "read_file",
@@ -62,7 +62,10 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
                 "path",
             ),
             _in_thread(folder.read),
-            clues=lambda task: path_clues(task, folder.paths()),
+            guide=Guide(
+                lambda task: path_clues(task, folder.paths()),
+                ("a path that is known", "已知的路径"),
+            ),
         ),
         Tool(
             "search_files",
@@ -78,7 +81,10 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
                 "text",
             ),
             _in_thread(folder.search),
-            clues=lambda task: searching_clues(task, folder.paths()),
+            guide=Guide(
+                lambda task: searching_clues(task, folder.paths()),
+                ("one word of the question, as it stands there", "问题里的一个词，照原样写"),
+            ),
         ),
     ]
     if write:

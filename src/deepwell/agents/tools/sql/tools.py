@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any, Final
 from deepwell.agents.tools.clues import table_clues
 from deepwell.agents.tools.files.folder import ConfinedFolder, FolderError
 from deepwell.agents.tools.sql.statement import StatementProblem, checked_statement, require_sqlglot
-from deepwell.agents.tools.tool import Clues, Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.tool import Clues, Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import InvalidRequest
 from deepwell.process.confine import confined_command
 
@@ -28,6 +30,7 @@ _MOST_NAMES: Final = 12
 _SAMPLES: Final = 3  # of a column, that a model reads
 _KNOWN_VALUES: Final = 200  # of a column, that are looked for in a task
 _NAME_CHARACTERS: Final = 40
+_TEXT: Final = re.compile(r"'([^']{1,60})'")
 _GRACE_S: Final = 2.0  # for the start of the process, and for SQLite to see that its time is over
 
 
@@ -80,7 +83,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
                 "additionalProperties": False,
             },
             databases.schema,
-            clues=clues,
+            guide=Guide(clues),
         ),
         Tool(
             "sql_query",
@@ -98,7 +101,14 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
                 "additionalProperties": False,
             },
             databases.query,
-            clues=lambda task: Clues(0.95 * clues(task).weight),  # behind the schema
+            guide=Guide(
+                lambda task: Clues(0.95 * clues(task).weight),  # behind the schema
+                (
+                    "the SELECT statement that finds what the question asks. Write values as the question has them",
+                    "查出答案的 SELECT 语句。文字的值照问题里的写，不翻译",
+                ),
+                computes="rows",
+            ),
         ),
     ]
 
@@ -109,6 +119,7 @@ class _Databases:
     def __init__(self, folder: ConfinedFolder, limits: SqlLimits) -> None:
         self._folder, self._limits = folder, limits
         self.names = [one.path for one in folder.walk() if one.path.lower().endswith(_SUFFIXES)]
+        self._values = list[str]()
         if not self.names:
             raise InvalidRequest(
                 f"there is no SQLite file in {folder.root}", fix=f"name a folder with {', '.join(_SUFFIXES)}"
@@ -116,7 +127,7 @@ class _Databases:
 
     def tables(self) -> tuple[str, list[str], list[str]]:
         """Returns the names of the tables as a model reads them, and names and texts that a task about them may hold."""
-        names, columns, values = list[str](), list[str](), list[str]()
+        names, columns, values = list[str](), list[str](), self._values
         for name in self.names:
             command, request = self._call(name, None, self._limits.seconds, _KNOWN_VALUES)
             done = subprocess.run(
@@ -150,6 +161,9 @@ class _Databases:
         found = await self._run(arguments, statement, context)
         if "error" in found:
             return ToolOutput(await self._mended(str(found["error"]), arguments, context), failed=True)
+        if not _holds_something(found) and (near := _nearest_values(statement, self._values)):
+            hint = "; ".join(f"no value is {one!r}, but {other!r} is one" for one, other in near)
+            return ToolOutput(f"The query found nothing: {hint}. Write the values as they are.", failed=True)
         return ToolOutput(_rows_text(found), data=found)
 
     async def _mended(self, error: str, arguments: Mapping[str, Any], context: ToolCallContext) -> str:
@@ -248,6 +262,28 @@ def _rows_text(found: Mapping[str, Any]) -> str:
     if found["more"]:
         lines.append(f"(only the first {len(rows)} rows are shown; use COUNT, SUM or LIMIT)")
     return "\n".join(lines)
+
+
+def _holds_something(found: Mapping[str, Any]) -> bool:
+    """Returns whether rows say more than that there is nothing: no row, NULL or 0."""
+    rows = found["rows"]
+    return len(rows) > 1 or any(one not in (None, 0) for row in rows for one in row)
+
+
+def _nearest_values(statement: str, values: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the texts of a statement that are no value of a column, each with the value that is most like it."""
+    known = set(values)
+    found = list[tuple[str, str]]()
+    for text in dict.fromkeys(_TEXT.findall(statement)):
+        if text in known or not text.strip("%"):
+            continue
+        inside = [one for one in values if len(one) > 1 and one.casefold() in text.casefold()]
+        near = sorted(inside, key=len)[-1:] or difflib.get_close_matches(
+            text[:_NAME_CHARACTERS], values, 1, 0.75
+        )
+        if near:
+            found.append((text, near[0]))
+    return found
 
 
 def _shown(value: Any) -> str:
