@@ -29,7 +29,7 @@ from deepwell.agents.loop.deciding import (
     Wait,
     next_action,
 )
-from deepwell.agents.loop.guiding import task_of
+from deepwell.agents.loop.guiding import narrowed, task_of
 from deepwell.agents.loop.log import MemoryLog, RunLog
 from deepwell.agents.loop.model import ChatModel, Message, ToolCall
 from deepwell.agents.loop.options import LoopOptions
@@ -156,7 +156,7 @@ def _offered(tool: Tool | ClientTool, words: str) -> OfferedTool:
 def _guidance(guide: Guide, words: str) -> Guidance:
     found = guide.clues(words)
     worked = tuple(WorkedCall(one.known, one.task, dict(one.arguments), one.result) for one in guide.examples)
-    return Guidance(found.weight, found.mentions, guide.advice, worked, guide.computes)
+    return Guidance(found.weight, found.mentions, guide.advice, worked, guide.fills, guide.computes)
 
 
 async def run_agent(
@@ -282,7 +282,7 @@ class _Driver:
         return Ended("cancelled", self.state.last_text, f"the run was cancelled: {self.state.spent.shown()}")
 
     async def _ask(self, action: Ask) -> None:
-        tools = [self._tools[name].function() for name in action.offered]
+        tools = [narrowed(self._tools[name].function(), action.fills) for name in action.offered]
         for step in await ask_model(
             self._agent.model, action, tools, self.state, seconds=self._left_s(), cancelled=self._cancelled
         ):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from deepwell.agents.loop.guiding import missing, task_of
+from deepwell.agents.loop.guiding import computed, is_stuck, known_paths, missing, task_of
 from deepwell.agents.loop.model import ToolCall
 from deepwell.agents.loop.numbers import numbers_in
 from deepwell.agents.loop.plan import open_steps
@@ -47,7 +47,6 @@ _ASKS_PATH = re.compile(
     r"\b(?:(?:which|what) files?|paths?|name of the file)\b|(?:哪个|哪一个|什么)文件|路径|文件名",
     re.IGNORECASE,
 )
-_PATH = re.compile(r"(?<![\w/.-])[\w.-]+(?:/[\w.-]+)*\.[A-Za-z]\w{0,5}(?![\w/])")
 
 
 class _Check(NamedTuple):
@@ -212,11 +211,23 @@ def _unnamed(state: RunState, answer: str) -> str | None:
     """The task asks for a file, and the answer names none that a result holds."""
     if state.started is None or not _ASKS_PATH.search(task_of(state.started.messages)):
         return None
-    texts = [result.text for _, result in state.results() if result.outcome == "ok"]
-    paths = list(dict.fromkeys(path for text in texts for path in _PATH.findall(text)))[:_MOST_NUMBERS]
+    paths = known_paths(state)
     if not paths or any(path in answer for path in paths):
         return None
     return f"The task asks for a file. The results name: {', '.join(paths)}"
+
+
+def _left_out(state: RunState, answer: str) -> str | None:
+    """The model goes round, its newest call computed a number, and the answer does not have it."""
+    found = computed(state) if is_stuck(state) else None
+    if found is None:
+        return None
+    wanted = float(found[1].replace(",", ""))
+    if any(
+        abs(abs(wanted) - value) <= 0.5 * 10**-decimals + 1e-9 for _, value, decimals in numbers_in(answer)
+    ):
+        return None
+    return f"The result of the last call is {found[1]}, and the answer leaves it out. Give it."
 
 
 def _unsupported(state: RunState, answer: str) -> str | None:
@@ -238,5 +249,6 @@ _CHECKS = (
     _Check("unfinished", _unfinished),
     _Check("declined", _declined),
     _Check("no_path", _unnamed),
+    _Check("left_out", _left_out),
     _Check("unsupported", _unsupported),
 )

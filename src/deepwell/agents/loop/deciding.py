@@ -75,12 +75,17 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask the model for its next turn, with the tools of some names."""
+    """Ask the model for its next turn, with the tools of some names.
+
+    Attributes:
+        fills: values that arguments have to have, in a call that needs its required arguments alone; None: it may have any.
+    """
 
     messages: list[Message]
     choice: Choice
     offered: list[str]
     max_tokens: int
+    fills: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,8 @@ _INVENTED = (
     "This call was not made: neither the task nor a result gives {}. "
     "Get the numbers from another tool first, and compute with those."
 )
+_DELAYING = ("unsupported", "declined", "no_path", "left_out")
+"""Checks that speak about the answer of a model that was told to answer."""
 _MOST_REFUSALS = 2
 """Times that one computation with numbers of the model's own is refused; then it is believed."""
 _NO_CALLS_LEFT = (
@@ -196,7 +203,7 @@ def _judged(state: RunState, answer: str) -> Step:
     if state.started.options.checks and _has_room(state):
         # A model that was told to answer has nothing else to say; figures of its own are the one thing worth a further call.
         note = objection(state, answer)
-        if note is not None and (not is_forced or note.check in ("unsupported", "declined", "no_path")):
+        if note is not None and (not is_forced or note.check in _DELAYING):
             return note
     last = state.turns[-1].turn
     if last.finish == "length":
@@ -308,7 +315,7 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
         # Small models write their first call as text, of a tool that they make up, unless a grammar holds it.
         if reading := _reading(tools):
             if (need := first_need(state, reading)) is not None:
-                return Ask(first_prompt(state, need), "required", need.tools, _most_tokens(state))
+                return Ask(first_prompt(state, need), "required", need.tools, _most_tokens(state), need.fills)
             choice, offered = "required", reading
     elif state.started.options.checks and _may_guide(state, tools):
         return _guided(state)
@@ -358,16 +365,15 @@ def _guided(state: RunState) -> Append | Ask:
     may_call = budget.turns - spent.turns > 1 and spent.calls < budget.calls and state.stalls <= _ANSWER_AFTER
     if may_call and last_note in ("unsupported", "declined"):
         need = next_best(state, reading)
-        return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state))
+        return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state), need.fills)
     need = missing(state, reading)
     if may_call and need is not None:
         if last_note not in ("guide", "unfinished"):
             return Append(Noted("guide", need.text))
-        return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state))
-    if last_note not in ("answer_now", "no_path"):
+        return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state), need.fills)
+    if last_note not in ("answer_now", "no_path", "left_out"):
         return Append(Noted("answer_now", ANSWER_NOW))
-    note = notes[-1].text if last_note == "no_path" else ""
-    return Ask(answer_prompt(state, note), "none", list(reading), _most_tokens(state))
+    return Ask(answer_prompt(state, notes[-1]), "none", list(reading), _most_tokens(state))
 
 
 def _reading(tools: Mapping[str, Tool | ClientTool]) -> list[str]:

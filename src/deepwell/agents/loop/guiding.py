@@ -8,24 +8,29 @@ known. All of this is a pure function of the run so far: what the guides of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from deepwell.agents.loop.clean import canonical
+from deepwell.agents.loop.clean import canonical, read_json
 from deepwell.agents.loop.model import Message, ToolCall
 from deepwell.agents.loop.numbers import numbers_in
 from deepwell.agents.loop.state import RunState, same_call
-from deepwell.agents.loop.steps import CallEnded, OfferedTool
+from deepwell.agents.loop.steps import CallEnded, Noted, OfferedTool
+from deepwell.dialogue.tools import FunctionTool
 
 __all__ = [
     "Need",
     "answer_prompt",
     "call_prompt",
+    "computed",
     "first_need",
     "first_prompt",
     "is_chinese",
     "is_stuck",
+    "known_paths",
     "missing",
+    "narrowed",
     "next_best",
     "task_of",
 ]
@@ -34,14 +39,18 @@ _NAMED: Final = 0.5  # from here on a task names what a tool gives, above it the
 _MOST_ASKED: Final = 2  # times that one call is asked for
 _MOST_FAULT: Final = 600  # characters of a fault in a short prompt
 _CHINESE: Final = re.compile(r"[\u4e00-\u9fff]")
+_PLAIN: Final = re.compile(r"-?[\d,]+(?:\.\d+)?")
+_PATH: Final = re.compile(r"(?<![\w/.-])[\w.-]+(?:/[\w.-]+)*\.[A-Za-z]\w{0,5}(?![\w/])")
+_MOST_PATHS: Final = 5
 _MOST_KNOWN: Final = 1500  # characters of one result in a short prompt
 
 
 class Need(NamedTuple):
-    """Tools of which one has to be called next, and the words that say why."""
+    """Tools of which one has to be called next, the words that say how, and values that arguments have to have."""
 
     tools: list[str]
     text: str
+    fills: Mapping[str, str]
 
 
 def task_of(messages: Sequence[Message]) -> str:
@@ -58,7 +67,9 @@ def task_of(messages: Sequence[Message]) -> str:
 def first_need(state: RunState, reading: Sequence[str]) -> Need | None:
     """Returns the tool of the first turn, if the task names one."""
     best = max(_clued(state, reading), key=_weight, default=None)
-    return Need([best.name], _asked_for(state, best)) if best is not None and _weight(best) > _NAMED else None
+    if best is None or best.guidance is None or _weight(best) <= _NAMED:
+        return None
+    return _need(state, best, next(iter(best.guidance.mentions), "") if best.guidance.fills else "")
 
 
 def is_stuck(state: RunState) -> bool:
@@ -81,18 +92,29 @@ def missing(state: RunState, reading: Sequence[str]) -> Need | None:
 def _need_of(state: RunState, tool: OfferedTool) -> Need | None:
     assert tool.guidance is not None
     unused = [one for one in tool.guidance.mentions if not _is_used(state, one)]
-    is_unused = _weight(tool) > _NAMED and not any(call.name == tool.name for call, _ in _good(state))
+    good = [call.name for call, _ in _good(state)]
+    is_named = _weight(tool) > _NAMED
     if tool.guidance.computes == "numbers":
-        knows = any(_good(state)) and len(_known_numbers(state)) > 1
-        made = any(call.name == tool.name for call, _ in _good(state))
-        return (
-            Need([tool.name], _asked_for(state, tool))
-            if knows and not made and (is_unused or unused)
-            else None
-        )
+        knows = bool(good) and good[-1] != tool.name and len(_known_numbers(state)) > 1
+        return _need(state, tool) if knows and (is_named or unused) else None
     if unused:
-        return Need([tool.name], _asked_for(state, tool, unused[0]))
-    return Need([tool.name], _asked_for(state, tool)) if is_unused else None
+        return _need(state, tool, unused[0])
+    return _need(state, tool) if is_named and tool.name not in good else None
+
+
+def _need(state: RunState, tool: OfferedTool, mention: str = "") -> Need:
+    assert tool.guidance is not None
+    english, chinese = tool.guidance.advice
+    fills = {tool.guidance.fills: mention} if tool.guidance.fills and mention else {}
+    if is_chinese(_task(state)):
+        text = (
+            f"调用 {tool.name}，参数为 {mention}。"
+            if fills
+            else f"调用 {tool.name}，写出{chinese}。{mention}"
+        )
+    else:
+        text = f"Call {tool.name} with {mention if fills else english}.{f' {mention}' if mention and not fills else ''}"
+    return Need([tool.name], text, fills)
 
 
 def next_best(state: RunState, reading: Sequence[str]) -> Need:
@@ -103,13 +125,27 @@ def next_best(state: RunState, reading: Sequence[str]) -> Need:
     if good - {one.name for one in computing} and len(_known_numbers(state)) > 1:
         for one in computing:
             if one.name not in good:
-                return Need([one.name], _asked_for(state, one))
+                return _need(state, one)
     unused = [one for one in _clued(state, reading) if one.name not in good and one not in computing]
     best = max(unused, key=_weight, default=None)
     if best is not None:
-        return Need([best.name], _asked_for(state, best))
+        return _need(state, best)
     left = [name for name in reading if name not in good] or list(reading)
-    return Need(left, "再调用一个工具。" if is_chinese(_task(state)) else "Call another tool.")
+    return Need(left, "再调用一个工具。" if is_chinese(_task(state)) else "Call another tool.", {})
+
+
+def narrowed(tool: FunctionTool, fills: Mapping[str, str] | None) -> FunctionTool:
+    """Returns a tool with its required arguments alone, some of which have one value, for a call that the loop asks for."""
+    if fills is None:
+        return tool
+    schema = tool.schema()
+    required = list(schema.get("required", ()))
+    properties = {
+        name: {**one, "enum": [fills[name]]} if name in fills else one
+        for name, one in schema.get("properties", {}).items()
+        if name in required
+    }
+    return replace(tool, parameters={**schema, "properties": properties})
 
 
 def first_prompt(state: RunState, need: Need) -> list[Message]:
@@ -128,7 +164,8 @@ def call_prompt(state: RunState, need: Need) -> list[Message]:
         if call.name in need.tools and result.outcome in ("failed", "invalid", "timeout", "fault")
     ]
     guides = [one.guidance for one in state.started.tools if one.name in need.tools] if state.started else []
-    worked = [] if faults or len(guides) != 1 or guides[0] is None else guides[0].examples
+    examples = [] if faults or len(guides) != 1 or guides[0] is None else guides[0].examples
+    worked = [one for one in examples if is_chinese(one.task) == is_chinese(_task(state))]
     shown: list[Message] = []
     for number, one in enumerate(worked):
         call = {
@@ -147,17 +184,64 @@ def call_prompt(state: RunState, need: Need) -> list[Message]:
     return _asked(state, [*shown, {"role": "user", "content": _question(known, _task(state), last)}])
 
 
-def answer_prompt(state: RunState, note: str = "") -> list[Message]:
-    """Returns a conversation for the answer: what is known and the task. `note`: what was wrong with the last one."""
-    known = "\n".join(f"{call} -> {text}" for call, text in _known(state))
+def answer_prompt(state: RunState, again: Noted | None) -> list[Message]:
+    """Returns a conversation for the answer: the result of the newest computation alone, else all that is known.
+
+    Args:
+        again: what was wrong with the last answer.
+    """
     task = _task(state)
-    ask = (
-        "根据以上内容，用一句话回答。"
-        if is_chinese(task)
-        else "Answer from the text above, in one short sentence."
-    )
-    text = _question(known, task, f"{note}\n{ask}" if note else ask)
-    return _asked(state, [{"role": "user", "content": text}])
+    is_zh = is_chinese(task)
+    if again is not None and again.check == "no_path":
+        paths = ", ".join(known_paths(state))
+        ask = f"用其中一个路径回答：{paths}" if is_zh else f"Answer with one of these paths: {paths}"
+        return _asked(state, [_user(_question(_known_text(state), task, ask))])
+    if (found := computed(state)) is not None:
+        how, value = found
+        if again is not None and again.check == "left_out":
+            ask = (
+                f"结果：{value}\n只写出这个结果。" if is_zh else f"Result: {value}\nRepeat the result alone."
+            )
+        elif is_zh:
+            ask = f"算式 {how} 的结果是 {value}。用这个结果回答，一句话。"
+        else:
+            ask = f"The result of {how} is {value}. Give this result as the answer, in one short sentence."
+        return _asked(state, [_user(_question("", task, ask))])
+    ask = "根据以上内容，用一句话回答。" if is_zh else "Answer from the text above, in one short sentence."
+    return _asked(state, [_user(_question(_known_text(state), task, ask))])
+
+
+def computed(state: RunState) -> tuple[str, str] | None:
+    """Returns the newest computation and its value, if the newest result is one number."""
+    good = list(_good(state))
+    offered = state.started.tools if state.started else []
+    if not good or not any(
+        one.guidance is not None and one.guidance.computes and one.name == good[-1][0].name for one in offered
+    ):
+        return None
+    call, result = good[-1]
+    *header, value = result.text.strip().splitlines() or [""]
+    if len(header) > 1 or not _PLAIN.fullmatch(value.strip()):
+        return None
+    try:
+        given = [one for one in read_json(call.arguments).values() if isinstance(one, str)]
+    except (ValueError, AttributeError):
+        return None
+    return (given[0] if given else call.name), value.strip()
+
+
+def known_paths(state: RunState) -> list[str]:
+    """Returns the paths of files that results name, the first few."""
+    texts = [result.text for _, result in _good(state)]
+    return list(dict.fromkeys(path for text in texts for path in _PATH.findall(text)))[:_MOST_PATHS]
+
+
+def _known_text(state: RunState) -> str:
+    return "\n".join(f"{call} -> {text}" for call, text in _known(state))
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
 
 
 def is_chinese(text: str) -> bool:
@@ -168,14 +252,6 @@ def is_chinese(text: str) -> bool:
 def _question(known: str, task: str, ask: str) -> str:
     label = "问题：" if is_chinese(task) else "Question: "
     return f"{known}\n\n{label}{task}\n{ask}" if known else f"{label}{task}\n{ask}"
-
-
-def _asked_for(state: RunState, tool: OfferedTool, mention: str = "") -> str:
-    assert tool.guidance is not None
-    english, chinese = tool.guidance.advice
-    if is_chinese(_task(state)):
-        return f"调用 {tool.name}，参数为 {mention}。" if mention else f"调用 {tool.name}，写出{chinese}。"
-    return f"Call {tool.name} with {mention or english}."
 
 
 def _asked(state: RunState, messages: list[Message]) -> list[Message]:
@@ -215,7 +291,7 @@ def _clued(state: RunState, reading: Sequence[str]) -> list[OfferedTool]:
 
 
 def _times(state: RunState, text: str) -> int:
-    return sum(note.text == text for past in state.turns for note in past.notes)
+    return sum(note.text == text for past in state.turns[:-1] for note in past.notes)
 
 
 def _is_used(state: RunState, mention: str) -> bool:

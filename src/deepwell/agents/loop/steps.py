@@ -70,6 +70,7 @@ class Guidance(msgspec.Struct, frozen=True):
         mentions: words of the task that belong into its arguments.
         advice: how to call it, in English and in Chinese.
         examples: calls to learn from.
+        fills: the argument that a mention is the value of.
         computes: see `deepwell.agents.tools.Guide`.
     """
 
@@ -77,6 +78,7 @@ class Guidance(msgspec.Struct, frozen=True):
     mentions: tuple[str, ...] = ()
     advice: tuple[str, str] = ("", "")
     examples: tuple[WorkedCall, ...] = ()
+    fills: str = ""
     computes: Literal["", "numbers", "rows"] = ""
 
 

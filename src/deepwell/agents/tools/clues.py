@@ -88,8 +88,9 @@ def listing_clues(task: str) -> Clues:
 def table_clues(task: str, names: Collection[str], values: Sequence[str]) -> Clues:
     """Returns the signs that a database is to be read: the word for it, a value that is in it, or names of its columns."""
     folded = task.casefold()
-    if _DATABASE.search(task) or any(one.casefold() in folded for one in values if _is_telling(one)):
-        return Clues(0.9)
+    found = tuple(dict.fromkeys(one for one in values if _is_telling(one) and one.casefold() in folded))
+    if _DATABASE.search(task) or found:
+        return Clues(0.9, found)
     words = set(_WORD.findall(folded))
     hits = sum(one.casefold() in words or one.casefold().rstrip("s") in words for one in names)
     return Clues(0.5 if hits >= _SEVERAL else 0.0)

@@ -80,13 +80,15 @@ class Guide:
     Attributes:
         clues: returns the signs that a task needs the tool.
         advice: how to call it, behind "Call NAME with", in English and in Chinese.
-        examples: calls that a model reads before it makes one that the loop asked for.
+        examples: calls that a model reads before it makes one that the loop asked for: those in the language of its task.
+        fills: the argument that a mention of the clues is the value of; empty: none.
         computes: "numbers": the tool only computes with numbers of the task and of other tools; "rows": it finds and computes.
     """
 
     clues: Callable[[str], Clues]
     advice: tuple[str, str] = ("words of the task and what is known", "问题里的词和已知的内容")
     examples: tuple[Example, ...] = ()
+    fills: str = ""
     computes: Literal["", "numbers", "rows"] = ""
 
 

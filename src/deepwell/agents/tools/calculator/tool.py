@@ -14,16 +14,16 @@ __all__ = ["calculator"]
 
 _RESULT: Final = re.compile(r"(?<=\S)\s*=\s*(?:-?\d[\d,]*(?:\.\d+)?|\?)?\s*$")
 """A result that a model wrote behind the expression, which is not taken from it."""
-_EXAMPLES: Final = (
-    Example(
-        "Height: 9\nWidth: 4\nWeight: 31",
-        "By how much is the height larger than the width?",
-        {"expression": "9 - 4"},
-        "5",
-    ),
-    Example(
-        "A chair costs 18.\nA table costs 45.", "What do 6 chairs cost?", {"expression": "6 * 18"}, "108"
-    ),
+_EXAMPLES: Final = tuple(
+    Example(known, task, {"expression": expression}, result)
+    for known, task, expression, result in (
+        ("Height: 9\nWidth: 4\nWeight: 31", "By how much is the height larger than the width?", "9 - 4", "5"),
+        ("A chair costs 18.\nA table costs 45.", "What do 6 chairs cost?", "6 * 18", "108"),
+        ("apples,12\npears,7\nplums,25", "How many fruits are there in all?", "12 + 7 + 25", "44"),
+        ("高：9\n宽：4\n重：31", "高比宽多多少？", "9 - 4", "5"),
+        ("椅子每把 18 元。\n桌子每张 45 元。", "买 6 把椅子要多少元？", "6 * 18", "108"),
+        ("苹果,12\n梨,7\n桃,25", "一共有多少个水果？", "12 + 7 + 25", "44"),
+    )
 )
 _PLAIN: Final = re.compile(r"\s*-?\d[\d,]*(?:\.\d+)?\s*")
 

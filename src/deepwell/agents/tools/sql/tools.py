@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
                 "additionalProperties": False,
             },
             databases.schema,
-            guide=Guide(clues),
+            guide=Guide(lambda task: Clues(clues(task).weight)),
         ),
         Tool(
             "sql_query",
@@ -102,7 +102,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
             },
             databases.query,
             guide=Guide(
-                lambda task: Clues(0.95 * clues(task).weight),  # behind the schema
+                lambda task: replace(clues(task), weight=0.95 * clues(task).weight),  # behind the schema
                 (
                     "the SELECT statement that finds what the question asks. Write values as the question has them",
                     "查出答案的 SELECT 语句。文字的值照问题里的写，不翻译",
