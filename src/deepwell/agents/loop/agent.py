@@ -15,20 +15,12 @@ from typing import Literal
 
 from msgspec import structs
 
+from deepwell.agents.loop.actions import Append, Ask, Call, ClientTool, Done, ReadyCall, Wait
 from deepwell.agents.loop.arguments import check_schema
 from deepwell.agents.loop.asking import ask_model
 from deepwell.agents.loop.budget import Budget, Limit, Spent
 from deepwell.agents.loop.calling import call_tool
-from deepwell.agents.loop.deciding import (
-    Append,
-    Ask,
-    Call,
-    ClientTool,
-    Done,
-    ReadyCall,
-    Wait,
-    next_action,
-)
+from deepwell.agents.loop.deciding import next_action
 from deepwell.agents.loop.guiding import narrowed, task_of
 from deepwell.agents.loop.log import MemoryLog, RunLog
 from deepwell.agents.loop.model import ChatModel, Message, ToolCall

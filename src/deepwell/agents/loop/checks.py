@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from deepwell.agents.loop.clean import numbers_in
 from deepwell.agents.loop.guiding import computed, is_stuck, known_paths, missing, task_of
 from deepwell.agents.loop.model import ToolCall
-from deepwell.agents.loop.numbers import numbers_in
 from deepwell.agents.loop.plan import open_steps
 from deepwell.agents.loop.state import RunState, same_call
 from deepwell.agents.loop.steps import Noted
@@ -118,7 +118,10 @@ def invented_numbers(state: RunState, call: ToolCall) -> list[str]:
     guidance = offered.get(call.name)
     if guidance is None or guidance.computes != "numbers":
         return []
-    known = {value for text in _sources(state) for _, value, _ in numbers_in(text)} | _UNITS
+    task = task_of(state.started.messages) if state.started else ""
+    # A fault may quote the number that it refuses.
+    texts = [task, *(result.text for _, result in state.results() if result.outcome == "ok")]
+    known = {value for text in texts for _, value, _ in numbers_in(text)} | _UNITS
     written = _RESULT.sub('"', call.arguments)
     found = [shown for shown, value, _ in numbers_in(written) if value not in known]
     return [one for one in dict.fromkeys(found) if "." in one or abs(float(one.replace(",", ""))) >= 10]

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from deepwell.agents.loop.clean import canonical, read_json
+from deepwell.agents.loop.clean import canonical, numbers_in, read_json
 from deepwell.agents.loop.model import Message, ToolCall
-from deepwell.agents.loop.numbers import numbers_in
 from deepwell.agents.loop.state import RunState, same_call
 from deepwell.agents.loop.steps import CallEnded, Noted, OfferedTool
 from deepwell.dialogue.tools import FunctionTool

@@ -53,7 +53,7 @@ def calculator() -> Tool:
                 "回答这个问题的算式，只写所需的数字，不写名称",
             ),
             _EXAMPLES,
-            "numbers",
+            computes="numbers",
         ),
     )
 

@@ -141,8 +141,7 @@ class _Files:
         if not lines:
             return ToolOutput(f"{path} is empty.")
         if start > len(lines):
-            note = f"(start_line {start} is behind the end, so this is the file from its start)"
-            return ToolOutput(f"{note}\n{_page(path, lines, 1)}")
+            return ToolOutput(f"{path} has {len(lines)} lines; start_line is behind its end.", failed=True)
         return ToolOutput(_page(path, lines, start))
 
     def search(self, arguments: Mapping[str, Any], stop: Callable[[], bool]) -> ToolOutput:
