@@ -117,7 +117,7 @@ async def test_an_answer_without_the_computed_number_is_asked_for_it() -> None:
     model = Scripted([READ_A, READ_A, READ_B, SUM, say("Many."), say("86")])
     result = await run(model)
     assert (result.text, notes(result).count("left_out")) == ("86", 1)
-    assert last_text(model.asked[-1]).endswith("Result: 86\nRepeat the result alone.")
+    assert last_text(model.asked[-1]) == "Say in one short sentence that the result is 86."
 
 
 async def test_an_answer_without_the_path_that_was_asked_for_is_asked_for_it() -> None:
@@ -163,7 +163,7 @@ async def test_without_checks_there_is_no_guidance() -> None:
 def test_a_call_that_the_loop_asks_for_has_its_required_arguments_alone() -> None:
     tool = reader().function()
     assert narrowed(tool, None) is tool
-    assert narrowed(tool, {"path": "a.txt"}).schema()["properties"] == {
+    assert narrowed(tool, {"path": ["a.txt"]}).schema()["properties"] == {
         "path": {"type": "string", "enum": ["a.txt"]}
     }
     assert narrowed(FunctionTool("none"), {}).schema()["properties"] == {}

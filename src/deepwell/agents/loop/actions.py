@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class Ask:
     choice: Choice
     offered: list[str]
     max_tokens: int
-    fills: Mapping[str, str] | None = None
+    fills: Mapping[str, Sequence[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

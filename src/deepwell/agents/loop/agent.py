@@ -148,7 +148,9 @@ def _offered(tool: Tool | ClientTool, words: str) -> OfferedTool:
 def _guidance(guide: Guide, words: str) -> Guidance:
     found = guide.clues(words)
     worked = tuple(WorkedCall(one.known, one.task, dict(one.arguments), one.result) for one in guide.examples)
-    return Guidance(found.weight, found.mentions, guide.advice, worked, guide.fills, guide.computes)
+    return Guidance(
+        found.weight, found.mentions, guide.advice, worked, guide.source, guide.fills, guide.computes
+    )
 
 
 async def run_agent(

@@ -234,6 +234,8 @@ def _left_out(state: RunState, answer: str) -> str | None:
 
 
 def _unsupported(state: RunState, answer: str) -> str | None:
+    if state.noted["left_out"]:  # it was given its figure
+        return None
     missing = unsupported_numbers(state, answer)[:_MOST_NUMBERS]
     if not missing:
         return None

@@ -49,7 +49,7 @@ class Need(NamedTuple):
 
     tools: list[str]
     text: str
-    fills: Mapping[str, str]
+    fills: Mapping[str, Sequence[str]]
 
 
 def task_of(messages: Sequence[Message]) -> str:
@@ -94,8 +94,10 @@ def _need_of(state: RunState, tool: OfferedTool) -> Need | None:
     good = [call.name for call, _ in _good(state)]
     is_named = _weight(tool) > _NAMED
     if tool.guidance.computes == "numbers":
-        knows = bool(good) and good[-1] != tool.name and len(_known_numbers(state)) > 1
-        return _need(state, tool) if knows and (is_named or unused) else None
+        if not good or good[-1] == tool.name or len(_known_numbers(state)) < 2:
+            return None
+        was_computed = computed(state) is not None  # by a query
+        return _need(state, tool) if unused or (is_named and not was_computed) or _joins(state) else None
     if unused:
         return _need(state, tool, unused[0])
     return _need(state, tool) if is_named and tool.name not in good else None
@@ -104,15 +106,15 @@ def _need_of(state: RunState, tool: OfferedTool) -> Need | None:
 def _need(state: RunState, tool: OfferedTool, mention: str = "") -> Need:
     assert tool.guidance is not None
     english, chinese = tool.guidance.advice
-    fills = {tool.guidance.fills: mention} if tool.guidance.fills and mention else {}
+    name = tool.guidance.fills
+    values = [mention] if mention else known_paths(state) if name == "path" else []
+    fills = {name: values} if name and values else {}
     if is_chinese(_task(state)):
-        text = (
-            f"调用 {tool.name}，参数为 {mention}。"
-            if fills
-            else f"调用 {tool.name}，写出{chinese}。{mention}"
-        )
+        how = f"参数为 {' 或 '.join(values)}" if fills else f"写出{chinese}"
+        text = f"调用 {tool.name}，{how}。{'' if fills else mention}"
     else:
-        text = f"Call {tool.name} with {mention if fills else english}.{f' {mention}' if mention and not fills else ''}"
+        how = " or ".join(values) if fills else english
+        text = f"Call {tool.name} with {how}.{f' {mention}' if mention and not fills else ''}"
     return Need([tool.name], text, fills)
 
 
@@ -133,14 +135,14 @@ def next_best(state: RunState, reading: Sequence[str]) -> Need:
     return Need(left, "再调用一个工具。" if is_chinese(_task(state)) else "Call another tool.", {})
 
 
-def narrowed(tool: FunctionTool, fills: Mapping[str, str] | None) -> FunctionTool:
-    """Returns a tool with its required arguments alone, some of which have one value, for a call that the loop asks for."""
+def narrowed(tool: FunctionTool, fills: Mapping[str, Sequence[str]] | None) -> FunctionTool:
+    """Returns a tool with its required arguments alone, some of which have few values, for a call that the loop asks for."""
     if fills is None:
         return tool
     schema = tool.schema()
     required = list(schema.get("required", ()))
     properties = {
-        name: {**one, "enum": [fills[name]]} if name in fills else one
+        name: {**one, "enum": list(fills[name])} if name in fills else one
         for name, one in schema.get("properties", {}).items()
         if name in required
     }
@@ -198,10 +200,14 @@ def answer_prompt(state: RunState, again: Noted | None) -> list[Message]:
     if (found := computed(state)) is not None:
         how, value = found
         if again is not None and again.check == "left_out":
+            # With the question before it the model would compute once more.
             ask = (
-                f"结果：{value}\n只写出这个结果。" if is_zh else f"Result: {value}\nRepeat the result alone."
+                f"用一句话说出结果：{value}"
+                if is_zh
+                else f"Say in one short sentence that the result is {value}."
             )
-        elif is_zh:
+            return _asked(state, [_user(ask)])
+        if is_zh:
             ask = f"算式 {how} 的结果是 {value}。用这个结果回答，一句话。"
         else:
             ask = f"The result of {how} is {value}. Give this result as the answer, in one short sentence."
@@ -291,6 +297,20 @@ def _clued(state: RunState, reading: Sequence[str]) -> list[OfferedTool]:
 
 def _times(state: RunState, text: str) -> int:
     return sum(note.text == text for past in state.turns[:-1] for note in past.notes)
+
+
+def _joins(state: RunState) -> bool:
+    """Returns whether results of several kinds of sources, all named by the task, are known and wait to be computed with."""
+    offered = state.started.tools if state.started else []
+    named = {
+        one.name: one.guidance.source for one in offered if one.guidance is not None and _weight(one) > _NAMED
+    }
+    computing = {
+        one.name for one in offered if one.guidance is not None and one.guidance.computes == "numbers"
+    }
+    good = [call.name for call, _ in _good(state)]
+    sources = {named[name] for name in good if named.get(name)}
+    return len(sources) > 1 and not computing & set(good)
 
 
 def _is_used(state: RunState, mention: str) -> bool:

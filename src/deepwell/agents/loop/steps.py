@@ -70,6 +70,7 @@ class Guidance(msgspec.Struct, frozen=True):
         mentions: words of the task that belong into its arguments.
         advice: how to call it, in English and in Chinese.
         examples: calls to learn from.
+        source: see `deepwell.agents.tools.Guide`.
         fills: the argument that a mention is the value of.
         computes: see `deepwell.agents.tools.Guide`.
     """
@@ -78,6 +79,7 @@ class Guidance(msgspec.Struct, frozen=True):
     mentions: tuple[str, ...] = ()
     advice: tuple[str, str] = ("", "")
     examples: tuple[WorkedCall, ...] = ()
+    source: Literal["", "files", "tables", "documents"] = ""
     fills: str = ""
     computes: Literal["", "numbers", "rows"] = ""
 

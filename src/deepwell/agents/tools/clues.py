@@ -65,9 +65,9 @@ def document_clues(task: str, about: str) -> Clues:
 
 def path_clues(task: str, paths: Iterable[str]) -> Clues:
     """Returns the signs that one file is to be read: its path or its name stands in the task, or some file is spoken of."""
-    found = [one for one in paths if _stands(one, task) or _stands(one.rsplit("/", 1)[-1], task)]
+    found = {one: at for one in paths if (at := _place(one, task)) >= 0}
     if found:
-        return Clues(0.95, tuple(found))
+        return Clues(0.95, tuple(sorted(found, key=lambda one: found[one])))
     return Clues(
         0.7 if _FILE.search(task) and not _WHICH_FILE.search(task) and not _LIST.search(task) else 0.0
     )
@@ -103,6 +103,12 @@ def _is_telling(value: str) -> bool:
         return len(value) >= 4
     has_digits = any(one.isdigit() for one in value) and any(one.isalpha() for one in value)
     return (" " in value and len(value) >= 6) or (has_digits and len(value) >= 3)
+
+
+def _place(path: str, task: str) -> int:
+    """Returns where a path, or the name at its end, stands in a task; -1: nowhere."""
+    name = path.rsplit("/", 1)[-1]
+    return task.find(path) if _stands(path, task) else task.find(name) if _stands(name, task) else -1
 
 
 def _stands(path: str, task: str) -> bool:

@@ -86,6 +86,7 @@ def knowledge_tool(searcher: Searcher, *, about: str = "the documents", limit: i
         guide=Guide(
             lambda task: document_clues(task, about),
             ("the words of the question that the facts are about", "这个问题要查的内容"),
+            source="documents",
         ),
     )
 

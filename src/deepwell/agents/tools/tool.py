@@ -81,6 +81,7 @@ class Guide:
         clues: returns the signs that a task needs the tool.
         advice: how to call it, behind "Call NAME with", in English and in Chinese.
         examples: calls that a model reads before it makes one that the loop asked for: those in the language of its task.
+        source: kind of thing that the tool reads. A task that needs several kinds is computed from them.
         fills: the argument that a mention of the clues is the value of; empty: none.
         computes: "numbers": the tool only computes with numbers of the task and of other tools; "rows": it finds and computes.
     """
@@ -88,6 +89,7 @@ class Guide:
     clues: Callable[[str], Clues]
     advice: tuple[str, str] = ("words of the task and what is known", "问题里的词和已知的内容")
     examples: tuple[Example, ...] = ()
+    source: Literal["", "files", "tables", "documents"] = ""
     fills: str = ""
     computes: Literal["", "numbers", "rows"] = ""
 

@@ -65,6 +65,7 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             guide=Guide(
                 lambda task: path_clues(task, folder.paths()),
                 ("a path that is known", "已知的路径"),
+                source="files",
                 fills="path",
             ),
         ),

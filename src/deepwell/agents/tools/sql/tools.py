@@ -107,6 +107,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
                     "the SELECT statement that finds what the question asks. Write values as the question has them",
                     "查出答案的 SELECT 语句。文字的值照问题里的写，不翻译",
                 ),
+                source="tables",
                 computes="rows",
             ),
         ),
