@@ -16,7 +16,7 @@ from deepwell.agents.loop.steps import CallEnded, Noted
 from deepwell.agents.tools import Clues, Example, Guide, Tool, ToolCallContext, ToolOutput, calculator
 from deepwell.dialogue.tools import FunctionTool
 
-FILES = {"a.txt": "Seats: 64", "b.txt": "Seats: 22"}
+FILES = {"a.txt": "Seats: 64", "b.txt": "Seats: 22", "room-7.txt": "Seats: 31"}
 TASK = "How many seats do a.txt and b.txt have together?"
 READ_A, READ_B = call(("read", '{"path": "a.txt"}')), call(("read", '{"path": "b.txt"}'))
 SUM = call(("calculate", '{"expression": "64 + 22"}'))
@@ -94,6 +94,12 @@ async def test_an_answer_before_the_task_is_done_is_asked_for_the_rest_once() ->
     result = await run(model)
     assert (result.status, result.text) == ("completed", "64")
     assert notes(result).count("unfinished") == 1
+
+
+async def test_a_path_with_a_number_is_read_by_a_call_that_has_it() -> None:
+    model = Scripted([call(("read", '{"path": "room-7.txt"}')), say("31")])
+    result = await run(model, task="How many seats does room-7.txt have?")
+    assert (result.text, notes(result)) == ("31", ["remind"])
 
 
 async def test_a_call_is_asked_for_twice_and_then_no_more() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from deepwell.agents.loop.clean import numbers_in
-from deepwell.agents.loop.guiding import computed, is_stuck, known_paths, missing, task_of
+from deepwell.agents.loop.guiding import computed, is_stuck, known_paths, task_of, unread
 from deepwell.agents.loop.model import ToolCall
 from deepwell.agents.loop.plan import open_steps
 from deepwell.agents.loop.state import RunState, same_call
@@ -197,7 +197,7 @@ def _unplanned(state: RunState, _answer: str) -> str | None:
 
 def _unfinished(state: RunState, _answer: str) -> str | None:
     """The task names something that no call has brought, such as the path of a file that was not read."""
-    need = missing(state, reading_tools(state))
+    need = unread(state, reading_tools(state))
     return None if need is None else f"The task is not done yet. {need.text}"
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "narrowed",
     "next_best",
     "task_of",
+    "unread",
 ]
 
 _NAMED: Final = 0.5  # from here on a task names what a tool gives, above it the tool has to be used
@@ -85,6 +86,17 @@ def missing(state: RunState, reading: Sequence[str]) -> Need | None:
         need = _need_of(state, tool)
         if need is not None and _times(state, need.text) < _MOST_ASKED:
             return need
+    return None
+
+
+def unread(state: RunState, reading: Sequence[str]) -> Need | None:
+    """Returns a file or a value that the task names and no call had in its arguments; None: there is none."""
+    for tool in _clued(state, reading):
+        assert tool.guidance is not None
+        if tool.guidance.computes != "numbers":
+            for mention in tool.guidance.mentions:
+                if not _is_used(state, mention):
+                    return _need(state, tool, mention)
     return None
 
 
@@ -292,7 +304,13 @@ def _weight(tool: OfferedTool) -> float:
 
 def _clued(state: RunState, reading: Sequence[str]) -> list[OfferedTool]:
     offered = state.started.tools if state.started else []
-    return [one for one in offered if one.name in reading and _weight(one) >= _NAMED]
+    return [
+        one
+        for one in offered
+        if one.name in reading
+        and one.guidance is not None
+        and (_weight(one) >= _NAMED or one.guidance.computes == "numbers")
+    ]
 
 
 def _times(state: RunState, text: str) -> int:
@@ -317,7 +335,7 @@ def _is_used(state: RunState, mention: str) -> bool:
     """Returns whether a word of the task stands in a call, or a number of it in one that computes."""
     offered = state.started.tools if state.started else []
     computing = {one.name for one in offered if one.guidance is not None and one.guidance.computes}
-    values = {value for _, value, _ in numbers_in(mention)}
+    values = {value for _, value, _ in numbers_in(mention)} if _PLAIN.fullmatch(mention) else set[float]()
     for call, _ in _good(state):
         if not values and mention in call.arguments:
             return True
