@@ -63,7 +63,7 @@ class WorkedCall(msgspec.Struct, frozen=True):
 
 
 class Guidance(msgspec.Struct, frozen=True):
-    """What the guide of a tool says of the task.
+    """The advice of a tool's guide on the task.
 
     Attributes:
         weight: how strongly the words of the task call for the tool.
