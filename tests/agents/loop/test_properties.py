@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.agents.loop.scripted import ADD, TEXT, Scripted
 
+from deepwell.agents.loop.actions import ClientTool
 from deepwell.agents.loop.agent import Agent, RunResult, run_agent
 from deepwell.agents.loop.budget import Budget
-from deepwell.agents.loop.deciding import ClientTool
 from deepwell.agents.loop.log import MemoryLog
 from deepwell.agents.loop.model import ModelTurn, ToolCall, TurnRefused
 from deepwell.agents.loop.options import LoopOptions

@@ -155,6 +155,11 @@ def test_the_tool_returns_the_value() -> None:
     assert _calculated({"expression": "6 * 7"}) == ("42", False)
 
 
+def test_a_result_behind_the_expression_is_not_taken() -> None:
+    assert _calculated({"expression": "6 * 7 = 99"}) == ("42", False)
+    assert _calculated({"expression": "6 = 7 * 3"})[1]
+
+
 def test_the_tool_says_what_to_mend() -> None:
     text, failed = _calculated({"expression": "price * 3"})
     assert failed

@@ -52,6 +52,29 @@ async def test_the_schema_shows_columns_references_and_values(folder: Path) -> N
     assert "customer_id INTEGER -> customers.id" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("SELECT id FROM customers WHERE name = 'harbour'", "no value is 'harbour', but 'Harbor' is one"),
+        (
+            "SELECT COUNT(*) FROM customers WHERE name = '《晨光》'",
+            "no value is '《晨光》', but '晨光' is one",
+        ),
+    ],
+)
+async def test_a_query_that_finds_nothing_names_the_nearest_value(folder: Path, text: str, near: str) -> None:
+    output = await query(folder, text)
+    assert (output.failed, near in output.text) == (True, True)
+
+
+@pytest.mark.parametrize("value", ["Harbor", "nothing like it"])
+async def test_a_query_that_finds_nothing_by_a_right_or_a_far_value_is_an_answer(
+    folder: Path, value: str
+) -> None:
+    output = await query(folder, f"SELECT COUNT(*) FROM customers WHERE name = '{value}' AND id > 7")
+    assert (output.failed, output.text) == (False, "COUNT(*)\n0")
+
+
 def test_the_description_names_the_tables(folder: Path) -> None:
     assert "tables big, customers, orders" in tools(folder)["sql_query"].description
 

@@ -15,20 +15,13 @@ from typing import Literal
 
 from msgspec import structs
 
+from deepwell.agents.loop.actions import Append, Ask, Call, ClientTool, Done, ReadyCall, Wait
 from deepwell.agents.loop.arguments import check_schema
 from deepwell.agents.loop.asking import ask_model
 from deepwell.agents.loop.budget import Budget, Limit, Spent
 from deepwell.agents.loop.calling import call_tool
-from deepwell.agents.loop.deciding import (
-    Append,
-    Ask,
-    Call,
-    ClientTool,
-    Done,
-    ReadyCall,
-    Wait,
-    next_action,
-)
+from deepwell.agents.loop.deciding import next_action
+from deepwell.agents.loop.guiding import narrowed, task_of
 from deepwell.agents.loop.log import MemoryLog, RunLog
 from deepwell.agents.loop.model import ChatModel, Message, ToolCall
 from deepwell.agents.loop.options import LoopOptions
@@ -40,11 +33,13 @@ from deepwell.agents.loop.steps import (
     Ended,
     EndStatus,
     Entry,
+    Guidance,
     OfferedTool,
     Started,
     Step,
+    WorkedCall,
 )
-from deepwell.agents.tools.tool import Tool, ToolCallContext
+from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext
 from deepwell.errors import InvalidRequest
 
 __all__ = ["INSTRUCTIONS", "Agent", "Approver", "RunOf", "RunResult", "begun", "run_agent"]
@@ -129,19 +124,33 @@ def begun(agent: Agent, task: str | Sequence[Message]) -> Started:
     if not given or (isinstance(task, str) and not task.strip()):
         raise InvalidRequest("the task is empty", fix="say what the agent is to do", param="input")
     system = [{"role": "system", "content": agent.instructions}] if agent.instructions else []
-    offered = [
-        OfferedTool(
-            one.name,
-            one.description,
-            one.function().schema(),
-            one.strict,
-            getattr(one, "effects", "reads"),
-            getattr(one, "approval", "never"),
-            isinstance(one, ClientTool),
-        )
-        for one in agent.tools
-    ]
+    words = task_of(given) if agent.options.checks else ""
+    offered = [_offered(one, words) for one in agent.tools]
     return Started(agent.model.name, system + given, offered, agent.budget, agent.options)
+
+
+def _offered(tool: Tool | ClientTool, words: str) -> OfferedTool:
+    """Returns a tool as the log keeps it, with what the words of the task say of it."""
+    schema = tool.function().schema()
+    if isinstance(tool, ClientTool):
+        return OfferedTool(tool.name, tool.description, schema, tool.strict, is_client=True)
+    return OfferedTool(
+        tool.name,
+        tool.description,
+        schema,
+        tool.strict,
+        tool.effects,
+        tool.approval,
+        guidance=_guidance(tool.guide, words) if tool.guide and words else None,
+    )
+
+
+def _guidance(guide: Guide, words: str) -> Guidance:
+    found = guide.clues(words)
+    worked = tuple(WorkedCall(one.known, one.task, dict(one.arguments), one.result) for one in guide.examples)
+    return Guidance(
+        found.weight, found.mentions, guide.advice, worked, guide.source, guide.fills, guide.computes
+    )
 
 
 async def run_agent(
@@ -267,7 +276,7 @@ class _Driver:
         return Ended("cancelled", self.state.last_text, f"the run was cancelled: {self.state.spent.shown()}")
 
     async def _ask(self, action: Ask) -> None:
-        tools = [self._tools[name].function() for name in action.offered]
+        tools = [narrowed(self._tools[name].function(), action.fills) for name in action.offered]
         for step in await ask_model(
             self._agent.model, action, tools, self.state, seconds=self._left_s(), cancelled=self._cancelled
         ):

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from deepwell.agents.loop.actions import Ask
 from deepwell.agents.loop.clean import bounded, clean, told
-from deepwell.agents.loop.deciding import Ask
 from deepwell.agents.loop.model import ChatModel, ModelTurn, ToolCall, TurnRefused
 from deepwell.agents.loop.state import RunState
 from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Step, Turned

@@ -10,20 +10,43 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from deepwell.agents.loop.clean import numbers_in
+from deepwell.agents.loop.guiding import computed, is_stuck, known_paths, task_of, unread
 from deepwell.agents.loop.model import ToolCall
 from deepwell.agents.loop.plan import open_steps
 from deepwell.agents.loop.state import RunState, same_call
 from deepwell.agents.loop.steps import Noted
 from deepwell.agents.loop.written import looks_like_a_call
 
-__all__ = ["ANSWER_NOW", "earlier_result", "failed_before", "objection", "reminder", "unsupported_numbers"]
+__all__ = [
+    "ANSWER_NOW",
+    "earlier_result",
+    "failed_before",
+    "invented_numbers",
+    "objection",
+    "reading_tools",
+    "reminder",
+    "unsupported_numbers",
+]
 
 ANSWER_NOW = "Give the final answer now, in plain words, from the results above. Do not call a tool."
 
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-+]?[0-9][0-9,]*(?:\.[0-9]+)?(?![A-Za-z0-9_])")
 _MOST_NUMBERS = 5
 _MOST_TASK = 400  # characters of the task that are said again
-_DIGITS = str.maketrans("０１２３４５６７８９", "0123456789")
+
+
+_UNITS = {10.0, 12.0, 24.0, 30.0, 52.0, 60.0, 100.0, 360.0, 365.0, 1000.0, 3600.0}
+_DECLINES = re.compile(
+    r"\b(?:not (?:known|provided|given|mentioned|specified|available|stated|found|contain|possible|enough)"
+    r"|no information|unknown|cannot|can't|unable|doesn't (?:say|contain|mention)|does not (?:say|contain|mention))\b"
+    r"|未知|不知道|没有提|未提|无法|没有相关|未找到",
+    re.IGNORECASE,
+)
+_RESULT = re.compile(r"\s*=\s*-?[\d,.]+\s*\"")  # behind an expression in JSON
+_ASKS_PATH = re.compile(
+    r"\b(?:(?:which|what) files?|paths?|name of the file)\b|(?:哪个|哪一个|什么)文件|路径|文件名",
+    re.IGNORECASE,
+)
 
 
 class _Check(NamedTuple):
@@ -42,8 +65,7 @@ def objection(state: RunState, answer: str) -> Noted | None:
 def reminder(state: RunState) -> Noted:
     """Returns the task, said again behind results: small models lose it, and go on calling when they could answer."""
     assert state.started is not None
-    said = [one.get("content") for one in state.started.messages if one.get("role") == "user"]
-    task = said[-1] if said and isinstance(said[-1], str) else ""
+    task = task_of(state.started.messages)
     shown = task if len(task) <= _MOST_TASK else f"{task[:_MOST_TASK]} ..."
     ask = "If the results above hold the answer, give it now in plain words. If not, make the next call."
     return Noted("remind", f"{ask} The task: {shown}" if shown else ask)
@@ -80,14 +102,39 @@ def unsupported_numbers(state: RunState, answer: str) -> list[str]:
 
     Numbers of one digit are left out: they count and number things.
     """
-    known = {value for text in _sources(state) for _, value, _ in _numbers(text)}
+    known = {value for text in _sources(state) for _, value, _ in numbers_in(text)}
     found: list[str] = []
-    for shown, value, decimals in _numbers(answer):
+    for shown, value, decimals in numbers_in(answer):
         is_small = value == int(value) and value < 10
         half = 0.5 * 10**-decimals + 1e-9
         if not is_small and not any(abs(one - value) <= half for one in known):
             found.append(shown)
     return list(dict.fromkeys(found))
+
+
+def invented_numbers(state: RunState, call: ToolCall) -> list[str]:
+    """Returns the numbers of a call that only computes that neither the task nor a tool gave, but those that convert units."""
+    offered = {one.name: one.guidance for one in state.started.tools} if state.started else {}
+    guidance = offered.get(call.name)
+    if guidance is None or guidance.computes != "numbers":
+        return []
+    task = task_of(state.started.messages) if state.started else ""
+    # A fault may quote the number that it refuses.
+    texts = [task, *(result.text for _, result in state.results() if result.outcome == "ok")]
+    known = {value for text in texts for _, value, _ in numbers_in(text)} | _UNITS
+    written = _RESULT.sub('"', call.arguments)
+    found = [shown for shown, value, _ in numbers_in(written) if value not in known]
+    return [one for one in dict.fromkeys(found) if "." in one or abs(float(one.replace(",", ""))) >= 10]
+
+
+def reading_tools(state: RunState) -> list[str]:
+    """Returns the tools of a run that a model may be made to call: they change nothing and ask nobody."""
+    offered = state.started.tools if state.started else []
+    return [
+        one.name
+        for one in offered
+        if one.effects == "reads" and one.approval == "never" and not one.is_client
+    ]
 
 
 def _sources(state: RunState) -> Iterator[str]:
@@ -99,14 +146,6 @@ def _sources(state: RunState) -> Iterator[str]:
         yield result.text
         if result.outcome == "ok":
             yield call.arguments
-
-
-def _numbers(text: str) -> Iterator[tuple[str, float, int]]:
-    """Yields numbers as they are written, their values and their decimals. A sign may be a dash, so it is not counted."""
-    for found in _NUMBER.finditer(text.translate(_DIGITS)[:200_000]):
-        plain = found[0].lstrip("+-").replace(",", "")
-        if len(plain) <= 30:
-            yield found[0], float(plain), len(plain.partition(".")[2])
 
 
 def _empty(_state: RunState, answer: str) -> str | None:
@@ -156,7 +195,47 @@ def _unplanned(state: RunState, _answer: str) -> str | None:
     )
 
 
+def _unfinished(state: RunState, _answer: str) -> str | None:
+    """The task names something that no call has brought, such as the path of a file that was not read."""
+    need = unread(state, reading_tools(state))
+    return None if need is None else f"The task is not done yet. {need.text}"
+
+
+def _declined(state: RunState, answer: str) -> str | None:
+    """The model says that it does not know, and there are tools that it has not used."""
+    good = {call.name for call, result in state.results() if result.outcome == "ok"}
+    unused = [name for name in reading_tools(state) if name not in good]
+    if not unused or not _DECLINES.search(answer):
+        return None
+    return f"Another tool may know it: {', '.join(unused)}. Call one. If none can know it, say so."
+
+
+def _unnamed(state: RunState, answer: str) -> str | None:
+    """The task asks for a file, and the answer names none that a result holds."""
+    if state.started is None or not _ASKS_PATH.search(task_of(state.started.messages)):
+        return None
+    paths = known_paths(state)
+    if not paths or any(path in answer for path in paths):
+        return None
+    return f"The task asks for a file. The results name: {', '.join(paths)}"
+
+
+def _left_out(state: RunState, answer: str) -> str | None:
+    """The model goes round, its newest call computed a number, and the answer does not have it."""
+    found = computed(state) if is_stuck(state) else None
+    if found is None:
+        return None
+    wanted = float(found[1].replace(",", ""))
+    if any(
+        abs(abs(wanted) - value) <= 0.5 * 10**-decimals + 1e-9 for _, value, decimals in numbers_in(answer)
+    ):
+        return None
+    return f"The result of the last call is {found[1]}, and the answer leaves it out. Give it."
+
+
 def _unsupported(state: RunState, answer: str) -> str | None:
+    if state.noted["left_out"]:  # it was given its figure
+        return None
     missing = unsupported_numbers(state, answer)[:_MOST_NUMBERS]
     if not missing:
         return None
@@ -172,5 +251,9 @@ _CHECKS = (
     _Check("no_call", _uncalled),
     _Check("failed_call", _unmended),
     _Check("open_plan", _unplanned),
+    _Check("unfinished", _unfinished),
+    _Check("declined", _declined),
+    _Check("no_path", _unnamed),
+    _Check("left_out", _left_out),
     _Check("unsupported", _unsupported),
 )

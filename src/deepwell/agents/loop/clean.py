@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import msgspec
 
-__all__ = ["bounded", "canonical", "clean", "is_json", "read_json", "told"]
+__all__ = ["bounded", "canonical", "clean", "is_json", "numbers_in", "read_json", "told"]
 
 _DEEPEST = 64
+_NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_.])[-+]?[0-9][0-9,]*(?:\.[0-9]+)?(?![A-Za-z0-9_])")
+_MOST_READ: Final = 200_000
+_MOST_DIGITS: Final = 30
+_DIGITS: Final = str.maketrans("０１２３４５６７８９", "0123456789")
 
 
 def clean(text: str) -> str:
@@ -59,6 +65,14 @@ def is_json(value: Any) -> bool:
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         return False
     return _depth(value, _DEEPEST) <= _DEEPEST
+
+
+def numbers_in(text: str) -> Iterator[tuple[str, float, int]]:
+    """Yields numbers as they are written, their values and their decimals. A sign may be a dash, so it is not counted."""
+    for found in _NUMBER.finditer(text.translate(_DIGITS)[:_MOST_READ]):
+        plain = found[0].lstrip("+-").replace(",", "")
+        if len(plain) <= _MOST_DIGITS:
+            yield found[0], float(plain), len(plain.partition(".")[2])
 
 
 def canonical(value: Any) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from deepwell.agents.loop.actions import Action, Append, Ask, Call, ClientTool, Done, ReadyCall, Wait
 from deepwell.agents.loop.arguments import (
     InvalidArguments,
     nearest,
@@ -14,91 +14,30 @@ from deepwell.agents.loop.arguments import (
     without_unknown,
 )
 from deepwell.agents.loop.budget import Budget, Limit
-from deepwell.agents.loop.checks import ANSWER_NOW, earlier_result, failed_before, objection, reminder
-from deepwell.agents.loop.model import Choice, Message, ToolCall
-from deepwell.agents.loop.state import PastTurn, RunState
+from deepwell.agents.loop.checks import (
+    ANSWER_NOW,
+    earlier_result,
+    failed_before,
+    invented_numbers,
+    objection,
+    reading_tools,
+    reminder,
+)
+from deepwell.agents.loop.guiding import (
+    answer_prompt,
+    call_prompt,
+    first_need,
+    first_prompt,
+    is_stuck,
+    missing,
+    next_best,
+)
+from deepwell.agents.loop.model import Choice, ToolCall
+from deepwell.agents.loop.state import PastTurn, RunState, same_call
 from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Outcome, Step
 from deepwell.agents.tools.tool import Tool
-from deepwell.dialogue.tools import FunctionTool
 
-__all__ = [
-    "Action",
-    "Append",
-    "Ask",
-    "Call",
-    "ClientTool",
-    "Done",
-    "ReadyCall",
-    "Wait",
-    "budget_end",
-    "next_action",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTool:
-    """A tool whose calls are made by whoever asked for the run, which waits for their results."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
-    strict: bool = True
-
-    def function(self) -> FunctionTool:
-        """Returns the tool in the shape that a request offers to a model."""
-        return FunctionTool(self.name, self.description, self.parameters, self.strict)
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """Keep a step that needs no model and no tool."""
-
-    step: Step
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Ask the model for its next turn, with the tools of some names."""
-
-    messages: list[Message]
-    choice: Choice
-    offered: list[str]
-    max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyCall:
-    """A call that may be made, with arguments that fit. `note`: what its result says first."""
-
-    id: str
-    tool: Tool
-    arguments: dict[str, Any]
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Make calls beside each other."""
-
-    calls: list[ReadyCall]
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wait for people: calls to approve or deny, and calls whose results the client gives."""
-
-    approvals: list[ToolCall]
-    outputs: list[ToolCall]
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The run has ended."""
-
-    end: Ended
-
-
-Action = Append | Ask | Call | Wait | Done
+__all__ = ["budget_end", "next_action"]
 
 
 def next_action(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
@@ -130,6 +69,14 @@ _UNKNOWN = (
     "It is not known whether this call was made: the run was interrupted meanwhile. It is not made again by itself. "
     "Look at what it would have changed before you call it once more."
 )
+_INVENTED = (
+    "This call was not made: neither the task nor a result gives {}. "
+    "Get the numbers from another tool first, and compute with those."
+)
+_DELAYING = ("unsupported", "declined", "no_path", "left_out")
+"""Checks that speak about the answer of a model that was told to answer."""
+_MOST_REFUSALS = 2
+"""Times that one computation with numbers of the model's own is refused; then it is believed."""
 _NO_CALLS_LEFT = (
     "This call was not made: the budget of calls is used up. Answer from the results that you have."
 )
@@ -173,7 +120,7 @@ def _judged(state: RunState, answer: str) -> Step:
     if state.started.options.checks and _has_room(state):
         # A model that was told to answer has nothing else to say; figures of its own are the one thing worth a further call.
         note = objection(state, answer)
-        if note is not None and (not is_forced or note.check == "unsupported"):
+        if note is not None and (not is_forced or note.check in _DELAYING):
             return note
     last = state.turns[-1].turn
     if last.finish == "length":
@@ -250,7 +197,17 @@ def _prepared(
         if (error := failed_before(state, call, is_write=is_write)) is not None:
             text = f"This call failed before, so it was not made again: {error}\nChange the arguments, or use another tool."
             return _not_made(call, "repeated", text)
+        invented = invented_numbers(state, call)
+        if invented and _refusals(state, call) < _MOST_REFUSALS:
+            return _not_made(call, "invalid", _INVENTED.format(", ".join(invented[:5])))
     return tool, arguments, note
+
+
+def _refusals(state: RunState, call: ToolCall) -> int:
+    return sum(
+        same_call(before) == same_call(call) and result.outcome == "invalid"
+        for before, result in state.results()
+    )
 
 
 def _not_made(call: ToolCall, outcome: Outcome, text: str) -> CallEnded:
@@ -274,7 +231,11 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
     if state.started.options.checks and tools and not state.turns:
         # Small models write their first call as text, of a tool that they make up, unless a grammar holds it.
         if reading := _reading(tools):
+            if (need := first_need(state, reading)) is not None:
+                return Ask(first_prompt(state, need), "required", need.tools, _most_tokens(state), need.fills)
             choice, offered = "required", reading
+    elif state.started.options.checks and _may_guide(state, tools):
+        return _guided(state)
     elif state.started.options.checks and tools:
         notes = state.turns[-1].notes
         last_note = notes[-1].check if notes else ""
@@ -291,8 +252,45 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
             choice, offered = "required", wanted
         elif state.turns[-1].results and not last_note:
             return Append(reminder(state))
+    return Ask(state.messages(), choice, offered, _most_tokens(state))
+
+
+def _most_tokens(state: RunState) -> int:
+    assert state.started is not None
+    spent, budget = state.spent, state.started.budget
     left = budget.tokens - spent.tokens - spent.context_tokens
-    return Ask(state.messages(), choice, offered, max(1, min(state.started.options.turn_tokens, left)))
+    return max(1, min(state.started.options.turn_tokens, left))
+
+
+def _may_guide(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> bool:
+    """Returns whether the model goes round and the tools, which only read, say what the task needs."""
+    assert state.started is not None
+    is_reading = len(_reading(tools)) == len(tools)
+    return (
+        is_reading
+        and is_stuck(state)
+        and any(one.guidance and one.guidance.weight for one in state.started.tools)
+    )
+
+
+def _guided(state: RunState) -> Append | Ask:
+    """Returns the next turn of a model that goes round: one call that the task needs, or the answer from what is known."""
+    assert state.started is not None
+    budget, spent, notes = state.started.budget, state.spent, state.turns[-1].notes
+    last_note = notes[-1].check if notes else ""
+    reading = reading_tools(state)
+    may_call = budget.turns - spent.turns > 1 and spent.calls < budget.calls and state.stalls <= _ANSWER_AFTER
+    if may_call and last_note in ("unsupported", "declined"):
+        need = next_best(state, reading)
+        return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state), need.fills)
+    need = missing(state, reading)
+    if may_call and need is not None:
+        if last_note not in ("guide", "unfinished"):
+            return Append(Noted("guide", need.text))
+        return Ask(call_prompt(state, need), "required", need.tools, _most_tokens(state), need.fills)
+    if last_note not in ("answer_now", "no_path", "left_out"):
+        return Append(Noted("answer_now", ANSWER_NOW))
+    return Ask(answer_prompt(state, notes[-1]), "none", list(reading), _most_tokens(state))
 
 
 def _reading(tools: Mapping[str, Tool | ClientTool]) -> list[str]:

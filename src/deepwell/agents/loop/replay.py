@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from deepwell.agents.loop.actions import Action, Append, Ask, Call, ClientTool, Wait
 from deepwell.agents.loop.budget import Spent
-from deepwell.agents.loop.deciding import Action, Append, Ask, Call, ClientTool, Wait, next_action
+from deepwell.agents.loop.deciding import next_action
 from deepwell.agents.loop.model import Message
 from deepwell.agents.loop.state import RunState
 from deepwell.agents.loop.steps import (

@@ -22,12 +22,14 @@ __all__ = [
     "EndStatus",
     "Ended",
     "Entry",
+    "Guidance",
     "Noted",
     "OfferedTool",
     "Outcome",
     "Started",
     "Step",
     "Turned",
+    "WorkedCall",
     "decode_entry",
     "encode_entry",
     "kind_of",
@@ -51,8 +53,44 @@ Outcome = Literal[
 OUTCOMES: tuple[Outcome, ...] = Outcome.__args__  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class WorkedCall(msgspec.Struct, frozen=True):
+    """A worked example of a call; see `deepwell.agents.tools.Example`."""
+
+    known: str
+    task: str
+    arguments: dict[str, Any]
+    result: str
+
+
+class Guidance(msgspec.Struct, frozen=True):
+    """The advice of a tool's guide on the task.
+
+    Attributes:
+        weight: how strongly the words of the task call for the tool.
+        mentions: words of the task that belong into its arguments.
+        advice: how to call it, in English and in Chinese.
+        examples: calls to learn from.
+        source: see `deepwell.agents.tools.Guide`.
+        fills: the argument that a mention is the value of.
+        computes: see `deepwell.agents.tools.Guide`.
+    """
+
+    weight: float = 0.0
+    mentions: tuple[str, ...] = ()
+    advice: tuple[str, str] = ("", "")
+    examples: tuple[WorkedCall, ...] = ()
+    source: Literal["", "files", "tables", "documents"] = ""
+    fills: str = ""
+    computes: Literal["", "numbers", "rows"] = ""
+
+
 class OfferedTool(msgspec.Struct, frozen=True):
-    """A tool as it was when the run began. `is_client`: whoever asked for the run makes its calls."""
+    """A tool as it was when the run began.
+
+    Attributes:
+        is_client: whether whoever asked for the run makes its calls.
+        guidance: what its guide says of the task; None: it has none, or the run has no checks.
+    """
 
     name: str
     description: str
@@ -61,6 +99,7 @@ class OfferedTool(msgspec.Struct, frozen=True):
     effects: Literal["reads", "writes"] = "reads"
     approval: Literal["never", "always"] = "never"
     is_client: bool = False
+    guidance: Guidance | None = None
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):

@@ -5,9 +5,12 @@ from deepwell.agents.tools.files import file_tools
 from deepwell.agents.tools.knowledge import KnowledgePassage, Searcher, knowledge_tool
 from deepwell.agents.tools.python import python_tool
 from deepwell.agents.tools.sql import sql_tools
-from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.tool import Clues, Example, Guide, Tool, ToolCallContext, ToolOutput
 
 __all__ = [
+    "Clues",
+    "Example",
+    "Guide",
     "KnowledgePassage",
     "Searcher",
     "Tool",

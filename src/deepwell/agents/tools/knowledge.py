@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.clues import document_clues
+from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import DeepwellError
 
 __all__ = ["KnowledgePassage", "Searcher", "knowledge_tool"]
@@ -82,6 +83,11 @@ def knowledge_tool(searcher: Searcher, *, about: str = "the documents", limit: i
             "additionalProperties": False,
         },
         run,
+        guide=Guide(
+            lambda task: document_clues(task, about),
+            ("the words of the question that the facts are about", "这个问题要查的内容"),
+            source="documents",
+        ),
     )
 
 

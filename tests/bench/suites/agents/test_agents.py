@@ -94,6 +94,8 @@ async def test_hostile_results_raise_nothing_and_stay_within_the_budget() -> Non
         ("The total is 1,234.50 euros.", "right"),
         ("１２３４．５", "right"),
         ("1234.504", "right"),
+        ("一共要1234.5元。", "right"),
+        ("A1234.5", "wrong"),
         ("1234.51", "wrong"),
         ("12345", "wrong"),
         ("", "no answer"),

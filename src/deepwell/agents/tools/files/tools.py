@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from deepwell.agents.tools.clues import listing_clues, path_clues, searching_clues
 from deepwell.agents.tools.files.folder import ConfinedFolder, Entry, FolderError
-from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext, ToolOutput
 
 __all__ = ["file_tools"]
 
@@ -44,6 +45,7 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             "List the paths of all files.",
             _object({"folder": {"type": "string", "description": "Only this folder."}}),
             _in_thread(folder.list),
+            guide=Guide(listing_clues),
         ),
         Tool(
             "read_file",
@@ -51,11 +53,21 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             _object(
                 {
                     "path": _PATH,
-                    "start_line": {"type": "integer", "minimum": 1, "description": "First line, from 1."},
+                    "start_line": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "description": "Only to read on in a long file: the line to go on from.",
+                    },
                 },
                 "path",
             ),
             _in_thread(folder.read),
+            guide=Guide(
+                lambda task: path_clues(task, folder.paths()),
+                ("a path that is known", "已知的路径"),
+                source="files",
+                fills="path",
+            ),
         ),
         Tool(
             "search_files",
@@ -71,6 +83,10 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
                 "text",
             ),
             _in_thread(folder.search),
+            guide=Guide(
+                lambda task: searching_clues(task, folder.paths()),
+                ("one word of the question, as it stands there", "问题里的一个词，照原样写"),
+            ),
         ),
     ]
     if write:
@@ -169,6 +185,10 @@ class _Files:
             return ToolOutput("The content has characters that UTF-8 cannot hold.", failed=True)
         replaced = self._folder.write(path, data)
         return ToolOutput(f"{'Replaced' if replaced else 'Wrote'} {path} ({len(data):,} bytes).")
+
+    def paths(self) -> list[str]:
+        """Returns the paths of the first files, to look for them in a task."""
+        return [one.path for one in itertools.islice(self._folder.walk(), _MOST_SEARCHED_FILES)]
 
     def _searchable(self, one: Entry) -> str | None:
         if one.size_bytes > _MOST_FILE_BYTES:

@@ -17,7 +17,6 @@ from typing import Any
 _ALLOWED = {20, 21, 31, 33}  # SQLITE_READ, SQLITE_SELECT, SQLITE_FUNCTION, SQLITE_RECURSIVE
 _REFUSED_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "sqlite_log"}
 _STEPS = 10_000  # of the virtual machine between two looks at the time
-_SAMPLES = 3
 _SAMPLE_CHARACTERS = 30
 _SAMPLED_ROWS = 1000
 _MOST_TABLES = 50
@@ -74,7 +73,7 @@ def _cell(value: Any) -> Any:
     return f"<{len(value)} bytes>" if isinstance(value, bytes) else value
 
 
-def _schema(connection: sqlite3.Connection) -> dict[str, Any]:
+def _schema(connection: sqlite3.Connection, most_samples: int) -> dict[str, Any]:
     """Returns tables and views with their columns, references, and some values of text columns."""
     names = connection.execute(
         "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
@@ -91,17 +90,17 @@ def _schema(connection: sqlite3.Connection) -> dict[str, Any]:
         for one in connection.execute(f"PRAGMA table_info({quoted})").fetchall():
             column = {"name": one[1], "type": one[2], "references": references.get(one[1], "")}
             if kind == "table" and one[2].upper().startswith(("TEXT", "VARCHAR", "CHAR", "DATE")):
-                column["samples"] = _samples(connection, quoted, one[1])
+                column["samples"] = _samples(connection, quoted, one[1], most_samples)
             columns.append(column)
         tables.append({"name": name, "columns": columns})
     return {"tables": tables, "more": len(names) > _MOST_TABLES}
 
 
-def _samples(connection: sqlite3.Connection, table: str, column: str) -> list[str]:
+def _samples(connection: sqlite3.Connection, table: str, column: str, most: int) -> list[str]:
     quoted = '"' + column.replace('"', '""') + '"'
     found = connection.execute(
         f"SELECT DISTINCT {quoted} FROM (SELECT {quoted} FROM {table} LIMIT {_SAMPLED_ROWS})"  # noqa: S608
-        f" WHERE {quoted} IS NOT NULL LIMIT {_SAMPLES}"
+        f" WHERE {quoted} IS NOT NULL LIMIT {most:d}"
     )
     return [str(one[0])[:_SAMPLE_CHARACTERS] for one in found]
 
@@ -110,7 +109,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     connection = _connection(request["path"])
     if request["sql"] is None:
         connection.set_progress_handler(_until(request["seconds"]), _STEPS)
-        return _schema(connection)
+        return _schema(connection, request["most_samples"])
     _guarded(connection, request["seconds"], request["most_bytes"])
     return _query(connection, request)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from deepwell.agents.tools.clues import table_clues
 from deepwell.agents.tools.files.folder import ConfinedFolder, FolderError
 from deepwell.agents.tools.sql.statement import StatementProblem, checked_statement, require_sqlglot
-from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.agents.tools.tool import Clues, Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import InvalidRequest
 from deepwell.process.confine import confined_command
 
@@ -24,7 +27,10 @@ _CHILD: Final = Path(__file__).with_name("child.py")
 _SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
 _CELL_CHARACTERS: Final = 200
 _MOST_NAMES: Final = 12
+_SAMPLES: Final = 3  # of a column, that a model reads
+_KNOWN_VALUES: Final = 200  # of a column, that are looked for in a task
 _NAME_CHARACTERS: Final = 40
+_TEXT: Final = re.compile(r"'([^']{1,60})'")
 _GRACE_S: Final = 2.0  # for the start of the process, and for SQLite to see that its time is over
 
 
@@ -57,7 +63,11 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
     """
     require_sqlglot()
     databases = _Databases(ConfinedFolder(root), limits or SqlLimits())
-    tables = databases.tables()
+    tables, names, values = databases.tables()
+
+    def clues(task: str) -> Clues:
+        return table_clues(task, names, values)
+
     several: dict[str, Any] = {}
     if len(databases.names) > 1:
         about = {"type": "string", "enum": databases.names, "description": "File of the database."}
@@ -73,6 +83,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
                 "additionalProperties": False,
             },
             databases.schema,
+            guide=Guide(lambda task: Clues(clues(task).weight)),
         ),
         Tool(
             "sql_query",
@@ -90,6 +101,15 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
                 "additionalProperties": False,
             },
             databases.query,
+            guide=Guide(
+                lambda task: replace(clues(task), weight=0.95 * clues(task).weight),  # behind the schema
+                (
+                    "the SELECT statement that finds what the question asks. Write values as the question has them",
+                    "查出答案的 SELECT 语句。文字的值照问题里的写，不翻译",
+                ),
+                source="tables",
+                computes="rows",
+            ),
         ),
     ]
 
@@ -100,16 +120,17 @@ class _Databases:
     def __init__(self, folder: ConfinedFolder, limits: SqlLimits) -> None:
         self._folder, self._limits = folder, limits
         self.names = [one.path for one in folder.walk() if one.path.lower().endswith(_SUFFIXES)]
+        self._values = list[str]()
         if not self.names:
             raise InvalidRequest(
                 f"there is no SQLite file in {folder.root}", fix=f"name a folder with {', '.join(_SUFFIXES)}"
             )
 
-    def tables(self) -> str:
-        """Returns the names of the tables, which tell a model what the database is about."""
-        names = list[str]()
+    def tables(self) -> tuple[str, list[str], list[str]]:
+        """Returns the names of the tables as a model reads them, and names and texts that a task about them may hold."""
+        names, columns, values = list[str](), list[str](), self._values
         for name in self.names:
-            command, request = self._call(name, None, self._limits.seconds)
+            command, request = self._call(name, None, self._limits.seconds, _KNOWN_VALUES)
             done = subprocess.run(
                 command,
                 input=json.dumps(request).encode(),
@@ -118,10 +139,14 @@ class _Databases:
                 check=False,
             )
             found: dict[str, Any] = json.loads(done.stdout or b"{}")
-            names += [str(one["name"])[:_NAME_CHARACTERS] for one in found.get("tables", ())]
+            for table in found.get("tables", ()):
+                names.append(str(table["name"])[:_NAME_CHARACTERS])
+                columns += [str(one["name"]) for one in table["columns"]]
+                values += [text for one in table["columns"] for text in one.get("samples", ())]
+        shown = f"tables {', '.join(names[:_MOST_NAMES])}" if names else "which has no tables"
         if len(names) > _MOST_NAMES:
-            return f"tables {', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES} more"
-        return f"tables {', '.join(names)}" if names else "which has no tables"
+            shown = f"{shown} and {len(names) - _MOST_NAMES} more"
+        return shown, [*names, *columns], values
 
     async def schema(self, arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
         found = await self._run(arguments, None, context)
@@ -137,6 +162,9 @@ class _Databases:
         found = await self._run(arguments, statement, context)
         if "error" in found:
             return ToolOutput(await self._mended(str(found["error"]), arguments, context), failed=True)
+        if not _holds_something(found) and (near := _nearest_values(statement, self._values)):
+            hint = "; ".join(f"no value is {one!r}, but {other!r} is one" for one, other in near)
+            return ToolOutput(f"The query found nothing: {hint}. Write the values as they are.", failed=True)
         return ToolOutput(_rows_text(found), data=found)
 
     async def _mended(self, error: str, arguments: Mapping[str, Any], context: ToolCallContext) -> str:
@@ -168,7 +196,9 @@ class _Databases:
         command, request = self._call(name, statement, seconds)
         return await _answer(command, request, seconds)
 
-    def _call(self, name: str, statement: str | None, seconds: float) -> tuple[list[str], dict[str, Any]]:
+    def _call(
+        self, name: str, statement: str | None, seconds: float, most_samples: int = _SAMPLES
+    ) -> tuple[list[str], dict[str, Any]]:
         """Returns the command of a process that runs a statement, and what it reads."""
         limits = self._limits
         request = {
@@ -177,6 +207,7 @@ class _Databases:
             "seconds": seconds,
             "most_rows": limits.most_rows,
             "most_bytes": limits.most_bytes,
+            "most_samples": most_samples,
         }
         command = [sys.executable, "-I", "-S", str(_CHILD)]
         return confined_command(command, limits.memory_bytes, int(seconds + _GRACE_S) + 1), request
@@ -232,6 +263,28 @@ def _rows_text(found: Mapping[str, Any]) -> str:
     if found["more"]:
         lines.append(f"(only the first {len(rows)} rows are shown; use COUNT, SUM or LIMIT)")
     return "\n".join(lines)
+
+
+def _holds_something(found: Mapping[str, Any]) -> bool:
+    """Returns whether rows say more than that there is nothing: no row, NULL or 0."""
+    rows = found["rows"]
+    return len(rows) > 1 or any(one not in (None, 0) for row in rows for one in row)
+
+
+def _nearest_values(statement: str, values: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the texts of a statement that are no value of a column, each with the value that is most like it."""
+    known = set(values)
+    found = list[tuple[str, str]]()
+    for text in dict.fromkeys(_TEXT.findall(statement)):
+        if text in known or not text.strip("%"):
+            continue
+        inside = [one for one in values if len(one) > 1 and one.casefold() in text.casefold()]
+        near = sorted(inside, key=len)[-1:] or difflib.get_close_matches(
+            text[:_NAME_CHARACTERS], values, 1, 0.75
+        )
+        if near:
+            found.append((text, near[0]))
+    return found
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,7 @@ __all__ = ["Fixtures", "Language", "Table", "Task", "Verdict", "build", "digest_
 Language = Literal["en", "zh"]
 Verdict = Literal["right", "wrong", "no answer", "too long", "not written"]
 
-_NUMBER: Final = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?")
+_NUMBER: Final = re.compile(r"(?<![A-Za-z0-9_.])-?\d+(?:,\d{3})*(?:\.\d+)?")
 _MOST_ANSWER_CHARACTERS: Final = 400
 _MOST_NUMBERS: Final = 8  # an answer that lists numbers names none
 

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from deepwell.agents.kit import Kit, open_tools
+from deepwell.agents.loop.actions import ClientTool
 from deepwell.agents.loop.agent import Agent
-from deepwell.agents.loop.deciding import ClientTool
 from deepwell.agents.loop.model import Choice, Message, ModelTurn
 from deepwell.agents.loop.models.wire import ModelOptions, chat_body, error_of, turn_of
 from deepwell.agents.tools.tool import Tool
