@@ -63,6 +63,8 @@ def read_packs(folder: Path) -> list[PromptPack]:
     Raises:
         InvalidFile: there are none or too many, a file is no pack, or two have the same id.
     """
+    if not folder.exists():
+        raise InvalidFile.of("pack_none", path=folder)
     if not folder.is_dir():
         return [read_pack(folder)]
     files = sorted(one for one in folder.iterdir() if one.suffix == ".toml")
