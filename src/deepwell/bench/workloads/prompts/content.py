@@ -66,8 +66,9 @@ CONTENT: Final = (
     PromptTask(
         "content-bullets-en",
         "en",
-        'Write selling points of the product as the brief asks: exactly that many lines, each beginning with "- ", '
-        "no line longer than allowed, with the words that must appear and without the word that must not. Answer with the lines alone.",
+        "Write selling points of the product as the brief asks: exactly that many lines, each beginning with '- ', "
+        "no line longer than allowed, with the words that must appear and without the word that must not. "
+        "Answer with the lines alone.",
         lambda half: _items("en", half),
         _score,
         max_tokens=96,
