@@ -186,7 +186,7 @@ EVAL_RUN: dict[str, Any] = {
 _AGENT_RUN = "/v1/agents/runs/{agent_run_id}"
 AGENT_RUN: dict[str, Any] = {"model": "toy", "input": SECRET, "tools": []}
 _PROMPT = "/v1/prompts/{prompt_id}"
-PROMPT: dict[str, Any] = {"id": "greeting", "instructions": SECRET}
+PROMPT: dict[str, Any] = {"id": "greeting", "instructions": SECRET, "version": 10000}
 _LABELLING = "/v1/labelling/projects/{labelling_project_id}"
 _STUDY = "/v1/ratings/studies/{rating_study_id}"
 MESSAGE_BATCH: dict[str, Any] = {"requests": [{"custom_id": "a", "params": CHAT}]}
@@ -257,7 +257,7 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     f"GET {_EVAL}/runs/{{run_id}}/output_items": None,
     f"GET {_EVAL}/runs/{{run_id}}/output_items/{{output_item_id}}": None,
     f"GET {_PROMPT}": None,
-    f"POST {_PROMPT}": {"version": "1"},
+    f"POST {_PROMPT}": {"version": "10000"},
     f"DELETE {_PROMPT}": None,
     f"GET {_PROMPT}/versions": None,
     f"POST {_PROMPT}/versions": {"instructions": "mine now"},
@@ -461,7 +461,7 @@ async def _belongings(world: World) -> None:
         ids["output_item_id"] = "outputitem_0"
         ids["agent_run_id"] = (await made("POST /v1/agents/runs", AGENT_RUN))["id"]
         ids["prompt_id"] = (await made("POST /v1/prompts", PROMPT))["id"]
-        ids["version"] = "1"
+        ids["version"] = "10000"
         ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):

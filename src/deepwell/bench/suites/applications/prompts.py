@@ -32,7 +32,8 @@ def bench_prompts(
 ) -> dict[str, Any]:
     """Returns what packs and plain prompts reach, and the gain of each pack with its 95 % interval.
 
-    Both sides read the same inputs with the same model at temperature 0 and without a grammar. The interval is a paired
+    Both sides read the same inputs with the same model at temperature 0, bound by the same grammar where the
+    task has a choice of answers. The interval is a paired
     bootstrap over the items.
 
     Args:
@@ -104,5 +105,6 @@ def _head(pack: PromptPack, task: PromptTask) -> _Head:
 
 def _scores(llm: LLM, task: PromptTask, items: Sequence[PromptItem], head: _Head) -> list[float]:
     conversations = [[*head, {"role": "user", "content": one.input}] for one in items]
-    answers = llm.chat(conversations, temperature=0, max_tokens=task.max_tokens)
+    bound = {"choice": task.choice} if task.choice else {}
+    answers = llm.chat(conversations, temperature=0, max_tokens=task.max_tokens, **bound)
     return [task.score(item, answer.text) for item, answer in zip(items, answers, strict=True)]

@@ -79,6 +79,7 @@ LAW: Final = (
         f"Name the kind of the contract clause. Answer with one of these and nothing else: {', '.join(_LABELS_EN)}.",
         _english,
         _scored(_LABELS_EN),
+        choice=_LABELS_EN,
     ),
     PromptTask(
         "law-field-zh",
@@ -86,6 +87,7 @@ LAW: Final = (
         f"判断法条属于哪个法律领域，只回答下列词语之一：{'、'.join(_LABELS_ZH)}。",
         _chinese,
         _scored(_LABELS_ZH),
+        choice=_LABELS_ZH,
     ),
 )
 """Tasks of the packs of law."""

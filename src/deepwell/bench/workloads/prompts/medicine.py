@@ -104,6 +104,7 @@ MEDICINE: Final = (
         f"{', '.join(_LABELS_EN)}.",
         _english,
         _scored(_LABELS_EN),
+        choice=_LABELS_EN,
     ),
     PromptTask(
         "medicine-chapter-zh",
@@ -111,6 +112,7 @@ MEDICINE: Final = (
         f"判断疾病属于 ICD-10 的哪一章，只回答下列词语之一：{'、'.join(_LABELS_ZH)}。",
         _chinese,
         _scored(_LABELS_ZH),
+        choice=_LABELS_ZH,
     ),
 )
 """Tasks of the packs of medicine."""

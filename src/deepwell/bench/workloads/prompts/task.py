@@ -42,6 +42,7 @@ class PromptTask:
         score: of an answer to an item, 0 to 1.
         values: values of the pack's variables.
         max_tokens: most tokens of an answer.
+        choice: the possible answers, to which a grammar binds both prompts; empty: none does.
     """
 
     pack: str
@@ -51,6 +52,7 @@ class PromptTask:
     score: Callable[[PromptItem, str], float]
     values: Mapping[str, str] = field(default_factory=dict[str, str])
     max_tokens: int = 16
+    choice: tuple[str, ...] = ()
 
 
 def digest(tasks: Sequence[PromptTask]) -> str:
