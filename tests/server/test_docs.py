@@ -44,6 +44,7 @@ TESTED = {
     "mcp",
     "one-space",
     "promotion",
+    "prompts",
     "python-api",
     "rerank",
     "router",
