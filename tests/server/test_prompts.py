@@ -188,3 +188,13 @@ def test_the_sdk_meets_a_missing_prompt_as_it_does_at_openai(sdk):
     with pytest.raises(openai.NotFoundError) as caught:
         sdk.responses.create(model="toy", prompt={"id": "pmpt_1"}, input="Go.")
     assert caught.value.type == "invalid_request_error"
+
+
+async def test_changes_stand_in_the_audit_trail_without_the_text(http, service):
+    await made(http)
+    await http.post("/v1/prompts/contract-en/versions", json={"instructions": "Short."})
+    await http.post("/v1/prompts/contract-en", json={"version": "1"})
+    await http.delete("/v1/prompts/contract-en")
+    entries = (await http.get("/v1/audit/entries?limit=50")).text
+    assert entries.count('"prompt"') >= 4 and "You read contracts" not in entries
+    assert all(f'"{action}"' in entries for action in ("create", "add", "choose", "delete"))

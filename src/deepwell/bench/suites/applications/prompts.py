@@ -105,6 +105,5 @@ def _head(pack: PromptPack, task: PromptTask) -> _Head:
 
 def _scores(llm: LLM, task: PromptTask, items: Sequence[PromptItem], head: _Head) -> list[float]:
     conversations = [[*head, {"role": "user", "content": one.input}] for one in items]
-    bound = {"choice": task.choice} if task.choice else {}
-    answers = llm.chat(conversations, temperature=0, max_tokens=task.max_tokens, **bound)
+    answers = llm.chat(conversations, temperature=0, max_tokens=task.max_tokens, choice=task.choice or None)
     return [task.score(item, answer.text) for item, answer in zip(items, answers, strict=True)]

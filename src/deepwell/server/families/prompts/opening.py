@@ -11,6 +11,7 @@ from deepwell.errors import NotFound
 from deepwell.server.families.prompts.schema import PromptReference
 from deepwell.server.families.responses.bodies import InputText, MessageItem, OutputText, PromptUsed
 from deepwell.server.families.responses.items import new_id
+from deepwell.server.observe.record import current
 from deepwell.storage.database import Tenant
 from deepwell.storage.registry.prompts import PromptStore
 
@@ -56,6 +57,8 @@ async def opening_of(
         own = messages[1:] if text.instructions else messages
         messages = (PromptMessage("system", instructions), *own)
     items = [_item(one.role, one.content) for one in messages]
+    if (record := current()) is not None:
+        record.prompt, record.prompt_version = stored.id, str(stored.number)
     variables = None if given.variables is None else dict(given.variables)
     return Opening(items, PromptUsed(stored.id, variables, str(stored.number)))
 

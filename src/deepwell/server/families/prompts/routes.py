@@ -11,13 +11,15 @@ from starlette.responses import Response
 from deepwell.dialogue.prompts.content import PromptContent, PromptExample, decode_content, encode_content
 from deepwell.dialogue.prompts.text import PromptMessage, PromptText
 from deepwell.errors import NotFound
-from deepwell.server.access.principal import tenant_of
+from deepwell.safety.audit.trail import now_ms
+from deepwell.server.access.principal import Principal, principal_of, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.pages import PageQuery, ends_of
 from deepwell.server.families.prompts.bodies import Prompt, PromptDeleted, PromptList
 from deepwell.server.families.prompts.schema import CurrentRequest, PromptRequest, VersionRequest
 from deepwell.server.http.json_route import JsonRoute, json_response
 from deepwell.storage.registry.prompts import StoredPrompt
+from deepwell.storage.safety.chain import AuditRecord
 
 __all__ = ["PROMPT", "PROMPTS", "VERSION", "VERSIONS", "router"]
 
@@ -38,6 +40,7 @@ def router(context: ServerContext) -> APIRouter:
         made = await context.state.prompts.create(
             tenant_of(request), id, encode_content(content), number=body.version or 1
         )
+        await _audited(context, principal_of(request), "create", made)
         return json_response(_body(made))
 
     @routes.get(PROMPTS, summary="List prompts", response_model=None)
@@ -55,11 +58,14 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post(PROMPT, summary="Make a version of a prompt the current one", response_model=None)
     async def choose(request: Request, prompt_id: str, body: CurrentRequest) -> Response:
         chosen = await context.state.prompts.choose(tenant_of(request), prompt_id, int(body.version))
+        await _audited(context, principal_of(request), "choose", chosen)
         return json_response(_body(chosen))
 
     @routes.delete(PROMPT, summary="Delete a prompt and its versions", response_model=None)
     async def delete(request: Request, prompt_id: str) -> Response:
+        gone = await context.state.prompts.get(tenant_of(request), prompt_id)
         await context.state.prompts.delete(tenant_of(request), prompt_id)
+        await _audited(context, principal_of(request), "delete", gone)
         return json_response(PromptDeleted(prompt_id))
 
     @routes.post(VERSIONS, summary="Add a version to a prompt", response_model=None)
@@ -68,6 +74,7 @@ def router(context: ServerContext) -> APIRouter:
         added = await context.state.prompts.add(
             tenant_of(request), prompt_id, content, number=body.version, current=body.current
         )
+        await _audited(context, principal_of(request), "add", added)
         return json_response(_body(added))
 
     @routes.get(VERSIONS, summary="List the versions of a prompt", response_model=None)
@@ -87,6 +94,19 @@ def router(context: ServerContext) -> APIRouter:
         )
 
     return routes
+
+
+async def _audited(context: ServerContext, principal: Principal, action: str, prompt: StoredPrompt) -> None:
+    """Adds a change of a prompt to the tenant's audit trail: its hash, and not its text."""
+    fields = {
+        "action": action,
+        "prompt": prompt.id,
+        "version": prompt.number,
+        "sha256": prompt.sha256,
+        "key_id": principal.key_id,
+    }
+    record = AuditRecord("prompt", now_ms(), fields)
+    await context.audit.record(principal.tenant, record, durable=True)
 
 
 def _content(body: VersionRequest) -> PromptContent:
