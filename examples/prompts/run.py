@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Protocol
 
 from deepwell import LLM
+from deepwell.bench.workloads.prompts import TASKS
 from deepwell.dialogue.prompts.pack import PromptPack, read_packs
 from deepwell.errors import DeepwellError, InvalidRequest
 
 PACKS = Path(__file__).parent / "packs"
+CHOICES = {task.pack: task.choice for task in TASKS}  # answers of those that name one of a list
 MOST_TOKENS = 128
 
 
 class Answers(Protocol):
-    """A model that answers conversations."""
+    """A model that answers a conversation, bound to a list of answers where there is one."""
 
-    def __call__(self, conversations: Sequence[list[dict[str, str]]], /) -> list[str]: ...
+    def __call__(self, conversation: list[dict[str, str]], choice: Sequence[str], /) -> str: ...
 
 
 def chosen(names: Sequence[str]) -> list[PromptPack]:
@@ -48,11 +50,12 @@ def asked(pack: PromptPack, text: str | None, values: dict[str, str]) -> list[di
 
 def run(packs: Sequence[PromptPack], answers: Answers, text: str | None, values: dict[str, str]) -> list[str]:
     """Prints what a model answers to each pack, and returns the answers."""
-    conversations = [asked(pack, text, values) for pack in packs]
-    said = answers(conversations)
-    for pack, conversation, answer in zip(packs, conversations, said, strict=True):
+    said: list[str] = []
+    for pack in packs:
+        conversation = asked(pack, text, values)
+        said.append(answers(conversation, CHOICES.get(pack.id, ())))
         print(f"{pack.id} {pack.version}: {pack.content.purpose}")
-        print(f"> {conversation[-1]['content']}\n{answer}\n")
+        print(f"> {conversation[-1]['content']}\n{said[-1]}\n")
     return said
 
 
@@ -71,9 +74,10 @@ def main() -> int:
         packs = chosen(given.packs)
         with LLM(given.model) as llm:
 
-            def answers(conversations: Sequence[list[dict[str, str]]]) -> list[str]:
-                made = llm.chat(list(conversations), temperature=0, max_tokens=MOST_TOKENS)
-                return [one.text for one in made]
+            def answers(conversation: list[dict[str, str]], choice: Sequence[str]) -> str:
+                return llm.chat(
+                    conversation, temperature=0, max_tokens=MOST_TOKENS, choice=choice or None
+                ).text
 
             run(packs, answers, given.input, values)
     except DeepwellError as error:

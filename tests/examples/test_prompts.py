@@ -32,11 +32,19 @@ def test_every_pack_is_asked_what_its_example_asks(
     program: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packs = program.chosen([])
-    said = program.run(packs, lambda asked: [one[-1]["content"][:5] for one in asked], None, {})
+    said = program.run(packs, lambda asked, _choice: asked[-1]["content"][:5], None, {})
     assert said == [one.content.example.input[:5] for one in packs]
     printed = capsys.readouterr().out
     for pack in packs:
         assert f"{pack.id} {pack.version}: {pack.content.purpose}" in printed
+
+
+def test_answers_that_are_one_of_a_list_are_bound_to_it(program: ModuleType) -> None:
+    seen: dict[str, object] = {}
+    for pack in program.chosen([]):
+        program.run([pack], lambda _asked, choice, id=pack.id: seen.setdefault(id, choice) and "", None, {})
+    assert "confidentiality" in seen["law-clause-en"] and "呼吸" in seen["medicine-chapter-zh"]
+    assert seen["finance-loan-zh"] == ()
 
 
 def test_an_own_text_takes_the_place_of_the_example(program: ModuleType) -> None:
