@@ -43,6 +43,7 @@ TESTED = {
     "mcp",
     "one-space",
     "promotion",
+    "prompts",
     "python-api",
     "rerank",
     "router",

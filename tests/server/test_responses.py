@@ -275,7 +275,7 @@ async def test_input_tokens_are_those_that_an_answer_reads(http: httpx.AsyncClie
         ),
         ({"input": [{"role": "bot", "content": ""}]}, "input[0].role", "'user'"),
         ({"input": []}, "input", "nothing to answer"),
-        ({"prompt": {"id": "x"}}, "prompt", "not stored"),
+        ({"prompt": {"version": "1"}}, "prompt.id", "missing parameter"),
         ({"include": ["web_search_call.results"]}, "include[0]", "file_search is the one built-in tool"),
         ({"conversation": "c", "previous_response_id": "r"}, "previous_response_id", "exclude each other"),
         ({"background": True, "store": False}, "background", "store: true"),

@@ -95,6 +95,7 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("response_id", RESPONSE | {"previous_response_id": "{}"}),
         ("conversation_id", RESPONSE | {"conversation": "{}"}),
         ("answer_id", RESPONSE | {"input": [{"type": "item_reference", "id": "{}"}]}),
+        ("prompt_id", RESPONSE | {"prompt": {"id": "{}"}}),
     ],
     "POST /v1/responses/compact": [
         ("response_id", {"model": "toy", "input": "x", "previous_response_id": "{}"}),
@@ -143,6 +144,7 @@ LISTS = {
     "GET /v1/fine_tuning/jobs",
     "GET /v1/evals",
     "GET /v1/agents/runs",
+    "GET /v1/prompts",
     "GET /v1/labelling/projects",
     "GET /v1/ratings/studies",
 }
@@ -156,6 +158,7 @@ CREATING = {
     "POST /v1/vector_stores",
     "POST /v1/evals",
     "POST /v1/agents/runs",
+    "POST /v1/prompts",
 }
 _STORE = "/v1/vector_stores/{vector_store_id}"
 _TUNING = "/v1/fine_tuning/jobs/{fine_tuning_job_id}"
@@ -182,6 +185,8 @@ EVAL_RUN: dict[str, Any] = {
 }
 _AGENT_RUN = "/v1/agents/runs/{agent_run_id}"
 AGENT_RUN: dict[str, Any] = {"model": "toy", "input": SECRET, "tools": []}
+_PROMPT = "/v1/prompts/{prompt_id}"
+PROMPT: dict[str, Any] = {"id": "greeting", "instructions": SECRET, "version": 10000}
 _LABELLING = "/v1/labelling/projects/{labelling_project_id}"
 _STUDY = "/v1/ratings/studies/{rating_study_id}"
 MESSAGE_BATCH: dict[str, Any] = {"requests": [{"custom_id": "a", "params": CHAT}]}
@@ -251,6 +256,12 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     f"DELETE {_EVAL}/runs/{{run_id}}": None,
     f"GET {_EVAL}/runs/{{run_id}}/output_items": None,
     f"GET {_EVAL}/runs/{{run_id}}/output_items/{{output_item_id}}": None,
+    f"GET {_PROMPT}": None,
+    f"POST {_PROMPT}": {"version": "10000"},
+    f"DELETE {_PROMPT}": None,
+    f"GET {_PROMPT}/versions": None,
+    f"POST {_PROMPT}/versions": {"instructions": "mine now"},
+    f"GET {_PROMPT}/versions/{{version}}": None,
     f"GET {_AGENT_RUN}": None,
     f"DELETE {_AGENT_RUN}": None,
     f"GET {_AGENT_RUN}/steps": None,
@@ -449,6 +460,8 @@ async def _belongings(world: World) -> None:
         ids["run_id"] = (await made(f"POST {_EVAL}/runs", EVAL_RUN))["id"]
         ids["output_item_id"] = "outputitem_0"
         ids["agent_run_id"] = (await made("POST /v1/agents/runs", AGENT_RUN))["id"]
+        ids["prompt_id"] = (await made("POST /v1/prompts", PROMPT))["id"]
+        ids["version"] = "10000"
         ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):
@@ -602,6 +615,7 @@ async def test_what_a_tenant_makes_is_its_own_alone(world: World) -> None:
         "POST /v1/vector_stores": {"name": "b"},
         "POST /v1/evals": EVAL,
         "POST /v1/agents/runs": AGENT_RUN,
+        "POST /v1/prompts": PROMPT | {"id": "own"},
     }
     assert set(bodies) == CREATING
     for route in sorted(CREATING & set(world.routes)):

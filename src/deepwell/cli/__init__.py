@@ -26,6 +26,7 @@ VERBS = (
     "up",
     "pull",
     "models",
+    "prompts",
     "rollout",
     "knowledge",
     "media",

@@ -43,6 +43,7 @@ from deepwell.server.families.metrics.family import FAMILY as METRICS
 from deepwell.server.families.models.family import FAMILY as MODELS
 from deepwell.server.families.moderations.family import FAMILY as MODERATIONS
 from deepwell.server.families.ollama.family import FAMILY as OLLAMA
+from deepwell.server.families.prompts.family import FAMILY as PROMPTS
 from deepwell.server.families.ranking.family import FAMILY as RANKING
 from deepwell.server.families.ratings.family import FAMILY as RATINGS
 from deepwell.server.families.registry.family import FAMILY as REGISTRY
@@ -82,6 +83,7 @@ FAMILIES: tuple[Family, ...] = (
     FILES,
     UPLOADS,
     VECTOR_STORES,
+    PROMPTS,
     BATCHES,
     FINE_TUNING,
     GRADERS,

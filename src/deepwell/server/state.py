@@ -18,6 +18,7 @@ from deepwell.storage.database import Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell.storage.registry.prompts import PromptStore
 from deepwell.storage.responses import ResponseStore
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.tuning.evals import EvalStore
@@ -64,6 +65,7 @@ class State:
         self.training = TrainingStore(database, self.files)
         self.evals = EvalStore(database, self.files)
         self.agents = AgentStore(database)
+        self.prompts = PromptStore(database)
         self.tuning_wake: Callable[[], None] = lambda: None
         self.sessions_wake: Callable[[], None] = lambda: None
         self.evals_wake: Callable[[], None] = lambda: None

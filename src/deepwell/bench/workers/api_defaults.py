@@ -196,6 +196,21 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/feedback", "model"): _NONE,
     ("POST /v1/fine_tuning/jobs", "method"): "supervised",
     ("POST /v1/evals", "name"): "its id",
+    **{
+        (one, name): told
+        for one in ("POST /v1/prompts", "POST /v1/prompts/{prompt_id}/versions")
+        for name, told in {
+            "messages": _NONE,
+            "variables": _NONE,
+            "language": _NONE,
+            "industry": _NONE,
+            "example": _NONE,
+        }.items()
+    },
+    ("POST /v1/prompts", "id"): "random",
+    ("POST /v1/prompts", "version"): "1",
+    ("POST /v1/prompts/{prompt_id}/versions", "version"): "the next number",
+    ("POST /v1/responses", "prompt"): _NONE,
     ("POST /v1/agents/runs", "tools"): "all that the server offers",
     ("POST /v1/agents/runs", "instructions"): "those of Deepwell's agents",
     **{

@@ -30,6 +30,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "evaluate": ("Evaluation", "评测"),
     "agents": ("Agents", "智能体"),
     "rules": ("Rules", "规则"),
+    "prompts": ("Stored prompts", "提示词库"),
     "mcp": ("MCP", "MCP"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }

@@ -130,6 +130,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "content": applications.content,
     "data-analysis": applications.data_analysis,
     "support": applications.support,
+    "prompts": applications.prompts,
     "rules": applications.rules,
     "contracts": applications.contracts,
     "finance": applications.finance,

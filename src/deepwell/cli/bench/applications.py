@@ -12,7 +12,7 @@ from deepwell.cli.bench.options import Json, Row, measure
 if TYPE_CHECKING:
     from deepwell.bench.harness.report import Report
 
-__all__ = ["content", "contracts", "data_analysis", "finance", "rules", "rules_joined", "support"]
+__all__ = ["content", "contracts", "data_analysis", "finance", "prompts", "rules", "rules_joined", "support"]
 
 
 def content(
@@ -62,6 +62,26 @@ def support(
         json,
         lambda report: bench_support(report, model, path, development=development, every=every),
     )
+
+
+def prompts(
+    model: Annotated[str, typer.Option(help="Model that answers.")] = "qwen2.5-coder-0.5b",
+    only: Annotated[
+        str, typer.Option(metavar="NAME", help="Part of the names of packs to measure; left out: all.")
+    ] = "",
+    development: Annotated[
+        bool, typer.Option("--development", help="Ask the development items in place of the held-out ones.")
+    ] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Asks each industry prompt and a plain prompt the held-out items of its task, and compares their scores in pairs."""
+    from deepwell.bench.suites.applications.prompts import bench_prompts
+    from deepwell.llm import LLM
+
+    half = "development" if development else "held_out"
+    with LLM(model) as llm:
+        measure("prompts", row, json, lambda report: bench_prompts(report, llm, half=half, only=only))
 
 
 def rules(

@@ -142,6 +142,8 @@ PLACES: Final = (
     _table("eval_output_items", _WITH.format("their run")),
     _table("agent_runs", f"{_NOBODY}: a run that holds what a person wrote is deleted through the API"),
     _table("agent_steps", _WITH.format("their run")),
+    _table("prompts", f"{_NOBODY}: a prompt that holds what a person wrote is deleted through the API"),
+    _table("prompt_versions", _WITH.format("their prompt")),
     _table("labelling_projects", "those made from a file of the end user"),
     _table("labelling_items", _WITH.format("their project")),
     _table("rating_studies", "those made from a file of the end user"),

@@ -15,7 +15,7 @@ __all__ = ["ANYONE", "SCOPES", "Principal", "principal_in", "principal_of", "ten
 
 SCOPES = {
     "inference": "models, completions, responses, conversations, embeddings, reranking, tokenizing, moderations, batches",
-    "files": "files, uploads, vector stores, labelling projects and studies of ratings",
+    "files": "files, uploads, vector stores, prompts, labelling projects and studies of ratings",
     "tuning": "fine-tuning jobs, evals and graders; deleting fine-tuned models",
     "adapters": "loading and unloading LoRA adapters",
     "metrics": "/metrics and /v1/stats, which count every tenant's requests",

@@ -103,6 +103,7 @@ def fields_of(record: Record) -> dict[str, Any]:
     line |= {
         "alias": record.alias,
         "arm": record.arm,
+        "prompt": f"{record.prompt}#{record.prompt_version}" if record.prompt else "",
         "intents": record.intents,
         "cache": record.cache,
         "error": record.error,

@@ -51,6 +51,8 @@ class Record:
     model: str = ""
     alias: str = ""  # by which the request named the model
     arm: str = ""  # its user's side of the alias's roll-out
+    prompt: str = ""  # id of the stored prompt that opened the dialogue, and the version that was taken
+    prompt_version: str = ""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0

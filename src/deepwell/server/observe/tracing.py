@@ -227,4 +227,6 @@ def _model_attributes(record: Record) -> dict[str, Any]:
         attributes["deepwell.intents"] = record.intents.split("+")
     if record.alias:
         attributes |= {"deepwell.alias": record.alias, "deepwell.arm": record.arm}
+    if record.prompt:
+        attributes |= {"gen_ai.prompt.name": record.prompt, "deepwell.prompt.version": record.prompt_version}
     return attributes

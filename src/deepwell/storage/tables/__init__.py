@@ -31,6 +31,7 @@ from deepwell.storage.tables.knowledge import (
     vector_stores,
 )
 from deepwell.storage.tables.labelling import labelling_items, labelling_projects
+from deepwell.storage.tables.prompts import prompt_versions, prompts
 from deepwell.storage.tables.ratings import rating_pairs, rating_studies, rating_votes
 from deepwell.storage.tables.registry import model_ledger, model_ledger_head
 from deepwell.storage.tables.safety import (
@@ -94,6 +95,8 @@ __all__ = [
     "model_aliases",
     "model_ledger",
     "model_ledger_head",
+    "prompt_versions",
+    "prompts",
     "rating_pairs",
     "rating_studies",
     "rating_votes",

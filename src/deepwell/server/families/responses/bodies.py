@@ -38,6 +38,7 @@ __all__ = [
     "OutputText",
     "OutputTokensDetails",
     "PartialImageEvent",
+    "PromptUsed",
     "ReasoningItem",
     "ReasoningText",
     "Refusal",
@@ -232,6 +233,14 @@ class ResponseUsage(Struct):
     total_tokens: int
 
 
+class PromptUsed(Struct):
+    """The stored prompt that a request named, with the version that was taken."""
+
+    id: str
+    variables: dict[str, str] | None
+    version: str
+
+
 class Response(Struct, tag_field="object", tag="response"):
     """A response: the request, and the output so far."""
 
@@ -255,7 +264,7 @@ class Response(Struct, tag_field="object", tag="response"):
     completed_at: int | None = None
     error: ResponseError | None = None
     incomplete_details: IncompleteDetails | None = None
-    instructions: str | None = None
+    instructions: str | list[MessageItem] | None = None  # those of a prompt are messages
     max_output_tokens: int | None = None
     previous_response_id: str | None = None
     conversation: ConversationRef | None = None
@@ -264,6 +273,7 @@ class Response(Struct, tag_field="object", tag="response"):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt: PromptUsed | None = None
     route: RouteBody | UnsetType = UNSET  # extension: the choice of the model `auto`
 
 

@@ -189,10 +189,18 @@ def drawn_text(call: ImageCall) -> str:
     return f"[a picture was drawn: {prompt}]" if prompt else "[a picture was drawn]"
 
 
-def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[dict[str, Any]]:
-    """Returns chat messages that say the same. An answer's reasoning, text and calls become one assistant message."""
+def messages_of(
+    items: Sequence[Item], instructions: str | Sequence[MessageItem] | None = None
+) -> list[dict[str, Any]]:
+    """Returns chat messages that say the same. An answer's reasoning, text and calls become one assistant message.
+
+    Args:
+        instructions: what comes before the items: a system message, or the messages of a prompt.
+    """
     messages: list[dict[str, Any]] = []
-    if instructions is not None:
+    if instructions is not None and not isinstance(instructions, str):
+        items = [*instructions, *items]
+    elif instructions is not None:
         messages.append({"role": "system", "content": instructions})
     reasoning = ""
     decisions = decisions_in(items)

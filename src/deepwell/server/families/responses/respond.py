@@ -19,6 +19,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
+from deepwell.server.families.prompts.opening import Opening
 from deepwell.server.families.responses.attached import as_text
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
@@ -103,17 +104,20 @@ async def prompted(
     wish: FitWish = NO_WISH,
     *,
     auto: bool = False,
+    opening: Opening | None = None,
 ) -> Prompted:
     """Reads the history of the principal's tenant, searches if the request asks for it, and renders the dialogue.
 
-    `auto` tells that the server chooses what answers.
+    `auto` tells that the server chooses what answers. `opening` is the stored prompt that the request names.
 
     Raises as `dialogue_of`, `searched` and `planned`.
     """
     model = answering.model
     body, parts = await as_text(context, model, body, principal.tenant)
     wish = replace(wish, parts=parts)
-    before, own, dialogue = await dialogue_of(model, context.state, principal.tenant, body, response_id)
+    before, own, dialogue = await dialogue_of(
+        model, context.state, principal.tenant, body, response_id, opening
+    )
     guard, checked = answering.guard, None
     guarded = None if guard is None else (guard, principal.tenant)
     mcp, dialogue = await mcp_asked(context, body, (before, own), dialogue, guarded)
@@ -157,10 +161,11 @@ async def dialogue_of(
     tenant: Tenant,
     body: ResponseRequest | InputTokensRequest,
     response_id: str | None = None,
+    opening: Opening | None = None,
 ) -> tuple[list[Item], list[Item], Dialogue]:
     """Reads the history, and returns its items, the request's own and the whole dialogue.
 
-    `response_id` is the response that will keep the request's items.
+    `response_id` is the response that will keep the request's items. The messages of `opening` come before all others.
 
     Raises:
         NotFound: the conversation, or an item that the request refers to, does not exist.
@@ -174,7 +179,7 @@ async def dialogue_of(
         own=body.input,
     )
     own = to_items(body.input, await referenced(state, tenant, body.input, history), response_id)
-    messages = messages_of([*history, *own], body.instructions)
+    messages = messages_of([*history, *own], body.instructions if opening is None else opening.items)
     if not messages:
         raise InvalidRequest("there is nothing to answer", fix="send input", param="input")
     thinks, variables = _effort(model, body)
@@ -263,7 +268,9 @@ def _effort(
     return None, {"reasoning_effort": effort}
 
 
-def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response:
+def new_response(
+    model: ServedModel, body: ResponseRequest, id: str, opening: Opening | None = None
+) -> Response:
     """Returns the response object as it is before anything has been said."""
     defaults = model.defaults
     choice = body.tool_choice
@@ -284,7 +291,8 @@ def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response
         top_logprobs=body.top_logprobs or 0,
         metadata=dict(body.metadata or {}),
         store=body.store is not False,
-        instructions=body.instructions,
+        instructions=body.instructions if opening is None else opening.items,
+        prompt=None if opening is None else opening.used,
         max_output_tokens=body.max_output_tokens,
         previous_response_id=body.previous_response_id,
         conversation=ConversationRef(body.conversation.id) if body.conversation else None,

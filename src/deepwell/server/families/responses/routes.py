@@ -14,6 +14,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.background import Run, to_its_end
 from deepwell.server.context import ServerContext
+from deepwell.server.families.prompts.opening import opening_of
 from deepwell.server.families.responses.attached import as_text
 from deepwell.server.families.responses.bodies import InputTokenCount, Item
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
@@ -68,9 +69,12 @@ def router(context: ServerContext) -> APIRouter:
         wish = replace(
             wish_of(request, body.max_output_tokens, policy=policy), store=body.store, origin=origin
         )
-        work = prompted(context, answering, adapter, principal_of(request), body, id, wish, auto=auto)
+        opening = await opening_of(state.prompts, tenant, body.prompt, body.instructions)
+        work = prompted(
+            context, answering, adapter, principal_of(request), body, id, wish, auto=auto, opening=opening
+        )
         said = await attended(work, request.scope, request.receive, context.stopped)
-        response = new_response(model, body, id)
+        response = new_response(model, body, id, opening)
         if auto:
             response.model = model.name
             if said.image is not None and said.image.production is not None:

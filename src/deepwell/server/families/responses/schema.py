@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from deepwell.server.families.prompts.schema import PromptReference
 from deepwell.server.families.responses.image_schema import ImageSpec
 from deepwell.server.families.responses.item_schema import ItemInput
 from deepwell.server.families.responses.mcp.schema import McpSpec
@@ -211,7 +212,10 @@ class ResponseRequest(_Prompted):
     max_tool_calls: int | None = Field(
         None, ge=1, description="Calls on MCP servers that are made at most; further ones are left out."
     )
-    prompt: Annotated[Any, refuse("prompt templates are not stored here: send the input itself")] = None
+    prompt: PromptReference | None = Field(
+        None,
+        description="A stored prompt, whose messages come before the input. `instructions` replace its own.",
+    )
     moderation: Annotated[Any, refuse("moderation is not supported yet: leave it out")] = None
     context_management: Annotated[Any, refuse("nothing is ever compacted: leave it out", [])] = None
     background_options: Annotated[Any, refuse("background work begins at once: leave it out")] = None
@@ -243,6 +247,7 @@ class ResponseRequest(_Prompted):
         if (
             not self.input
             and not self.instructions
+            and not self.prompt
             and not self.previous_response_id
             and not self.conversation
         ):

@@ -1,0 +1,3 @@
+"""Prompts with variables: `PromptText`, and packs, which are files that bring one."""
+
+from __future__ import annotations

@@ -1,0 +1,72 @@
+"""`PromptContent`: everything that a version of a prompt says, and its form as bytes, which its hash is taken of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import msgspec
+
+from deepwell.dialogue.prompts.text import PromptText
+
+__all__ = [
+    "INDUSTRIES",
+    "Industry",
+    "PromptContent",
+    "PromptExample",
+    "PromptLanguage",
+    "decode_content",
+    "encode_content",
+]
+
+Industry = Literal["finance", "law", "medicine", "support", "content", "other"]
+PromptLanguage = Literal["en", "zh"]
+INDUSTRIES: Final[tuple[Industry, ...]] = ("finance", "law", "medicine", "support", "content", "other")
+"""Industries that a prompt may be for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptExample:
+    """One use of a prompt: the input of the request, an answer, and the values of the variables."""
+
+    input: str
+    answer: str
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class PromptContent:
+    """The content of a version.
+
+    Attributes:
+        text: the text, with variables.
+        purpose: one sentence on what it is for.
+        language: language of its text; None: it is not said.
+        industry: industry that it is for; None: it is not said.
+        license: SPDX identifier.
+        example: one use of it.
+    """
+
+    text: PromptText
+    purpose: str = ""
+    language: PromptLanguage | None = None
+    industry: Industry | None = None
+    license: str = ""
+    example: PromptExample | None = None
+
+
+_decoder = msgspec.json.Decoder(PromptContent)
+
+
+def encode_content(content: PromptContent) -> str:
+    """Returns the content as JSON: the same content gives the same text, so that its hash tells whether it changed.
+
+    The order of variables is kept, because error messages name them in it.
+    """
+    return msgspec.json.encode(content).decode()
+
+
+def decode_content(body: str) -> PromptContent:
+    """Returns the content of what `encode_content` wrote."""
+    return _decoder.decode(body)
