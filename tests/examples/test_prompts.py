@@ -40,9 +40,9 @@ def test_every_pack_is_asked_what_its_example_asks(
 
 
 def test_answers_that_are_one_of_a_list_are_bound_to_it(program: ModuleType) -> None:
-    seen: dict[str, object] = {}
+    seen: dict[str, tuple[str, ...]] = {}
     for pack in program.chosen([]):
-        program.run([pack], lambda _asked, choice, id=pack.id: seen.setdefault(id, choice) and "", None, {})
+        program.run([pack], lambda _asked, choice, id=pack.id: str(seen.setdefault(id, choice)), None, {})
     assert "confidentiality" in seen["law-clause-en"] and "呼吸" in seen["medicine-chapter-zh"]
     assert seen["finance-loan-zh"] == ()
 
