@@ -37,7 +37,9 @@ def own_tools(desk: Desk) -> list[Finding]:
         found.append(Finding("tool_budget", 2 <= made <= _MOST_REQUESTS, said))
     body = desk.ask_server("/v1/agents/runs?status=completed&limit=100").body
     runs = cast("dict[str, Any]", body).get("data") or [] if isinstance(body, dict) else []
-    acted = [run for run in cast("list[dict[str, Any]]", runs) if run["usage"]["calls"] and run["output_text"]]
+    acted = [
+        run for run in cast("list[dict[str, Any]]", runs) if run["usage"]["calls"] and run["output_text"]
+    ]
     return [*found, Finding("agent_acted", bool(acted), {"runs": len(acted), "url": desk.url})]
 
 
