@@ -32,6 +32,41 @@ _LOOK = 4000  # characters at the end of a question that tell its language
 _EXIT_UNANSWERED = 3  # no query of --data could be run
 _LONG = 20_000  # characters of a text that takes seconds to choose from
 
+Document = Annotated[
+    Path | None,
+    typer.Option(
+        help="Book or other document to answer over, however long: txt, md, pdf and what knowledge bases read.",
+    ),
+]
+MapReduce = Annotated[
+    bool,
+    typer.Option(
+        "--map-reduce",
+        help="Read all of --file in blocks of 512 tokens, and answer from notes of every block: for summaries.",
+    ),
+]
+KnowledgeBase = Annotated[
+    str | None,
+    typer.Option(
+        help="Knowledge base on this machine to answer from, with citations; the model is loaded for it.",
+        metavar="NAME",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV or SQLite file, or a folder of them, to answer from: the model writes one query, which only reads.",
+        metavar="PATH",
+    ),
+]
+Chart = Annotated[
+    Path | None,
+    typer.Option(
+        help="File for a bar chart of the rows that --data finds, such as chart.svg or chart.png.",
+        metavar="FILE",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -58,40 +93,11 @@ def ask(
     port: ServerPort = None,
     api_key: ApiKeyOption = None,
     speculation: Speculation = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Book or other document to answer over, however long: txt, md, pdf and what knowledge bases read.",
-        ),
-    ] = None,
-    map_reduce: Annotated[
-        bool,
-        typer.Option(
-            "--map-reduce",
-            help="Read all of --file in blocks of 512 tokens, and answer from notes of every block: for summaries.",
-        ),
-    ] = False,
-    knowledge: Annotated[
-        str | None,
-        typer.Option(
-            help="Knowledge base on this machine to answer from, with citations; the model is loaded for it.",
-            metavar="NAME",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV or SQLite file, or a folder of them, to answer from: the model writes one query, which only reads.",
-            metavar="PATH",
-        ),
-    ] = None,
-    chart: Annotated[
-        Path | None,
-        typer.Option(
-            help="File for a bar chart of the rows that --data finds, such as chart.svg or chart.png.",
-            metavar="FILE",
-        ),
-    ] = None,
+    file: Document = None,
+    map_reduce: MapReduce = False,
+    knowledge: KnowledgeBase = None,
+    data: Data = None,
+    chart: Chart = None,
     json: JsonFlag = False,
 ) -> None:
     """Ask one question; the answer streams to standard output.
