@@ -11,7 +11,7 @@ from typing import Any
 
 from make_data import make
 
-from deepwell.agents.analysis import Analysis, Analyst, load_tables
+from deepwell.agents.analysis import Analysis, Analyst, draw_bars, load_tables
 from deepwell.errors import DeepwellError
 from deepwell.llm import AsyncLLM
 
@@ -30,29 +30,6 @@ async def answer(question: str, folder: Path, model: str, embedder: str) -> Anal
             return [[float(one) for one in vector] for vector in await encoder.embed(list(texts))]
 
         return await Analyst(tables, write, embed=embed).ask(question)
-
-
-def draw(found: Analysis, file: Path) -> None:
-    """Draws the rows as bars: the first column names them, the first number is their length."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    assert found.rows is not None
-    rows = [row for row in found.rows.rows if any(isinstance(cell, int | float) for cell in row)][:40]
-    lengths = [next(float(cell) for cell in row if isinstance(cell, int | float)) for row in rows]
-    names = [
-        next((str(cell) for cell in row if isinstance(cell, str)), str(place))
-        for place, row in enumerate(rows, 1)
-    ]
-    plt.rcParams["font.sans-serif"] = ["Noto Sans CJK SC", "WenQuanYi Zen Hei", "DejaVu Sans"]
-    figure, axes = plt.subplots(figsize=(8, 0.4 * len(rows) + 1.5))
-    axes.barh(names, lengths)
-    axes.invert_yaxis()
-    axes.set_title(found.question)
-    figure.tight_layout()
-    figure.savefig(file)
 
 
 def main() -> int:
@@ -88,7 +65,11 @@ def main() -> int:
     if len(found.rows.rows) > 50 or found.rows.more:
         print("... and more rows")
     if given.chart:
-        draw(found, given.chart)
+        try:
+            draw_bars(found.rows, found.question, given.chart)
+        except DeepwellError as error:
+            print(error, file=sys.stderr)
+            return 2
         print(f"\nchart: {given.chart}")
     return 0
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.server.agents.serving import agent_server, call
 from tests.server.conftest import Live, start
 from tests.server.conftest import codec as codec
 from tests.server.fakes import FakeEngine, make_service
@@ -27,7 +30,7 @@ from deepwell.bench.harness.learning.pages import (
 )
 from deepwell.bench.workers.learn_pages import packed_pages
 from deepwell.cli import app
-from deepwell.cli.learn.checks import measuring
+from deepwell.cli.learn.checks import measuring, service
 from deepwell.cli.learn.checks.answers import structured_output
 from deepwell.cli.learn.checks.desk import Desk, Finding
 from deepwell.cli.learn.steps import Passed, said, steps
@@ -139,7 +142,6 @@ def test_a_page_is_played_and_shows_what_was_printed(tmp_path: Path) -> None:
         "```console\n$ python say.py\nold output\n$ pwd\n```\n"
     )
     import os
-    import sys
 
     player = Player(tmp_path, {**os.environ, "DEEPWELL_PORT": "1"}, Path(sys.executable).parent)
     with player.at_work():
@@ -349,3 +351,39 @@ def test_a_policy_is_judged_by_texts_whose_decision_is_known(served: Live, tmp_p
         "version: 1\nextends: standard\ninput:\n  rules:\n    personal: redact\n"
     )
     assert failures(measuring.own_policy(desk)) == {"policy_redacts_out", "server_guards"}
+
+
+@pytest.mark.parametrize("page", PAIRS[9], ids=lambda page: page.name)
+def test_the_solution_of_step_10_adds_a_second_function(served: Live, tmp_path: Path, page: Path) -> None:
+    blocks = blocks_of(page.read_text(encoding="utf-8"))
+    program = next(block.text for block in blocks if block.text.startswith("# tools.py\n"))
+    (tmp_path / "tools.py").write_text(program.replace("http://127.0.0.1:8000", served.url))
+    (solution,) = (
+        command
+        for block in blocks
+        for command in commands_of(block.text)
+        if command.startswith("python - <<'END'")
+    )
+    words = solution.replace("python", shlex.quote(sys.executable), 1)
+    subprocess.run(["bash", "-c", words], cwd=tmp_path, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", "import tools; print([one['function']['name'] for one in tools.TOOLS])"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "['order_status', 'price']\n"
+
+
+def test_step_10_wants_a_run_of_an_agent_that_called_a_tool(codec: Codec, tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text("print('call order_status {}')\n")
+    said = "The sum of both is forty-two."  # checks ask again
+    lines = (said, said, call("calculate", expression="20 + 22"), "It is 42.")
+    with agent_server(codec, tmp_path, *lines, tools=("calculator",)) as live:
+        desk = Desk(tmp_path, live.url, "", "en")
+        task = ["agent", "run", "What is 20 + 22?", "--url", live.url]
+        assert CliRunner().invoke(app, task).exit_code == 0
+        assert "agent_acted" in failures(service.own_tools(desk))  # it answered without a call
+        assert CliRunner().invoke(app, task).exit_code == 0
+        assert "agent_acted" not in failures(service.own_tools(desk))

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from pathlib import Path
 
-import pytest
-
-from deepwell.agents.analysis import Analysis, Rows
 from deepwell.bench.suites.applications.data_analysis import HELD_OUT_SHA256, ORDERS_SHA256, make_tables
 
 REPOSITORY = Path(__file__).parents[2]
@@ -38,12 +34,3 @@ def test_held_out_questions_are_frozen_and_apart() -> None:
     ]
     assert (len(set(asked)), len(set(known))) == (100, 40)
     assert not {one.lower() for one in asked} & {one.lower() for one in known}
-
-
-def test_a_chart_is_drawn_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    run = importlib.import_module("run")
-    rows = Rows(("status", "n"), (("open", 3), ("closed", 4.5), (None, None)), more=False)
-    run.draw(Analysis("How many?", "SELECT 1", rows, "", ("t",), 1), tmp_path / "chart.svg")
-    assert (tmp_path / "chart.svg").read_text("utf-8").startswith("<?xml")

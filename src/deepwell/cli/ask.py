@@ -29,7 +29,43 @@ if TYPE_CHECKING:
 __all__ = ["answer_once", "register"]
 
 _LOOK = 4000  # characters at the end of a question that tell its language
+_EXIT_UNANSWERED = 3  # no query of --data could be run
 _LONG = 20_000  # characters of a text that takes seconds to choose from
+
+Document = Annotated[
+    Path | None,
+    typer.Option(
+        help="Book or other document to answer over, however long: txt, md, pdf and what knowledge bases read.",
+    ),
+]
+MapReduce = Annotated[
+    bool,
+    typer.Option(
+        "--map-reduce",
+        help="Read all of --file in blocks of 512 tokens, and answer from notes of every block: for summaries.",
+    ),
+]
+KnowledgeBase = Annotated[
+    str | None,
+    typer.Option(
+        help="Knowledge base on this machine to answer from, with citations; the model is loaded for it.",
+        metavar="NAME",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV or SQLite file, or a folder of them, to answer from: the model writes one query, which only reads.",
+        metavar="PATH",
+    ),
+]
+Chart = Annotated[
+    Path | None,
+    typer.Option(
+        help="File for a bar chart of the rows that --data finds, such as chart.svg or chart.png.",
+        metavar="FILE",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,26 +93,11 @@ def ask(
     port: ServerPort = None,
     api_key: ApiKeyOption = None,
     speculation: Speculation = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Book or other document to answer over, however long: txt, md, pdf and what knowledge bases read.",
-        ),
-    ] = None,
-    map_reduce: Annotated[
-        bool,
-        typer.Option(
-            "--map-reduce",
-            help="Read all of --file in blocks of 512 tokens, and answer from notes of every block: for summaries.",
-        ),
-    ] = False,
-    knowledge: Annotated[
-        str | None,
-        typer.Option(
-            help="Knowledge base on this machine to answer from, with citations; the model is loaded for it.",
-            metavar="NAME",
-        ),
-    ] = None,
+    file: Document = None,
+    map_reduce: MapReduce = False,
+    knowledge: KnowledgeBase = None,
+    data: Data = None,
+    chart: Chart = None,
     json: JsonFlag = False,
 ) -> None:
     """Ask one question; the answer streams to standard output.
@@ -86,6 +107,9 @@ def ask(
     a line on standard error says what became of its tokens; with --map-reduce it reads all of it, block by block, which takes
     minutes for a book, and answers what no single sentence does. With --knowledge, every sentence of the answer is checked
     against the passage that it cites.
+
+    With --data, the answer is the query that the model wrote and the rows that it finds. The query is checked and runs in a
+    sandbox. Read it: a wrong query can find plausible rows. The exit code is 3 if no query could be run.
     """
     with reported_errors(as_json=json):
         from deepwell.cli.answers import Asked, policy_of
@@ -97,6 +121,11 @@ def ask(
             raise InvalidRequest.of("question_empty")
         settings = Settings.load(model=model, url=url, port=port, api_key=api_key, speculation=speculation)
         is_pinned = url is not None or port is not None
+        if data is not None or chart is not None:
+            others = (file, knowledge, system, max_tokens, seed)
+            is_plain = all(one is None for one in others) and not map_reduce and temperature == TEMPERATURE
+            _answer_from_tables(settings, data, text, chart, is_plain=is_plain, as_json=json)
+            return
         if knowledge is not None:
             _answer_from(settings, knowledge, system, text, max_tokens, is_pinned=is_pinned, as_json=json)
             return
@@ -137,6 +166,25 @@ def _answer_from(
     before = [{"role": "system", "content": system}] if system else []
     messages = [*before, {"role": "user", "content": text}]
     answer_from(settings, knowledge, messages, max_tokens=max_tokens, as_json=as_json)
+
+
+def _answer_from_tables(
+    settings: Settings, data: Path | None, text: str, chart: Path | None, *, is_plain: bool, as_json: bool
+) -> None:
+    """Answers from tables.
+
+    Raises:
+        InvalidRequest: there are no tables, or options are given that have no meaning beside them.
+    """
+    from deepwell.cli.agent.tables import answer_from_tables
+    from deepwell.errors import InvalidRequest
+
+    if data is None:
+        raise InvalidRequest.of("chart_without_data")
+    if not is_plain:
+        raise InvalidRequest.of("data_stands_alone")
+    if not answer_from_tables(settings, data, text, chart, as_json=as_json):
+        raise typer.Exit(_EXIT_UNANSWERED)
 
 
 def _answer_over(

@@ -72,7 +72,7 @@ class Tables:
 
 
 async def load_tables(folder: Path, sandbox: Sandbox | None = None) -> Tables:
-    """Reads the CSV and SQLite files that lie in a folder. Each CSV file is a table of its name.
+    """Reads the CSV and SQLite files that lie in a folder, or one such file. Each CSV file is a table of its name.
 
     Raises:
         InvalidRequest: there is none, they are too many or too large, or a link leads out of the folder.
@@ -111,14 +111,17 @@ def sandbox_program(name: str) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InvalidRequest(f"{folder} is no folder", fix="name a folder with CSV or SQLite files")
-    found = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in (*_CSV, *_SQLITE) and path.is_file()
-    )
+    if not folder.exists():
+        raise InvalidRequest(f"there is no {folder}", fix="name a CSV or SQLite file, or a folder of them")
+    named = [folder] if folder.is_file() else folder.iterdir()
+    found = sorted(path for path in named if path.suffix.lower() in (*_CSV, *_SQLITE) and path.is_file())
     root = folder.resolve()
-    if away := [path for path in found if path.resolve().parent != root]:
+    if folder.is_dir() and (away := [path for path in found if path.resolve().parent != root]):
         raise InvalidRequest(f"{away[0]} is a link out of its folder", fix="copy the file into the folder")
+    if not found and not folder.is_dir():
+        raise InvalidRequest(
+            f"{folder} is no table", fix=f"name a file that ends with {', '.join((*_CSV, *_SQLITE))}"
+        )
     if not found:
         raise InvalidRequest(
             f"{folder} has no tables", fix=f"put files there that end with {', '.join((*_CSV, *_SQLITE))}"

@@ -22,7 +22,7 @@ _QUESTIONS: Final = {
 
 
 def own_tools(desk: Desk) -> list[Finding]:
-    """Asks `tools.py` two questions, reads which functions it called, and counts its requests."""
+    """Asks `tools.py` two questions, counts its requests, and looks for a run of an agent that called a tool."""
     there = (desk.folder / "tools.py").is_file()
     found = [Finding("file_there", there, {"file": "tools.py", "folder": desk.folder})]
     if not there:
@@ -35,7 +35,12 @@ def own_tools(desk: Desk) -> list[Finding]:
         said = {"question": question, "name": name, "called": ", ".join(called) or "-", "made": made}
         found.append(Finding("tool_called", code == 0 and name in called, said))
         found.append(Finding("tool_budget", 2 <= made <= _MOST_REQUESTS, said))
-    return found
+    body = desk.ask_server("/v1/agents/runs?status=completed&limit=100").body
+    runs = cast("dict[str, Any]", body).get("data") or [] if isinstance(body, dict) else []
+    acted = [
+        run for run in cast("list[dict[str, Any]]", runs) if run["usage"]["calls"] and run["output_text"]
+    ]
+    return [*found, Finding("agent_acted", bool(acted), {"runs": len(acted), "url": desk.url})]
 
 
 def keys_and_costs(desk: Desk) -> list[Finding]:
