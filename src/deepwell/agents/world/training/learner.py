@@ -37,8 +37,16 @@ class Learner:
         )
         self._range = torch.tensor(1.0)
 
-    def update(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """Makes an update with sequences of the replay. Returns the parts of its errors."""
+    def update(self, batch: dict[str, Tensor], pace: float = 1.0) -> dict[str, float]:
+        """Makes an update with sequences of the replay. Returns the parts of its errors.
+
+        Args:
+            batch: the sequences.
+            pace: share of the learning rates and of the weight of entropy that holds now.
+        """
+        rates = (self.options.rate, self.options.actor_rate)
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * pace
         self._optimizer.zero_grad()
         loss, state, parts = model_loss(self.network, batch, self.options.loss)
         loss.backward()
@@ -46,14 +54,14 @@ class Learner:
         alive = batch["continues"].flatten()
         chosen = torch.randperm(len(alive))[: self.options.starts]
         begin = State(state.memory.flatten(0, 1)[chosen], state.chance.flatten(0, 1)[chosen])
-        parts |= self._choose(begin, alive[chosen])
+        parts |= self._choose(begin, alive[chosen], self.options.entropy * pace)
         self._optimizer.step()
         with torch.no_grad():
             for slow, fast in zip(self._slow.parameters(), self.network.critic.parameters(), strict=True):
                 slow.lerp_(fast, 1 - self.options.average)
         return {name: float(one) for name, one in parts.items()}
 
-    def _choose(self, begin: State, alive: Tensor) -> dict[str, Tensor]:
+    def _choose(self, begin: State, alive: Tensor, of_entropy: float) -> dict[str, Tensor]:
         """Adds the gradients of actor and critic in imagination (REINFORCE with the critic as baseline)."""
         network, options = self.network, self.options
         found = imagine(network, begin, options.horizon)
@@ -70,8 +78,8 @@ class Learner:
         logs = probabilities.log()
         of_action = logs.gather(-1, found.actions[..., None])[..., 0]
         entropy = -(probabilities * logs).sum(-1)
-        actor = -(weights * (of_action * advantages + options.entropy * entropy)).mean()
-        wanted = two_hot(returns, network.places)
+        actor = -(weights * (of_action * advantages + of_entropy * entropy)).mean()
+        wanted = two_hot(returns, network.bins)
         critic = -(weights * (wanted * network.critic(features).log_softmax(-1)).sum(-1)).mean()
         (actor + critic).backward()
         torch.nn.utils.clip_grad_norm_(self._choosing, _MOST_GRADIENT)

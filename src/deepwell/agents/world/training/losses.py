@@ -55,7 +55,7 @@ def model_loss(
     network: WorldNetwork, batch: dict[str, Tensor], options: LossOptions
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """Returns the model's error, the states [B, T] without gradients, and the parts of the error."""
-    filtered = network.filtered(batch["observations"], batch["actions"], batch["first"])
+    filtered = network.filtered(batch)
     features = filtered.state.features()
     decoded = network.decoder(features)
     if network.config.binary:
@@ -122,10 +122,12 @@ def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, mix: floa
 
 
 def two_hot(values: Tensor, places: Tensor) -> Tensor:
-    """Returns distributions [..., bins] over evenly spaced places whose mean is symlog(value)."""
-    x = (values.sign() * values.abs().log1p()).clamp(places[0], places[-1])
-    at = (x - places[0]) / (places[1] - places[0])
-    low = at.floor().clamp(max=len(places) - 2)
-    share = at - low
-    below = functional.one_hot(low.long(), len(places)) * (1 - share)[..., None]
-    return below + functional.one_hot(low.long() + 1, len(places)) * share[..., None]
+    """Returns distributions [..., bins] over ascending places whose mean is the value, or the outermost place beyond them.
+
+    They lie on the two places around the value, however far these are apart: a mean in symlog would come out of it too large.
+    """
+    x = values.clamp(places[0], places[-1])
+    low = (torch.searchsorted(places, x, right=True) - 1).clamp(max=len(places) - 2)
+    share = (x - places[low]) / (places[low + 1] - places[low])
+    below = functional.one_hot(low, len(places)) * (1 - share)[..., None]
+    return below + functional.one_hot(low + 1, len(places)) * share[..., None]

@@ -29,6 +29,10 @@ class TrainOptions:
         entropy: weight of the actor's entropy.
         mix: lambda of the returns.
         average: decay of the critic that returns are computed with, per update.
+        events: share of the sequences that are drawn around ends of episodes and rare rewards.
+        carried: share of the sequences that begin with the memory as it was when they were lived through; the others begin
+            with an empty one.
+        settling: share of the steps, at the end, over which the learning rates fall to a tenth.
         loss: weights of the model's errors.
     """
 
@@ -46,6 +50,9 @@ class TrainOptions:
     entropy: float = 3e-3
     mix: float = 0.95
     average: float = 0.98
+    events: float = 0.25
+    carried: float = 0.5
+    settling: float = 0.4
     loss: LossOptions = field(default_factory=LossOptions)
 
 

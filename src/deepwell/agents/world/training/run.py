@@ -63,7 +63,7 @@ class WorldTraining:
             spec.name, len(spec.observation), spec.binary, len(spec.actions), spec.discount
         )
         self.learner = Learner(self.config, options)
-        self.collector = Collector(environment, options)
+        self.collector = Collector(environment, options, self.config)
         self.updates = 0
         self.processor_seconds = 0.0
         self._rng = np.random.default_rng(options.seed + 1)
@@ -79,12 +79,20 @@ class WorldTraining:
         collector.tick(self.learner.network)
         due = max(0, collector.steps - options.random_steps) // options.steps_an_update
         while self.updates < due:
-            batch = collector.replay.draw(self._rng, options.batch, options.length)
-            for name, value in self.learner.update(batch).items():
+            batch = collector.replay.draw(
+                self._rng, options.batch, options.length, options.events, options.carried
+            )
+            for name, value in self.learner.update(batch, self._pace()).items():
                 self._values.setdefault(name, []).append(value)
             self.updates += 1
         self.processor_seconds += time.process_time() - begin
         return True
+
+    def _pace(self) -> float:
+        """Returns the share of the learning rates that holds now."""
+        options = self.options
+        left = (1 - self.collector.steps / options.steps) / options.settling if options.settling else 1.0
+        return 0.1 + 0.9 * min(1.0, left)
 
     def progress(self) -> Progress:
         """Returns the progress, with means since it was last asked for."""
