@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deepwell.agents.world.training.network import State, WorldNetwork
+from deepwell.agents.world.training.network import State, WorldNetwork, drawn
 
-__all__ = ["Imagined", "LossOptions", "imagine", "kl_balanced", "lambda_returns", "model_loss", "two_hot"]
+__all__ = ["Imagined", "LossOptions", "imagine", "kl_balanced", "lambda_returns", "model_loss", "tried", "two_hot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,30 @@ def imagine(network: WorldNetwork, state: State, steps: int) -> Imagined:
         network.reward(whole[1:])[..., 0],
         network.continues(whole[1:])[..., 0].sigmoid(),
     )
+
+
+@torch.no_grad()
+def tried(network: WorldNetwork, begin: State, steps: int, futures: int) -> Imagined:
+    """Returns what follows states [N, ...] if each action is tried first, in rows [N, actions, futures]; then the actor chooses.
+
+    The actions of a future meet the same random numbers, so that they differ by what they do, not by luck.
+    """
+    config, count = network.config, len(begin.memory)
+    state = State(*(one.repeat_interleave(config.actions * futures, 0) for one in begin))
+    action = torch.arange(config.actions).repeat_interleave(futures).repeat(count)
+    features, actions = [state.features()], []
+    for step in range(steps):
+        draws = torch.rand(count, 1, futures, config.groups + 1)
+        draws = draws.expand(-1, config.actions, -1, -1).flatten(0, 2)
+        if step:
+            action = drawn(network.policy(features[-1]), draws[:, -1]).argmax(-1)
+        chosen = functional.one_hot(action, config.actions).float()
+        state = network.imagined(network.advance(state, chosen), draws[:, :-1])
+        features.append(state.features())
+        actions.append(action)
+    whole = torch.stack(features)
+    rewards = network.reward(whole[1:])[..., 0]
+    return Imagined(whole, torch.stack(actions), rewards, network.continues(whole[1:])[..., 0].sigmoid())
 
 
 def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, mix: float) -> Tensor:

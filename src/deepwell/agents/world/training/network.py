@@ -111,9 +111,9 @@ class WorldNetwork(nn.Module):
         share = self.config.uniform
         return (1 - share) * self.actor(features).softmax(-1) + share / self.config.actions
 
-    def imagined(self, memory: Tensor) -> State:
-        """Returns states drawn from the prior, without gradients."""
-        return State(memory, drawn(self.mixed(self.prior(memory))).flatten(-2))
+    def imagined(self, memory: Tensor, draws: Tensor | None = None) -> State:
+        """Returns states drawn from the prior, without gradients, for uniform draws [..., groups] if they are given."""
+        return State(memory, drawn(self.mixed(self.prior(memory)), draws).flatten(-2))
 
     def observed(self, memory: Tensor, observations: Tensor) -> State:
         """Returns states drawn from the posterior, without gradients."""
@@ -170,9 +170,9 @@ class WorldNetwork(nn.Module):
         self.load_state_dict({name: torch.from_numpy(np.array(one)) for name, one in weights.items()})
 
 
-def drawn(probabilities: Tensor) -> Tensor:
-    """Returns one-hot samples of distributions [..., classes]."""
+def drawn(probabilities: Tensor, draws: Tensor | None = None) -> Tensor:
+    """Returns one-hot samples of distributions [..., classes], for uniform draws [...] if they are given."""
     below = probabilities.cumsum(-1)
-    draws = torch.rand(probabilities.shape[:-1]).unsqueeze(-1) * below[..., -1:]
-    chosen = (below < draws).sum(-1)
+    draws = torch.rand(probabilities.shape[:-1]) if draws is None else draws
+    chosen = (below < draws.unsqueeze(-1) * below[..., -1:]).sum(-1)
     return functional.one_hot(chosen, probabilities.shape[-1]).to(probabilities.dtype)

@@ -32,7 +32,11 @@ class TrainOptions:
         events: share of the sequences that are drawn around ends of episodes and rare rewards.
         carried: share of the sequences that begin with the memory as it was when they were lived through; the others begin
             with an empty one.
-        settling: share of the steps, at the end, over which the learning rates fall to a tenth.
+        settling: share of the steps, at the end, over which the model's learning rate falls to a tenth.
+        rehearsals: updates of actor and critic alone after the last step, in the model as it then is, over which their learning
+            rate falls to a tenth.
+        rehearsed: rows of a rehearsal: states, of all that were lived through, times actions, times futures.
+        futures: imagined futures of each action in a rehearsal.
         loss: weights of the model's errors.
     """
 
@@ -53,6 +57,9 @@ class TrainOptions:
     events: float = 0.25
     carried: float = 0.5
     settling: float = 0.4
+    rehearsals: int = 1_500
+    rehearsed: int = 256
+    futures: int = 2
     loss: LossOptions = field(default_factory=LossOptions)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepwell.agents.world.environments.protocol import Float, Integers
 from deepwell.agents.world.model import WorldConfig
-from deepwell.agents.world.training.network import State
+from deepwell.agents.world.training.network import State, WorldNetwork
 
 __all__ = ["Replay"]
 
@@ -97,6 +97,20 @@ class Replay:
             "memory": torch.from_numpy(self._memory[streams, before]),
             "chance": torch.from_numpy(chance.reshape(batch, -1)),
         }
+
+    @torch.no_grad()
+    def relived(self, network: WorldNetwork) -> tuple[State, Tensor]:
+        """Returns the states [steps, ...] that all streams pass through with a network, and 0 for each that is an end."""
+        state, states = network.start(len(self._chosen)), list[State]()
+        one_hot = np.eye(self._config.actions + 1, dtype=np.float32)[:, :-1]
+        for at in range(self.steps):
+            kept = torch.from_numpy(1 - self._first[:, at, None])
+            before = State(state.memory * kept, state.chance * kept)
+            memory = network.advance(before, torch.from_numpy(one_hot[self._chosen[:, at]]))
+            state = network.observed(memory, torch.from_numpy(self._observations[:, at]))
+            states.append(state)
+        whole = State(torch.cat([one.memory for one in states]), torch.cat([one.chance for one in states]))
+        return whole, torch.from_numpy(self._continues[:, : self.steps].T.reshape(-1).copy())
 
     def events(self) -> np.ndarray[Any, Any]:
         """Returns where [streams, steps] episodes end or rewards are rare: farther from the mean than one deviation."""
