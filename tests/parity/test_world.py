@@ -13,11 +13,13 @@ pytest.importorskip("torch")
 import torch
 
 from deepwell.agents.world import NAMES, WorldConfig, environment
+from deepwell.agents.world.training.learner import Learner
 from deepwell.agents.world.training.losses import (
     LossOptions,
     kl_balanced,
     lambda_returns,
     model_loss,
+    tried,
     two_hot,
 )
 from deepwell.agents.world.training.network import State, WorldNetwork
@@ -124,6 +126,37 @@ def test_sequences_are_filtered_as_step_by_step(monkeypatch: pytest.MonkeyPatch)
             torch.testing.assert_close(filtered.state.chance[:, step], state.chance, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("futures", [1, 3])
+def test_tried_actions_differ_by_what_they_do(futures: int) -> None:
+    network = _network("inventory")
+    begin = State(torch.rand(2, network.config.memory), torch.eye(8).repeat(2, 1, 1).flatten(1))
+    found = tried(network, begin, 4, futures)
+    assert found.actions.shape == (4, 2 * 7 * futures)
+    assert found.actions[0].unflatten(0, (2, 7, futures))[1, :, 0].tolist() == list(range(7))
+    # Where actions have no effect, the rows of a future are alike: they meet the same chance.
+    with torch.no_grad():
+        network.inputs.get_submodule("0").linear.weight[:, 64:] = 0
+    alike = tried(network, begin, 4, futures).features[1:].unflatten(1, (2, 7, futures))
+    torch.testing.assert_close(alike, alike[:, :, :1].expand_as(alike))
+
+
+def test_rehearsals_find_the_better_action() -> None:
+    learner = Learner(_network("cart-pole").config, replace(SMALL, futures=2, horizon=3, actor_rate=0.01))
+    network = learner.network
+    torch.nn.init.normal_(network.reward.get_submodule("out").weight, 0, 3.0)
+    begin, alive = network.start(16), torch.ones(16)
+
+    def worth() -> list[float]:
+        # What each action leads to, on average of many futures in which the actor goes on.
+        found = tried(network, begin, 3, 64).rewards.sum(0)
+        return found.unflatten(0, (16, 2, 64)).mean((0, 2)).tolist()
+
+    for _ in range(60):
+        learner.rehearse(begin, alive, 1.0)
+    policy = network.policy(begin.features())[0].tolist()
+    assert max(policy) > 0.7 and policy.index(max(policy)) == worth().index(max(worth()))
+
+
 def test_lambda_returns_are_sums_by_hand() -> None:
     rewards, discounts = torch.tensor([[1.0], [2.0], [3.0]]), torch.full((3, 1), 0.5)
     values = torch.tensor([[10.0], [20.0], [40.0]])
@@ -171,6 +204,19 @@ def test_events_are_ends_and_rare_rewards() -> None:
     assert not varied.events().any()
     drawn = varied.draw(np.random.default_rng(0), 200, 5, events=1.0, carried=0.0)["observations"]
     assert len(set(drawn[:, 0, 0].tolist())) > 60
+
+
+def test_what_changes_slowly_has_to_be_right_to_smaller_parts() -> None:
+    config = WorldConfig("inventory", 3, False, 2, 0.9, memory=2, groups=1, classes=2)
+    replay, latent = Replay(2, 50, config), State(torch.zeros(2, 2), torch.eye(2))
+    rng, nothing = np.random.default_rng(0), np.zeros(2, bool)
+    assert replay.precision().tolist() == [1, 1, 1]  # nothing has changed yet
+    for at in range(50):
+        # The first two move by 0.01 and 1 a step; a start, at which all of them leap, does not count.
+        shown = np.array([[0.01 * at, at, 0.1 * at]] * 2, np.float32) + (at >= 25) * 1e4
+        replay.add(shown, np.zeros(2, int), np.zeros(2, np.float32), nothing, ~nothing & (at == 25), latent)
+    assert replay.precision().tolist() == pytest.approx([10, 0.1, 1], rel=0.05)
+    assert torch.equal(replay.draw(rng, 2, 4, 0.0, 0.0)["precision"], replay.precision())
 
 
 def test_sequences_begin_with_the_memory_as_it_was() -> None:

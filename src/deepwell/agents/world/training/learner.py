@@ -92,7 +92,12 @@ class Learner:
         (actor + critic).backward()
         torch.nn.utils.clip_grad_norm_(self._choosing, _MOST_GRADIENT)
         self._step()
-        parts = {"actor": actor.detach(), "critic": critic.detach(), "gain": self._gain, "imagined_return": returns.mean()}
+        parts = {
+            "actor": actor.detach(),
+            "critic": critic.detach(),
+            "gain": self._gain,
+            "imagined_return": returns.mean(),
+        }
         return {f"rehearsed_{name}": float(one) for name, one in parts.items()}
 
     def _step(self) -> None:

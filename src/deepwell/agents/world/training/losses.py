@@ -11,7 +11,16 @@ from torch.nn import functional
 
 from deepwell.agents.world.training.network import State, WorldNetwork, drawn
 
-__all__ = ["Imagined", "LossOptions", "imagine", "kl_balanced", "lambda_returns", "model_loss", "tried", "two_hot"]
+__all__ = [
+    "Imagined",
+    "LossOptions",
+    "imagine",
+    "kl_balanced",
+    "lambda_returns",
+    "model_loss",
+    "tried",
+    "two_hot",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +28,7 @@ class LossOptions:
     """Weights of the errors.
 
     Attributes:
-        precision: weight of an observation's squared error, or of its cross entropy if it is binary.
+        precision: weight of an observation's squared error, times that of each number; or of its cross entropy if it is binary.
         rewards: weight of the reward's squared error.
         free_nats: divergence of prior and posterior that costs nothing.
         dynamics: weight of the divergence that moves the prior.
@@ -62,7 +71,7 @@ def model_loss(
         seen = functional.binary_cross_entropy_with_logits(decoded, batch["observations"], reduction="none")
         seen = seen.sum(-1)
     else:
-        seen = (decoded - batch["observations"]).square().sum(-1)
+        seen = ((decoded - batch["observations"]).square() * batch["precision"]).sum(-1)
     rewards = (network.reward(features)[..., 0] - batch["rewards"]).square()
     # The reward before a first observation is that of no step.
     rewards = rewards * (1 - batch["first"])
@@ -107,9 +116,10 @@ def imagine(network: WorldNetwork, state: State, steps: int) -> Imagined:
 
 @torch.no_grad()
 def tried(network: WorldNetwork, begin: State, steps: int, futures: int) -> Imagined:
-    """Returns what follows states [N, ...] if each action is tried first, in rows [N, actions, futures]; then the actor chooses.
+    """Returns what follows states [N, ...] if each action is tried first and then the actor chooses.
 
-    The actions of a future meet the same random numbers, so that they differ by what they do, not by luck.
+    Rows are [N, actions, futures]. The actions of a future meet the same random numbers, so that they differ by what they do,
+    not by luck.
     """
     config, count = network.config, len(begin.memory)
     state = State(*(one.repeat_interleave(config.actions * futures, 0) for one in begin))

@@ -36,6 +36,9 @@ class Replay:
         self._first = np.zeros((streams, length), np.float32)
         self._memory = np.zeros((streams, length, config.memory), np.float32)
         self._classes = np.zeros((streams, length, config.groups), np.int16)
+        self._changes = np.zeros(
+            (2, config.observation)
+        )  # squares of the changes of a step, and their number
         self.steps = 0
 
     def add(
@@ -59,6 +62,10 @@ class Replay:
         """
         at, config = self.steps, self._config
         self._observations[:, at] = observations
+        if at:
+            going = ~np.asarray(first, bool)
+            changes = (self._observations[going, at] - self._observations[going, at - 1]).astype(np.float64)
+            self._changes += [np.square(changes).sum(0), np.full(changes.shape[1], len(changes))]
         self._chosen[:, at] = actions
         self._rewards[:, at] = rewards
         self._continues[:, at] = 1 - ended
@@ -70,7 +77,7 @@ class Replay:
     def draw(
         self, rng: np.random.Generator, batch: int, length: int, events: float, carried: float
     ) -> dict[str, Tensor]:
-        """Returns sequences as tensors [batch, length, ...], with the states [batch, ...] that they begin from.
+        """Returns sequences as tensors [batch, length, ...], the states [batch, ...] that they begin from, and the precision.
 
         Args:
             rng: source of the choice.
@@ -96,6 +103,7 @@ class Replay:
             "first": torch.from_numpy(first),
             "memory": torch.from_numpy(self._memory[streams, before]),
             "chance": torch.from_numpy(chance.reshape(batch, -1)),
+            "precision": self.precision(),
         }
 
     @torch.no_grad()
@@ -111,6 +119,19 @@ class Replay:
             states.append(state)
         whole = State(torch.cat([one.memory for one in states]), torch.cat([one.chance for one in states]))
         return whole, torch.from_numpy(self._continues[:, : self.steps].T.reshape(-1).copy())
+
+    def precision(self) -> Tensor:
+        """Returns the weight [observation] of each number's error: the less it changes in a step, the more it matters.
+
+        It is inverse to the typical change, and 1 for the number in the middle. Without it, what moves slowly, as a cart,
+        stands still in imagination: its steps are smaller than the errors that the others have.
+        """
+        squares, number = self._changes
+        typical = np.sqrt(squares / np.maximum(number, 1))
+        if not typical.any():
+            return torch.ones(len(typical))
+        typical = np.maximum(typical, 1e-3 * typical.max())
+        return torch.from_numpy(np.median(typical) / typical).float()
 
     def events(self) -> np.ndarray[Any, Any]:
         """Returns where [streams, steps] episodes end or rewards are rare: farther from the mean than one deviation."""
@@ -158,4 +179,5 @@ _KEPT: Final = (
     "_first",
     "_memory",
     "_classes",
+    "_changes",
 )
