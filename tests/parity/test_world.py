@@ -101,7 +101,7 @@ def test_sequences_are_filtered_as_step_by_step(monkeypatch: pytest.MonkeyPatch)
     # With draws that take the most probable class, both ways give the same states.
     import deepwell.agents.world.training.network as module
 
-    def most_probable(probabilities: torch.Tensor) -> torch.Tensor:
+    def most_probable(probabilities: torch.Tensor, draws: torch.Tensor | None = None) -> torch.Tensor:
         return torch.nn.functional.one_hot(probabilities.argmax(-1), probabilities.shape[-1]).float()
 
     monkeypatch.setattr(module, "drawn", most_probable)
@@ -138,6 +138,41 @@ def test_tried_actions_differ_by_what_they_do(futures: int) -> None:
         network.inputs.get_submodule("0").linear.weight[:, 64:] = 0
     alike = tried(network, begin, 4, futures).features[1:].unflatten(1, (2, 7, futures))
     torch.testing.assert_close(alike, alike[:, :, :1].expand_as(alike))
+
+
+def test_what_is_foretold_follows_the_prior_and_stops_at_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    import deepwell.agents.world.training.network as module
+
+    def most_probable(probabilities: torch.Tensor, draws: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.nn.functional.one_hot(probabilities.argmax(-1), probabilities.shape[-1]).float()
+
+    monkeypatch.setattr(module, "drawn", most_probable)
+    network = _network("cart-pole")
+    state = State(torch.rand(3, network.config.memory), torch.eye(8).repeat(3, 1, 1).flatten(1))
+    actions = torch.nn.functional.one_hot(torch.randint(2, (3, 6)), 2).float()
+    found = network.foretold(state, actions)
+    for step in range(6):
+        state = network.imagined(network.advance(state, actions[:, step]))
+        torch.testing.assert_close(found[:, step], state.features(), atol=1e-5, rtol=1e-5)
+    batch = {
+        "observations": torch.rand(3, 6, 4),
+        "actions": actions,
+        "rewards": torch.zeros(3, 6),
+        "continues": torch.ones(3, 6),
+        "first": torch.zeros(3, 6),
+        "memory": torch.zeros(3, network.config.memory),
+        "chance": torch.zeros(3, 64),
+        "precision": torch.ones(4),
+    }
+    ahead = replace(LossOptions(), foretold=1.0)
+    loss, _, parts = model_loss(network, batch, ahead)
+    without = model_loss(network, batch, LossOptions())[0]
+    torch.testing.assert_close(loss, without + ahead.precision * parts["foretold"])
+    # Behind a start nothing is foretold: the episode has another beginning.
+    batch["first"][:, 3] = 1
+    cut = model_loss(network, batch, ahead)[2]["foretold"]
+    batch["observations"][:, 3:] += 10
+    assert model_loss(network, batch, ahead)[2]["foretold"] == cut < parts["foretold"]
 
 
 def test_rehearsals_find_the_better_action() -> None:

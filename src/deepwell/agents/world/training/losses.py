@@ -30,6 +30,9 @@ class LossOptions:
     Attributes:
         precision: weight of an observation's squared error, times that of each number; or of its cross entropy if it is binary.
         rewards: weight of the reward's squared error.
+        foretold: weight of the error, as that of the observation, of what is foretold without a look from the first third of a
+            sequence on, for worlds without chance: it makes small changes add up rightly. Where there is chance, a forecast
+            has to differ from what happens, so that this error must not count.
         free_nats: divergence of prior and posterior that costs nothing.
         dynamics: weight of the divergence that moves the prior.
         representation: weight of the one that moves the posterior.
@@ -37,6 +40,7 @@ class LossOptions:
 
     precision: float = 20.0
     rewards: float = 10.0
+    foretold: float = 0.0
     free_nats: float = 1.0
     dynamics: float = 1.0
     representation: float = 0.1
@@ -66,12 +70,7 @@ def model_loss(
     """Returns the model's error, the states [B, T] without gradients, and the parts of the error."""
     filtered = network.filtered(batch)
     features = filtered.state.features()
-    decoded = network.decoder(features)
-    if network.config.binary:
-        seen = functional.binary_cross_entropy_with_logits(decoded, batch["observations"], reduction="none")
-        seen = seen.sum(-1)
-    else:
-        seen = ((decoded - batch["observations"]).square() * batch["precision"]).sum(-1)
+    seen = _errors(network, features, batch["observations"], batch["precision"])
     rewards = (network.reward(features)[..., 0] - batch["rewards"]).square()
     # The reward before a first observation is that of no step.
     rewards = rewards * (1 - batch["first"])
@@ -81,8 +80,30 @@ def model_loss(
     divergence, pulled = kl_balanced(filtered.posterior, filtered.prior, options)
     loss = options.precision * seen + options.rewards * rewards + goes_on + pulled
     parts = {"observation": seen, "reward": rewards, "continues": goes_on, "divergence": divergence}
+    if options.foretold:
+        ahead = _foretold(network, filtered.state, batch)
+        loss = loss.mean() + options.foretold * options.precision * ahead
+        parts["foretold"] = ahead
     state = State(filtered.state.memory.detach(), filtered.state.chance.detach())
     return loss.mean(), state, {name: one.detach().mean() for name, one in parts.items()}
+
+
+def _foretold(network: WorldNetwork, states: State, batch: dict[str, Tensor]) -> Tensor:
+    """Returns the error of observations that are foretold from the first third of sequences on, up to the next start."""
+    at = max(1, states.memory.shape[1] // 3)
+    begin = State(states.memory[:, at - 1], states.chance[:, at - 1])
+    features = network.foretold(begin, batch["actions"][:, at:])
+    errors = _errors(network, features, batch["observations"][:, at:], batch["precision"])
+    known = (1 - batch["first"][:, at:]).cumprod(1)
+    return (errors * known).mean()
+
+
+def _errors(network: WorldNetwork, features: Tensor, observations: Tensor, precision: Tensor) -> Tensor:
+    """Returns the errors [B, T] of the observations that features give."""
+    decoded = network.decoder(features)
+    if network.config.binary:
+        return functional.binary_cross_entropy_with_logits(decoded, observations, reduction="none").sum(-1)
+    return ((decoded - observations).square() * precision).sum(-1)
 
 
 class Imagined(NamedTuple):

@@ -144,8 +144,7 @@ class WorldNetwork(nn.Module):
             x = functional.linear(memory, weight[:, :split]) + of_seen[:, step]
             logits = self.posterior.get_submodule("out")(functional.silu(layer.norm(x)))
             posterior = self.mixed(logits)
-            # Straight-through: the sample forward, the gradient of the probabilities backward.
-            chance = (drawn(posterior.detach()) + posterior - posterior.detach()).flatten(-2)
+            chance = passed(posterior).flatten(-2)
             state = State(memory, chance)
             memories.append(memory)
             chances.append(chance)
@@ -153,6 +152,15 @@ class WorldNetwork(nn.Module):
         memory = torch.stack(memories, 1)
         prior = self.mixed(self.prior(memory))
         return Filtered(State(memory, torch.stack(chances, 1)), torch.stack(posteriors, 1), prior)
+
+    def foretold(self, begin: State, actions: Tensor) -> Tensor:
+        """Returns features [B, T, F] of what follows states [B, ...] without a look, after actions [B, T, actions]."""
+        features, state = [], begin
+        for step in range(actions.shape[1]):
+            memory = self.advance(state, actions[:, step])
+            state = State(memory, passed(self.mixed(self.prior(memory))).flatten(-2))
+            features.append(state.features())
+        return torch.stack(features, 1)
 
     def value(self, features: Tensor) -> Tensor:
         """Returns the critic's estimate [...]."""
@@ -168,6 +176,12 @@ class WorldNetwork(nn.Module):
     def load(self, weights: dict[str, Float]) -> None:
         """Takes the weights of a model in numpy."""
         self.load_state_dict({name: torch.from_numpy(np.array(one)) for name, one in weights.items()})
+
+
+def passed(probabilities: Tensor) -> Tensor:
+    """Returns one-hot samples that pass the gradient of the probabilities on (straight-through)."""
+    fixed = probabilities.detach()
+    return drawn(fixed) + probabilities - fixed
 
 
 def drawn(probabilities: Tensor, draws: Tensor | None = None) -> Tensor:

@@ -57,7 +57,7 @@ class TrainOptions:
     events: float = 0.25
     carried: float = 0.5
     settling: float = 0.4
-    rehearsals: int = 600
+    rehearsals: int = 0
     rehearsed: int = 256
     futures: int = 2
     loss: LossOptions = field(default_factory=LossOptions)
@@ -70,8 +70,17 @@ def usual_options(environment: str) -> TrainOptions:
     """Returns the options that an environment is trained with."""
     if environment == "cart-pole":
         # The cart drifts for a hundred steps before it is at the edge: an exact model, and a longer look ahead.
-        loss = replace(_USUAL.loss, precision=40.0)
-        return replace(_USUAL, steps_an_update=8, batch=24, length=12, horizon=15, entropy=1e-3, loss=loss)
+        loss = replace(_USUAL.loss, precision=20.0, foretold=1.0)
+        return replace(
+            _USUAL,
+            steps_an_update=8,
+            batch=24,
+            length=12,
+            horizon=15,
+            entropy=1e-3,
+            rehearsals=600,
+            loss=loss,
+        )
     if environment == "grid":
         # Rewards are rare, so the actor keeps trying for longer. Things out of sight still matter: longer sequences.
         return replace(
@@ -81,6 +90,7 @@ def usual_options(environment: str) -> TrainOptions:
             batch=16,
             length=16,
             entropy=5e-3,
+            rehearsals=600,
             loss=replace(_USUAL.loss, precision=1.0),
         )
     return _USUAL
