@@ -73,12 +73,12 @@ def usual_options(environment: str) -> TrainOptions:
         loss = replace(_USUAL.loss, precision=20.0, foretold=1.0)
         return replace(
             _USUAL,
-            steps_an_update=8,
+            steps_an_update=16,
             batch=24,
             length=12,
             horizon=15,
             entropy=1e-3,
-            rehearsals=600,
+            rehearsals=200,
             loss=loss,
         )
     if environment == "grid":
