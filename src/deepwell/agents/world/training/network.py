@@ -187,6 +187,6 @@ def passed(probabilities: Tensor) -> Tensor:
 def drawn(probabilities: Tensor, draws: Tensor | None = None) -> Tensor:
     """Returns one-hot samples of distributions [..., classes], for uniform draws [...] if they are given."""
     below = probabilities.cumsum(-1)
-    draws = torch.rand(probabilities.shape[:-1]) if draws is None else draws
-    chosen = (below < draws.unsqueeze(-1) * below[..., -1:]).sum(-1)
+    uniform: Tensor = torch.rand(probabilities.shape[:-1]) if draws is None else draws
+    chosen = (below < uniform[..., None] * below[..., -1:]).sum(-1)
     return functional.one_hot(chosen, probabilities.shape[-1]).to(probabilities.dtype)
