@@ -312,7 +312,7 @@ def test_a_stopped_training_ends_as_one_that_was_not(tmp_path: Path, name: str) 
     told: list[Progress] = []
     model = train_world(world, folder, SMALL, told.append)
     assert told and (told[-1].step, told[-1].rehearsals) == (whole.collector.steps, 30)
-    for key, one in whole.learner.network.exported().weights.items():
+    for key, one in whole.learner.averaged.exported().weights.items():
         np.testing.assert_array_equal(model.weights[key], one)
     assert (folder / "metrics.jsonl").read_text(encoding="utf-8").count("\n") >= 1
     with pytest.raises(InvalidRequest, match="other choices"):

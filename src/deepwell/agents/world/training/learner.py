@@ -21,11 +21,17 @@ _LEAST_GAIN: Final = 1e-3
 
 
 class Learner:
-    """The state of the learning: weights, the averaged critic, the optimiser, and the range of the returns."""
+    """The state of the learning: weights, their averages, the optimiser, and the range of the returns.
+
+    Attributes:
+        network: the network that learns.
+        averaged: its average over the last updates, which is what a training returns: the actor swings around what is best.
+    """
 
     def __init__(self, config: WorldConfig, options: TrainOptions) -> None:
         self.options = options
         self.network = WorldNetwork(config)
+        self.averaged = copy.deepcopy(self.network)
         self._slow = copy.deepcopy(self.network.critic)
         self._model = self.network.model_parameters()
         self._choosing = [*self.network.actor.parameters(), *self.network.critic.parameters()]
@@ -44,9 +50,11 @@ class Learner:
 
         Args:
             batch: the sequences.
-            pace: share of the model's learning rate that holds now.
+            pace: share of the learning rates that holds now.
         """
+        of_actor = 1.0 if self.options.rehearsals else pace  # else it settles in the rehearsals
         self._optimizer.param_groups[0]["lr"] = self.options.rate * pace
+        self._optimizer.param_groups[1]["lr"] = self.options.actor_rate * of_actor
         self._optimizer.zero_grad()
         loss, state, parts = model_loss(self.network, batch, self.options.loss)
         loss.backward()
@@ -105,6 +113,8 @@ class Learner:
         with torch.no_grad():
             for slow, fast in zip(self._slow.parameters(), self.network.critic.parameters(), strict=True):
                 slow.lerp_(fast, 1 - self.options.average)
+            for slow, fast in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+                slow.lerp_(fast, 1 - self.options.averaged)
 
     def _choose(self, begin: State, alive: Tensor, of_entropy: float) -> dict[str, Tensor]:
         """Adds the gradients of actor and critic in imagination (REINFORCE with the critic as baseline)."""
@@ -139,6 +149,7 @@ class Learner:
         return {
             "network": self.network.state_dict(),
             "slow": self._slow.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "range": self._range,
             "gain": self._gain,
@@ -148,5 +159,6 @@ class Learner:
         """Takes the state of a checkpoint."""
         self.network.load_state_dict(state["network"])
         self._slow.load_state_dict(state["slow"])
+        self.averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._range, self._gain = state["range"], state["gain"]

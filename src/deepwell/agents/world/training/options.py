@@ -29,12 +29,13 @@ class TrainOptions:
         entropy: weight of the actor's entropy.
         mix: lambda of the returns.
         average: decay of the critic that returns are computed with, per update.
+        averaged: decay of the average over updates that the returned weights are.
         events: share of the sequences that are drawn around ends of episodes and rare rewards.
         carried: share of the sequences that begin with the memory as it was when they were lived through; the others begin
             with an empty one.
-        settling: share of the steps, at the end, over which the model's learning rate falls to a tenth.
-        rehearsals: updates of actor and critic alone after the last step, in the model as it then is, over which their learning
-            rate falls to a tenth.
+        settling: share of the steps, at the end, over which the learning rates fall to a tenth.
+        rehearsals: updates of actor and critic alone after the last step, in the model as it then is; their learning rate falls
+            to a tenth over these, and not before.
         rehearsed: rows of a rehearsal: states, of all that were lived through, times actions, times futures.
         futures: imagined futures of each action in a rehearsal.
         loss: weights of the model's errors.
@@ -54,6 +55,7 @@ class TrainOptions:
     entropy: float = 3e-3
     mix: float = 0.95
     average: float = 0.98
+    averaged: float = 0.995
     events: float = 0.25
     carried: float = 0.5
     settling: float = 0.4
@@ -73,12 +75,11 @@ def usual_options(environment: str) -> TrainOptions:
         loss = replace(_USUAL.loss, precision=20.0, foretold=1.0)
         return replace(
             _USUAL,
-            steps_an_update=16,
+            steps_an_update=6,
             batch=24,
             length=12,
             horizon=15,
             entropy=1e-3,
-            rehearsals=200,
             loss=loss,
         )
     if environment == "grid":

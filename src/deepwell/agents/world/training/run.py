@@ -218,6 +218,6 @@ def train_world(
         report(progress)
     finally:
         curve.close()
-    model = training.learner.network.exported()
+    model = training.learner.averaged.exported()
     model.write(folder / MODEL)
     return model
