@@ -102,7 +102,7 @@ class PlanOptions:
 
     futures: int = 16
     horizon: int = 12
-    margin: float = 1.0
+    margin: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)

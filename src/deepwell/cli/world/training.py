@@ -53,11 +53,11 @@ def train(
         folder = out or Path("runs") / f"world-{environment}"
         begin = time.perf_counter()
         last: list[Progress] = []
-        with counted("steps", shown=not json) as update:
+        with counted("steps and rehearsals", shown=not json) as update:
 
             def report(progress: Progress) -> None:
                 last[:] = [progress]
-                update(progress.step, options.steps)
+                update(progress.step + progress.rehearsals, options.steps + options.rehearsals)
                 if json:
                     write_json({"event": "progress", **_values(progress)})
 
@@ -70,7 +70,8 @@ def train(
             return
         end = last[-1]
         console().print(
-            f"{folder / MODEL}: {end.step} steps, {end.updates} updates, {end.processor_seconds:.0f} s of one core",
+            f"{folder / MODEL}: {end.step} steps, {end.updates} updates, {end.rehearsals} rehearsals, "
+            f"{end.processor_seconds:.0f} s of one core",
             soft_wrap=True,
         )
         console().print(f"deepwell world evaluate {environment} --model {folder}", soft_wrap=True)
@@ -81,6 +82,7 @@ def _values(progress: Progress) -> dict[str, float]:
     return {
         "step": progress.step,
         "updates": progress.updates,
+        "rehearsals": progress.rehearsals,
         "processor_seconds": progress.processor_seconds,
         **values,
     }

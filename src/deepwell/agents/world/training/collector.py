@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from deepwell.agents.world.environments.protocol import Environment
+from deepwell.agents.world.model import WorldConfig
 from deepwell.agents.world.training.network import State, WorldNetwork
 from deepwell.agents.world.training.options import TrainOptions
 from deepwell.agents.world.training.replay import Replay
@@ -24,13 +25,13 @@ class Collector:
         returns: undiscounted returns of the episodes that came to their end or were cut off, with the step of that.
     """
 
-    def __init__(self, environment: Environment, options: TrainOptions) -> None:
+    def __init__(self, environment: Environment, options: TrainOptions, config: WorldConfig) -> None:
         spec, count = environment.spec, options.streams
         self._environment, self._options = environment, options
         self._rng = np.random.default_rng(options.seed)
         # A start takes a place in a stream, but no step of interaction; the shortest episodes have about ten steps.
         length = options.steps // count * 5 // 4 + 2 * options.length
-        self.replay = Replay(count, length, len(spec.observation), len(spec.actions))
+        self.replay = Replay(count, length, config)
         self.steps = 0
         self.returns: list[tuple[int, float]] = []
         self._states = np.zeros_like(environment.start(np.zeros((count, spec.start_draws))))
@@ -59,25 +60,27 @@ class Collector:
         self._lived = np.where(first, 0, self._lived + 1)
         self._totals = np.where(first, 0.0, self._totals + rewards)
         observations = environment.observe(self._states)
-        self.replay.add(observations, actions, rewards.astype(np.float32), ended, first)
         self._over = ended | (self._lived >= spec.steps)
         made = int((~first).sum())
         self.steps += made
         self.returns += [(self.steps, float(total)) for total in self._totals[self._over]]
-        self._choose(network, observations, actions, first)
+        latent = self._choose(network, observations, actions, first)
+        self.replay.add(observations, actions, rewards.astype(np.float32), ended, first, latent)
         return made
 
-    def _choose(self, network: WorldNetwork, observations: Any, actions: Any, first: Any) -> None:
+    def _choose(self, network: WorldNetwork, observations: Any, actions: Any, first: Any) -> State:
+        """Chooses the next actions. Returns the states that the observations lead to."""
         count, number = len(actions), len(self._environment.spec.actions)
         kept = torch.from_numpy(~first[:, None]).float()
         last = self._latent or network.start(count)
         one_hot = torch.from_numpy(np.eye(number + 1, dtype=np.float32)[actions][:, :-1])
         memory = network.advance(State(last.memory * kept, last.chance * kept), one_hot)
-        self._latent = network.observed(memory, torch.from_numpy(observations))
+        self._latent = latent = network.observed(memory, torch.from_numpy(observations))
         if self.steps < self._options.random_steps:
             self._actions = self._rng.integers(number, size=count)
         else:
-            self._actions = torch.multinomial(network.policy(self._latent.features()), 1)[:, 0].numpy()
+            self._actions = torch.multinomial(network.policy(latent.features()), 1)[:, 0].numpy()
+        return latent
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps."""

@@ -28,7 +28,7 @@ class Curve:
         self._board = _board(folder / "tensorboard", step)
 
     def add(self, step: int, **values: float) -> None:
-        """Records the figures of a step."""
+        """Records the figures of a step; rehearsals after the last step of interaction count as steps."""
         rounded = {name: round(one, 5) for name, one in values.items()}
         self._file.write(json.dumps({"step": step, **rounded}) + "\n")
         self._file.flush()

@@ -29,6 +29,15 @@ class TrainOptions:
         entropy: weight of the actor's entropy.
         mix: lambda of the returns.
         average: decay of the critic that returns are computed with, per update.
+        averaged: decay of the average over updates that the returned weights are.
+        events: share of the sequences that are drawn around ends of episodes and rare rewards.
+        carried: share of the sequences that begin with the memory as it was when they were lived through; the others begin
+            with an empty one.
+        settling: share of the steps, at the end, over which the learning rates fall to a tenth.
+        rehearsals: updates of actor and critic alone after the last step, in the model as it then is; their learning rate falls
+            to a tenth over these, and not before.
+        rehearsed: rows of a rehearsal: states, of all that were lived through, times actions, times futures.
+        futures: imagined futures of each action in a rehearsal.
         loss: weights of the model's errors.
     """
 
@@ -37,8 +46,8 @@ class TrainOptions:
     streams: int = 8
     random_steps: int = 1_000
     steps_an_update: int = 12
-    batch: int = 24
-    length: int = 16
+    batch: int = 32
+    length: int = 8
     horizon: int = 12
     starts: int = 128
     rate: float = 1e-3
@@ -46,6 +55,13 @@ class TrainOptions:
     entropy: float = 3e-3
     mix: float = 0.95
     average: float = 0.98
+    averaged: float = 0.995
+    events: float = 0.25
+    carried: float = 0.5
+    settling: float = 0.4
+    rehearsals: int = 0
+    rehearsed: int = 256
+    futures: int = 2
     loss: LossOptions = field(default_factory=LossOptions)
 
 
@@ -54,15 +70,28 @@ _USUAL: Final = TrainOptions()
 
 def usual_options(environment: str) -> TrainOptions:
     """Returns the options that an environment is trained with."""
+    if environment == "cart-pole":
+        # The cart drifts for a hundred steps before it is at the edge: an exact model, and a longer look ahead.
+        loss = replace(_USUAL.loss, precision=20.0, foretold=1.0)
+        return replace(
+            _USUAL,
+            steps_an_update=6,
+            batch=24,
+            length=12,
+            horizon=15,
+            entropy=1e-3,
+            loss=loss,
+        )
     if environment == "grid":
         # Rewards are rare, so the actor keeps trying for longer. Things out of sight still matter: longer sequences.
         return replace(
             _USUAL,
             random_steps=2_000,
-            steps_an_update=6,
+            steps_an_update=7,
             batch=16,
-            length=24,
+            length=16,
             entropy=5e-3,
+            rehearsals=600,
             loss=replace(_USUAL.loss, precision=1.0),
         )
     return _USUAL

@@ -97,7 +97,7 @@ def _measured(report: Report, names: Sequence[str], runs: Path) -> dict[str, dic
                 )
             found[name] = one = json.loads(out.strip().rpartition("\n")[2])
             report.note(
-                f"{name}: {one['step']} steps, {one['updates']} updates, "
+                f"{name}: {one['step']} steps, {one['updates']} updates, {one['rehearsals']} rehearsals, "
                 f"{one['training_processor_seconds']:.0f} processor seconds, {one['processor_seconds']:.0f} with the episodes"
             )
     finally:

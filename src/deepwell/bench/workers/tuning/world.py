@@ -83,6 +83,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         "returns": returns,
         "step": last[-1].step,
         "updates": last[-1].updates,
+        "rehearsals": last[-1].rehearsals,
         "training_processor_seconds": training,
         "processor_seconds": training + before + time.process_time() - began,
     }
