@@ -159,6 +159,14 @@ async def test_tools_that_write_are_not_guided() -> None:
     assert "guide" not in notes(result)
 
 
+async def test_without_the_option_a_model_that_goes_round_reads_the_dialogue() -> None:
+    model = Scripted([READ_A, READ_A, say("64")])
+    agent = Agent(model, [reader(), calculator()], options=LoopOptions(guidance=False))
+    result = await run_agent(agent, TASK)
+    assert "guide" not in notes(result)
+    assert all(any(one["role"] == "tool" for one in asked) for asked in model.asked[1:])
+
+
 async def test_without_checks_there_is_no_guidance() -> None:
     model = Scripted([READ_A, READ_A, say("86")])
     result = await run(model, checks=False)

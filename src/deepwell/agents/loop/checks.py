@@ -195,8 +195,18 @@ def _unplanned(state: RunState, _answer: str) -> str | None:
     )
 
 
+def _may_go_on(state: RunState) -> bool:
+    """Returns whether another call is worth asking for: guidance is on, and nothing was kept from the model on purpose."""
+    outcomes = {result.outcome for _, result in state.results()}
+    return (
+        state.started is not None and state.started.options.guidance and not outcomes & {"withheld", "denied"}
+    )
+
+
 def _unfinished(state: RunState, _answer: str) -> str | None:
     """The task names something that no call has brought, such as the path of a file that was not read."""
+    if not _may_go_on(state):
+        return None
     need = unread(state, reading_tools(state))
     return None if need is None else f"The task is not done yet. {need.text}"
 
@@ -205,7 +215,7 @@ def _declined(state: RunState, answer: str) -> str | None:
     """The model says that it does not know, and there are tools that it has not used."""
     good = {call.name for call, result in state.results() if result.outcome == "ok"}
     unused = [name for name in reading_tools(state) if name not in good]
-    if not unused or not _DECLINES.search(answer):
+    if not _may_go_on(state) or not unused or not _DECLINES.search(answer):
         return None
     return f"Another tool may know it: {', '.join(unused)}. Call one. If none can know it, say so."
 

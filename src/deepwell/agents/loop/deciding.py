@@ -265,7 +265,7 @@ def _most_tokens(state: RunState) -> int:
 def _may_guide(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> bool:
     """Returns whether the model goes round and the tools, which only read, say what the task needs."""
     assert state.started is not None
-    is_reading = len(_reading(tools)) == len(tools)
+    is_reading = state.started.options.guidance and len(_reading(tools)) == len(tools)
     return (
         is_reading
         and is_stuck(state)

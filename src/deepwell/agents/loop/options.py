@@ -17,6 +17,8 @@ class LoopOptions:
         call_timeout_s: seconds that one call may take.
         output_characters: characters of a result that the model reads; the rest is cut, and the result says so.
         parallel: reading calls of one turn that run beside each other.
+        guidance: whether a run with checks leads a model that goes round. Its short prompts hold results in the
+            user's message, so it is off where a guard reads the messages of tools.
         most_stalls: turns in a row that bring nothing new, after which a run with checks ends.
     """
 
@@ -26,3 +28,4 @@ class LoopOptions:
     output_characters: int = 8000
     parallel: int = 4
     most_stalls: int = 5
+    guidance: bool = True

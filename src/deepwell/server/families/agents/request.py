@@ -59,7 +59,7 @@ class KeptRequest(Struct):
             stores or None,
             [one.model_dump() for one in given if isinstance(one, FunctionSpec)],
             Budget(spec.turns, spec.calls, spec.tokens, spec.seconds),
-            LoopOptions(body.checks, body.max_output_tokens, body.call_timeout_s),
+            LoopOptions(body.checks, body.max_output_tokens, body.call_timeout_s, guidance=False),
             body.temperature,
             body.seed,
             body.metadata,
