@@ -35,13 +35,13 @@ class CachedEmbedder:
     def __init__(self, path: Path, note: Callable[[str], None] = lambda _: None) -> None:
         self._path = path
         self._note = note
-        self._hash = hash_file(path)
+        self._hash = _hash_of(path)
         self._folder = bench_cache() / "vectors" / self._hash[:16]
         self._llm: LLM | None = None
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the model's file."""
+        """SHA-256 of the model's file, or of the names and hashes of a folder's files."""
         return self._hash
 
     def embed(self, texts: Sequence[str], input_type: InputType) -> NDArray[np.float32]:
@@ -95,3 +95,11 @@ def _digest(input_type: str, texts: Sequence[str]) -> str:
             yield sha256(text.encode()).digest()
 
     return sha256(b"".join(parts())).hexdigest()[:32]
+
+
+def _hash_of(path: Path) -> str:
+    if not path.is_dir():
+        return hash_file(path)
+    files = sorted(one for one in path.rglob("*") if one.is_file() and one.name != "manifest.json")
+    named = [f"{one.relative_to(path).as_posix()} {hash_file(one)}\n" for one in files]
+    return sha256("".join(named).encode()).hexdigest()
