@@ -60,6 +60,7 @@ class Stranger:
 def listening(app: ASGIApp) -> Iterator[str]:
     """An application on a port of loopback, in a thread."""
     sock = bind("127.0.0.1", 0)
+    sock.listen()  # a client that is quicker than the thread waits, and is not refused
     server = uvicorn.Server(
         uvicorn.Config(app, lifespan="on", log_level="critical", timeout_graceful_shutdown=0)
     )
