@@ -17,12 +17,17 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (GUIDES / name).read_text(encoding="utf-8"), re.DOTALL)
 
 
+def block_with(text: str) -> str:
+    [found] = [one for one in python_blocks("agents.md") if text in one]
+    return found
+
+
 def test_both_languages_have_the_same_blocks() -> None:
     assert python_blocks("agents.md") == python_blocks("agents.zh-CN.md")
 
 
 def test_the_block_of_the_api_runs(codec: Codec, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = python_blocks("agents.md")[0]
+    code = block_with("127.0.0.1:8000")
     lines = (call("calculate", expression="20 + 22"), "It is 42.")
     with agent_server(codec, tmp_path, *lines) as live:
         exec(compile(code.replace("http://127.0.0.1:8000", live.url), "guide", "exec"), {})
@@ -34,6 +39,11 @@ def test_the_block_of_the_api_runs(codec: Codec, tmp_path: Path, capsys: pytest.
 
 
 def test_the_block_of_a_program_runs(capsys: pytest.CaptureFixture[str], smollm2_path: Path) -> None:
-    code = python_blocks("agents.md")[1].replace('AsyncLLM("smollm2")', f"AsyncLLM({str(smollm2_path)!r})")
+    code = block_with("AsyncLLM").replace('AsyncLLM("smollm2")', f"AsyncLLM({str(smollm2_path)!r})")
     exec(compile(code, "guide", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out.split()[0] in ("completed", "incomplete")
+
+
+def test_the_block_of_clues_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block_with("Clues"), "guide", "exec"), {})
+    assert "0.9" in capsys.readouterr().out
