@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -191,3 +193,22 @@ async def test_the_task_is_said_again_behind_results() -> None:
     model = Scripted([SUM, say("42")])
     await run_agent(Agent(model, [adder()]), "What is 20 + 22?")
     assert str(model.asked[1][-1]["content"]).endswith("The task: What is 20 + 22?")
+
+
+async def test_a_call_that_takes_too_long_is_made_three_times_at_most() -> None:
+    for hangs, outcomes in ((2, ["timeout", "timeout", "ok"]), (9, ["timeout"] * 3 + ["repeated"])):
+        left = iter(range(hangs))
+
+        async def run(
+            _arguments: object, _context: ToolCallContext, left: Iterator[int] = left
+        ) -> ToolOutput:
+            if next(left, None) is not None:
+                await asyncio.Event().wait()
+            return ToolOutput("42")
+
+        model = Scripted([*(SUM for _ in outcomes), say("42"), say("42")])
+        options = LoopOptions(call_timeout_s=0.01)
+        result = await run_agent(
+            Agent(model, [replace(adder(), run=run)], options=options), "What is 20 + 22?"
+        )
+        assert [one.step.outcome for one in result.entries if isinstance(one.step, CallEnded)] == outcomes

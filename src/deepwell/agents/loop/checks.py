@@ -31,6 +31,7 @@ __all__ = [
 
 ANSWER_NOW = "Give the final answer now, in plain words, from the results above. Do not call a tool."
 
+_MOST_FAULTS = 3  # of one call, each after attempts of its own
 _MOST_NUMBERS = 5
 _MOST_TASK = 400  # characters of the task that are said again
 
@@ -72,7 +73,7 @@ def reminder(state: RunState) -> Noted:
 
 
 def failed_before(state: RunState, call: ToolCall, *, is_write: Callable[[str], bool]) -> str | None:
-    """Returns the error that the same call gave before. A fault or a time-out may pass once, a refusal stays."""
+    """Returns the error that the same call gave before. A fault or a time-out may pass, a refusal stays."""
     wanted = same_call(call)
     faults = 0
     for before, result in reversed(list(state.results())):
@@ -80,7 +81,7 @@ def failed_before(state: RunState, call: ToolCall, *, is_write: Callable[[str], 
             return None  # which may have mended it
         if same_call(before) == wanted and result.outcome in ("failed", "fault", "timeout"):
             faults += 1
-            if result.outcome == "failed" or faults == 2:
+            if result.outcome == "failed" or faults == _MOST_FAULTS:
                 return result.text
     return None
 
