@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -189,3 +191,21 @@ def test_examples_of_tools_fit_their_schemas() -> None:
     assert all(
         isinstance(one, Example) and set(one.arguments) == {"expression"} for one in tool.guide.examples
     )
+
+
+async def test_a_model_whose_calls_break_is_not_led() -> None:
+    left = iter(range(2))
+    whole = reader()
+
+    async def hanging(arguments: Mapping[str, Any], context: ToolCallContext) -> ToolOutput:
+        if next(left, None) is not None:
+            await asyncio.Event().wait()
+        return await whole.run(arguments, context)
+
+    model = Scripted([READ_A, READ_A, READ_A, READ_B, SUM, say("86")])
+    agent = Agent(
+        model, [replace(whole, run=hanging), calculator()], options=LoopOptions(call_timeout_s=0.05)
+    )
+    result = await run_agent(agent, TASK)
+    assert outcomes(result) == ["timeout", "timeout", "ok", "ok", "ok"]
+    assert "guide" not in notes(result) and result.text == "86"

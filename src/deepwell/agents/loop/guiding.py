@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from deepwell.agents.loop.clean import canonical, numbers_in, read_json
 from deepwell.agents.loop.model import Message, ToolCall
-from deepwell.agents.loop.state import RunState, same_call
+from deepwell.agents.loop.state import PastTurn, RunState, same_call
 from deepwell.agents.loop.steps import CallEnded, Noted, OfferedTool
 from deepwell.dialogue.tools import FunctionTool
 
@@ -73,8 +73,15 @@ def first_need(state: RunState, reading: Sequence[str]) -> Need | None:
 
 
 def is_stuck(state: RunState) -> bool:
-    """Returns whether the model has repeated a call, or brings nothing new."""
-    return state.stalls > 1 or any(result.outcome == "repeated" for _, result in state.results())
+    """Returns whether the model has repeated a call, or brings nothing new. A call that broke is no fault of the model's."""
+    barren = state.turns[len(state.turns) - state.stalls :]
+    idle = sum(not _broke(one) for one in barren)
+    return idle > 1 or any(result.outcome == "repeated" for _, result in state.results())
+
+
+def _broke(past: PastTurn) -> bool:
+    results = past.results.values()
+    return bool(results) and all(one.outcome in ("fault", "timeout") for one in results)
 
 
 def missing(state: RunState, reading: Sequence[str]) -> Need | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deepwell.agents.world.environments.protocol import Environment
 from deepwell.agents.world.model import WorldConfig
@@ -23,6 +24,7 @@ class Collector:
         replay: everything that was lived through.
         steps: steps of interaction made.
         returns: undiscounted returns of the episodes that came to their end or were cut off, with the step of that.
+        begun: [streams], whether an episode began in the last tick.
     """
 
     def __init__(self, environment: Environment, options: TrainOptions, config: WorldConfig) -> None:
@@ -38,18 +40,36 @@ class Collector:
         self._over = np.ones(count, bool)  # begin anew at the next tick
         self._lived = np.zeros(count, np.int64)
         self._totals = np.zeros(count)
+        self.begun = np.zeros(count, bool)
         self._latent: State | None = None
+        self._of_acting: State | None = None
         self._actions = np.full(count, -1)
 
     def fits(self) -> bool:
         """Returns whether another tick keeps within the steps."""
         return self.steps + int((~self._over).sum()) <= self._options.steps
 
+    @property
+    def over(self) -> NDArray[np.bool_]:
+        """[streams], whether the episode is over."""
+        return self._over
+
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """[streams], the undiscounted returns of the episodes under way."""
+        return self._totals
+
     @torch.no_grad()
-    def tick(self, network: WorldNetwork) -> int:
-        """Steps every episode, or begins it anew where the last one is over. Returns the steps of interaction."""
+    def tick(self, network: WorldNetwork, acting: WorldNetwork | None = None) -> int:
+        """Steps every episode, or begins it anew where the last one is over. Returns the steps of interaction.
+
+        Args:
+            network: follows the episodes for the replay.
+            acting: chooses the actions; None: `network` does.
+        """
         environment, spec = self._environment, self._environment.spec
         first, count = self._over.copy(), len(self._over)
+        self.begun = first
         draws = self._rng.random((count, max(1, spec.step_draws)))
         stepped = environment.step(self._states, np.maximum(self._actions, 0), draws)
         begun = environment.start(self._rng.random((count, spec.start_draws)))
@@ -64,23 +84,35 @@ class Collector:
         made = int((~first).sum())
         self.steps += made
         self.returns += [(self.steps, float(total)) for total in self._totals[self._over]]
-        latent = self._choose(network, observations, actions, first)
+        latent = self._choose(network, acting, observations, actions, first)
         self.replay.add(observations, actions, rewards.astype(np.float32), ended, first, latent)
         return made
 
-    def _choose(self, network: WorldNetwork, observations: Any, actions: Any, first: Any) -> State:
+    def _choose(
+        self, network: WorldNetwork, acting: WorldNetwork | None, observations: Any, actions: Any, first: Any
+    ) -> State:
         """Chooses the next actions. Returns the states that the observations lead to."""
+        self._latent = latent = self._followed(network, self._latent, observations, actions, first)
+        if self.steps < self._options.random_steps:
+            number = len(self._environment.spec.actions)
+            self._actions = self._rng.integers(number, size=len(actions))
+            return latent
+        policy = network.policy(latent.features())
+        if acting is not None:
+            self._of_acting = self._followed(acting, self._of_acting, observations, actions, first)
+            policy = acting.policy(self._of_acting.features())
+        self._actions = torch.multinomial(policy, 1)[:, 0].numpy()
+        return latent
+
+    def _followed(
+        self, network: WorldNetwork, last: State | None, observations: Any, actions: Any, first: Any
+    ) -> State:
         count, number = len(actions), len(self._environment.spec.actions)
         kept = torch.from_numpy(~first[:, None]).float()
-        last = self._latent or network.start(count)
+        last = last or network.start(count)
         one_hot = torch.from_numpy(np.eye(number + 1, dtype=np.float32)[actions][:, :-1])
         memory = network.advance(State(last.memory * kept, last.chance * kept), one_hot)
-        self._latent = latent = network.observed(memory, torch.from_numpy(observations))
-        if self.steps < self._options.random_steps:
-            self._actions = self._rng.integers(number, size=count)
-        else:
-            self._actions = torch.multinomial(network.policy(latent.features()), 1)[:, 0].numpy()
-        return latent
+        return network.observed(memory, torch.from_numpy(observations))
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps."""
@@ -90,6 +122,7 @@ class Collector:
             "returns": list(self.returns),
             "arrays": {name: torch.from_numpy(getattr(self, name).copy()) for name in _ARRAYS},
             "latent": None if self._latent is None else tuple(self._latent),
+            "of_acting": None if self._of_acting is None else tuple(self._of_acting),
             "rng": self._rng.bit_generator.state,
         }
 
@@ -100,6 +133,7 @@ class Collector:
         for name, one in state["arrays"].items():
             setattr(self, name, one.numpy())
         self._latent = None if state["latent"] is None else State(*state["latent"])
+        self._of_acting = None if state["of_acting"] is None else State(*state["of_acting"])
         self._rng.bit_generator.state = state["rng"]
 
 

@@ -38,6 +38,8 @@ class TrainOptions:
             to a tenth over these, and not before.
         rehearsed: rows of a rehearsal: states, of all that were lived through, times actions, times futures.
         futures: imagined futures of each action in a rehearsal.
+        trials: whether the actor that collects is kept for whole episodes, and the training returns the best of these. Without,
+            it returns what it has learned at the end.
         loss: weights of the model's errors.
     """
 
@@ -62,6 +64,7 @@ class TrainOptions:
     rehearsals: int = 0
     rehearsed: int = 256
     futures: int = 2
+    trials: bool = False
     loss: LossOptions = field(default_factory=LossOptions)
 
 
@@ -80,6 +83,7 @@ def usual_options(environment: str) -> TrainOptions:
             length=12,
             horizon=15,
             entropy=1e-3,
+            trials=True,
             loss=loss,
         )
     if environment == "grid":

@@ -18,8 +18,9 @@ from deepwell.agents.world.model import WorldConfig, WorldModel
 from deepwell.agents.world.training.collector import Collector
 from deepwell.agents.world.training.curve import Curve
 from deepwell.agents.world.training.learner import Learner
-from deepwell.agents.world.training.network import State
+from deepwell.agents.world.training.network import State, WorldNetwork
 from deepwell.agents.world.training.options import TrainOptions
+from deepwell.agents.world.training.trials import Trials
 from deepwell.errors import InvalidRequest
 
 __all__ = ["MODEL", "Progress", "WorldTraining", "train_world"]
@@ -69,6 +70,7 @@ class WorldTraining:
         )
         self.learner = Learner(self.config, options)
         self.collector = Collector(environment, options, self.config)
+        self.trials = Trials(self.learner.averaged, options.streams) if options.trials else None
         self.updates = self.rehearsals = 0
         self.processor_seconds = 0.0
         self._rng = np.random.default_rng(options.seed + 1)
@@ -94,7 +96,11 @@ class WorldTraining:
 
     def _tick(self) -> None:
         options, collector = self.options, self.collector
-        collector.tick(self.learner.network)
+        if self.trials is None or collector.steps < options.random_steps:
+            collector.tick(self.learner.network)
+        else:
+            collector.tick(self.learner.network, self.trials.acting)
+            self.trials.ticked(self.learner.averaged, collector.begun, collector.over, collector.totals)
         due = max(0, collector.steps - options.random_steps) // options.steps_an_update
         while self.updates < due:
             batch = collector.replay.draw(
@@ -126,6 +132,12 @@ class WorldTraining:
         return 0.1 + 0.9 * min(1.0, left)
 
     @property
+    def returned(self) -> WorldNetwork:
+        """The weights that the training returns: those of the best trial, or the average at the end."""
+        learned = self.learner.averaged
+        return learned if self.trials is None else self.trials.best(learned)
+
+    @property
     def moment(self) -> int:
         """Steps and rehearsals that were made."""
         return self.collector.steps + self.rehearsals
@@ -145,6 +157,7 @@ class WorldTraining:
         state: dict[str, Any] = {
             "learner": self.learner.state(),
             "collector": self.collector.state(),
+            "trials": None if self.trials is None else self.trials.state(),
             "updates": self.updates,
             "rehearsals": self.rehearsals,
             "processor_seconds": self.processor_seconds,
@@ -162,6 +175,8 @@ class WorldTraining:
         state = torch.load(folder / _CHECKPOINT, weights_only=True)
         self.learner.load(state["learner"])
         self.collector.load(state["collector"])
+        if self.trials is not None:
+            self.trials.load(state["trials"])
         self.updates, self.rehearsals = state["updates"], state["rehearsals"]
         self.processor_seconds = state["processor_seconds"]
         self._rng.bit_generator.state = state["rng"]
@@ -218,6 +233,6 @@ def train_world(
         report(progress)
     finally:
         curve.close()
-    model = training.learner.averaged.exported()
+    model = training.returned.exported()
     model.write(folder / MODEL)
     return model
