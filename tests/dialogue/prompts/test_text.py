@@ -86,6 +86,15 @@ def test_missing_and_superfluous_values_are_named():
         prompt.filled({"a": "1", "b": "2", "c": "3"})
 
 
+def test_a_value_that_stands_in_thousands_of_places_is_refused_before_it_is_put_there():
+    prompt = PromptText("{{a}}" * (MAX_TEXT // 5), variables={"a": "x"})
+    prompt.check()
+    assert len(prompt.filled({"a": "12345"})[0].content) == MAX_TEXT // 5 * 5
+    with pytest.raises(InvalidRequest, match="characters with these variables") as caught:
+        prompt.filled({"a": "x" * (1 << 20)})
+    assert caught.value.param == "prompt.variables"
+
+
 def test_content_survives_its_form_as_bytes():
     text = PromptText("{{b}} {{a}}", (PromptMessage("user", "é"),), {"b": "x", "a": "y"})
     content = PromptContent(text, "for", "zh", "law", "MIT", PromptExample("i", "o", {"b": "1", "a": "2"}))
