@@ -6,7 +6,7 @@ A variable's value is put in as it is and read no further: braces in it open not
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -141,6 +141,12 @@ class PromptText:
         return tuple(
             PromptMessage(one.role, _SLOT.sub(lambda slot: values[slot[1]], one.content)) for one in whole
         )
+
+    def names(self, roles: Collection[Role], *, head: bool = True) -> list[str]:
+        """Returns the variables in messages of some roles, each once; without `head` those of the instructions are left out."""
+        texts = [self.instructions] if head and "system" in roles else []
+        texts += [one.content for one in self.messages if one.role in roles]
+        return list(dict.fromkeys(_names(texts)))
 
 
 def _names(texts: Iterable[str]) -> list[str]:
