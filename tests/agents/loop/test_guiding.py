@@ -82,6 +82,26 @@ async def test_a_model_that_goes_round_is_led_through_the_task() -> None:
     assert "The result of 64 + 22 is 86." in last_text(model.asked[4])
 
 
+async def test_a_comma_that_a_query_finds_is_no_number() -> None:
+    async def run_query(_arguments: Mapping[str, Any], _context: ToolCallContext) -> ToolOutput:
+        return ToolOutput("mark\n,")
+
+    schema = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+    guide = Guide(lambda _: Clues(0.9), source="tables", computes="rows")
+    look = call(("query", '{"query": "SELECT mark"}'))
+    model = Scripted([look, look, say("It is a comma."), say("It is a comma.")])
+    task = "Which mark stands in the table?"
+    result = await run(model, Tool("query", "Queries.", schema, run_query, guide=guide), task=task)
+    assert (result.status, result.text) == ("completed", "It is a comma.")
+
+
+async def test_blanks_without_end_in_a_call_are_read_once() -> None:
+    """Each of them was a place to begin at, and the event loop stood for minutes."""
+    blanks = " " * 200_000
+    model = Scripted([call(("calculate", f'{{"expression": "6 * 7{blanks}"}}')), say("42")])
+    assert (await run(model, task="What is 6 * 7?")).status == "completed"
+
+
 async def test_a_model_that_does_not_go_round_is_let_be() -> None:
     model = Scripted([READ_A, READ_B, SUM, say("86")])
     result = await run(model)

@@ -42,7 +42,8 @@ _DECLINES = re.compile(
     r"|未知|不知道|没有提|未提|无法|没有相关|未找到",
     re.IGNORECASE,
 )
-_RESULT = re.compile(r"\s*=\s*-?[\d,.]+\s*\"")  # behind an expression in JSON
+# Behind an expression in JSON. It begins at the first of several blanks, else each of them would be one to begin at.
+_RESULT = re.compile(r"(?<!\s)\s*=\s*-?[\d,.]+\s*\"")
 _ASKS_PATH = re.compile(
     r"\b(?:(?:which|what) files?|paths?|name of the file)\b|(?:哪个|哪一个|什么)文件|路径|文件名",
     re.IGNORECASE,
