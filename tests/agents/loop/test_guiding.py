@@ -12,7 +12,7 @@ from deepwell.agents.loop.agent import Agent, RunResult, run_agent
 from deepwell.agents.loop.guiding import narrowed
 from deepwell.agents.loop.options import LoopOptions
 from deepwell.agents.loop.replay import replay
-from deepwell.agents.loop.steps import CallEnded, Noted
+from deepwell.agents.loop.steps import CallEnded, Noted, Started
 from deepwell.agents.tools import Clues, Example, Guide, Tool, ToolCallContext, ToolOutput, calculator
 from deepwell.dialogue.tools import FunctionTool
 
@@ -93,6 +93,16 @@ async def test_a_comma_that_a_query_finds_is_no_number() -> None:
     task = "Which mark stands in the table?"
     result = await run(model, Tool("query", "Queries.", schema, run_query, guide=guide), task=task)
     assert (result.status, result.text) == ("completed", "It is a comma.")
+
+
+async def test_a_task_of_a_million_numbers_is_looked_at_in_part() -> None:
+    """Every number of it was kept in the log, and looked for in every call at every turn."""
+    model = Scripted([SUM, SUM, say("86")])
+    result = await run(model, task="Add: " + " ".join(map(str, range(100_000))))
+    assert result.status == "completed"
+    started = result.entries[0].step
+    assert isinstance(started, Started)
+    assert all(len(one.guidance.mentions) <= 64 for one in started.tools if one.guidance)
 
 
 async def test_blanks_without_end_in_a_call_are_read_once() -> None:
