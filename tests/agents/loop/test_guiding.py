@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from deepwell.agents.loop.agent import Agent, RunResult, run_agent
 from deepwell.agents.loop.guiding import narrowed
 from deepwell.agents.loop.options import LoopOptions
 from deepwell.agents.loop.replay import replay
-from deepwell.agents.loop.steps import CallEnded, Noted, Started
+from deepwell.agents.loop.steps import CallEnded, Noted, Started, decode_entry, encode_entry
 from deepwell.agents.tools import Clues, Example, Guide, Tool, ToolCallContext, ToolOutput, calculator
 from deepwell.dialogue.tools import FunctionTool
 
@@ -103,6 +105,32 @@ async def test_a_task_of_a_million_numbers_is_looked_at_in_part() -> None:
     started = result.entries[0].step
     assert isinstance(started, Started)
     assert all(len(one.guidance.mentions) <= 64 for one in started.tools if one.guidance)
+
+
+async def test_an_answer_may_name_any_path_that_a_result_has() -> None:
+    """Only the first five were known, so a right answer was objected to, and one of the five asked for."""
+
+    async def listed(_arguments: Mapping[str, Any], _context: ToolCallContext) -> ToolOutput:
+        return ToolOutput("\n".join(f"note-{one}.txt" for one in range(9)))
+
+    schema = {"type": "object", "properties": {}}
+    files = Tool("list", "Lists files.", schema, listed, guide=Guide(lambda _: Clues(0.9), source="files"))
+    model = Scripted([call(("list", "{}")), say("It is note-8.txt.")])
+    result = await run(model, files, task="Which file is the newest?")
+    assert (result.text, "no_path" in notes(result)) == ("It is note-8.txt.", False)
+
+
+async def test_a_log_from_before_there_were_guides_is_replayed() -> None:
+    tools = [replace(reader(), guide=None), replace(calculator(), guide=None)]
+    options = LoopOptions(guidance=False)
+    model = Scripted([READ_A, say("The path is not known. It cannot be found.")])
+    result = await run_agent(Agent(model, tools, options=options), "Which file has the path?")
+    told = [json.loads(encode_entry(one)) for one in result.entries]
+    del told[0]["step"]["options"]["guidance"]
+    for one in told[0]["step"]["tools"]:
+        del one["guidance"]
+    old = [decode_entry(json.dumps(one)) for one in told]
+    assert replay(old).diverged_at is None, replay(old).why
 
 
 async def test_blanks_without_end_in_a_call_are_read_once() -> None:

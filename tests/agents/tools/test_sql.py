@@ -242,8 +242,8 @@ def _digest(folder: Path) -> str:
 @pytest.mark.parametrize(
     "script",
     [
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) "
-        + "INSERT INTO customers SELECT i + 10, 'customer ' || i FROM n;",
+        """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+        INSERT INTO customers SELECT i + 10, 'customer ' || i FROM n;""",
         "INSERT INTO customers VALUES (9, 'customer of the shop at the harbour, third floor');",
         "ALTER TABLE customers ADD COLUMN code; INSERT INTO customers VALUES (9, 'customer 2', 'customer 299');",
     ],

@@ -79,7 +79,8 @@ async def read_values(
         instructions: those of the request, which take the place of the prompt's own.
     """
     reads, values = guard.policy.reads, opening.used.variables
-    trusted = [role for role in ("system", "assistant") if role not in reads]
+    roles: tuple[Role, ...] = ("system", "assistant")
+    trusted = [role for role in roles if role not in reads]
     names = opening.text.names(trusted, head=instructions is None)
     if not values or not names or "user" not in reads:
         return opening, None
