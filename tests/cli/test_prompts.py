@@ -76,6 +76,13 @@ def test_people_read_tables_and_the_whole_text(runner: CliRunner, tmp_path: Path
     assert "is deleted" in runner.invoke(app, ["prompts", "remove", "greeting"]).output
 
 
+def test_a_version_that_no_database_holds_is_refused(runner: CliRunner, tmp_path: Path) -> None:
+    runner.invoke(app, ["prompts", "load", pack(tmp_path / "packs", 1, "Greet")])
+    for words in (["show", "greeting", "--version"], ["use", "greeting"]):
+        result = runner.invoke(app, ["prompts", *words, "99999999999999999999"])
+        assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
+
+
 def test_a_pack_that_comes_along_is_loaded_by_its_id(runner: CliRunner) -> None:
     found = prompts(runner, "packs")["data"]
     assert found and found[0]["id"] in runner.invoke(app, ["prompts", "packs"]).output

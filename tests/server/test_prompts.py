@@ -94,6 +94,7 @@ async def test_a_prompt_without_an_id_gets_one_as_openai_names_them(http):
         ({"industry": "war"}, "industry"),
         ({"language": "fr"}, "language"),
         ({"version": 0}, "version"),
+        ({"version": 1_000_000_000}, "version"),  # no request could name it
         ({"surprise": 1}, "surprise"),
         ({"instructions": "x" * 40_000}, "instructions"),
     ],

@@ -59,6 +59,14 @@ async def test_versions_are_written_once_numbered_upwards_and_one_is_current(sto
         await store.get(A, "p", 1)
 
 
+async def test_no_version_follows_the_last_that_a_request_can_name(store):
+    last = 999_999_999
+    await store.create(A, "p", "1", number=last)
+    with pytest.raises(InvalidRequest, match="which is the last"):
+        await store.add(A, "p", "2")
+    assert (await store.add(A, "p", "1")).number == last
+
+
 async def test_a_tenant_has_no_more_prompts_and_versions_than_it_may(store, monkeypatch):
     monkeypatch.setattr(prompts, "MOST_PROMPTS", 1)
     monkeypatch.setattr(prompts, "MOST_VERSIONS", 2)

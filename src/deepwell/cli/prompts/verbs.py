@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["list_prompts", "load", "packs", "remove", "show", "use"]
 
 _PAGE = 100  # prompts of one read
+_LAST = 999_999_999  # number of a version
 
 PromptId = Annotated[
     str, typer.Argument(help="Id of the prompt, as `deepwell prompts list` shows it.", metavar="ID")
@@ -95,7 +96,8 @@ def list_prompts(tenant: TenantOption = "local", json: JsonFlag = False) -> None
 def show(
     id: PromptId,
     version: Annotated[
-        int | None, typer.Option(min=1, help="Number of the version to show; unset: the current one.")
+        int | None,
+        typer.Option(min=1, max=_LAST, help="Number of the version to show; unset: the current one."),
     ] = None,
     tenant: TenantOption = "local",
     json: JsonFlag = False,
@@ -113,7 +115,9 @@ def show(
 
 def use(
     id: PromptId,
-    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
+    version: Annotated[
+        int, typer.Argument(min=1, max=_LAST, help="Number of the version.", metavar="VERSION")
+    ],
     tenant: TenantOption = "local",
     json: JsonFlag = False,
 ) -> None:

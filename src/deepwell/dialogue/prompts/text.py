@@ -18,6 +18,7 @@ __all__ = [
     "MAX_MESSAGES",
     "MAX_TEXT",
     "MAX_VARIABLES",
+    "MAX_VERSION",
     "NAME_PATTERN",
     "PromptMessage",
     "PromptText",
@@ -40,6 +41,9 @@ MAX_MESSAGES: Final = 64
 
 MAX_VARIABLES: Final = 64
 """Variables of a prompt."""
+
+MAX_VERSION: Final = 999_999_999
+"""Largest number of a version: nine digits."""
 
 MAX_FILLED: Final = 4 << 20
 """Characters of all messages together, with values in the places of variables: a value stands in as many as there are."""

@@ -22,6 +22,7 @@ __all__ = ["MOST_PROMPTS", "MOST_VERSIONS", "PromptConflict", "PromptStore", "St
 
 MOST_PROMPTS: Final = 1000  # of a tenant
 MOST_VERSIONS: Final = 1000  # of a prompt
+_LAST: Final = 999_999_999  # number of a version: requests name it by nine digits
 
 
 class PromptConflict(DeepwellError):
@@ -200,7 +201,14 @@ class PromptStore:
 def _number_for(id: str, hashes: dict[int, str], digest: str, number: int | None) -> int:
     """Returns the number of a version: that of the same text, the one asked for, or the next."""
     if number is None:
-        return next((one for one, known in hashes.items() if known == digest), max(hashes) + 1)
+        same = next((one for one, known in hashes.items() if known == digest), None)
+        if same is None and max(hashes) >= _LAST:
+            raise InvalidRequest(
+                f"the prompt {id!r} has version {_LAST}, which is the last that there can be",
+                fix="begin a new prompt",
+                param="version",
+            )
+        return max(hashes) + 1 if same is None else same
     if number in hashes:
         if hashes[number] != digest:
             raise PromptConflict(

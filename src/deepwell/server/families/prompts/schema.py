@@ -12,6 +12,7 @@ from deepwell.dialogue.prompts.text import (
     MAX_MESSAGES,
     MAX_TEXT,
     MAX_VARIABLES,
+    MAX_VERSION,
     NAME_PATTERN,
     Role,
 )
@@ -28,7 +29,7 @@ _MAX_VALUE = 1 << 20  # characters of a variable's value
 _Text = Annotated[str, Field(max_length=MAX_TEXT)]
 _Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-_Number = Annotated[int, Field(ge=1, lt=2**31)]
+_Number = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 _Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
 
 
