@@ -72,6 +72,13 @@ def test_a_text_that_cannot_be_filled_says_why(prompt, said):
     assert caught.value.fix
 
 
+def test_no_content_is_too_large_to_list():
+    text = PromptText("", (PromptMessage("user", "x" * 32_000),) * 9)
+    text.check()
+    with pytest.raises(InvalidRequest, match="bytes, more than 262144"):
+        encode_content(PromptContent(text))
+
+
 def test_single_braces_are_text():
     prompt = PromptText('Answer {"a": {"b": 1}}, {{name}} {', variables={"name": "x"})
     prompt.check()

@@ -105,9 +105,9 @@ def show(
     """Show a version of a prompt: its text, its variables, an example, and which other versions there are."""
     with reported_errors(as_json=json), _store() as store:
         stored = asyncio.run(store.get(_tenant(tenant), id, version))
-        others = asyncio.run(store.versions(_tenant(tenant), id))
+        others = asyncio.run(store.numbers(_tenant(tenant), id))
         if json:
-            numbers = [{"version": one.number, "current": one.is_current} for one in others]
+            numbers = [{"version": number, "current": is_current} for number, is_current in others]
             write_json(_told(stored) | _text_of(stored) | {"versions": numbers})
             return
         _print(stored, others)
@@ -184,7 +184,7 @@ async def _loaded(store: PromptStore, tenant: Tenant, found: Sequence[PromptPack
     for pack in found:
         body = encode_content(pack.content)
         try:
-            known = {one.number for one in await store.versions(tenant, pack.id)}
+            known = {number for number, _ in await store.numbers(tenant, pack.id)}
         except NotFound:
             stored, state = await store.create(tenant, pack.id, body, number=pack.version), "new"
         else:
@@ -270,10 +270,10 @@ def _pack_row(pack: PromptPack) -> tuple[str, ...]:
     )
 
 
-def _print(stored: StoredPrompt, others: Sequence[StoredPrompt]) -> None:
+def _print(stored: StoredPrompt, others: Sequence[tuple[int, bool]]) -> None:
     content, out = _content(stored), console()
     say: Callable[[str], None] = lambda text: out.print(text, soft_wrap=True)  # noqa: E731
-    numbers = ", ".join(f"{one.number} (current)" if one.is_current else str(one.number) for one in others)
+    numbers = ", ".join(f"{number} (current)" if is_current else str(number) for number, is_current in others)
     say(f"{stored.id}, version {stored.number} of {numbers}; sha256 {stored.sha256}")
     labels = (content.purpose, content.industry, content.language, content.license)
     say("; ".join(one for one in labels if one))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from deepwell.dialogue.prompts.content import Industry, PromptLanguage
 from deepwell.dialogue.prompts.text import (
@@ -22,6 +22,7 @@ __all__ = [
     "CurrentRequest",
     "PromptReference",
     "PromptRequest",
+    "VersionPageQuery",
     "VersionRequest",
 ]
 
@@ -113,3 +114,12 @@ class CurrentRequest(Strict):
     """`POST /v1/prompts/{id}`: makes a version the current one."""
 
     version: _Version = Field(description="Number of the version that requests without one get.")
+
+
+class VersionPageQuery(BaseModel):
+    """A page of the versions of a prompt, the newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: _Version | None = Field(None, description="The last version of the page before.")
+    limit: int = Field(20, ge=1, le=100)
