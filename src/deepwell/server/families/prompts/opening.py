@@ -80,7 +80,7 @@ async def read_values(
     """
     reads, values = guard.policy.reads, opening.used.variables
     roles: tuple[Role, ...] = ("system", "assistant")
-    trusted = [role for role in roles if role not in reads]
+    trusted: list[Role] = [role for role in roles if role not in reads]
     names = opening.text.names(trusted, head=instructions is None)
     if not values or not names or "user" not in reads:
         return opening, None
