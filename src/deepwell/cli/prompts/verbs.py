@@ -49,7 +49,7 @@ def load(
 ) -> None:
     """Store the prompts of a folder, each under its id and version, and make them current.
 
-    A version that is stored already stays unchanged. All files are read before the first prompt is stored.
+    A version that is stored already stays unchanged, and becomes current again if a newer one was. All files are read before the first prompt is stored.
     """
     with reported_errors(as_json=json), _store() as store:
         from deepwell.dialogue.prompts.pack import read_packs
@@ -184,12 +184,13 @@ async def _loaded(store: PromptStore, tenant: Tenant, found: Sequence[PromptPack
     for pack in found:
         body = encode_content(pack.content)
         try:
-            known = {number for number, _ in await store.numbers(tenant, pack.id)}
+            known = dict(await store.numbers(tenant, pack.id))
         except NotFound:
             stored, state = await store.create(tenant, pack.id, body, number=pack.version), "new"
         else:
             stored = await store.add(tenant, pack.id, body, number=pack.version)
-            state = "unchanged" if stored.number in known else "new version"
+            was_current = known.get(stored.number)
+            state = "new version" if was_current is None else "unchanged" if was_current else "current again"
         told.append(
             {"id": stored.id, "version": str(stored.number), "state": state, "sha256": stored.sha256}
             | _head(pack.content)
