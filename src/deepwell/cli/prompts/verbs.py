@@ -49,7 +49,8 @@ def load(
 ) -> None:
     """Store the prompts of a folder, each under its id and version, and make them current.
 
-    A version that is stored already stays unchanged, and becomes current again if a newer one was. All files are read before the first prompt is stored.
+    A version that is stored already stays unchanged, and becomes current again if a newer one was. All files are read before
+    the first prompt is stored.
     """
     with reported_errors(as_json=json), _store() as store:
         from deepwell.dialogue.prompts.pack import read_packs
