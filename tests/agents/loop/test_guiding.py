@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.agents.loop.scripted import Notebook, Scripted, call, say
 
+from deepwell.agents.loop.actions import ClientTool
 from deepwell.agents.loop.agent import Agent, RunResult, run_agent
 from deepwell.agents.loop.guiding import narrowed
 from deepwell.agents.loop.options import LoopOptions
@@ -138,6 +139,16 @@ async def test_blanks_without_end_in_a_call_are_read_once() -> None:
     blanks = " " * 200_000
     model = Scripted([call(("calculate", f'{{"expression": "6 * 7{blanks}"}}')), say("42")])
     assert (await run(model, task="What is 6 * 7?")).status == "completed"
+
+
+async def test_functions_of_a_client_are_not_kept_from_the_first_turn() -> None:
+    """The model was made to call a tool of the server, and told to compute where it had nothing to compute with."""
+    weather = ClientTool("weather", "Tells the weather.", {"type": "object", "properties": {}})
+    model = Scripted([call(("weather", "{}"))])
+    agent = Agent(model, [calculator(), weather])
+    result = await run_agent(agent, "How is the weather?")
+    assert (result.status, [one.name for one in result.outputs]) == ("requires_action", ["weather"])
+    assert model.choices == [("auto", ["calculate", "weather"])]
 
 
 async def test_a_model_that_does_not_go_round_is_let_be() -> None:
