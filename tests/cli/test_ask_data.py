@@ -65,6 +65,22 @@ def test_json_has_the_query_and_all_rows(ask: Ask, tmp_path: Path) -> None:
     assert (told["tables"], told["more"], told["chart"]) == (["orders"], False, None)
 
 
+@says("SELECT state FROM orders", "SELECT state FROM orders")
+def test_rows_without_a_number_are_shown_though_they_have_no_chart(ask: Ask, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    words = ("--data", str(tmp_path), "--chart", str(tmp_path / "chart.svg"))
+    done = ask(*words)
+    assert done.exit_code == 1 and "closed" in done.stdout and "no row has a number" in done.stderr
+    told = json.loads(ask(*words, "--json").stdout)
+    assert (told["rows"][0], told["chart"]) == (["open"], None) and "no row has" in told["problem"]
+
+
+@says("")
+def test_what_is_no_chart_is_said_before_a_model_is_asked(ask: Ask, tmp_path: Path) -> None:
+    done = ask("--data", str(tmp_path), "--chart", str(tmp_path / "chart.txt"), "--json")
+    assert "does not end as a picture" in json.loads(done.stdout)["error"]["message"]
+
+
 @says("DROP TABLE orders", "DELETE FROM orders", "I cannot.")
 def test_what_is_no_reading_query_is_not_run(ask: Ask, tmp_path: Path) -> None:
     done = ask("--data", str(tmp_path), "--chart", str(tmp_path / "chart.svg"))

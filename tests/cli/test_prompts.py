@@ -66,6 +66,17 @@ def test_a_folder_is_loaded_once_for_each_version(runner: CliRunner, tmp_path: P
     assert "not found" in prompts(runner, "remove", "greeting", code=1)["error"]["message"]
 
 
+def test_an_older_version_that_is_loaded_again_says_that_it_is_current_now(
+    runner: CliRunner, tmp_path: Path
+) -> None:
+    folder = pack(tmp_path / "packs", 1, "Greet")
+    runner.invoke(app, ["prompts", "load", folder])
+    newer = pack(tmp_path / "newer", 2, "Welcome")
+    assert prompts(runner, "load", newer)["data"][0]["state"] == "new version"
+    assert prompts(runner, "load", folder)["data"][0]["state"] == "current again"
+    assert prompts(runner, "list")["data"][0]["version"] == 1
+
+
 def test_people_read_tables_and_the_whole_text(runner: CliRunner, tmp_path: Path) -> None:
     assert "no prompts yet" in runner.invoke(app, ["prompts", "list"]).output
     runner.invoke(app, ["prompts", "load", pack(tmp_path / "packs", 1, "Greet")])
@@ -74,6 +85,13 @@ def test_people_read_tables_and_the_whole_text(runner: CliRunner, tmp_path: Path
     assert "Greet {{name}}." in shown and "Hello, [Ada]." in shown and "who is greeted" in shown
     assert "is current" in runner.invoke(app, ["prompts", "use", "greeting", "1"]).output
     assert "is deleted" in runner.invoke(app, ["prompts", "remove", "greeting"]).output
+
+
+def test_a_version_that_no_database_holds_is_refused(runner: CliRunner, tmp_path: Path) -> None:
+    runner.invoke(app, ["prompts", "load", pack(tmp_path / "packs", 1, "Greet")])
+    for words in (["show", "greeting", "--version"], ["use", "greeting"]):
+        result = runner.invoke(app, ["prompts", *words, "99999999999999999999"])
+        assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
 
 
 def test_a_pack_that_comes_along_is_loaded_by_its_id(runner: CliRunner) -> None:

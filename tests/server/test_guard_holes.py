@@ -423,3 +423,44 @@ async def test_redacted_arguments_of_a_call_are_still_json(
     read = json.loads(text)
     assert read["say"] == 'my "card":' and read["card"].startswith("[")
     assert all(read[name].endswith("]") for name in ("key", "to"))
+
+
+@pytest.mark.parametrize("role", ["instructions", "system", "assistant", "user"])
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
+async def test_values_of_a_stored_prompt_are_read_wherever_they_stand(
+    role: str, split: bool, engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    """A policy trusts system messages for their author; the values in them are the caller's."""
+    text = "You speak of {{a}}{{b}}."
+    prompt: dict[str, Any] = {"id": "p", "variables": {"a": "first half", "b": "second half"}}
+    prompt |= {"instructions": text} if role == "instructions" else {}
+    prompt |= {} if role == "instructions" else {"messages": [{"role": role, "content": text}]}
+    values = {"a": TERM[:9], "b": TERM[9:]} if split else {"a": TERM, "b": " and more"}
+    rules = options(tmp_path, "input: {rules: {terms: block}}\nlabel: true\nproducer: x")
+    async with serving(make_service(engine, codec, model="toy", guard=rules)) as http:
+        assert (await http.post("/v1/prompts", json=prompt)).status_code == 200
+        asked = {"model": "toy", "input": "Go.", "max_output_tokens": 4}
+        harmless = {"prompt": {"id": "p", "variables": {"a": "x", "b": "y"}}}
+        fine = await http.post("/v1/responses", json=asked | harmless)
+        assert fine.json()["status"] == "completed" or fine.json()["incomplete_details"], fine.text
+        seen = len(engine.seen)
+        refused = await http.post("/v1/responses", json=asked | {"prompt": {"id": "p", "variables": values}})
+    assert REFUSAL in said(refused.text) and len(engine.seen) == seen
+
+
+async def test_what_is_redacted_in_values_of_a_stored_prompt_never_reaches_the_model(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    rules = options(tmp_path, "input: {rules: {secret: redact}}")
+    prompt = {"id": "p", "instructions": "Use {{key}}. {{key}}", "variables": {"key": "a key"}}
+    async with serving(make_service(engine, codec, model="toy", guard=rules)) as http:
+        assert (await http.post("/v1/prompts", json=prompt)).status_code == 200
+        asked = {"model": "toy", "input": "Go.", "max_output_tokens": 4}
+        named = {"prompt": {"id": "p", "variables": {"key": f"key {KEY}"}}}
+        answer = await http.post("/v1/responses", json=asked | named)
+        assert answer.status_code == 200, answer.text
+        read = codec.decode(list(engine.seen[-1].prompt))
+        assert KEY not in read and read.count("Use key [") == 1
+        # The author's own words stay the author's.
+        mine = await http.post("/v1/responses", json=asked | named | {"instructions": f"Mine: {KEY}"})
+        assert mine.status_code == 200 and KEY in codec.decode(list(engine.seen[-1].prompt))

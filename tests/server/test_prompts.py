@@ -74,6 +74,18 @@ async def test_a_version_never_changes_and_one_is_current(http):
     assert (await http.delete(path)).status_code == 404
 
 
+async def test_versions_are_listed_in_pages(http):
+    path = "/v1/prompts/contract-en/versions"
+    await made(http)
+    for text in ("Two.", "Three."):
+        assert (await http.post(path, json={"instructions": text})).status_code == 200
+    first = (await http.get(f"{path}?limit=2")).json()
+    assert ([one["version"] for one in first["data"]], first["has_more"]) == (["3", "2"], True)
+    rest = (await http.get(f"{path}?limit=2&after=2")).json()
+    assert ([one["version"] for one in rest["data"]], rest["has_more"]) == (["1"], False)
+    assert (await http.get(f"{path}?after=x")).status_code == 400
+
+
 async def test_a_prompt_without_an_id_gets_one_as_openai_names_them(http):
     answer = await http.post("/v1/prompts", json={"instructions": "Be brief."})
     assert answer.json()["id"].startswith("pmpt_")
@@ -94,6 +106,7 @@ async def test_a_prompt_without_an_id_gets_one_as_openai_names_them(http):
         ({"industry": "war"}, "industry"),
         ({"language": "fr"}, "language"),
         ({"version": 0}, "version"),
+        ({"version": 1_000_000_000}, "version"),  # no request could name it
         ({"surprise": 1}, "surprise"),
         ({"instructions": "x" * 40_000}, "instructions"),
     ],

@@ -25,6 +25,7 @@ async def test_prompts_are_of_one_tenant_and_listed_newest_first(store):
     for call in (
         store.get(B, "two"),
         store.versions(B, "two"),
+        store.numbers(B, "two"),
         store.add(B, "two", "{}"),
         store.choose(B, "two", 1),
         store.delete(B, "two"),
@@ -49,7 +50,11 @@ async def test_versions_are_written_once_numbered_upwards_and_one_is_current(sto
     for number in (2, 3, 6):
         with pytest.raises(PromptConflict, match=r"other|another text|only rise"):
             await store.add(A, "p", "x", number=number)
-    assert [one.number for one in await store.versions(A, "p")] == [7, 2, 1]
+    assert [one.number for one in (await store.versions(A, "p")).data] == [7, 2, 1]
+    page = await store.versions(A, "p", before=7, limit=1)
+    assert ([one.number for one in page.data], page.has_more) == ([2], True)
+    assert not (await store.versions(A, "p", before=2)).has_more
+    assert await store.numbers(A, "p") == [(7, True), (2, False), (1, False)]
     assert (await store.choose(A, "p", 2)).is_current
     with pytest.raises(NotFound, match="version '3' not found"):
         await store.choose(A, "p", 3)
@@ -57,6 +62,14 @@ async def test_versions_are_written_once_numbered_upwards_and_one_is_current(sto
     await store.delete(A, "p")
     with pytest.raises(NotFound):
         await store.get(A, "p", 1)
+
+
+async def test_no_version_follows_the_last_that_a_request_can_name(store):
+    last = 999_999_999
+    await store.create(A, "p", "1", number=last)
+    with pytest.raises(InvalidRequest, match="which is the last"):
+        await store.add(A, "p", "2")
+    assert (await store.add(A, "p", "1")).number == last
 
 
 async def test_a_tenant_has_no_more_prompts_and_versions_than_it_may(store, monkeypatch):

@@ -132,7 +132,8 @@ async def _files_write(kit: Kit) -> Sequence[Tool]:
 async def _sql(kit: Kit) -> Sequence[Tool]:
     from deepwell.agents.tools.sql import sql_tools
 
-    return sql_tools(_folder(kit, "sql"))
+    # A process reads the tables of each file, which may take seconds.
+    return await asyncio.to_thread(sql_tools, _folder(kit, "sql"))
 
 
 async def _python(_kit: Kit) -> Sequence[Tool]:

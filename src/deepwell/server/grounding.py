@@ -45,14 +45,19 @@ async def planned(
     principal: Principal,
     dialogue: Dialogue,
     wish: FitWish = NO_WISH,
+    *,
+    before: Checked | None = None,
 ) -> Plan:
     """Returns the plan of a dialogue, fitted to the context as the request or the server wants it.
+
+    Args:
+        before: the guard's note of a part of the request that it has read already.
 
     Raises as `ServerFitting.plan`.
     """
     guard, checked = answering.guard, None
     if guard is not None:
-        dialogue, checked = await guard.read(dialogue, principal.tenant)
+        dialogue, checked = await guard.read(dialogue, principal.tenant, before)
     wish = replace(wish, adapter=adapter)
     plan = await context.fitting.plan(answering.model, principal, dialogue, wish)
     ledger: Ledger = plan.ledger

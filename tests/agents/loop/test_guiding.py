@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import asyncio
+=======
+import json
+>>>>>>> 48a17f02acdec8c9289d18436cd66c9dd13254e6
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,11 +14,12 @@ from typing import Any
 import pytest
 from tests.agents.loop.scripted import Notebook, Scripted, call, say
 
+from deepwell.agents.loop.actions import ClientTool
 from deepwell.agents.loop.agent import Agent, RunResult, run_agent
 from deepwell.agents.loop.guiding import narrowed
 from deepwell.agents.loop.options import LoopOptions
 from deepwell.agents.loop.replay import replay
-from deepwell.agents.loop.steps import CallEnded, Noted
+from deepwell.agents.loop.steps import CallEnded, Noted, Started, decode_entry, encode_entry
 from deepwell.agents.tools import Clues, Example, Guide, Tool, ToolCallContext, ToolOutput, calculator
 from deepwell.dialogue.tools import FunctionTool
 
@@ -82,6 +87,72 @@ async def test_a_model_that_goes_round_is_led_through_the_task() -> None:
     # The dialogue, whose newest call it would repeat, is not shown any more.
     assert not any(one["role"] == "tool" for one in model.asked[2])
     assert "The result of 64 + 22 is 86." in last_text(model.asked[4])
+
+
+async def test_a_comma_that_a_query_finds_is_no_number() -> None:
+    async def run_query(_arguments: Mapping[str, Any], _context: ToolCallContext) -> ToolOutput:
+        return ToolOutput("mark\n,")
+
+    schema = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+    guide = Guide(lambda _: Clues(0.9), source="tables", computes="rows")
+    look = call(("query", '{"query": "SELECT mark"}'))
+    model = Scripted([look, look, say("It is a comma."), say("It is a comma.")])
+    task = "Which mark stands in the table?"
+    result = await run(model, Tool("query", "Queries.", schema, run_query, guide=guide), task=task)
+    assert (result.status, result.text) == ("completed", "It is a comma.")
+
+
+async def test_a_task_of_a_million_numbers_is_looked_at_in_part() -> None:
+    """Every number of it was kept in the log, and looked for in every call at every turn."""
+    model = Scripted([SUM, SUM, say("86")])
+    result = await run(model, task="Add: " + " ".join(map(str, range(100_000))))
+    assert result.status == "completed"
+    started = result.entries[0].step
+    assert isinstance(started, Started)
+    assert all(len(one.guidance.mentions) <= 64 for one in started.tools if one.guidance)
+
+
+async def test_an_answer_may_name_any_path_that_a_result_has() -> None:
+    """Only the first five were known, so a right answer was objected to, and one of the five asked for."""
+
+    async def listed(_arguments: Mapping[str, Any], _context: ToolCallContext) -> ToolOutput:
+        return ToolOutput("\n".join(f"note-{one}.txt" for one in range(9)))
+
+    schema = {"type": "object", "properties": {}}
+    files = Tool("list", "Lists files.", schema, listed, guide=Guide(lambda _: Clues(0.9), source="files"))
+    model = Scripted([call(("list", "{}")), say("It is note-8.txt.")])
+    result = await run(model, files, task="Which file is the newest?")
+    assert (result.text, "no_path" in notes(result)) == ("It is note-8.txt.", False)
+
+
+async def test_a_log_from_before_there_were_guides_is_replayed() -> None:
+    tools = [replace(reader(), guide=None), replace(calculator(), guide=None)]
+    options = LoopOptions(guidance=False)
+    model = Scripted([READ_A, say("The path is not known. It cannot be found.")])
+    result = await run_agent(Agent(model, tools, options=options), "Which file has the path?")
+    told = [json.loads(encode_entry(one)) for one in result.entries]
+    del told[0]["step"]["options"]["guidance"]
+    for one in told[0]["step"]["tools"]:
+        del one["guidance"]
+    old = [decode_entry(json.dumps(one)) for one in told]
+    assert replay(old).diverged_at is None, replay(old).why
+
+
+async def test_blanks_without_end_in_a_call_are_read_once() -> None:
+    """Each of them was a place to begin at, and the event loop stood for minutes."""
+    blanks = " " * 200_000
+    model = Scripted([call(("calculate", f'{{"expression": "6 * 7{blanks}"}}')), say("42")])
+    assert (await run(model, task="What is 6 * 7?")).status == "completed"
+
+
+async def test_functions_of_a_client_are_not_kept_from_the_first_turn() -> None:
+    """The model was made to call a tool of the server, and told to compute where it had nothing to compute with."""
+    weather = ClientTool("weather", "Tells the weather.", {"type": "object", "properties": {}})
+    model = Scripted([call(("weather", "{}"))])
+    agent = Agent(model, [calculator(), weather])
+    result = await run_agent(agent, "How is the weather?")
+    assert (result.status, [one.name for one in result.outputs]) == ("requires_action", ["weather"])
+    assert model.choices == [("auto", ["calculate", "weather"])]
 
 
 async def test_a_model_that_does_not_go_round_is_let_be() -> None:

@@ -160,6 +160,11 @@ def test_a_result_behind_the_expression_is_not_taken() -> None:
     assert _calculated({"expression": "6 = 7 * 3"})[1]
 
 
+def test_blanks_without_end_behind_an_equals_sign_are_read_once() -> None:
+    """Two ways to divide them between two places took a minute, on the event loop."""
+    assert _calculated({"expression": f"6 * 7 = {' ' * 300_000}x"})[1]
+
+
 def test_the_tool_says_what_to_mend() -> None:
     text, failed = _calculated({"expression": "price * 3"})
     assert failed

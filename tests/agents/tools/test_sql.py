@@ -237,3 +237,34 @@ def _names(folder: Path) -> list[str]:
 
 def _digest(folder: Path) -> str:
     return hashlib.sha256((folder / "shop.db").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+        INSERT INTO customers SELECT i + 10, 'customer ' || i FROM n;""",
+        "INSERT INTO customers VALUES (9, 'customer of the shop at the harbour, third floor');",
+        "ALTER TABLE customers ADD COLUMN code; INSERT INTO customers VALUES (9, 'customer 2', 'customer 299');",
+    ],
+    ids=["more than are known", "longer than are known", "a column without a type"],
+)
+async def test_nothing_is_said_not_to_be_a_value_where_not_all_are_known(folder: Path, script: str) -> None:
+    """The answer 0 was taken for a fault, and the model told to ask for another value."""
+    with closing(sqlite3.connect(folder / "shop.db")) as database:
+        database.executescript(script)
+    for name in ("customer 299", "customer of the shop at the harbour, third floor"):
+        found = await query(folder, f"SELECT count(*) FROM customers WHERE name = '{name}' AND id = 0")
+        assert not found.failed and "no value is" not in found.text
+
+
+async def test_a_query_with_many_texts_is_answered_soon(folder: Path) -> None:
+    """Each was compared with every value, on the event loop: half a minute."""
+    with closing(sqlite3.connect(folder / "shop.db")) as database:
+        database.executescript(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 190)"
+            " INSERT INTO customers SELECT i + 10, 'name of thing ' || i FROM n;"
+        )
+    texts = ", ".join(f"'nome of theng {one}'" for one in range(300))
+    found = await query(folder, f"SELECT id FROM customers WHERE name IN ({texts})")
+    assert found.failed and found.text.count("no value is") == 5

@@ -72,6 +72,13 @@ def test_a_text_that_cannot_be_filled_says_why(prompt, said):
     assert caught.value.fix
 
 
+def test_no_content_is_too_large_to_list():
+    text = PromptText("", (PromptMessage("user", "x" * 32_000),) * 9)
+    text.check()
+    with pytest.raises(InvalidRequest, match="bytes, more than 262144"):
+        encode_content(PromptContent(text))
+
+
 def test_single_braces_are_text():
     prompt = PromptText('Answer {"a": {"b": 1}}, {{name}} {', variables={"name": "x"})
     prompt.check()
@@ -84,6 +91,15 @@ def test_missing_and_superfluous_values_are_named():
         prompt.filled({"a": "1"})
     with pytest.raises(InvalidRequest, match="Unknown prompt variables: c"):
         prompt.filled({"a": "1", "b": "2", "c": "3"})
+
+
+def test_a_value_that_stands_in_thousands_of_places_is_refused_before_it_is_put_there():
+    prompt = PromptText("{{a}}" * (MAX_TEXT // 5), variables={"a": "x"})
+    prompt.check()
+    assert len(prompt.filled({"a": "12345"})[0].content) == MAX_TEXT // 5 * 5
+    with pytest.raises(InvalidRequest, match="characters with these variables") as caught:
+        prompt.filled({"a": "x" * (1 << 20)})
+    assert caught.value.param == "prompt.variables"
 
 
 def test_content_survives_its_form_as_bytes():

@@ -49,6 +49,9 @@ INSTRUCTIONS = (
     "When the results hold the answer, give it in one short message."
 )
 
+_MOST_WORDS = 20_000  # characters of a task in which tools look for clues
+_MOST_MENTIONS = 64  # words of a task that a tool is to be called with
+
 Approver = Callable[[ToolCall, Tool], Awaitable[tuple[bool, str]]]
 """Asks a person about a call. Returns whether it may be made, and the reason."""
 
@@ -124,7 +127,8 @@ def begun(agent: Agent, task: str | Sequence[Message]) -> Started:
     if not given or (isinstance(task, str) and not task.strip()):
         raise InvalidRequest("the task is empty", fix="say what the agent is to do", param="input")
     system = [{"role": "system", "content": agent.instructions}] if agent.instructions else []
-    words = task_of(given) if agent.options.checks else ""
+    # A longer text is material more than a task, and would be searched for thousands of words at each turn.
+    words = task_of(given)[:_MOST_WORDS] if agent.options.checks else ""
     offered = [_offered(one, words) for one in agent.tools]
     return Started(agent.model.name, system + given, offered, agent.budget, agent.options)
 
@@ -149,7 +153,13 @@ def _guidance(guide: Guide, words: str) -> Guidance:
     found = guide.clues(words)
     worked = tuple(WorkedCall(one.known, one.task, dict(one.arguments), one.result) for one in guide.examples)
     return Guidance(
-        found.weight, found.mentions, guide.advice, worked, guide.source, guide.fills, guide.computes
+        found.weight,
+        tuple(found.mentions[:_MOST_MENTIONS]),
+        guide.advice,
+        worked,
+        guide.source,
+        guide.fills,
+        guide.computes,
     )
 
 
@@ -183,7 +193,8 @@ async def run_agent(
     if driver.state.started is None:
         if task is None:
             raise InvalidRequest("the run has no task", fix="give one")
-        await driver.keep(begun(agent, task))
+        # Tools look into folders and tables for what the task names.
+        await driver.keep(await asyncio.to_thread(begun, agent, task))
     waits = await driver.drive()
     ended = driver.state.ended or Ended("incomplete", driver.state.last_text)
     return RunResult(

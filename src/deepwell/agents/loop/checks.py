@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from deepwell.agents.loop.clean import numbers_in
-from deepwell.agents.loop.guiding import computed, is_stuck, known_paths, task_of, unread
+from deepwell.agents.loop.guiding import computed, has_guides, is_stuck, known_paths, task_of, unread
 from deepwell.agents.loop.model import ToolCall
 from deepwell.agents.loop.plan import open_steps
 from deepwell.agents.loop.state import RunState, same_call
@@ -43,7 +43,8 @@ _DECLINES = re.compile(
     r"|未知|不知道|没有提|未提|无法|没有相关|未找到",
     re.IGNORECASE,
 )
-_RESULT = re.compile(r"\s*=\s*-?[\d,.]+\s*\"")  # behind an expression in JSON
+# Behind an expression in JSON. It begins at the first of several blanks, else each of them would be one to begin at.
+_RESULT = re.compile(r"(?<!\s)\s*=\s*-?[\d,.]+\s*\"")
 _ASKS_PATH = re.compile(
     r"\b(?:(?:which|what) files?|paths?|name of the file)\b|(?:哪个|哪一个|什么)文件|路径|文件名",
     re.IGNORECASE,
@@ -199,9 +200,9 @@ def _unplanned(state: RunState, _answer: str) -> str | None:
 def _may_go_on(state: RunState) -> bool:
     """Returns whether another call is worth asking for: guidance is on, and nothing was kept from the model on purpose."""
     outcomes = {result.outcome for _, result in state.results()}
-    return (
-        state.started is not None and state.started.options.guidance and not outcomes & {"withheld", "denied"}
-    )
+    if state.started is None or not has_guides(state):
+        return False
+    return state.started.options.guidance and not outcomes & {"withheld", "denied"}
 
 
 def _unfinished(state: RunState, _answer: str) -> str | None:
@@ -223,12 +224,14 @@ def _declined(state: RunState, answer: str) -> str | None:
 
 def _unnamed(state: RunState, answer: str) -> str | None:
     """The task asks for a file, and the answer names none that a result holds."""
-    if state.started is None or not _ASKS_PATH.search(task_of(state.started.messages)):
+    if state.started is None or not has_guides(state):
         return None
-    paths = known_paths(state)
+    if not _ASKS_PATH.search(task_of(state.started.messages)):
+        return None
+    paths = known_paths(state, None)
     if not paths or any(path in answer for path in paths):
         return None
-    return f"The task asks for a file. The results name: {', '.join(paths)}"
+    return f"The task asks for a file. The results name: {', '.join(known_paths(state))}"
 
 
 def _left_out(state: RunState, answer: str) -> str | None:

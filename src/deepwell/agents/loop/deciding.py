@@ -233,7 +233,9 @@ def _ask(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Action:
         if reading := _reading(tools):
             if (need := first_need(state, reading)) is not None:
                 return Ask(first_prompt(state, need), "required", need.tools, _most_tokens(state), need.fills)
-            choice, offered = "required", reading
+            # The functions of a client are what its task is about, and it is not for the loop to have them called.
+            if not _has_client(tools):
+                choice, offered = "required", reading
     elif state.started.options.checks and _may_guide(state, tools):
         return _guided(state)
     elif state.started.options.checks and tools:
@@ -300,6 +302,10 @@ def _reading(tools: Mapping[str, Tool | ClientTool]) -> list[str]:
         for name, one in tools.items()
         if isinstance(one, Tool) and one.effects == "reads" and one.approval == "never"
     ]
+
+
+def _has_client(tools: Mapping[str, Tool | ClientTool]) -> bool:
+    return any(isinstance(one, ClientTool) for one in tools.values())
 
 
 def _misspelt(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> list[str]:

@@ -25,6 +25,7 @@ __all__ = [
     "computed",
     "first_need",
     "first_prompt",
+    "has_guides",
     "is_chinese",
     "is_stuck",
     "known_paths",
@@ -39,7 +40,7 @@ _NAMED: Final = 0.5  # from here on a task names what a tool gives, above it the
 _MOST_ASKED: Final = 2  # times that one call is asked for
 _MOST_FAULT: Final = 600  # characters of a fault in a short prompt
 _CHINESE: Final = re.compile(r"[\u4e00-\u9fff]")
-_PLAIN: Final = re.compile(r"-?[\d,]+(?:\.\d+)?")
+_PLAIN: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _PATH: Final = re.compile(r"(?<![\w/.-])[\w.-]+(?:/[\w.-]+)*\.[A-Za-z]\w{0,5}(?![\w/])")
 _MOST_PATHS: Final = 5
 _MOST_KNOWN: Final = 1500  # characters of one result in a short prompt
@@ -254,10 +255,15 @@ def computed(state: RunState) -> tuple[str, str] | None:
     return (given[0] if given else call.name), value.strip()
 
 
-def known_paths(state: RunState) -> list[str]:
-    """Returns the paths of files that results name, the first few."""
+def known_paths(state: RunState, most: int | None = _MOST_PATHS) -> list[str]:
+    """Returns the paths of files that results name, the first few; with None all."""
     texts = [result.text for _, result in _good(state)]
-    return list(dict.fromkeys(path for text in texts for path in _PATH.findall(text)))[:_MOST_PATHS]
+    return list(dict.fromkeys(path for text in texts for path in _PATH.findall(text)))[:most]
+
+
+def has_guides(state: RunState) -> bool:
+    """Returns whether a tool of the run has a guide. No run that began before there were guides has one."""
+    return state.started is not None and any(one.guidance is not None for one in state.started.tools)
 
 
 def _known_text(state: RunState) -> str:

@@ -8,7 +8,10 @@ from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from deepwell.cli.output import console, print_table, write_json
+from deepwell.errors import InvalidRequest
 from deepwell.messages import say
 
 if TYPE_CHECKING:
@@ -39,24 +42,35 @@ def answer_from_tables(
         MissingDependency: sqlglot or matplotlib is not installed.
         SandboxUnavailable: no sandbox can be had here.
     """
-    from deepwell.agents.analysis import draw_bars
+    from deepwell.agents.analysis import check_chart, draw_bars
     from deepwell.agents.tools.sql.statement import require_sqlglot
     from deepwell.cli.answers import open_answers, warn_of_language
     from deepwell.cli.progress import waiting
 
     require_sqlglot()
+    if chart is not None:
+        check_chart(chart)
     with closing(open_answers(settings)) as answers:
         if not as_json:
             warn_of_language(answers, question, "ask --model")
         with waiting(say("data_asked"), shown=not as_json):
             found = asyncio.run(_analysed(settings, data, question, answers, as_json=as_json))
         model, where = answers.model, answers.where
+    undrawn: InvalidRequest | None = None
     if chart is not None and found.rows is not None:
-        draw_bars(found.rows, found.question, chart)
+        try:
+            draw_bars(found.rows, found.question, chart)
+        except InvalidRequest as error:  # the rows are an answer nevertheless
+            chart, undrawn = None, error
     if as_json:
-        write_json({"model": model, "where": where, **_plain(found, chart)})
+        plain = _plain(found, chart) | ({} if undrawn is None else {"problem": undrawn.message})
+        write_json({"model": model, "where": where, **plain})
+        if undrawn is not None:
+            raise typer.Exit(1)
     else:
         _print(found, chart)
+    if undrawn is not None:
+        raise undrawn
     return found.rows is not None
 
 

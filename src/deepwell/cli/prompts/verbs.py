@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["list_prompts", "load", "packs", "remove", "show", "use"]
 
 _PAGE = 100  # prompts of one read
+_LAST = 999_999_999  # number of a version
 
 PromptId = Annotated[
     str, typer.Argument(help="Id of the prompt, as `deepwell prompts list` shows it.", metavar="ID")
@@ -48,7 +49,8 @@ def load(
 ) -> None:
     """Store the prompts of a folder, each under its id and version, and make them current.
 
-    A version that is stored already stays unchanged. All files are read before the first prompt is stored.
+    A version that is stored already stays unchanged, and becomes current again if a newer one was. All files are read before
+    the first prompt is stored.
     """
     with reported_errors(as_json=json), _store() as store:
         from deepwell.dialogue.prompts.pack import read_packs
@@ -95,7 +97,8 @@ def list_prompts(tenant: TenantOption = "local", json: JsonFlag = False) -> None
 def show(
     id: PromptId,
     version: Annotated[
-        int | None, typer.Option(min=1, help="Number of the version to show; unset: the current one.")
+        int | None,
+        typer.Option(min=1, max=_LAST, help="Number of the version to show; unset: the current one."),
     ] = None,
     tenant: TenantOption = "local",
     json: JsonFlag = False,
@@ -103,9 +106,9 @@ def show(
     """Show a version of a prompt: its text, its variables, an example, and which other versions there are."""
     with reported_errors(as_json=json), _store() as store:
         stored = asyncio.run(store.get(_tenant(tenant), id, version))
-        others = asyncio.run(store.versions(_tenant(tenant), id))
+        others = asyncio.run(store.numbers(_tenant(tenant), id))
         if json:
-            numbers = [{"version": one.number, "current": one.is_current} for one in others]
+            numbers = [{"version": number, "current": is_current} for number, is_current in others]
             write_json(_told(stored) | _text_of(stored) | {"versions": numbers})
             return
         _print(stored, others)
@@ -113,7 +116,9 @@ def show(
 
 def use(
     id: PromptId,
-    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
+    version: Annotated[
+        int, typer.Argument(min=1, max=_LAST, help="Number of the version.", metavar="VERSION")
+    ],
     tenant: TenantOption = "local",
     json: JsonFlag = False,
 ) -> None:
@@ -180,12 +185,13 @@ async def _loaded(store: PromptStore, tenant: Tenant, found: Sequence[PromptPack
     for pack in found:
         body = encode_content(pack.content)
         try:
-            known = {one.number for one in await store.versions(tenant, pack.id)}
+            known = dict(await store.numbers(tenant, pack.id))
         except NotFound:
             stored, state = await store.create(tenant, pack.id, body, number=pack.version), "new"
         else:
             stored = await store.add(tenant, pack.id, body, number=pack.version)
-            state = "unchanged" if stored.number in known else "new version"
+            was_current = known.get(stored.number)
+            state = "new version" if was_current is None else "unchanged" if was_current else "current again"
         told.append(
             {"id": stored.id, "version": str(stored.number), "state": state, "sha256": stored.sha256}
             | _head(pack.content)
@@ -266,10 +272,10 @@ def _pack_row(pack: PromptPack) -> tuple[str, ...]:
     )
 
 
-def _print(stored: StoredPrompt, others: Sequence[StoredPrompt]) -> None:
+def _print(stored: StoredPrompt, others: Sequence[tuple[int, bool]]) -> None:
     content, out = _content(stored), console()
     say: Callable[[str], None] = lambda text: out.print(text, soft_wrap=True)  # noqa: E731
-    numbers = ", ".join(f"{one.number} (current)" if one.is_current else str(one.number) for one in others)
+    numbers = ", ".join(f"{number} (current)" if is_current else str(number) for number, is_current in others)
     say(f"{stored.id}, version {stored.number} of {numbers}; sha256 {stored.sha256}")
     labels = (content.purpose, content.industry, content.language, content.license)
     say("; ".join(one for one in labels if one))

@@ -9,9 +9,11 @@ from typing import Final, Literal
 import msgspec
 
 from deepwell.dialogue.prompts.text import PromptText
+from deepwell.errors import InvalidRequest
 
 __all__ = [
     "INDUSTRIES",
+    "MAX_CONTENT",
     "Industry",
     "PromptContent",
     "PromptExample",
@@ -24,6 +26,9 @@ Industry = Literal["finance", "law", "medicine", "support", "content", "other"]
 PromptLanguage = Literal["en", "zh"]
 INDUSTRIES: Final[tuple[Industry, ...]] = ("finance", "law", "medicine", "support", "content", "other")
 """Industries that a prompt may be for."""
+
+MAX_CONTENT: Final = 262_144
+"""Bytes of the largest content of a version, encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,17 @@ def encode_content(content: PromptContent) -> str:
     """Returns the content as JSON: the same content gives the same text, so that its hash tells whether it changed.
 
     The order of variables is kept, because error messages name them in it.
+
+    Raises:
+        InvalidRequest: it is too large.
     """
-    return msgspec.json.encode(content).decode()
+    body = msgspec.json.encode(content)
+    if len(body) > MAX_CONTENT:  # lists hold a hundred of them
+        raise InvalidRequest(
+            f"the prompt has {len(body)} bytes, more than {MAX_CONTENT}",
+            fix="shorten its texts, or use variables",
+        )
+    return body.decode()
 
 
 def decode_content(body: str) -> PromptContent:

@@ -16,7 +16,14 @@ from deepwell.dialogue.prompts.content import (
     PromptExample,
     PromptLanguage,
 )
-from deepwell.dialogue.prompts.text import ID_PATTERN, NAME_PATTERN, PromptMessage, PromptText, Role
+from deepwell.dialogue.prompts.text import (
+    ID_PATTERN,
+    MAX_VERSION,
+    NAME_PATTERN,
+    PromptMessage,
+    PromptText,
+    Role,
+)
 from deepwell.errors import DeepwellError, InvalidFile
 
 __all__ = ["MAX_FILE", "PromptPack", "read_pack", "read_packs"]
@@ -26,7 +33,6 @@ MAX_FILE: Final = 262_144
 
 MAX_FILES: Final = 200  # of a folder
 _MAX_LINE: Final = 500  # characters of a purpose or a description
-_LARGEST: Final = 2**31 - 1
 _KEYS: Final = (
     "id",
     "version",
@@ -97,8 +103,8 @@ def read_pack(file: Path) -> PromptPack:
     if missing := [key for key in _NEEDED if key not in data]:
         raise _bad(file, f"these keys are missing: {', '.join(missing)}", "add them")
     version = data["version"]
-    if isinstance(version, bool) or not isinstance(version, int) or not 0 < version <= _LARGEST:
-        raise _bad(file, "version is no whole number from 1 on", "write version = 1")
+    if isinstance(version, bool) or not isinstance(version, int) or not 0 < version <= MAX_VERSION:
+        raise _bad(file, f"version is no whole number from 1 to {MAX_VERSION}", "write version = 1")
     id = _line(file, data, "id")
     if not re.match(ID_PATTERN, id):
         raise _bad(

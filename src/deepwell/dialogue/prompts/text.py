@@ -6,7 +6,7 @@ A variable's value is put in as it is and read no further: braces in it open not
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -14,9 +14,11 @@ from deepwell.errors import InvalidRequest
 
 __all__ = [
     "ID_PATTERN",
+    "MAX_FILLED",
     "MAX_MESSAGES",
     "MAX_TEXT",
     "MAX_VARIABLES",
+    "MAX_VERSION",
     "NAME_PATTERN",
     "PromptMessage",
     "PromptText",
@@ -39,6 +41,12 @@ MAX_MESSAGES: Final = 64
 
 MAX_VARIABLES: Final = 64
 """Variables of a prompt."""
+
+MAX_VERSION: Final = 999_999_999
+"""Largest number of a version: nine digits."""
+
+MAX_FILLED: Final = 4 << 20
+"""Characters of all messages together, with values in the places of variables: a value stands in as many as there are."""
 
 _SLOT = re.compile(r"\{\{[ \t]{0,8}([A-Za-z_][A-Za-z0-9_]{0,62})[ \t]{0,8}\}\}")
 _SHOWN: Final = 30  # characters of a text in a message
@@ -109,6 +117,7 @@ class PromptText:
 
         Raises:
             InvalidRequest: values are missing, or there are some that the prompt does not have. The message names them.
+                Or the messages would be too large.
         """
         if missing := [name for name in self.variables if name not in values]:
             raise InvalidRequest(
@@ -124,10 +133,24 @@ class PromptText:
                 param="prompt.variables",
             )
         head = (PromptMessage("system", self.instructions),) if self.instructions else ()
+        whole = (*head, *self.messages)
+        texts = [one.content for one in whole]
+        size = sum(map(len, texts)) + sum(len(values[name]) for name in _names(texts))
+        if size > MAX_FILLED:  # before it is made: a text has room for thousands of places
+            raise InvalidRequest(
+                f"the prompt has about {size} characters with these variables, more than {MAX_FILLED}",
+                fix="send shorter texts, or long ones in input",
+                param="prompt.variables",
+            )
         return tuple(
-            PromptMessage(one.role, _SLOT.sub(lambda slot: values[slot[1]], one.content))
-            for one in (*head, *self.messages)
+            PromptMessage(one.role, _SLOT.sub(lambda slot: values[slot[1]], one.content)) for one in whole
         )
+
+    def names(self, roles: Collection[Role], *, head: bool = True) -> list[str]:
+        """Returns the variables in messages of some roles, each once; without `head` those of the instructions are left out."""
+        texts = [self.instructions] if head and "system" in roles else []
+        texts += [one.content for one in self.messages if one.role in roles]
+        return list(dict.fromkeys(_names(texts)))
 
 
 def _names(texts: Iterable[str]) -> list[str]:

@@ -113,13 +113,19 @@ class ServerGuard:
         decision = Decision("block", layer, ((finding, "block"),), self.decisions.guard.hash)
         await self.decisions.note(decision, prompt, tenant)
 
-    async def read(self, dialogue: Dialogue, tenant: str) -> tuple[Dialogue, Checked]:
+    async def read(
+        self, dialogue: Dialogue, tenant: str, before: Checked | None = None
+    ) -> tuple[Dialogue, Checked]:
         """Reads the messages of users and tools. What is blocked in a tool's result is withheld from the model.
+
+        Args:
+            before: the note of a part of the request that was read already: if that is blocked, the request is.
 
         Raises:
             InvalidRequest: there is more to read than the policy allows.
         """
         dialogue, checked = await self._requests.dialogue(dialogue, tenant)
+        checked.blocked = checked.blocked or (before is not None and before.blocked)
         self._label(checked)
         return dialogue, checked
 
@@ -221,8 +227,9 @@ class ServerGuard:
 
     def _label(self, checked: Checked) -> None:
         """Puts the embedded label into the headers of the answer, unless that is a refusal, which nobody generated."""
-        if (record := current()) is not None and not checked.blocked:
-            record.label = next(iter(self.embedded_label(record.request_id).values()), "")
+        if (record := current()) is not None:
+            label = next(iter(self.embedded_label(record.request_id).values()), "")
+            record.label = "" if checked.blocked else label
 
 
 def _update(turn: Turn, scored: Update | None) -> Update:

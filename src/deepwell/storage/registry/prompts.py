@@ -22,6 +22,7 @@ __all__ = ["MOST_PROMPTS", "MOST_VERSIONS", "PromptConflict", "PromptStore", "St
 
 MOST_PROMPTS: Final = 1000  # of a tenant
 MOST_VERSIONS: Final = 1000  # of a prompt
+_LAST: Final = 999_999_999  # number of a version: requests name it by nine digits
 
 
 class PromptConflict(DeepwellError):
@@ -158,14 +159,31 @@ class PromptStore:
 
         return await self._database.read(work)
 
-    async def versions(self, tenant: Tenant, id: str) -> list[StoredPrompt]:
-        """Returns all versions of a prompt, the newest first."""
+    async def versions(
+        self, tenant: Tenant, id: str, *, before: int | None = None, limit: int = 20
+    ) -> Page[StoredPrompt]:
+        """Returns one page of the versions of a prompt, the newest first: those with numbers below `before`."""
         query = sa.select(*_COLUMNS).select_from(_JOINED)
         query = query.where(prompts.c.tenant == tenant, prompts.c.id == id)
-        query = query.order_by(prompt_versions.c.number.desc())
+        if before is not None:
+            query = query.where(prompt_versions.c.number < before)
+        query = query.order_by(prompt_versions.c.number.desc()).limit(limit + 1)
 
-        def work(connection: Connection) -> list[StoredPrompt]:
+        def work(connection: Connection) -> Page[StoredPrompt]:
+            _find(connection, tenant, id)
             found = [StoredPrompt(*row) for row in connection.execute(query)]
+            return Page(found[:limit], len(found) > limit)
+
+        return await self._database.read(work)
+
+    async def numbers(self, tenant: Tenant, id: str) -> list[tuple[int, bool]]:
+        """Returns the numbers of all versions of a prompt, the newest first, and which is the current one."""
+        inside = prompt_versions.c
+        query = sa.select(inside.number, prompts.c.current == inside.number).select_from(_JOINED)
+        query = query.where(prompts.c.tenant == tenant, prompts.c.id == id).order_by(inside.number.desc())
+
+        def work(connection: Connection) -> list[tuple[int, bool]]:
+            found = [(int(number), bool(is_current)) for number, is_current in connection.execute(query)]
             if not found:
                 raise _missing(id)
             return found
@@ -200,7 +218,14 @@ class PromptStore:
 def _number_for(id: str, hashes: dict[int, str], digest: str, number: int | None) -> int:
     """Returns the number of a version: that of the same text, the one asked for, or the next."""
     if number is None:
-        return next((one for one, known in hashes.items() if known == digest), max(hashes) + 1)
+        same = next((one for one, known in hashes.items() if known == digest), None)
+        if same is None and max(hashes) >= _LAST:
+            raise InvalidRequest(
+                f"the prompt {id!r} has version {_LAST}, which is the last that there can be",
+                fix="begin a new prompt",
+                param="version",
+            )
+        return max(hashes) + 1 if same is None else same
     if number in hashes:
         if hashes[number] != digest:
             raise PromptConflict(

@@ -12,7 +12,7 @@ from deepwell.agents.tools.tool import Example, Guide, Tool, ToolCallContext, To
 
 __all__ = ["calculator"]
 
-_RESULT: Final = re.compile(r"(?<=\S)\s*=\s*(?:-?\d[\d,]*(?:\.\d+)?|\?)?\s*$")
+_RESULT: Final = re.compile(r"(?<=\S)\s*=\s*(?:(?:-?\d[\d,]*(?:\.\d+)?|\?)\s*)?$")
 """A result that a model wrote behind the expression, which is not taken from it."""
 _EXAMPLES: Final = tuple(
     Example(known, task, {"expression": expression}, result)

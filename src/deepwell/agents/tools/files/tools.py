@@ -187,8 +187,11 @@ class _Files:
         return ToolOutput(f"{'Replaced' if replaced else 'Wrote'} {path} ({len(data):,} bytes).")
 
     def paths(self) -> list[str]:
-        """Returns the paths of the first files, to look for them in a task."""
-        return [one.path for one in itertools.islice(self._folder.walk(), _MOST_SEARCHED_FILES)]
+        """Returns the paths of the first files, to look for them in a task; none if the folder went away."""
+        try:
+            return [one.path for one in itertools.islice(self._folder.walk(), _MOST_SEARCHED_FILES)]
+        except (FolderError, OSError):  # a call says so
+            return []
 
     def _searchable(self, one: Entry) -> str | None:
         if one.size_bytes > _MOST_FILE_BYTES:

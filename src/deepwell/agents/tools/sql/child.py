@@ -20,6 +20,20 @@ _STEPS = 10_000  # of the virtual machine between two looks at the time
 _SAMPLE_CHARACTERS = 30
 _SAMPLED_ROWS = 1000
 _MOST_TABLES = 50
+_NO_TEXT = (
+    "INT",
+    "BIGINT",
+    "SMALLINT",
+    "TINYINT",
+    "REAL",
+    "FLOAT",
+    "DOUBLE",
+    "NUMERIC",
+    "DECIMAL",
+    "BOOL",
+    "BLOB",
+)
+"""Beginnings of types whose columns hold no texts that a query could name."""
 
 
 def _connection(path: str) -> sqlite3.Connection:
@@ -79,7 +93,7 @@ def _schema(connection: sqlite3.Connection, most_samples: int) -> dict[str, Any]
         "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
         " ORDER BY name"
     ).fetchall()
-    tables = []
+    tables, whole = [], len(names) <= _MOST_TABLES
     for name, kind in names[:_MOST_TABLES]:
         quoted = '"' + name.replace('"', '""') + '"'
         references = {
@@ -90,19 +104,27 @@ def _schema(connection: sqlite3.Connection, most_samples: int) -> dict[str, Any]
         for one in connection.execute(f"PRAGMA table_info({quoted})").fetchall():
             column = {"name": one[1], "type": one[2], "references": references.get(one[1], "")}
             if kind == "table" and one[2].upper().startswith(("TEXT", "VARCHAR", "CHAR", "DATE")):
-                column["samples"] = _samples(connection, quoted, one[1], most_samples)
+                column["samples"], has_all = _samples(connection, quoted, one[1], most_samples)
+                whole = whole and has_all
+            elif kind == "table":
+                whole = whole and one[2].upper().startswith(_NO_TEXT)
             columns.append(column)
         tables.append({"name": name, "columns": columns})
-    return {"tables": tables, "more": len(names) > _MOST_TABLES}
+    return {"tables": tables, "more": len(names) > _MOST_TABLES, "whole": whole}
 
 
-def _samples(connection: sqlite3.Connection, table: str, column: str, most: int) -> list[str]:
+def _samples(connection: sqlite3.Connection, table: str, column: str, most: int) -> tuple[list[str], bool]:
+    """Returns some values of a column, and whether they are all that it has."""
     quoted = '"' + column.replace('"', '""') + '"'
     found = connection.execute(
         f"SELECT DISTINCT {quoted} FROM (SELECT {quoted} FROM {table} LIMIT {_SAMPLED_ROWS})"  # noqa: S608
-        f" WHERE {quoted} IS NOT NULL LIMIT {most:d}"
+        f" WHERE {quoted} IS NOT NULL LIMIT {most + 1:d}"
     )
-    return [str(one[0])[:_SAMPLE_CHARACTERS] for one in found]
+    values = [str(one[0]) for one in found]
+    rows = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {_SAMPLED_ROWS + 1})")  # noqa: S608
+    has_all = len(values) <= most and rows.fetchone()[0] <= _SAMPLED_ROWS
+    cut = [one[:_SAMPLE_CHARACTERS] for one in values[:most]]
+    return cut, has_all and cut == values
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:

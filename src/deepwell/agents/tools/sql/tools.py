@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import itertools
 import json
 import re
 import subprocess
@@ -29,6 +30,8 @@ _CELL_CHARACTERS: Final = 200
 _MOST_NAMES: Final = 12
 _SAMPLES: Final = 3  # of a column, that a model reads
 _KNOWN_VALUES: Final = 200  # of a column, that are looked for in a task
+_KNOWN_IN_ALL: Final = 5_000  # values that are looked for in a task, and compared with those of a query
+_COMPARED: Final = 5  # texts of a query: each is compared with every value
 _NAME_CHARACTERS: Final = 40
 _TEXT: Final = re.compile(r"'([^']{1,60})'")
 _GRACE_S: Final = 2.0  # for the start of the process, and for SQLite to see that its time is over
@@ -121,6 +124,7 @@ class _Databases:
         self._folder, self._limits = folder, limits
         self.names = [one.path for one in folder.walk() if one.path.lower().endswith(_SUFFIXES)]
         self._values = list[str]()
+        self._has_all = True  # whether these are all texts of the tables
         if not self.names:
             raise InvalidRequest(
                 f"there is no SQLite file in {folder.root}", fix=f"name a folder with {', '.join(_SUFFIXES)}"
@@ -131,18 +135,22 @@ class _Databases:
         names, columns, values = list[str](), list[str](), self._values
         for name in self.names:
             command, request = self._call(name, None, self._limits.seconds, _KNOWN_VALUES)
-            done = subprocess.run(
-                command,
-                input=json.dumps(request).encode(),
-                capture_output=True,
-                timeout=self._limits.seconds + _GRACE_S,
-                check=False,
-            )
-            found: dict[str, Any] = json.loads(done.stdout or b"{}")
+            found: dict[str, Any] = {}
+            with suppress(subprocess.TimeoutExpired):  # a call says so
+                done = subprocess.run(
+                    command,
+                    input=json.dumps(request).encode(),
+                    capture_output=True,
+                    timeout=self._limits.seconds + _GRACE_S,
+                    check=False,
+                )
+                found = json.loads(done.stdout or b"{}")
+            self._has_all = self._has_all and bool(found.get("whole"))
             for table in found.get("tables", ()):
                 names.append(str(table["name"])[:_NAME_CHARACTERS])
                 columns += [str(one["name"]) for one in table["columns"]]
-                values += [text for one in table["columns"] for text in one.get("samples", ())]
+                samples = (text for one in table["columns"] for text in one.get("samples", ()))
+                values += itertools.islice(samples, _KNOWN_IN_ALL - len(values))
         shown = f"tables {', '.join(names[:_MOST_NAMES])}" if names else "which has no tables"
         if len(names) > _MOST_NAMES:
             shown = f"{shown} and {len(names) - _MOST_NAMES} more"
@@ -162,7 +170,12 @@ class _Databases:
         found = await self._run(arguments, statement, context)
         if "error" in found:
             return ToolOutput(await self._mended(str(found["error"]), arguments, context), failed=True)
-        if not _holds_something(found) and (near := _nearest_values(statement, self._values)):
+        near = list[tuple[str, str]]()
+        # A text that is no known value may be one, unless all are known.
+        if self._has_all and len(self._values) < _KNOWN_IN_ALL and not _holds_something(found):
+            # It takes a tenth of a second for each text.
+            near = await asyncio.to_thread(_nearest_values, statement, self._values)
+        if near:
             hint = "; ".join(f"no value is {one!r}, but {other!r} is one" for one, other in near)
             return ToolOutput(f"The query found nothing: {hint}. Write the values as they are.", failed=True)
         return ToolOutput(_rows_text(found), data=found)
@@ -272,12 +285,15 @@ def _holds_something(found: Mapping[str, Any]) -> bool:
 
 
 def _nearest_values(statement: str, values: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the texts of a statement that are no value of a column, each with the value that is most like it."""
+    """Returns texts of a statement that are no value of a column, each with the value that is most like it.
+
+    Only the first few such texts are looked at.
+    """
     known = set(values)
     found = list[tuple[str, str]]()
-    for text in dict.fromkeys(_TEXT.findall(statement)):
-        if text in known or not text.strip("%"):
-            continue
+    texts = dict.fromkeys(_TEXT.findall(statement))
+    unknown = (text for text in texts if text not in known and text.strip("%"))
+    for text in itertools.islice(unknown, _COMPARED):
         inside = [one for one in values if len(one) > 1 and one.casefold() in text.casefold()]
         near = sorted(inside, key=len)[-1:] or difflib.get_close_matches(
             text[:_NAME_CHARACTERS], values, 1, 0.75

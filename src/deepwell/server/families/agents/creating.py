@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -45,7 +46,8 @@ async def create_run(context: ServerContext, principal: Principal, body: AgentRu
         else [one.model_dump() for one in body.input]
     )
     async with AsyncExitStack() as stack:
-        started = begun(await agent_of(context, principal, request, stack), messages)
+        agent = await agent_of(context, principal, request, stack)
+        started = await asyncio.to_thread(begun, agent, messages)  # it looks into folders and tables
     said = [str(one["content"]) for one in messages if one["role"] == "user"]
     run = StoredAgentRun(
         id=f"run_{uuid.uuid4().hex}",

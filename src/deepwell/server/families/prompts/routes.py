@@ -16,7 +16,12 @@ from deepwell.server.access.principal import Principal, principal_of, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.pages import PageQuery, ends_of
 from deepwell.server.families.prompts.bodies import Prompt, PromptDeleted, PromptList
-from deepwell.server.families.prompts.schema import CurrentRequest, PromptRequest, VersionRequest
+from deepwell.server.families.prompts.schema import (
+    CurrentRequest,
+    PromptRequest,
+    VersionPageQuery,
+    VersionRequest,
+)
 from deepwell.server.http.json_route import JsonRoute, json_response
 from deepwell.storage.registry.prompts import StoredPrompt
 from deepwell.storage.safety.chain import AuditRecord
@@ -78,9 +83,15 @@ def router(context: ServerContext) -> APIRouter:
         return json_response(_body(added))
 
     @routes.get(VERSIONS, summary="List the versions of a prompt", response_model=None)
-    async def versions(request: Request, prompt_id: str) -> Response:
-        data = [_body(one) for one in await context.state.prompts.versions(tenant_of(request), prompt_id)]
-        return json_response(PromptList(data, *ends_of(data), False))
+    async def versions(
+        request: Request, prompt_id: str, query: Annotated[VersionPageQuery, Query()]
+    ) -> Response:
+        before = None if query.after is None else int(query.after)
+        page = await context.state.prompts.versions(
+            tenant_of(request), prompt_id, before=before, limit=query.limit
+        )
+        data = [_body(one) for one in page.data]
+        return json_response(PromptList(data, *ends_of(data), page.has_more))
 
     @routes.get(VERSION, summary="Fetch a version of a prompt", response_model=None)
     async def version(request: Request, prompt_id: str, version: str) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from deepwell.dialogue.prompts.content import Industry, PromptLanguage
 from deepwell.dialogue.prompts.text import (
@@ -12,6 +12,7 @@ from deepwell.dialogue.prompts.text import (
     MAX_MESSAGES,
     MAX_TEXT,
     MAX_VARIABLES,
+    MAX_VERSION,
     NAME_PATTERN,
     Role,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "CurrentRequest",
     "PromptReference",
     "PromptRequest",
+    "VersionPageQuery",
     "VersionRequest",
 ]
 
@@ -28,7 +30,7 @@ _MAX_VALUE = 1 << 20  # characters of a variable's value
 _Text = Annotated[str, Field(max_length=MAX_TEXT)]
 _Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-_Number = Annotated[int, Field(ge=1, lt=2**31)]
+_Number = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 _Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
 
 
@@ -112,3 +114,12 @@ class CurrentRequest(Strict):
     """`POST /v1/prompts/{id}`: makes a version the current one."""
 
     version: _Version = Field(description="Number of the version that requests without one get.")
+
+
+class VersionPageQuery(BaseModel):
+    """A page of the versions of a prompt, the newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: _Version | None = Field(None, description="The last version of the page before.")
+    limit: int = Field(20, ge=1, le=100)

@@ -19,7 +19,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
-from deepwell.server.families.prompts.opening import Opening
+from deepwell.server.families.prompts.opening import Opening, read_values
 from deepwell.server.families.responses.attached import as_text
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
@@ -115,14 +115,16 @@ async def prompted(
     model = answering.model
     body, parts = await as_text(context, model, body, principal.tenant)
     wish = replace(wish, parts=parts)
+    guard, checked, filled = answering.guard, None, None
+    if guard is not None and opening is not None:
+        opening, filled = await read_values(opening, guard, principal.tenant, body.instructions)
     before, own, dialogue = await dialogue_of(
         model, context.state, principal.tenant, body, response_id, opening
     )
-    guard, checked = answering.guard, None
     guarded = None if guard is None else (guard, principal.tenant)
     mcp, dialogue = await mcp_asked(context, body, (before, own), dialogue, guarded)
     if guard is not None:
-        dialogue, checked = await guard.read(dialogue, principal.tenant)
+        dialogue, checked = await guard.read(dialogue, principal.tenant, filled)
     search, short, ledger = None, dialogue, None
     refused = checked is not None and checked.blocked
     image = None if refused else await image_asked(context, body, dialogue, principal.tenant, auto=auto)
@@ -134,7 +136,7 @@ async def prompted(
     if search is None:
         if image is not None and image.production is not None:
             dialogue = image.production.asked(dialogue)
-        plan = await planned(context, answering, adapter, principal, dialogue, wish)
+        plan = await planned(context, answering, adapter, principal, dialogue, wish, before=filled)
         mcp = None if refused or (image is not None and image.direct) else mcp
         return Prompted(own, plan, None, refused, image, mcp, dialogue, wish)
     plan = await plan_dialogue(model, search.dialogue, principal.caller)
