@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import asyncio
-=======
 import json
->>>>>>> 48a17f02acdec8c9289d18436cd66c9dd13254e6
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

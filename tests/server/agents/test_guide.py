@@ -27,16 +27,12 @@ def test_both_languages_have_the_same_blocks() -> None:
 
 
 def test_the_block_of_a_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(python_blocks("agents.md")[0], "guide", "exec"), {})
+    exec(compile(block_with("Clues"), "guide", "exec"), {})
     assert capsys.readouterr().out.strip() == "Clues(weight=0.9, mentions=('oak',))"
 
 
 def test_the_block_of_the_api_runs(codec: Codec, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-<<<<<<< HEAD
     code = block_with("127.0.0.1:8000")
-=======
-    code = python_blocks("agents.md")[1]
->>>>>>> 48a17f02acdec8c9289d18436cd66c9dd13254e6
     lines = (call("calculate", expression="20 + 22"), "It is 42.")
     with agent_server(codec, tmp_path, *lines) as live:
         exec(compile(code.replace("http://127.0.0.1:8000", live.url), "guide", "exec"), {})
@@ -48,15 +44,6 @@ def test_the_block_of_the_api_runs(codec: Codec, tmp_path: Path, capsys: pytest.
 
 
 def test_the_block_of_a_program_runs(capsys: pytest.CaptureFixture[str], smollm2_path: Path) -> None:
-<<<<<<< HEAD
     code = block_with("AsyncLLM").replace('AsyncLLM("smollm2")', f"AsyncLLM({str(smollm2_path)!r})")
-=======
-    code = python_blocks("agents.md")[2].replace('AsyncLLM("smollm2")', f"AsyncLLM({str(smollm2_path)!r})")
->>>>>>> 48a17f02acdec8c9289d18436cd66c9dd13254e6
     exec(compile(code, "guide", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out.split()[0] in ("completed", "incomplete")
-
-
-def test_the_block_of_clues_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(block_with("Clues"), "guide", "exec"), {})
-    assert "0.9" in capsys.readouterr().out
