@@ -107,6 +107,9 @@ class _Running:
             try:
                 result = await run_agent(agent, log=log, of=of, cancelled=self._run.cancelled)
                 status = result.status
+            except (NotFound, StepTaken, asyncio.CancelledError):  # it ends, or goes on, elsewhere
+                status = "cancelled"
+                raise
             finally:
                 self._trace.ended(status)
         row = await self._store.settle(self._tenant, settled(row, result))
