@@ -26,6 +26,7 @@ from deepwell.agents.world.training.network import State, WorldNetwork
 from deepwell.agents.world.training.options import TrainOptions
 from deepwell.agents.world.training.replay import Replay
 from deepwell.agents.world.training.run import Progress, WorldTraining, train_world
+from deepwell.agents.world.training.trials import Trials
 from deepwell.errors import InvalidRequest
 
 SMALL = TrainOptions(
@@ -291,29 +292,58 @@ def test_the_model_of_the_world_gets_better() -> None:
     assert 992 < training.collector.steps <= 1_000
 
 
-@pytest.mark.parametrize("name", ["cart-pole", "inventory"])
-def test_a_stopped_training_ends_as_one_that_was_not(tmp_path: Path, name: str) -> None:
-    world = environment(name)
+def test_a_trial_ends_when_every_stream_had_a_whole_episode_and_the_best_is_returned() -> None:
+    networks = [_network("cart-pole") for _ in range(4)]
+    for number, one in enumerate(networks):
+        for weight in one.parameters():
+            torch.nn.init.constant_(weight, float(number))
+    trials = Trials(networks[0], 2)
 
-    whole = WorldTraining(world, SMALL)
+    def tick(learned: int, begun: tuple[bool, bool], over: tuple[bool, bool], *totals: float) -> None:
+        trials.ticked(networks[learned], np.array(begun), np.array(over), np.array(totals))
+
+    def number_of(network: WorldNetwork) -> float:
+        return float(next(network.parameters()).detach().flatten()[0])
+
+    tick(1, (False, False), (True, False), 90.0, 5.0)  # its episode began before the trial
+    tick(1, (True, False), (False, True), 1.0, 90.0)
+    assert number_of(trials.best(networks[3])) == 3.0  # none has ended
+    tick(1, (False, True), (True, False), 10.0, 1.0)
+    tick(1, (True, False), (True, False), 90.0, 2.0)  # a second episode of one stream does not count
+    tick(1, (False, False), (False, True), 1.0, 20.0)
+    assert trials.scores == [15.0] and number_of(trials.acting) == 1.0
+    for learned, total in ((2, 30.0), (3, 7.0)):
+        tick(learned, (True, True), (True, True), total, total)
+    assert trials.scores == [15.0, 30.0, 7.0] and number_of(trials.best(networks[3])) == 1.0
+    again = Trials(networks[3], 2)
+    again.load(trials.state())
+    assert again.scores == trials.scores and number_of(again.best(networks[3])) == 1.0
+
+
+@pytest.mark.parametrize(("name", "has_trials"), [("cart-pole", True), ("inventory", False)])
+def test_a_stopped_training_ends_as_one_that_was_not(tmp_path: Path, name: str, has_trials: bool) -> None:
+    world, options = environment(name), replace(SMALL, trials=has_trials)
+
+    whole = WorldTraining(world, options)
     while whole.advance():
         pass
+    assert not has_trials or (whole.trials is not None and whole.trials.scores)
     folder = tmp_path / "run"
     folder.mkdir()
-    first = WorldTraining(world, SMALL)
+    first = WorldTraining(world, options)
     # It is stopped twice: before the last step, and in the rehearsals.
     for moment in (600, whole.collector.steps + 10):
         first.resume(folder)
         while first.moment < moment:
             first.advance()
         first.save(folder)
-        first = WorldTraining(world, SMALL)
+        first = WorldTraining(world, options)
         torch.manual_seed(99)  # another process has other random numbers
     told: list[Progress] = []
-    model = train_world(world, folder, SMALL, told.append)
+    model = train_world(world, folder, options, told.append)
     assert told and (told[-1].step, told[-1].rehearsals) == (whole.collector.steps, 30)
-    for key, one in whole.learner.averaged.exported().weights.items():
+    for key, one in whole.returned.exported().weights.items():
         np.testing.assert_array_equal(model.weights[key], one)
     assert (folder / "metrics.jsonl").read_text(encoding="utf-8").count("\n") >= 1
     with pytest.raises(InvalidRequest, match="other choices"):
-        train_world(world, folder, replace(SMALL, seed=2), lambda progress: None)
+        train_world(world, folder, replace(options, seed=2), lambda progress: None)
