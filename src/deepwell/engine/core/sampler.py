@@ -27,7 +27,9 @@ __all__ = [
 GREEDY_BELOW = 1e-5  # lower temperatures are greedy, as in vLLM, because logits / 1e-6 overflow float32
 MAX_LOGPROBS = 100
 _ONE = np.float32(2.0**34)  # weight of the most likely token
-_LIKELY = np.float32(2.0**24)  # about a thousandth of `_ONE`
+_LEVELS = tuple(
+    map(np.float32, (2.0**24, 2.0**20, 2.0**16, 1))
+)  # from which on the largest weights are looked for
 _PIECE = 256  # weights summed at once in `_place`
 _MASK = (1 << 64) - 1
 
@@ -176,16 +178,26 @@ def _penalize(
 
 def _top_k(weights: NDArray[np.float32], k: int) -> None:
     """Zeroes all but the k largest weights. Among equal weights, the first stay."""
-    least = np.partition(weights, len(weights) - k)[len(weights) - k]
+    some = weights
+    for level in _LEVELS:  # usually a few weights hold the k largest
+        some = weights[weights >= level]
+        if len(some) >= k:
+            break
+    if len(some) < k:
+        return
+    least = np.partition(some, len(some) - k)[len(some) - k]
     _cut(weights, least, k - int(np.count_nonzero(weights > least)))
 
 
 def _top_p(weights: NDArray[np.float32], top_p: float) -> None:
     """Zeroes all but the fewest weights, largest first, that make up `top_p` of the sum. At least one stays."""
     mass = max(1, math.ceil(top_p * _sum(weights)))
-    ascending = np.sort(weights[weights >= _LIKELY])  # usually a few weights make up the mass
-    if _sum(ascending) < mass:
-        ascending = np.sort(weights)
+    some = weights
+    for level in _LEVELS:  # usually a few weights make up the mass
+        some = weights[weights >= level]
+        if _sum(some) >= mass:
+            break
+    ascending = np.sort(some)
     first = _place(ascending, _sum(ascending) - mass)
     least: np.float32 = ascending[first]
     _cut(weights, least, int(np.searchsorted(ascending, least, side="right")) - first)
