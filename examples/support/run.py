@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deepwell import AsyncLLM
-from deepwell.agents.support import DeskOptions, SupportDesk
+from deepwell.agents.support import ANSWERS, DeskOptions, SupportDesk
 from deepwell.bench.harness.assets import bench_cache
 from deepwell.bench.workloads.knowledge.libreoffice_help import help_passages
 from deepwell.errors import DeepwellError, NotFound
@@ -87,7 +87,7 @@ async def serve(given: argparse.Namespace) -> int:
                 )
                 return [one for one in found.passages if one.file_id not in seen][:limit]
 
-            return await answer(messages, search, LLMWriter(llm), embedder)
+            return await answer(messages, search, LLMWriter(llm), embedder, ANSWERS)
 
         desk = SupportDesk(answering, DeskOptions(always_a_person=ALWAYS_A_PERSON))
         for message in given.ask or iter(typed, None):

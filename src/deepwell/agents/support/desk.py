@@ -10,14 +10,22 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from deepwell.agents.support.handover import Exchange, Handover, Language, Reason
 from deepwell.agents.support.signals import signal_of
 from deepwell.errors import InvalidRequest
 from deepwell.knowledge.answer.cite import Citation, GroundedAnswer
+from deepwell.knowledge.answer.grounded import AnswerOptions
 
-__all__ = ["Answering", "DeskOptions", "DeskReply", "SupportDesk"]
+__all__ = ["ANSWERS", "Answering", "DeskOptions", "DeskReply", "SupportDesk"]
+
+ANSWERS: Final = AnswerOptions(quotations=2, lenience=0.5)
+"""Answers of a desk. Whoever asks can say that an answer did not help, and a person stands behind it: so it answers more often
+than a search that stands alone, and shows the second passage beside the first.
+
+Of 136 development questions in English and in Chinese, 82 % and 85 % are answered right (75 % and 80 % without), 57 % and
+65 % of those without their gold passages are declined (71 % and 71 %), and 99 % and 100 % of the far ones."""
 
 Answering = Callable[[Sequence[Mapping[str, str]], frozenset[str]], Awaitable[GroundedAnswer]]
 """Answers the last message of a conversation from the documents, without the passages of the files that are named."""

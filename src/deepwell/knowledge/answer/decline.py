@@ -140,9 +140,11 @@ async def relevant(
 
 
 async def quotable(
-    question: str, found: Sequence[Passage], writer: Writer, embedder: Embedder
+    question: str, found: Sequence[Passage], writer: Writer, embedder: Embedder, lenience: float = 0.0
 ) -> list[Passage]:
     """Returns the passage to quote, and behind it the others that may answer; none if it is not sure enough.
+
+    It is if its log-odds lie at most `lenience` below the least that counts.
 
     Where question and passage have different languages, the score alone decides, as for `relevant`. A writer that was measured
     at it is asked how likely the question is after the passages, unless none of them is relevant.
@@ -162,8 +164,8 @@ async def quotable(
         read = candidates[:READ]
         gains = await gains_of(question, [one.passage for one in read], writer)
         if gains is not None:
-            return _quoted(judged, read, gains, reading)
-    return _quoted(judged, candidates, [0.0] * len(candidates), quoting)
+            return _quoted(judged, read, gains, reading, lenience)
+    return _quoted(judged, candidates, [0.0] * len(candidates), quoting, lenience)
 
 
 def _quoted(
@@ -171,9 +173,10 @@ def _quoted(
     candidates: Sequence[Relevance],
     gains: Sequence[float],
     quoting: Quoting,
+    lenience: float,
 ) -> list[Passage]:
     chosen = choose([one.passage for one in candidates], [one.features for one in candidates], gains, quoting)
-    if chosen.sure < 0:
+    if chosen.sure < -lenience:
         return []
     best = candidates[chosen.at]
     return [best.passage, *(one.passage for one in judged if one is not best and one.score >= 0)]

@@ -50,6 +50,9 @@ class AnswerOptions:
         answer_tokens: the most tokens that the model writes.
         style: "written": by the model, and checked; "quoted": a sentence or two of the best passage, without the model;
             "auto": quoted for a writer that was measured to answer worse than a quotation, written for every other.
+        quotations: the most passages that a quoted answer shows, best first, a sentence or two of each.
+        lenience: log-odds by which the chance that a quotation answers may lie below the least that counts. Above 0, more
+            questions are answered, and fewer declined that the passages do not answer.
         unsupported: treatment of a written sentence that no passage supports.
         declining: "relevance": declines unless a passage is relevant enough; "empty": only if the search finds nothing.
         temperature: of the model.
@@ -61,6 +64,8 @@ class AnswerOptions:
     passages: int = 3
     answer_tokens: int = 200
     style: Literal["auto", "written", "quoted"] = "auto"
+    quotations: int = 1
+    lenience: float = 0.0
     unsupported: Unsupported = "drop"
     declining: Literal["relevance", "empty"] = "relevance"
     temperature: float = 0.0
@@ -151,7 +156,9 @@ async def stream_answer(
                 yield AnswerDelta(*_frozen(text.add(checked, gap)))
     quoted = not text.citations and not text.text
     if quoted:
-        yield AnswerDelta(*_frozen(text.add(await quotation(course.question, passages[0], embedder))))
+        for number, passage in enumerate(passages[: options.quotations], 1):
+            checked = await quotation(course.question, passage, embedder, number)
+            yield AnswerDelta(*_frozen(text.add(checked, "\n")))
     yield GroundedAnswer(
         text.text,
         tuple(text.citations),
@@ -185,8 +192,11 @@ async def _prepared(
     if options.declining == "empty":
         course.relevant = found[: options.passages]
     else:
-        chosen = quotable if style == "quoted" else relevant
-        course.relevant = await chosen(query, found, writer, embedder)
+        course.relevant = (
+            await quotable(query, found, writer, embedder, options.lenience)
+            if style == "quoted"
+            else await relevant(query, found, writer, embedder)
+        )
     if course.relevant and style == "written":
         course.prompt = assemble(
             asked_words(last, query) if options.turns == "all" else query,
@@ -221,8 +231,8 @@ async def _written(
         yield one
 
 
-async def quotation(question: str, best: Passage, embedder: Embedder) -> Checked:
-    """Returns the words of the best passage that are nearest to the question, bound to their place as passage 1.
+async def quotation(question: str, best: Passage, embedder: Embedder, number: int = 1) -> Checked:
+    """Returns the words of a passage that are nearest to the question, bound to their place as passage `number`.
 
     They are a sentence and the better one of its neighbours in the same paragraph, if both together are short: the words of
     a question often stand in one sentence, and the answer in the next. Headings repeat the question, and are not quoted.
@@ -236,7 +246,7 @@ async def quotation(question: str, best: Passage, embedder: Embedder) -> Checked
             chosen = both
             break
     support = Support(1.0, 1.0, (), False, False, chosen)
-    return Checked(chosen, ((1, support),))
+    return Checked(chosen, ((number, support),))
 
 
 def _said(passage: Passage) -> list[Sentence]:

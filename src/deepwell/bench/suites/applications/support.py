@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deepwell import AsyncLLM
-from deepwell.agents.support import DeskReply, SupportDesk, signal_of
+from deepwell.agents.support import ANSWERS, DeskReply, SupportDesk, signal_of
 from deepwell.bench.harness.assets import e5_small
 from deepwell.bench.harness.proportions import wilson
 from deepwell.bench.harness.report import Report, rounded
@@ -38,7 +38,8 @@ def bench_support(
     """Asks a fresh desk each held-out question, covered, near (without its gold passages) and far, and reads 80 turns.
 
     A covered question counts if the answer matches the pattern that was written with it and one of its citations is of a gold
-    passage, or of another whose quoted sentence matches the pattern.
+    passage, or of another whose quoted sentence matches the pattern. An answer quotes up to two passages; beside it
+    stands how often the first quotation alone would have counted.
 
     Args:
         development: asks the development questions in place of the held-out ones.
@@ -97,7 +98,7 @@ async def _language(
             async def search(query: str, limit: int) -> list[Passage]:
                 return await store.search(query, limit, embedder, without | seen)
 
-            return await answer(messages, search, writer, embedder)
+            return await answer(messages, search, writer, embedder, ANSWERS)
 
         async with room:
             return await SupportDesk(answering).reply(question.question)
@@ -107,12 +108,20 @@ async def _language(
     away = await asyncio.gather(*(one(question, frozenset()) for question in far))
     return {
         "covered_right_and_cited": (sum(map(_right, covered, found)), len(covered)),
+        "covered_right_at_first": (
+            sum(_right(one, reply, shown=1) for one, reply in zip(covered, found, strict=True)),
+            len(covered),
+        ),
+        "covered_declined": (sum(one.state != "answered" for one in found), len(covered)),
         "near_declined": (sum(one.state != "answered" for one in near), len(near)),
         "far_declined": (sum(one.state != "answered" for one in away), len(away)),
     }
 
 
-def _right(question: AnswerQuestion, reply: DeskReply) -> bool:
-    if reply.state != "answered" or not question.is_answered(reply.text):
+def _right(question: AnswerQuestion, reply: DeskReply, shown: int = ANSWERS.quotations) -> bool:
+    cited = [one for one in reply.citations if one.number <= shown]
+    if reply.state != "answered" or not cited:
         return False
-    return any(one.file_id in question.golds or question.is_answered(one.quote) for one in reply.citations)
+    if not question.is_answered(reply.text[: max(one.answer_end for one in cited)]):
+        return False
+    return any(one.file_id in question.golds or question.is_answered(one.quote) for one in cited)
