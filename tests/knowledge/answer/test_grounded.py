@@ -152,6 +152,11 @@ async def test_a_quotation_is_declined_where_two_passages_come_close(monkeypatch
     rival = passage(f"{POOL.text} It is red.", 4, headings=("Connection pool",))
     tied = await answer(asks(QUESTION), Store(POOL, rival, GAMMA).search, small, WordEmbedder())
     assert tied.declined
+    lenient = AnswerOptions(lenience=0.3, quotations=2)
+    both = await answer(asks(QUESTION), Store(POOL, rival, GAMMA).search, small, WordEmbedder(), lenient)
+    assert [one.number for one in both.citations] == [1, 2]
+    assert [both.text[one.index : one.index + 3] for one in both.citations] == ["[1]", "[2]"]
+    assert {one.file_id for one in both.citations} == {"file-1", "file-4"}
     copy = passage(POOL.text, 5, headings=("Connection pool",))
     copied = await answer(asks(QUESTION), Store(POOL, copy, GAMMA).search, small, WordEmbedder())
     assert not copied.declined
