@@ -10,6 +10,8 @@ PARITY := tests/parity tests/tuning/train tests/engine/test_parity.py tests/engi
 # A worker of pytest for each processor, up to four; they take tests from each other, so that all end together.
 WORKERS ?= $(shell count=$$(nproc); echo $$((count < 4 ? count : 4)))
 PYTEST = python -m pytest -n $(WORKERS) --dist worksteal
+# Every server that a test starts would compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 NATIVE_SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
 AUDIT_VENV := .venv-audit

@@ -94,6 +94,19 @@ def _nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Generator[N
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _migrations_run_once() -> Generator[None]:
+    """Hundreds of servers open a new database each; the tests of storage migrate every one."""
+    from tests.migrated import remembered
+
+    from deepwell.storage import database
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(database, "bring_up_to_date", remembered(database.bring_up_to_date))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_outside_connections() -> Generator[None]:
     """Refuse connections that would leave this machine; servers on the loopback interface are fine."""
     patch = pytest.MonkeyPatch()

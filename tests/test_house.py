@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,17 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.rglob("*.py")}
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Syntax trees of all modules. Not at import: every worker of a run would parse them."""
+    return {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.rglob("*.py")}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _trees_are_freed() -> Iterator[None]:
+    """Garbage collections within later tests would visit them each time."""
+    yield
+    modules.cache_clear()
 
 
 def in_rooms(module: str) -> bool:
@@ -39,13 +50,13 @@ def in_rooms(module: str) -> bool:
 def imports_of(module: str) -> set[str]:
     """Modules of the package that a module names anywhere: for types alone and inside of functions too."""
     found: set[str] = set()
-    for node in ast.walk(MODULES[module]):
+    for node in ast.walk(modules()[module]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in MODULES else node.module for name in inner}
-    return (found & MODULES.keys()) - {module}
+            found |= {name if name in modules() else node.module for name in inner}
+    return (found & modules().keys()) - {module}
 
 
 def circles() -> list[list[str]]:
@@ -70,15 +81,15 @@ def circles() -> list[list[str]]:
             if len(group) > 1:
                 found.append(sorted(group))
 
-    for module in sorted(filter(in_rooms, MODULES)):
+    for module in sorted(filter(in_rooms, modules())):
         if module not in order:
             visit(module)
     return found
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for module in filter(in_rooms, MODULES):
-        for node in ast.walk(MODULES[module]):
+    for module in filter(in_rooms, modules()):
+        for node in ast.walk(modules()[module]):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{module}.{node.name}", node
 
@@ -89,8 +100,8 @@ def is_init_field(node: ast.stmt) -> bool:
 
 def constructors() -> Iterator[tuple[str, int]]:
     """Classes with the number of parameters that making one takes; bodies and requests of the API have the API's."""
-    for module in filter(in_rooms, MODULES):
-        for node in ast.walk(MODULES[module]):
+    for module in filter(in_rooms, modules()):
+        for node in ast.walk(modules()[module]):
             if not isinstance(node, ast.ClassDef):
                 continue
             decorators = " ".join(map(ast.unparse, node.decorator_list))
@@ -110,7 +121,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_the_text_side_knows_no_server() -> None:
     above = {
         (module, other)
-        for module in MODULES
+        for module in modules()
         if module.startswith("deepwell.dialogue")
         for other in imports_of(module)
         if not other.startswith(("deepwell.dialogue", "deepwell.engine", "deepwell.models"))
@@ -134,13 +145,18 @@ def test_no_constructor_is_wide() -> None:
     assert wide == WIDE.keys()
 
 
+@functools.cache
+def openings() -> dict[str, list[str]]:
+    """Modules by the first word of each of their docstrings."""
+    found: dict[str, list[str]] = {}
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                found.setdefault((ast.get_docstring(node) or "").split(" ", 1)[0], []).append(module)
+    return found
+
+
 @pytest.mark.parametrize("opening", ["Of", "What", "Who", "Whose", "Whether", "Where", "How"])
 def test_docstrings_open_with_what_is_done(opening: str) -> None:
-    clipped = [
-        module
-        for module in MODULES
-        for node in ast.walk(MODULES[module])
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if (ast.get_docstring(node) or "").split(" ", 1)[0] == opening
-    ]
+    clipped = openings().get(opening, [])
     assert clipped == []

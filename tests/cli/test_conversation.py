@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.server.fakes import FakeEngine, make_codec
 
 from deepwell.cli.answers import Asked, LocalAnswers
-from deepwell.cli.chat import Conversation
+from deepwell.cli.chat import Conversation, is_stuck
 from deepwell.engine.protocol import Delta, GenerateRequest
 from deepwell.errors import ContextLengthExceeded
+from deepwell.messages import say
 from deepwell.models.store.sampling import SamplingDefaults
 
 CHINESE = "请说你好"
@@ -93,6 +96,47 @@ def test_a_model_in_this_process_has_its_defaults(tmp_path: Path) -> None:
 def test_a_cut_answer_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Conversation(answers(FakeEngine(), tmp_path), "", max_tokens=2, temperature=0).run(iter(["abcdef"]))
     assert capsys.readouterr().out == "ab\n(cut off after 2 tokens, by --max-tokens or the context)\n"
+
+
+@pytest.mark.parametrize("piece", ["x", ", la République", "y" * 79 + "z"])
+def test_an_answer_that_only_repeats_itself_is_stuck_after_800_characters(piece: str) -> None:
+    text = "L'Étoile" + piece * 800
+    assert is_stuck(text) and is_stuck(text[: 8 + len(piece) + 800])
+    assert not is_stuck(piece * 800 + "and then it ends.")
+    assert not is_stuck((piece * 800)[:799])
+
+
+def test_long_lists_are_not_stuck() -> None:
+    assert not is_stuck("\n".join(f"{number}. la République" for number in range(100)))
+    assert not is_stuck(("y" * 80 + "z") * 20)
+
+
+class StuckEngine(FakeEngine):
+    """Repeats the question until the context is full."""
+
+    def generate_sync(self, request: GenerateRequest) -> Iterator[Delta]:
+        yield from super().generate_sync(replace(request, params=replace(request.params, ignore_eos=True)))
+
+
+def test_an_answer_that_is_stuck_ends_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = StuckEngine(max_model_len=4096)
+    Conversation(answers(engine, tmp_path), "", temperature=0).run(iter(["abcdef"]))
+    assert capsys.readouterr().out.endswith(f"\n{say('answer_stuck')}\n")
+    assert 800 <= engine.steps < 1000
+
+
+def test_a_stuck_answer_has_its_reason_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = StuckEngine(max_model_len=4096)
+    Conversation(answers(engine, tmp_path), "", temperature=0, as_json=True).run(iter(["abcdef"]))
+    assert json.loads(capsys.readouterr().out)["finish_reason"] == "repetition"
+
+
+def test_a_limit_of_the_user_is_kept_whatever_repeats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = StuckEngine(max_model_len=4096)
+    Conversation(answers(engine, tmp_path), "", max_tokens=2000, temperature=0).run(iter(["abcdef"]))
+    assert engine.steps == 2000 and say("answer_stuck") not in capsys.readouterr().out
 
 
 def test_a_long_conversation_goes_on_and_says_what_is_forgotten(

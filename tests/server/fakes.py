@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fastapi.routing
 import numpy as np
 from numpy.typing import NDArray
+from tests.routes import remembered
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
@@ -35,6 +37,9 @@ from deepwell.server.context import ServerContext
 from deepwell.server.observe.observer import Observer
 from deepwell.server.options import CacheOptions, SemanticOptions, ServerOptions
 from deepwell.storage.database import Database
+
+# Most of the time of an application's making is FastAPI reading signatures, and a thousand tests make one.
+fastapi.routing.get_dependant = remembered(fastapi.routing.get_dependant)
 
 START, END = 256, 257  # <|im_start|>, <|im_end|>
 VOCAB = 258

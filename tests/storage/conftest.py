@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from tests.postgres import Server, running
 
+from deepwell.storage import database as databases
 from deepwell.storage.database import Database
+from deepwell.storage.migrations import bring_up_to_date
+
+
+@pytest.fixture(autouse=True)
+def _every_database_is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No table is taken from another database."""
+    monkeypatch.setattr(databases, "bring_up_to_date", bring_up_to_date)
 
 
 @pytest.fixture(scope="session")

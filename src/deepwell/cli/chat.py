@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from deepwell.knowledge.context.fitting.policy import ContextPolicy
     from deepwell.settings import Settings
 
-__all__ = ["Conversation", "converse", "register"]
+__all__ = ["Conversation", "converse", "is_stuck", "register"]
 
 _ROLES = ("system", "user", "assistant")
+_STUCK_TAIL, _STUCK_CYCLE = 800, 80  # characters
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +47,13 @@ def chat(
         ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message of the conversation.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Longest answer, in tokens; unset: up to the context, unless the answer only repeats itself.",
+        ),
+    ] = None,
     temperature: Annotated[
         float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the likeliest token.")
     ] = TEMPERATURE,
@@ -91,6 +98,17 @@ def converse(
             conversation.greet()
         prompt = "" if as_json else "> "
         conversation.run(typed_lines(prompt, conversation.commands, history_file()))
+
+
+def is_stuck(answer: str) -> bool:
+    """Returns whether an answer's last 800 characters are one piece of at most 80, again and again.
+
+    Small models that fall into such a cycle under greedy decoding do not leave it before the context is full.
+    """
+    tail = answer[-_STUCK_TAIL:]
+    return len(tail) == _STUCK_TAIL and any(
+        tail[cycle:] == tail[:-cycle] for cycle in range(1, _STUCK_CYCLE + 1)
+    )
 
 
 class Conversation:
@@ -189,6 +207,7 @@ class Conversation:
         asked = Asked(self.messages, self._max_tokens, self._temperature, policy=self._policy)
         answer = ""
         last = None
+        stuck = False
         try:
             with closing(self._answers.stream(asked)) as parts:
                 for part in parts:
@@ -197,6 +216,8 @@ class Conversation:
                     if not self._as_json:
                         sys.stdout.write(part.text)
                         sys.stdout.flush()
+                    if stuck := self._max_tokens is None and part.report is None and is_stuck(answer):
+                        break
         except KeyboardInterrupt:
             self._say("chat_stopped")
         except DeepwellError as error:
@@ -209,9 +230,11 @@ class Conversation:
                 for note in (context_note(last, chat=True), cut_note(last)):
                     if note:
                         self._print(note)
+                if stuck:
+                    self._say("answer_stuck")
         self._turns.append({"role": "assistant", "content": answer})
         if self._as_json:
-            write_json({"answer": answer, **last_of(last)})
+            write_json({"answer": answer, **({"finish_reason": "repetition"} if stuck else last_of(last))})
 
     def _fail(self, error: DeepwellError) -> None:
         from deepwell.errors import ContextLengthExceeded
