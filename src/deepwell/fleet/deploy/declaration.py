@@ -62,15 +62,15 @@ class _Part(BaseModel):
 class ServeOptions(_Part):
     """Options of `deepwell serve` for every replica; unset: as the settings say."""
 
-    context: int | None = Field(None, ge=16)
-    threads: int | None = Field(None, ge=1)
+    context: int | None = Field(default=None, ge=16)
+    threads: int | None = Field(default=None, ge=1)
     precision: str | None = None
     batch_size: int | Literal["auto"] | None = None
-    kv_tokens: int | None = Field(None, ge=16)
+    kv_tokens: int | None = Field(default=None, ge=16)
     kv_dtype: str | None = None
     speculation: str | None = None
-    workers: int | None = Field(None, ge=1, le=64)
-    response_cache_mb: int | None = Field(None, ge=0)
+    workers: int | None = Field(default=None, ge=1, le=64)
+    response_cache_mb: int | None = Field(default=None, ge=0)
     context_policy: str | None = None
 
     def flags(self) -> list[str]:
@@ -101,11 +101,11 @@ class Gates(_Part):
         least_requests: answers of the candidate that a share has to have seen before the next.
     """
 
-    error_rate: float | None = Field(0.01, ge=0, le=1)
-    first_token_p95_ms: float | None = Field(None, gt=0)
-    guard_rate: float | None = Field(None, ge=0, le=1)
+    error_rate: float | None = Field(default=0.01, ge=0, le=1)
+    first_token_p95_ms: float | None = Field(default=None, gt=0)
+    guard_rate: float | None = Field(default=None, ge=0, le=1)
     evaluation: Evaluation | None = None
-    least_requests: int = Field(20, ge=0)
+    least_requests: int = Field(default=20, ge=0)
 
 
 class RolloutTerms(_Part):
@@ -120,9 +120,9 @@ class RolloutTerms(_Part):
 
     kind: Kind = "canary"
     steps: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (5, 25, 50, 75, 100)
-    hold_seconds: float = Field(30, ge=0, le=86_400)
-    conversation_seconds: float = Field(60, ge=0, le=86_400)
-    drain_seconds: float = Field(120, ge=0, le=86_400)
+    hold_seconds: float = Field(default=30, ge=0, le=86_400)
+    conversation_seconds: float = Field(default=60, ge=0, le=86_400)
+    drain_seconds: float = Field(default=120, ge=0, le=86_400)
     gates: Gates = Gates()
 
     @field_validator("steps")
@@ -162,9 +162,9 @@ class Declaration(_Part):
     alias: str
     model: str = Field(min_length=1)
     adapters: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ()
-    replicas: int = Field(2, ge=1, le=64)
+    replicas: int = Field(default=2, ge=1, le=64)
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=65535)
     front: Literal["auto", "haproxy", "own"] = "auto"
     serve: ServeOptions = ServeOptions()
     policy: str | None = None
