@@ -26,7 +26,7 @@ class Decision:
 
 
 class Driver:
-    """Decides about one roll-out, from the time when its candidate is ready. A supervisor that is started again makes a new one.
+    """Decides about one roll-out, from the time when its candidate is ready. After a restart there is a new one.
 
     Args:
         clock: monotonic seconds.

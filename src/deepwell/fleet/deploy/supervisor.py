@@ -1,8 +1,8 @@
 """`Deployment`: the supervisor of grade 1. It keeps a front and the replicas of one or two releases running, and moves traffic.
 
-The ledger of the registry is the one state of a roll-out; whoever changes it, this process follows. So it may be ended and started
-again at any time: it starts what the ledger says, and goes on with the share that stands there. Its own decisions (steps,
-promotion, abort) are entries of the ledger by `fleet`.
+The ledger of the registry is the one state of a roll-out; whoever changes it, this process follows. So it may be ended and
+started again at any time: it starts what the ledger says, and goes on with the share that stands there. Its own decisions
+(steps, promotion, abort) are entries of the ledger by `fleet`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.process.programs import KeptProgram, Programs
 from deepwell.storage.aliases import AliasNames, AliasStore
 from deepwell.storage.registry.store import NewVersion
-from deepwell.storage.registry.story import AliasState, Rollout, Story
+from deepwell.storage.registry.story import Rollout, Story
 
 __all__ = ["BY", "Deployment", "Events", "first_release"]
 
@@ -85,7 +85,7 @@ class Deployment:
         self._routes = Routes({}, keys=self._keys)
         self._front = front(ports, self._routes)
         self._programs = Programs((self._front.program,), self._line, self._changed)
-        self._slots = {
+        self._slots: dict[Slot, SlotKeeper] = {
             slot: SlotKeeper(slot, ports[slot], self._programs, make, self._front, key=key) for slot in SLOTS
         }
         self._current: Slot | None = None
@@ -95,6 +95,7 @@ class Deployment:
         self._decision = Decision("hold")
         self._evaluating: asyncio.Task[None] | None = None
         self._scraped = self._owned = float("-inf")
+        self._front_came = False
         self._stopping = asyncio.Event()
         self._failure: DeepwellError | None = None
         self._began = time.time()
@@ -159,6 +160,9 @@ class Deployment:
             await asyncio.sleep(_TICK_S)
 
     async def _tick(self) -> None:
+        if self._front_came:  # what it was told while it started may be lost
+            self._front_came = False
+            await self._front.refresh()
         await self._read()
         wanted, rollout = self._wanted()
         for release in wanted:
@@ -243,38 +247,30 @@ class Deployment:
             unwanted = keeper.phase in ("starting", "serving") and keeper.release not in wanted
             if not unwanted or keeper.slot == self._current:
                 continue
-            promoted = self._holding(wanted[0])
-            before = keeper.is_ready and promoted is not None and promoted.slot == self._current
-            was_candidate = (
-                self._driver is not None and keeper.slot != self._current and not self._was_current(keeper)
-            )
-            keeper.retire(
-                0.0 if was_candidate or not before else terms.conversation_seconds, terms.drain_seconds
-            )
+            conversations_s = terms.conversation_seconds if keeper.was_current else 0.0
+            keeper.retire(conversations_s, terms.drain_seconds)
             assert keeper.release is not None
             self._tell(
                 "retires", f"{keeper.release.name} ends", release=keeper.release.name, slot=keeper.slot
             )
 
-    def _was_current(self, keeper: SlotKeeper) -> bool:
-        """Returns whether users got a release as the current one: a roll-out that was promoted replaced it."""
-        ended = [one for one in self._story.rollouts.values() if one.state == "promoted"]
-        return keeper.release is not None and bool(ended) and ended[-1].current == keeper.release.model
-
     async def _route(self, rollout: Rollout | None) -> None:
         if self._current is None:
             return
-        keeper = None
+        keeper: SlotKeeper | None = None
         if rollout is not None:
             keeper = self._holding(candidate_release(self.declaration, self._story, rollout))
         candidate = (
             keeper.slot if keeper is not None and keeper.is_ready and keeper.slot != self._current else None
         )
-        kept = {
+        kept: set[Slot] = {
             one.slot for one in self._slots.values() if one.phase == "retiring" and one.slot != self._current
         }
+        releases: dict[Slot, str] = {
+            slot: one.release.name for slot, one in self._slots.items() if one.release is not None
+        }
         routes = Routes(
-            {slot: one.release.name for slot, one in self._slots.items() if one.release is not None},
+            releases,
             self._current,
             candidate,
             "" if rollout is None else rollout.id,
@@ -385,6 +381,7 @@ class Deployment:
         self._events({"event": "line", "part": name, "text": text})
 
     def _changed(self, one: KeptProgram) -> None:
+        self._front_came = self._front_came or (one.state == "ready" and one.program.name == "front")
         if one.state in ("ready", "restarting", "failed"):
             how = f" ({one.last_end})" if one.state != "ready" and one.last_end else ""
             self._tell(
@@ -412,6 +409,7 @@ class Deployment:
             "current": self._current,
             "slots": [one.facts() for one in self._slots.values()],
             "terms": terms.to_json(),
+            "drain_s": declaration.rollout.drain_seconds,
             "rollout": None if rollout is None else self._rollout_facts(rollout),
         }
 
@@ -427,8 +425,3 @@ class Deployment:
             "next": self._decision.reason if ready else "the candidate's replicas start",
             "gates": [one.words for one in driver.findings] if driver is not None and ready else [],
         }
-
-
-def state_of(story: Story, alias: str) -> AliasState | None:
-    """Returns an alias as the ledger tells it."""
-    return story.aliases.get(alias)

@@ -56,6 +56,10 @@ class Front(Protocol):
         """Lets a replica of a slot, by its number from 0, take requests, finish, or take none."""
         ...
 
+    async def refresh(self) -> None:
+        """Tells one that was started again everything that it was told before."""
+        ...
+
     async def stat(self) -> list[ServerStat]:
         """Returns the figures of all replicas and slots.
 
@@ -83,7 +87,7 @@ class HaproxyFront:
         self._terms = terms
         self._routes = routes
         self._owners: dict[str, KeyOwner] = dict(routes.keys or {})
-        self._servers = {
+        self._servers: dict[Slot, list[ServerLine]] = {
             slot: [ServerLine(f"{slot}{number}", port) for number, port in enumerate(ports[slot])]
             for slot in SLOTS
         }
@@ -137,6 +141,13 @@ class HaproxyFront:
         except EngineUnavailable:
             if self._runtime_is_there():
                 raise
+
+    async def refresh(self) -> None:
+        """Tells haproxy the states of all replicas and the routes."""
+        await self.route(self._routes)
+        for slot in SLOTS:
+            for number, one in enumerate(self._servers[slot]):
+                await self.set_state(slot, number, one.state)
 
     async def stat(self) -> list[ServerStat]:
         """Returns the figures of all replicas and slots."""
