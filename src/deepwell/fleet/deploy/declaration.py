@@ -330,7 +330,7 @@ def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int]) -> Inv
     if problem["type"] == "extra_forbidden":
         known = _keys_at(place[:-1])
         right = nearest(str(place[-1]), known)
-        if right is not None:
+        if right:
             return InvalidRequest.of(
                 "deploy_key_near", right=".".join(map(str, (*place[:-1], right))), **where
             )

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from deepwell.errors import InvalidRequest
+from deepwell.errors import InvalidRequest, PortInUse
 from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.owners import owners_of
 from deepwell.fleet.deploy.replicas import MakeReplica, free_ports, served_replica
@@ -22,7 +22,7 @@ from deepwell.fleet.front.haproxy import HaproxyTerms
 from deepwell.fleet.front.routes import SLOTS, Routes, Slot
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.process.claim import Claim, read_claim
-from deepwell.server.http.listen import bind
+from deepwell.server.http.listen import bind, port_owner
 from deepwell.settings import Settings
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database
@@ -81,6 +81,22 @@ def front_of(declaration: Declaration) -> str:
     return "haproxy"
 
 
+def _claim_port(declaration: Declaration) -> int:
+    """Returns the port of the front, on which nobody listens; a free one for 0.
+
+    Raises:
+        PortInUse: another process listens there.
+    """
+    try:
+        with bind(declaration.host, declaration.port) as listener:
+            return int(listener.getsockname()[1])
+    except PortInUse:
+        port = declaration.port
+        raise PortInUse.of(
+            "deploy_port_taken", port=port, name=declaration.name, owner=port_owner(port), free=port + 1
+        ) from None
+
+
 class Opened:
     """A deployment of this process, with what it holds: its claim, its database and its front.
 
@@ -111,8 +127,7 @@ class Opened:
             facts = read_claim(self.folder, CLAIM) or {}
             raise InvalidRequest.of("deploy_running", name=declaration.name, pid=facts.get("pid", "?"))
         try:
-            with bind(declaration.host, declaration.port) as listener:
-                port = int(listener.getsockname()[1])
+            port = _claim_port(declaration)
             self.database = Database.of(settings)
         except BaseException:
             self.claim.release()

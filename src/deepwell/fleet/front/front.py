@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +92,10 @@ class HaproxyFront:
             slot: [ServerLine(f"{slot}{number}", port) for number, port in enumerate(ports[slot])]
             for slot in SLOTS
         }
-        self._runtime = HaproxyRuntime(terms.folder / "haproxy.sock")
+        # A folder of its own, because the path of a socket is short
+        self._private = tempfile.TemporaryDirectory(prefix="deepwell-front-")
+        self._socket = Path(self._private.name) / "haproxy.sock"
+        self._runtime = HaproxyRuntime(self._socket)
         terms.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._write()
 
@@ -159,7 +163,7 @@ class HaproxyFront:
 
         with socket.socket(socket.AF_UNIX) as probe:
             try:
-                probe.connect(str(self._terms.folder / "haproxy.sock"))
+                probe.connect(str(self._socket))
             except OSError:
                 return False
         return True
@@ -168,7 +172,7 @@ class HaproxyFront:
         folder = self._terms.folder
         write_whole(folder / "routes.map", routes_text(self._routes))
         write_whole(folder / "owners.map", owners_text(self._owners))
-        write_whole(self.config_file, config_text(self._terms, self._servers))
+        write_whole(self.config_file, config_text(self._terms, self._socket, self._servers))
 
 
 def write_whole(path: Path, text: str) -> None:

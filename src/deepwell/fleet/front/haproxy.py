@@ -49,7 +49,7 @@ class HaproxyTerms:
     """What stays as it is while haproxy runs.
 
     Attributes:
-        folder: holds the socket of the runtime API and the maps.
+        folder: holds the configuration and the maps.
         routing: `prefix` sends requests that begin alike to one replica unless that has too much to do; `round_robin` does not.
         answer_s: longest silence within an answer.
         drain_s: longest time that it waits for answers when it is told to end.
@@ -95,13 +95,17 @@ def routes_text(routes: Routes) -> str:
     return f"now {routes_value(routes)}\n"
 
 
-def config_text(terms: HaproxyTerms, servers: Mapping[Slot, Sequence[ServerLine]]) -> str:
-    """Returns the configuration."""
-    parts = [_global(terms), _frontend(terms), *(_backend(terms, slot, servers[slot]) for slot in SLOTS)]
+def config_text(terms: HaproxyTerms, socket: Path, servers: Mapping[Slot, Sequence[ServerLine]]) -> str:
+    """Returns the configuration. `socket` is the one of the runtime API: its path has less than 100 characters."""
+    parts = [
+        _global(terms, socket),
+        _frontend(terms),
+        *(_backend(terms, slot, servers[slot]) for slot in SLOTS),
+    ]
     return "\n".join(parts)
 
 
-def _global(terms: HaproxyTerms) -> str:
+def _global(terms: HaproxyTerms, socket: Path) -> str:
     errors = "\n".join(
         f"    http-error status {status} content-type application/json string {_quoted(_error(status, *said))}"
         for status, said in _ERRORS.items()
@@ -110,7 +114,7 @@ def _global(terms: HaproxyTerms) -> str:
 global
     maxconn {terms.most_connections}
     nbthread 1
-    stats socket {terms.folder}/haproxy.sock mode 600 level admin
+    stats socket {socket} mode 600 level admin
     stats timeout 1h
     tune.bufsize {BODY_BYTES}
     tune.maxrewrite 8192
