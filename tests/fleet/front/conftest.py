@@ -15,10 +15,11 @@ from tests.parallel import free_port
 
 from deepwell.fleet.front.front import Front, HaproxyFront, find_haproxy
 from deepwell.fleet.front.haproxy import HaproxyTerms
+from deepwell.fleet.front.own import OwnFront
 from deepwell.fleet.front.routes import SLOTS, Routes, Slot
 from deepwell.process.programs import Programs
 
-FRONTS = ("haproxy",)
+FRONTS = ("haproxy", "own")
 
 
 class Replica:
@@ -105,7 +106,8 @@ async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     port = free_port()
     routes = Routes({"blue": "prod#1", "green": "prod#2"})
     ports = {slot: [one.port for one in replicas[slot]] for slot in SLOTS}
-    front: Front = HaproxyFront(HaproxyTerms(tmp_path, "127.0.0.1", port), ports, routes)
+    made_by = HaproxyFront if request.param == "haproxy" else OwnFront
+    front: Front = made_by(HaproxyTerms(tmp_path, "127.0.0.1", port), ports, routes)
     lines: list[str] = []
     programs = Programs((front.program,), lambda _, text: lines.append(text), lambda _: None)
     for slot in SLOTS:

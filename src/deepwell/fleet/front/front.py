@@ -25,7 +25,7 @@ from deepwell.fleet.front.routes import SLOTS, KeyOwner, Routes, Slot
 from deepwell.fleet.front.runtime import HaproxyRuntime, ServerStat
 from deepwell.process.programs import Program
 
-__all__ = ["Front", "HaproxyFront", "ServerState", "find_haproxy"]
+__all__ = ["Front", "HaproxyFront", "ServerState", "find_haproxy", "write_whole"]
 
 ServerState = str
 """`ready`: takes requests; `drain`: finishes those that it has; `maint`: takes none."""
@@ -132,7 +132,7 @@ class HaproxyFront:
                 await self._runtime.add_map(folder / "owners.map", key, owner_value(owner))
             await self._runtime.set_map(folder / "routes.map", "now", routes_value(routes))
         except EngineUnavailable:
-            if self._runtime_is_there():
+            if self._runtime.is_there():
                 raise
 
     async def set_state(self, slot: Slot, number: int, state: ServerState) -> None:
@@ -143,7 +143,7 @@ class HaproxyFront:
         try:
             await self._runtime.set_state(slot, servers[number].name, state)
         except EngineUnavailable:
-            if self._runtime_is_there():
+            if self._runtime.is_there():
                 raise
 
     async def refresh(self) -> None:
@@ -156,17 +156,6 @@ class HaproxyFront:
     async def stat(self) -> list[ServerStat]:
         """Returns the figures of all replicas and slots."""
         return [one for one in await self._runtime.stat() if one.slot in SLOTS]
-
-    def _runtime_is_there(self) -> bool:
-        """Returns whether a haproxy listens: a socket file may be left by one that was killed."""
-        import socket
-
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(self._socket))
-            except OSError:
-                return False
-        return True
 
     def _write(self) -> None:
         folder = self._terms.folder

@@ -18,9 +18,12 @@ from deepwell.fleet.front.routes import GENERATING, SLOTS, KeyOwner, Routes, Slo
 from deepwell.storage.database import LOCAL
 
 __all__ = [
+    "BODY_BYTES",
+    "ERRORS",
     "HaproxyTerms",
     "ServerLine",
     "config_text",
+    "error_body",
     "owner_value",
     "owners_text",
     "routes_text",
@@ -107,8 +110,8 @@ def config_text(terms: HaproxyTerms, socket: Path, servers: Mapping[Slot, Sequen
 
 def _global(terms: HaproxyTerms, socket: Path) -> str:
     errors = "\n".join(
-        f"    http-error status {status} content-type application/json string {_quoted(_error(status, *said))}"
-        for status, said in _ERRORS.items()
+        f"    http-error status {status} content-type application/json string {_quoted(error_body(status))}"
+        for status in ERRORS
     )
     return f"""# Written by `deepwell deploy apply`: changes are lost.
 global
@@ -138,7 +141,7 @@ backend conversations
 """
 
 
-_ERRORS: Final = {
+ERRORS: Final = {
     502: ("the replica ended before it answered", "send the request again"),
     503: (
         "no replica takes requests now",
@@ -148,7 +151,9 @@ _ERRORS: Final = {
 }
 
 
-def _error(status: int, message: str, fix: str) -> str:
+def error_body(status: int) -> str:
+    """Returns the body of an error that a front itself answers."""
+    message, fix = ERRORS[status]
     body = {"message": f"{message}; {fix}", "type": "server_error", "param": None, "code": f"front_{status}"}
     return json.dumps({"error": body})
 

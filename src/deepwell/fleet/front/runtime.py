@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,8 @@ def parse_stat(text: str) -> list[ServerStat]:
 class HaproxyRuntime:
     """The runtime API of one haproxy."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, place: Path) -> None:
+        self._socket = place
 
     async def ask(self, command: str) -> str:
         """Sends one command and returns the answer.
@@ -85,6 +86,15 @@ class HaproxyRuntime:
                 f"haproxy does not answer on {self._socket}: {error or 'it took too long'}",
                 fix="wait: it is started again",
             ) from None
+
+    def is_there(self) -> bool:
+        """Returns whether somebody listens: a socket file may be left by one that was killed."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self._socket))
+            except OSError:
+                return False
+        return True
 
     async def order(self, command: str) -> None:
         """Sends one command that answers nothing if it was obeyed.

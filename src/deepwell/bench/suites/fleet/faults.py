@@ -36,14 +36,14 @@ def bench_faults_machine(
         with httpx.Client(base_url=base, trust_env=False, timeout=60) as http:
             stored = [_store(http, number) for number in range(20)]
             batch = _begin_batch(http, lines)
-            load, _ = fleet.talk(8.0 * kills + 4, lambda: _kill_replicas(fleet, kills), rate=rate, turns=3)
+            load, _ = fleet.talk(120.0, lambda: _kill_replicas(fleet, kills), rate=rate, turns=3)
             how = Counter(str(one["how"]) for one in load.results)
             value["replica_kills"] = kills
             value["requests"] = len(load.results)
             value["failed_before_a_token"] = sum(one["first_ms"] is None for one in load.failed)
             value["streams_cut"] = how["cut"] + how["typed"]
             value["streams_that_look_whole"] = how["short"]
-            front, _ = fleet.talk(8.0, lambda: _kill_front(fleet), rate=rate, turns=3)
+            front, _ = fleet.talk(60.0, lambda: _kill_front(fleet), rate=rate, turns=3)
             fronts = Counter(str(one["how"]) for one in front.results)
             closed = [one["due"] for one in front.failed if one["how"] in ("refused", "closed", "reset")]
             value["front_closed_s"] = rounded(max(closed) - min(closed), 2) if closed else 0.0
@@ -75,6 +75,7 @@ def _kill_front(fleet: Fleet) -> None:
     fleet.until(
         lambda facts: facts["front"]["restarts"] > before["restarts"] and facts["front"]["state"] == "ready"
     )
+    time.sleep(2)
 
 
 def _store(http: httpx.Client, number: int) -> str:

@@ -136,10 +136,14 @@ class Fleet:
                 self.until(lambda facts: sum(one["phase"] == "free" for one in facts["slots"]) == 1, seconds)
                 return found
             time.sleep(0.1)
-        return asyncio.run(self.rollouts.registry.story(self.alias)).rollouts[rollout.id]
+        return asyncio.run(self.rollouts.abort(self.alias, "bench", "it takes too long"))
 
-    def talk(self, seconds: float, during: Callable[[], Any] = lambda: None, **task: Any) -> tuple[Load, Any]:
+    def talk(self, seconds: float, during: Callable[[], Any] | None = None, **task: Any) -> tuple[Load, Any]:
         """Loads the deployment, does something meanwhile, and returns both results.
+
+        Args:
+            during: what is done meanwhile; the load ends a moment after it. Left out: it ends after `seconds`.
+            seconds: longest time of the load.
 
         Raises:
             PeerError: the client failed.
@@ -158,7 +162,13 @@ class Fleet:
         began, busy = time.monotonic(), busy_seconds()
         front = [self.facts["front"]["pid"]]
         before = {pid: cpu_seconds([pid]) for pid in {*process_tree(self.pid), *front}}
-        found = during()
+        found = None
+        if during is None:
+            time.sleep(seconds)
+        else:
+            found = during()
+            time.sleep(1)
+            client.send_signal(signal.SIGTERM)
         seen = {pid: cpu_seconds([pid]) for pid in {*process_tree(self.pid), *before}}
         out = client.communicate()[0]
         passed = time.monotonic() - began

@@ -61,7 +61,7 @@ def bench_switch_machine(
                 _count(value, load)
                 rows.append(_row(name, load, outcome.state, outcome.reason))
             for version in ("slow", "failing", "unsafe"):
-                load, outcome = _switched(fleet, version, Steps("canary", (0.25, 1.0), 30.0), rate / 2, 25.0)
+                load, outcome = _switched(fleet, version, Steps("canary", (0.25, 1.0), 30.0), rate / 2, 60.0)
                 value[f"{version}_aborted"] = outcome.state == "aborted"
                 value["busy"] = max(value["busy"], round(load.busy, 3))
                 others = [one for one in load.failed if version != "failing" or one["status"] in (0, 200)]
@@ -87,12 +87,12 @@ def _switched(
     fleet: Fleet, version: str, steps: Steps, rate: float, seconds: float = 0.0
 ) -> tuple[Load, Any]:
     """Rolls a version out under load, which goes on until the old replicas have ended."""
-    length = seconds or steps.hold_seconds * (len(steps.shares) + 1) + 20
+    length = seconds or steps.hold_seconds * (len(steps.shares) + 1) + 60
 
     def during() -> Any:
-        return fleet.outcome(fleet.start(version, steps), length + 30)
+        return fleet.outcome(fleet.start(version, steps), length)
 
-    return fleet.talk(length, during, rate=rate, turns=3)
+    return fleet.talk(length + 30, during, rate=rate, turns=3)
 
 
 def _count(value: dict[str, Any], load: Load) -> None:
@@ -130,4 +130,4 @@ def _real(model: Path, terms: dict[str, Any]) -> tuple[Load, Any]:
             def during() -> Any:
                 return fleet.outcome(fleet.start(other.stem, Steps("canary", (0.5, 1.0), 5.0)), 100)
 
-            return fleet.talk(60, during, clients=4, turns=3, tokens=16)
+            return fleet.talk(140, during, clients=4, turns=3, tokens=16)

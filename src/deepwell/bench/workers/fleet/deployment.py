@@ -1,7 +1,8 @@
 """A deployment whose replicas have the paced engine, for benchmarks: `deployment SPEC`, a file of JSON.
 
-The spec has `declaration`, the `model` whose tokenizer is used, `ways` with the arguments of `replica` by the name of the model,
-`served` with files of real models by name, and `routing`. The supervisor, the front and the server are those of `deploy apply`.
+The spec has `declaration`, the `model` whose tokenizer is used, `ways` with the arguments of `replica` by the name of the
+model, `served` with files of real models by name, and `routing`. The supervisor, the front and the server are those of
+`deploy apply`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Conversations of many users against a deployment, in a process of its own: reads a task from stdin, prints one JSON object.
 
-The task has `port`, `model`, `seconds`, and either `rate` (requests a second, sent when they are due) or `clients` (each asks as
-soon as it has its answer). Conversations have `turns` turns; each is another user's. `tokens` bounds an answer, `words` lengthens
-what users say. It looks at bytes, not at JSON, because on two cores its own work would slow the servers that it measures.
+The task has `port`, `model`, `seconds`, and either `rate` (requests a second, sent when they are due) or `clients` (each asks
+as soon as it has its answer). SIGTERM ends it earlier. Conversations have `turns` turns; each is another user's. `tokens`
+bounds an answer, `words` lengthens what users say. It looks at bytes, not at JSON, because on two cores its own work would
+slow the servers that it measures.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import sys
 import time
 from collections import deque
@@ -79,14 +81,16 @@ class Talkers:
         self._idle: list[_Connection] = []
         self._waiting: deque[_Conversation] = deque()
         self._begun = 0
+        self._stopped = asyncio.Event()
         self._pending: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Talks for as long as the task says, and waits for the last answers."""
         until = time.perf_counter() + self.task["seconds"]
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
         if "rate" in self.task:
             due, step = time.perf_counter(), 1 / self.task["rate"]
-            while due < until:
+            while due < until and not self._stopped.is_set():
                 await asyncio.sleep(max(due - time.perf_counter(), 0))
                 self._send(due)
                 due += step
@@ -101,7 +105,7 @@ class Talkers:
         task.add_done_callback(self._pending.discard)
 
     async def _client(self, until: float) -> None:
-        while time.perf_counter() < until:
+        while time.perf_counter() < until and not self._stopped.is_set():
             await self._turn(self._next(), time.perf_counter())
 
     def _next(self) -> _Conversation:
