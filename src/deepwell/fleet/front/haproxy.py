@@ -125,7 +125,8 @@ global
 
 defaults
     mode http
-    timeout connect 2s
+    timeout connect 5s
+    timeout check 10s
     timeout client {round(terms.answer_s)}s
     timeout server {round(terms.answer_s)}s
     timeout http-request 30s
@@ -179,6 +180,9 @@ def _backend(terms: HaproxyTerms, slot: Slot, servers: Sequence[ServerLine]) -> 
         f"    server {one.name} 127.0.0.1:{one.port}{'' if one.state == 'ready' else ' disabled'}"
         for one in servers
     )
+    # A dead replica is noticed by its connections. Checks are patient: one that is busy answers late, and still answers.
+    checks = "inter 2s fastinter 500ms downinter 200ms rise 1 fall 3"
+    noticed = "observe layer4 error-limit 1 on-error mark-down"
     return f"""backend {slot}
 {balance}
     option httpchk GET /readyz
@@ -186,6 +190,6 @@ def _backend(terms: HaproxyTerms, slot: Slot, servers: Sequence[ServerLine]) -> 
     option redispatch 1
     retries 3
     retry-on conn-failure empty-response
-    default-server check inter 1s fastinter 200ms downinter 200ms rise 1 fall 2 observe layer4 error-limit 1 on-error mark-down
+    default-server check {checks} {noticed}
 {lines}
 """

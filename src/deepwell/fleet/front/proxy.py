@@ -38,7 +38,8 @@ from deepwell.fleet.front.runtime import ServerStat
 
 __all__ = ["main"]
 
-_CONNECT_S: Final = 2.0
+_CONNECT_S: Final = 5.0
+_PATIENCE_S: Final = 10.0  # with a check
 _CHECK_S, _CHECK_DOWN_S = 1.0, 0.2
 _REQUEST_S: Final = 30.0
 _IDLE_S: Final = 75.0
@@ -128,14 +129,16 @@ class Front:
     async def _check(self, one: Server) -> None:
         one.checked = time.monotonic()
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(_PATIENCE_S):
                 reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
                 try:
                     writer.write(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
                     one.up = (await reader.readline()).split(b" ")[1:2] == [b"200"]
                 finally:
                     writer.close()
-        except (OSError, TimeoutError):
+        except TimeoutError:
+            pass  # one that is busy answers late; a dead one refuses
+        except OSError:
             one.up = False
 
 

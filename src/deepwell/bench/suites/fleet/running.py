@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,11 @@ class Load:
             if one["release"]:
                 seen.setdefault(one["conversation"], set()).add(one["release"])
         return sum(len(one) > 1 for one in seen.values())
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How requests failed: status and end, with their number."""
+        return dict(Counter(f"{one['status']} {one['how']}" for one in self.failed))
 
     def figures(self) -> dict[str, Any]:
         """Returns the processor's part, as shares of one core but for `busy`, which is of all."""

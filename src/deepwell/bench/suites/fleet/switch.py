@@ -107,6 +107,7 @@ def _count(value: dict[str, Any], load: Load) -> None:
 def _row(name: str, load: Load, state: str, reason: str) -> list[Any]:
     figures = load.figures()
     said = state if state == "promoted" else f"{state}: {reason[:60]}"
+    said += f" {load.kinds}" if load.failed else ""
     return [name, len(load.results), len(load.failed), len(load.cut), load.mixed, *figures.values(), said]
 
 
