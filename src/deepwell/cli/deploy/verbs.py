@@ -24,6 +24,7 @@ File = Annotated[Path, typer.Argument(help="Declaration, such as deploy.yaml.", 
 Name = Annotated[
     str | None, typer.Argument(help="Name of the deployment; unset: the one that runs.", metavar="NAME")
 ]
+_ROUTINE = ("[WARNING]", "has no server available!")  # what haproxy says of every switch
 _END_S = 15.0
 _START_S = 600.0
 
@@ -73,6 +74,8 @@ class _Shown:
         text = str(event["text"])
         if event["event"] == "line" and text.startswith("{"):
             return  # reports of the server to its supervisor
+        if part == "front" and any(one in text for one in _ROUTINE):
+            return
         self._out.print(f"{time.monotonic() - self._began:8.1f}  {part:8}| {text}", soft_wrap=True)
 
 
