@@ -126,7 +126,7 @@ global
 defaults
     mode http
     timeout connect 5s
-    timeout check 10s
+    timeout check 20s
     timeout client {round(terms.answer_s)}s
     timeout server {round(terms.answer_s)}s
     timeout http-request 30s

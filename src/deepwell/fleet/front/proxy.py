@@ -39,7 +39,7 @@ from deepwell.fleet.front.runtime import ServerStat
 __all__ = ["main"]
 
 _CONNECT_S: Final = 5.0
-_PATIENCE_S: Final = 10.0  # with a check
+_PATIENCE_S: Final = 20.0  # with a check
 _CHECK_S, _CHECK_DOWN_S = 1.0, 0.2
 _REQUEST_S: Final = 30.0
 _IDLE_S: Final = 75.0
