@@ -290,8 +290,8 @@ class Programs:
             self._added.clear()
             if more.done():
                 more = asyncio.create_task(self._more.wait())
-            done, _ = await asyncio.wait({*tasks, more}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {more}:
+            await asyncio.wait({*tasks, more}, return_when=asyncio.FIRST_COMPLETED)
+            for task in [one for one in tasks if one.done()]:
                 task.result()
                 one = tasks.pop(task)
                 if failed is None and one in first and one.state == "failed" and one.program.required:

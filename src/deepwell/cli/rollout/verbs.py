@@ -20,6 +20,23 @@ __all__ = ["Kind", "abort", "judge", "preview", "promote", "revert", "start", "s
 Kind = Literal["canary", "blue-green"]
 """Manners of a switch."""
 
+StepsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Shares in percent that a deployment takes one after the other, such as 5,25,50,75,100. "
+        "Unset: those of its declaration.",
+        metavar="PERCENT",
+    ),
+]
+HoldOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Seconds that each step is held while its figures are looked at."),
+]
+KindOption = Annotated[
+    Kind | None,
+    typer.Option(help="Manner of a deployment's switch: by steps, or all users at once."),
+]
+
 
 def start(
     alias: Alias,
@@ -54,21 +71,9 @@ def start(
         list[str] | None,
         typer.Option(help="Tenant whose votes decide; may be repeated. Unset: all tenants."),
     ] = None,
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            help="Shares in percent that a deployment takes one after the other, such as 5,25,50,75,100. "
-            "Unset: those of its declaration."
-        ),
-    ] = None,
-    hold: Annotated[
-        float | None,
-        typer.Option(min=0, help="Seconds that each step is held while its figures are looked at."),
-    ] = None,
-    kind: Annotated[
-        Kind | None,
-        typer.Option(help="Manner of a deployment's switch: by steps, or all users at once."),
-    ] = None,
+    steps: StepsOption = None,
+    hold: HoldOption = None,
+    kind: KindOption = None,
     by: By = "cli",
     json: JsonFlag = False,
 ) -> None:

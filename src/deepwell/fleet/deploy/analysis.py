@@ -101,7 +101,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class GateFinding:
-    """What one gate says. `bound` is the largest difference that it lets pass."""
+    """The finding of one gate. `bound` is the largest difference that it lets pass."""
 
     name: str
     current: float | None

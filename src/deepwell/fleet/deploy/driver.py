@@ -17,7 +17,7 @@ __all__ = ["Decision", "Driver"]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done now: nothing (`hold`), another `share`, all users and the end of it, or the end without."""
+    """The next thing to do: nothing (`hold`), another `share`, all users and the end of it, or the end without."""
 
     action: Literal["hold", "step", "promote", "abort"]
     reason: str = ""
@@ -51,7 +51,7 @@ class Driver:
 
     @property
     def findings(self) -> Sequence[GateFinding]:
-        """What the gates say by now, over the whole roll-out."""
+        """Findings of the gates by now, over the whole roll-out."""
         return judge_gates(self._gates, self._sides["current"].total, self._sides["candidate"].total)
 
     @property

@@ -67,12 +67,12 @@ class SlotKeeper:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all its replicas were ready, so that it may take users."""
+        """Readiness of the slot: all its replicas were ready, so that it may take users."""
         return self.phase == "serving"
 
     @property
     def failure(self) -> str:
-        """How a replica that was given up has ended; empty: none was."""
+        """End of a replica that was given up, in words; empty: none was."""
         return next((one.kept.last_end for one in self._replicas if one.kept.state == "failed"), "")
 
     def start(self, release: Release) -> None:

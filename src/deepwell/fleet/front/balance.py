@@ -31,7 +31,7 @@ class Server:
 
     @property
     def takes(self) -> bool:
-        """Whether it takes new requests."""
+        """True if it takes new requests."""
         return self.up and self.state == "ready"
 
 

@@ -49,7 +49,7 @@ class ServerLine:
 
 @dataclass(frozen=True, slots=True)
 class HaproxyTerms:
-    """What stays as it is while haproxy runs.
+    """Terms that stay as they are while haproxy runs.
 
     Attributes:
         folder: holds the configuration and the maps.

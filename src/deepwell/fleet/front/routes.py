@@ -64,7 +64,7 @@ class KeyOwner:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """What a front knows of the releases.
+    """The releases, as a front knows them.
 
     Attributes:
         releases: name of the release in each slot that is in use.
@@ -86,7 +86,7 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a front reads of a request.
+    """A request, as far as a front reads it.
 
     Attributes:
         conversation: what tells a conversation from others, as one text; empty: the request belongs to none.

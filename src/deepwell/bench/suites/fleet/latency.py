@@ -1,4 +1,4 @@
-"""What grade 1 adds to the time to the first token: haproxy, the server and its guardless path, over the bare engine."""
+"""The overhead of grade 1 on the time to the first token: haproxy and the server, over the bare engine."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _END_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came of a load: a result for each request, and the busy part of all cores meanwhile."""
+    """The outcome of a load: a result for each request, and the busy part of all cores meanwhile."""
 
     results: Sequence[Mapping[str, Any]]
     client_cpu: float
@@ -66,7 +66,7 @@ class Load:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """How requests failed: status and end, with their number."""
+        """Numbers of failed requests by their status and their end."""
         return dict(Counter(f"{one['status']} {one['how']}" for one in self.failed))
 
     def figures(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Fleet:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the supervisor tells."""
+        """Facts that the supervisor tells."""
         name = self._spec["declaration"]["name"]
         return read_claim(self._folder / "state" / "deploy" / name, CLAIM) or {}
 
