@@ -43,7 +43,7 @@ def bench_switch_machine(
         "unsafe": (*paced, _LEAK),
     }
     gates = {"error_rate": 0.02, "first_token_p95_ms": 200, "guard_rate": 0.1}
-    terms = {"conversation_seconds": 3, "drain_seconds": 30, "gates": gates}
+    terms = {"conversation_seconds": 15, "drain_seconds": 30, "gates": gates}
     rows: list[list[Any]] = []
     value: dict[str, Any] = {"failed": 0, "cut": 0, "mixed_conversations": 0, "requests": 0, "busy": 0.0}
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def bench_switch_machine(
                 _count(value, load)
                 rows.append(_row(name, load, outcome.state, outcome.reason))
             for version in ("slow", "failing", "unsafe"):
-                load, outcome = _switched(fleet, version, Steps("canary", (0.25, 1.0), 30.0), rate / 2, 60.0)
+                load, outcome = _switched(fleet, version, Steps("canary", (0.25, 1.0), 30.0), rate / 2, 120.0)
                 value[f"{version}_aborted"] = outcome.state == "aborted"
                 value["busy"] = max(value["busy"], round(load.busy, 3))
                 others = [one for one in load.failed if version != "failing" or one["status"] in (0, 200)]
@@ -87,7 +87,7 @@ def _switched(
     fleet: Fleet, version: str, steps: Steps, rate: float, seconds: float = 0.0
 ) -> tuple[Load, Any]:
     """Rolls a version out under load, which goes on until the old replicas have ended."""
-    length = seconds or steps.hold_seconds * (len(steps.shares) + 1) + 60
+    length = seconds or steps.hold_seconds * (len(steps.shares) + 1) + 120
 
     def during() -> Any:
         return fleet.outcome(fleet.start(version, steps), length)
@@ -129,6 +129,6 @@ def _real(model: Path, terms: dict[str, Any]) -> tuple[Load, Any]:
         ) as fleet:
 
             def during() -> Any:
-                return fleet.outcome(fleet.start(other.stem, Steps("canary", (0.5, 1.0), 5.0)), 100)
+                return fleet.outcome(fleet.start(other.stem, Steps("canary", (0.5, 1.0), 5.0)), 200)
 
-            return fleet.talk(140, during, clients=4, turns=3, tokens=16)
+            return fleet.talk(240, during, clients=4, turns=3, tokens=16)
