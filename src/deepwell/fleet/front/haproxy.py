@@ -133,6 +133,8 @@ defaults
     timeout http-keep-alive 75s
     timeout queue 30s
     option http-buffer-request
+    # A token leaves at once: otherwise the kernel holds a small piece for up to 200 ms, in case more comes
+    option http-no-delay
     option dontlognull
 {errors}
 
