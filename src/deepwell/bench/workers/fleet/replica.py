@@ -36,7 +36,10 @@ BLOCK: Final = 16
 
 
 class BlockCache:
-    """The hashes of the blocks of prompts, as a prefix cache keeps them; the least recently used go first."""
+    """The hashes of the blocks of prompts, as a prefix cache keeps them.
+
+    The least recently used go first, and of one prompt its end: a beginning is of use without its end, and no end without it.
+    """
 
     def __init__(self, blocks: int) -> None:
         self._most = blocks
@@ -45,12 +48,15 @@ class BlockCache:
     def look(self, prompt: Sequence[int]) -> int:
         """Returns how many tokens of a prompt are known from its beginning, and keeps all its blocks."""
         chained, known, broken = 0, 0, False
+        seen: list[int] = []
         for place in range(0, len(prompt) - BLOCK + 1, BLOCK):
             chained = hash((chained, tuple(prompt[place : place + BLOCK])))
             broken = broken or chained not in self._blocks
             known += 0 if broken else BLOCK
-            self._blocks[chained] = None
-            self._blocks.move_to_end(chained)
+            seen.append(chained)
+        for one in reversed(seen):
+            self._blocks[one] = None
+            self._blocks.move_to_end(one)
         while len(self._blocks) > self._most:
             self._blocks.popitem(last=False)
         return known
