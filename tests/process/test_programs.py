@@ -134,3 +134,48 @@ def adopts_orphans() -> bool:
     answer = ctypes.c_int()
     ctypes.CDLL(None).prctl(37, ctypes.byref(answer), 0, 0, 0)
     return bool(answer.value)
+
+
+@pytest.mark.fault
+async def test_programs_may_be_added_while_others_run_and_end_alone() -> None:
+    ports = [free_port() for _ in range(3)]
+    first, second, third = (
+        program(LISTENS, str(port), name=f"p{number}", port=port, required=number == 0)
+        for number, port in enumerate(ports)
+    )
+    watched = Watched(first)
+    running = asyncio.create_task(watched.programs.run())
+    await watched.until(lambda: ("p0", "ready") in watched.states)
+    added = watched.programs.add(second)
+    failing = watched.programs.add(
+        program("raise SystemExit(3)", name="bad", port=free_port(), required=True)
+    )
+    await watched.until(lambda: added.state == "ready" and failing.state == "failed")
+    assert not running.done(), "what was added fails alone"
+    added.stop()
+    await watched.until(lambda: added.state == "stopped")
+    watched.programs.forget(added)
+    again = watched.programs.add(third)
+    await watched.until(lambda: again.state == "ready")
+    watched.programs.stop()
+    assert await running is None
+
+
+@pytest.mark.fault
+async def test_a_program_may_be_asked_to_end_by_a_signal_of_its_own() -> None:
+    code = (
+        "import signal, socket, sys, time\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: (print('gently', flush=True), sys.exit(0)))\n"
+        "listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
+        "while True: listener.accept()[0].close()\n"
+    )
+    port = free_port()
+    command = (sys.executable, "-c", code, str(port))
+    gentle = Program("one", command, dict(os.environ), Path.cwd(), ("127.0.0.1", port), False, signal.SIGUSR1)
+    watched = Watched(gentle)
+    running = asyncio.create_task(watched.programs.run())
+    await watched.until(lambda: watched.programs.kept[0].state == "ready")
+    watched.programs.stop()
+    await running
+    assert ("one", "gently") in watched.lines
+    assert watched.programs.kept[0].last_end == "exit 0"

@@ -387,3 +387,34 @@ async def test_a_tenant_cannot_put_its_own_adapter_in_the_place_of_a_candidate(c
     await canary.start()
     sides = {await canary.served(headers, safety_identifier=f"user-{number}") for number in range(40)}
     assert sides == {"v1", "v2"}, "an alias means the same for everybody"
+
+
+async def test_a_replica_answers_with_its_release_whatever_the_share_says(
+    canary: Canary, engine: FakeEngine, codec: Codec, database: Database
+) -> None:
+    rollout = await canary.start()
+    users = [f"user-{number}" for number in range(20)]
+    for model, arm in (("v1", "current"), ("v2", "candidate")):
+        replica = make_service(engine, codec, model="toy", database=database, release={"prod": model})
+        await replica.aliases.refresh()
+        meaning = await replica.aliases.meaning_of("prod")
+        assert meaning is not None and (meaning.models("local", "user:x"), meaning.side) == ((model,), arm)
+        assert (await replica.aliases.models())["prod"] == model
+        stored = await replica.aliases.stored_meaning_of("prod")
+        assert stored is not None and stored.canary is not None and stored.canary.rollout == rollout.id
+        transport = httpx.ASGITransport(create_app(replica))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            replicated = Canary(http, engine, database, replica)
+            assert {await replicated.served(user=user) for user in users} == {model}
+
+
+async def test_a_replica_whose_release_is_not_served_says_so_and_gives_no_other_version(
+    canary: Canary, engine: FakeEngine, codec: Codec, database: Database
+) -> None:
+    await canary.start()
+    await canary.end("promoted")
+    replica = make_service(engine, codec, model="toy", database=database, release={"prod": "v3"})
+    transport = httpx.ASGITransport(create_app(replica))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.post("/v1/chat/completions", json={"model": "prod", **CHAT})
+    assert answer.status_code == 404 and "v3" in answer.text

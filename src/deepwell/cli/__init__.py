@@ -28,6 +28,7 @@ VERBS = (
     "models",
     "prompts",
     "rollout",
+    "deploy",
     "knowledge",
     "media",
     "mcp",

@@ -45,6 +45,7 @@ class Program:
     Attributes:
         address: host and port on which it listens as soon as it is ready.
         required: whether it is given up at once if it ends before it was ever ready. Others have four starts.
+        stop_signal: asks it to end. Asked again, it gets SIGTERM.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Program:
     folder: Path
     address: tuple[str, int]
     required: bool = False
+    stop_signal: int = signal.SIGTERM
 
 
 class KeptProgram:
@@ -109,10 +111,11 @@ class KeptProgram:
 
     def stop(self) -> None:
         """Asks the program to end, and starts it no more. Asking again repeats the signal."""
+        asked_before = self._stopping.is_set()
         self._stopping.set()
         if self._process is not None:
             with contextlib.suppress(OSError):
-                self._process.terminate()
+                self._process.send_signal(signal.SIGTERM if asked_before else self.program.stop_signal)
 
     def kill(self) -> None:
         """Ends the program and its process group by force."""
@@ -243,10 +246,28 @@ class Programs:
             on_change(one)
 
         self.kept = [KeptProgram(one, on_line, changed, self._end_strangers) for one in programs]
+        self._on_line, self._on_change = on_line, on_change
+        self._added: list[KeptProgram] = []
+        self._more = asyncio.Event()
         self._earlier: set[int] = set()  # children that are not of these programs
         self._others_may_start = asyncio.Event()
         if not any(one.required for one in programs):
             self._others_may_start.set()
+
+    def add(self, program: Program) -> KeptProgram:
+        """Runs one more program beside the others, until it is stopped by itself or with all.
+
+        Its failure ends no other program, even if it is required.
+        """
+        kept = KeptProgram(program, self._on_line, self._on_change, self._end_strangers)
+        self.kept.append(kept)
+        self._added.append(kept)
+        self._more.set()
+        return kept
+
+    def forget(self, kept: KeptProgram) -> None:
+        """Forgets a program that was added and has ended."""
+        self.kept.remove(kept)
 
     async def run(self) -> KeptProgram | None:
         """Runs all until they are stopped. Returns the required program that could not start, if that is the reason.
@@ -258,17 +279,25 @@ class Programs:
             return await self._run()
 
     async def _run(self) -> KeptProgram | None:
-        tasks = {asyncio.create_task(self._keep(one)): one for one in self.kept}
+        first = [one for one in self.kept if one not in self._added]
+        tasks = {asyncio.create_task(self._keep(one)): one for one in first}
         reaping = asyncio.create_task(self._reap())
+        more = asyncio.create_task(self._more.wait())
         failed: KeptProgram | None = None
-        waiting = set(tasks)
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+        while tasks or self._added:
+            self._more.clear()
+            tasks |= {asyncio.create_task(one.keep()): one for one in self._added}
+            self._added.clear()
+            if more.done():
+                more = asyncio.create_task(self._more.wait())
+            await asyncio.wait({*tasks, more}, return_when=asyncio.FIRST_COMPLETED)
+            for task in [one for one in tasks if one.done()]:
                 task.result()
-                if failed is None and tasks[task].state == "failed" and tasks[task].program.required:
-                    failed = tasks[task]
+                one = tasks.pop(task)
+                if failed is None and one in first and one.state == "failed" and one.program.required:
+                    failed = one
                     self.stop()
+        more.cancel()
         reaping.cancel()
         await self._end_strangers()
         return failed

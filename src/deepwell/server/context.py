@@ -142,8 +142,10 @@ class ServerContext:
     _shared: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.aliases = ModelAliases(lambda: None if self._state is None else self._state.aliases)
         options = self.options
+        self.aliases = ModelAliases(
+            lambda: None if self._state is None else self._state.aliases, release=options.release
+        )
         self.media = MediaModels(options, self.on_close)
         self.fitting = ServerFitting(
             options.context_policy,
@@ -306,7 +308,7 @@ class ServerContext:
         key_id = "" if ticket is None else ticket.principal.key_id
         identity = identity_of("" if record is None else record.end_user, key_id)
         *candidates, model = meaning.models(tenant, identity)
-        arm: Arm = "candidate" if candidates else "current"
+        arm: Arm = meaning.side or ("candidate" if candidates else "current")
         for candidate in candidates:
             try:
                 found = await self._find_served(name, candidate)
@@ -319,7 +321,9 @@ class ServerContext:
         try:
             found = await self._find_served(name, model)
         except ModelNotFound as error:
-            for one in () if self.promoted is None else await self.promoted.earlier(name, model):
+            # A replica answers with its release or not at all: the front says which version a request gets
+            promoted = self.promoted if meaning.side is None else None
+            for one in () if promoted is None else await promoted.earlier(name, model):
                 try:
                     found = await self._find_served(name, one)
                 except ModelNotFound:

@@ -403,6 +403,7 @@ class ServerOptions:
         model_host: address of the process that loads models on demand. Empty means that there are none.
         engine_wait_s: longest wait for an engine that is being restarted.
         context_policy: what is done with conversations that do not fit, where the request does not say.
+        release: models that aliases mean here whatever the database says, by alias. Empty: users are split here.
         settings: those that the options were read from. Compliance checks look at them; None: at the defaults.
     """
 
@@ -428,6 +429,7 @@ class ServerOptions:
     images: ImageServing = field(default_factory=ImageServing)
     mcp: McpOptions = field(default_factory=McpOptions)
     agents: AgentOptions = field(default_factory=AgentOptions)
+    release: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -455,4 +457,5 @@ class ServerOptions:
             ImageServing.of(settings),
             McpOptions.of(settings),
             AgentOptions.of(settings),
+            settings.released(),
         )

@@ -189,6 +189,10 @@ class ServerSettings(Section):
     trace_share: float = Field(
         1.0, ge=0, le=1, description="Share of the traces that begin here which is sampled, from 0 to 1."
     )
+    release: str | None = Field(
+        None,
+        description="Release that this server serves, as ALIAS=MODEL: the alias means this model here, in any roll-out.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning", description="Level of the server's log."
     )
@@ -197,6 +201,13 @@ class ServerSettings(Section):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [key for key in value.replace(",", " ").split() if key] if isinstance(value, str) else value
+
+    @field_validator("release")
+    @classmethod
+    def _alias_and_model(cls, release: str | None) -> str | None:
+        if release is not None and not all(release.rpartition("=")[::2]):
+            raise ValueError("write ALIAS=MODEL, such as smollm2@prod=smollm2")
+        return release
 
     @field_validator("api_keys")
     @classmethod
@@ -229,6 +240,11 @@ class ServerSettings(Section):
         for proxy in proxies:
             ipaddress.ip_network(proxy, strict=False)
         return proxies
+
+    def released(self) -> dict[str, str]:
+        """Returns the model of the release by its alias; empty: this server serves all versions."""
+        alias, _, model = (self.release or "").rpartition("=")
+        return {alias: model} if alias else {}
 
     def is_exposed(self) -> bool:
         """Returns whether `host` can be reached from other machines."""

@@ -136,6 +136,12 @@ class KeyStore:
             lambda connection: [_key(row) for row in connection.execute(query).all()]
         )
 
+    async def digests(self) -> Mapping[str, ApiKey]:
+        """Returns the keys of all tenants by their SHA-256 in hexadecimal, revoked ones among them."""
+        return await self._database.read(
+            lambda connection: {row.digest: _key(row) for row in connection.execute(sa.select(table)).all()}
+        )
+
     async def page(self, *, after: str | None, limit: int, order: Order) -> Page[ApiKey]:
         """Returns one page of the keys of all tenants. There are few, so all are read.
 

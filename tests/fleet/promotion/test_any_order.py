@@ -22,7 +22,19 @@ MODELS = ("base", "v1", "v2")
 Step = tuple[str, str, str, int, bool]
 STEPS = st.tuples(
     st.sampled_from(
-        ["set", "remove", "register", "gate", "start", "promote", "abort", "roll_back", "judge", "revert"]
+        [
+            "set",
+            "remove",
+            "register",
+            "gate",
+            "start",
+            "promote",
+            "abort",
+            "roll_back",
+            "judge",
+            "revert",
+            "step",
+        ]
     ),
     st.sampled_from(NAMES),
     st.sampled_from(MODELS),
@@ -36,7 +48,14 @@ def operations(
 ) -> dict[str, Callable[[], Awaitable[Any]]]:
     _, name, model, number, good = step
     registry = rollouts.registry
+
+    async def step_on() -> None:
+        state = (await rollouts.registry.story(name)).aliases.get(name)
+        rollout = "" if state is None else state.rollout or ""
+        await registry.step(name, number / 3 if good else 0.0, "a", rollout=rollout)
+
     return {
+        "step": step_on,
         "set": lambda: aliases.set(name, model, "a"),
         "remove": lambda: aliases.remove(name, "a"),
         "register": lambda: rollouts.register(name, NewVersion(model), "a"),

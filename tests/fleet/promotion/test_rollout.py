@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwell.errors import InvalidRequest
-from deepwell.fleet.promotion.arms import count_votes
+from deepwell.fleet.promotion.arms import Vote, count_votes
 from deepwell.fleet.promotion.artefact import version_of
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.gates import GateReport
@@ -27,7 +27,7 @@ from deepwell.storage.feedback import FeedbackStore, StoredFeedback
 from deepwell.storage.registry.ledger import Ledger
 from deepwell.storage.registry.split import identity_of, takes_candidate
 from deepwell.storage.registry.store import NewVersion
-from deepwell.storage.registry.story import Rollout
+from deepwell.storage.registry.story import Rollout, Steps
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.tables import model_aliases, model_ledger, model_ledger_head
 
@@ -239,11 +239,13 @@ def test_an_artefact_whose_bytes_lie_elsewhere_is_not_registered(tmp_path: Path)
 
 ROLLOUT = Rollout("r", PROD, f"{PROD}#1", "base", "v1", 0.3, "canary", 0, "lin", {})
 VOTES = st.lists(
-    st.tuples(
+    st.builds(
+        Vote,
         st.sampled_from(["a", "b"]),
         st.sampled_from(["", "x", "y", "z"]),
         st.sampled_from(["", "v", "w"]),
         st.booleans(),
+        st.integers(0, 1000),
     ),
     max_size=30,
 )
@@ -251,18 +253,55 @@ VOTES = st.lists(
 
 @given(VOTES)
 def test_every_voter_counts_once_and_every_vote_without_a_user_is_told(
-    given_votes: list[tuple[str, str, str, bool]],
+    given_votes: list[Vote],
 ) -> None:
     arms = count_votes(given_votes, ROLLOUT)
-    voters = {(tenant, voter or user, bool(voter)) for tenant, user, voter, _ in given_votes if user}
+    voters = {(one.tenant, one.voter or one.end_user, bool(one.voter)) for one in given_votes if one.end_user}
     assert arms.current.users + arms.candidate.users == len(voters)
-    assert arms.unknown == sum(not user for _, user, _, _ in given_votes)
+    assert arms.unknown == sum(not one.end_user for one in given_votes)
 
 
 def test_a_reviewer_of_many_conversations_is_one_voter() -> None:
-    votes = [("a", f"user-{number}", "reviewer", False) for number in range(100)]
-    arms = count_votes([*votes, ("b", "user-1", "reviewer", True)], ROLLOUT)
+    votes = [Vote("a", f"user-{number}", "reviewer", False, 0) for number in range(100)]
+    arms = count_votes([*votes, Vote("b", "user-1", "reviewer", True, 0)], ROLLOUT)
     assert arms.current.users + arms.candidate.users == 2, "one in each tenant"
+
+
+def test_a_vote_counts_on_the_side_that_its_user_had_then() -> None:
+    stepped = replace(ROLLOUT, share=1.0, shares=((0, 0.0), (1000, 0.5), (2000, 1.0)))
+    users = [f"user-{number}" for number in range(200)]
+
+    def candidates(at_ms: int) -> int:
+        return count_votes([Vote("a", user, "", True, at_ms) for user in users], stepped).candidate.users
+
+    half = sum(takes_candidate("r", 0.5, "a", identity_of(user, "")) for user in users)
+    assert [candidates(at) for at in (999, 1000, 1999, 2000)] == [0, half, half, len(users)]
+
+
+async def test_steps_go_into_the_ledger_and_the_alias_together(database: Database) -> None:
+    rollouts = Rollouts(database)
+    await AliasStore(database).set(PROD, "base", "cli")
+    version = await rollouts.register(PROD, NewVersion("v1"), "loop")
+    steps = Steps("canary", (0.05, 0.5, 1.0), 30.0)
+    begun = await rollouts.start(version.id, "lin", steps=steps, ungated="a test")
+    assert (begun.share, begun.steps) == (0.0, steps), "nobody has it before the first step"
+    for share in (0.05, 0.5, 1.0, 0.05):
+        stepped = await rollouts.registry.step(
+            PROD, share, "fleet", rollout=begun.id, numbers={"requests": 9}
+        )
+        assert stepped.share == share == (await AliasStore(database).names()).canaries[PROD].share
+        assert check_ledger(database).holds
+    assert [share for _, share in stepped.shares] == [0.0, 0.05, 0.5, 1.0, 0.05]
+    for share, rollout in ((0.05, begun.id), (1.5, begun.id), (0.5, "another")):
+        with pytest.raises(InvalidRequest):
+            await rollouts.registry.step(PROD, share, "fleet", rollout=rollout)
+    ended = await rollouts.abort(PROD, "fleet", "too slow")
+    assert (ended.state, ended.share) == ("aborted", 0.05)
+    with pytest.raises(InvalidRequest):
+        await rollouts.registry.step(PROD, 0.5, "fleet", rollout=begun.id)
+    words = [in_words(entry) for entry in await rollouts.registry.ledger.entries(PROD)]
+    assert any("steps of 5, 50, 100 %, 30 s each" in one for one in words)
+    assert any("50 % of the users of smollm2@prod get the candidate, after 5 %" in one for one in words)
 
 
 COUNTS = st.integers(0, 300).flatmap(lambda users: st.builds(Counts, st.just(users), st.integers(0, users)))

@@ -82,6 +82,7 @@ const CHINESE: Record<string, (alias: string, told: Fields) => string> = {
     const passed = told.reason ? `；未经门禁放行：${text(told.reason)}` : "";
     return `开始发布 ${text(told.version)}：${alias} 的 ${share} 用户使用 ${text(told.candidate)}，其余使用 ${text(told.model)}${passed}`;
   },
+  step: (alias, told) => `${alias} 的候选版本：${percent(Number(told.before))} 的用户增至 ${percent(Number(told.share))}`,
   promoted: (alias, told) => `${alias} 改为指向 ${text(told.model)}，不再是 ${text(told.before)}${why(told)}`,
   rolled_back: (alias, told) => `发布已回滚：${alias} 仍指向 ${text(told.model)}${why(told)}`,
   aborted: (alias, told) => `发布已终止：${alias} 仍指向 ${text(told.model)}${why(told)}`,

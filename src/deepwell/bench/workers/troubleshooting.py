@@ -18,6 +18,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "server": ("The server", "服务器"),
     "keys": ("API keys", "API 密钥"),
     "platform": ("The platform: deepwell up", "平台：deepwell up"),
+    "deploy": ("Deployments", "部署"),
     "requests": ("Requests", "请求"),
     "context": ("Long contexts", "长上下文"),
     "knowledge": ("Knowledge bases", "知识库"),

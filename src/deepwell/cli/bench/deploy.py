@@ -6,9 +6,17 @@ from typing import Annotated
 
 import typer
 
-from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
+from deepwell.cli.bench.options import Json, Model, Rate, Row, Seconds, measure, model_path
 
-__all__ = ["console", "container", "up"]
+__all__ = [
+    "console",
+    "container",
+    "fleet_faults_machine",
+    "fleet_latency_machine",
+    "fleet_scaling",
+    "fleet_switch_machine",
+    "up",
+]
 
 
 def container(
@@ -60,3 +68,56 @@ def console(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.deploy.console import bench_console
 
     measure("console", row, json, bench_console)
+
+
+def fleet_switch_machine(
+    rate: Rate = 100.0,
+    hold: Annotated[float, typer.Option(help="Seconds that each step of the canary is held.")] = 6.0,
+    no_real: Annotated[
+        bool, typer.Option("--no-real", help="Leave out the switch of a real model at its limit.")
+    ] = False,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Switches a deployment under load: canary, blue-green, a real model, and versions that have to be aborted."""
+    from deepwell.bench.suites.fleet.switch import bench_switch_machine
+
+    path = model_path(model)
+    measure(
+        "fleet_switch_machine",
+        row,
+        json,
+        lambda report: bench_switch_machine(report, path, rate=rate, hold=hold, real=not no_real),
+    )
+
+
+def fleet_latency_machine(
+    rate: Rate = 10.0, seconds: Seconds = 60.0, model: Model = None, row: Row = None, json: Json = False
+) -> None:
+    """Measures what the front and the server of a deployment add to the first token of the bare engine."""
+    from deepwell.bench.suites.fleet.latency import bench_latency_machine
+
+    path = model_path(model)
+    measure(
+        "fleet_latency_machine",
+        row,
+        json,
+        lambda report: bench_latency_machine(report, path, rate=rate, seconds=seconds),
+    )
+
+
+def fleet_scaling(seconds: Seconds = 15.0, model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Measures answers a second of 1, 2 and 4 replicas, and prefix caches under prefix-aware and round-robin routing."""
+    from deepwell.bench.suites.fleet.scaling import bench_scaling
+
+    path = model_path(model)
+    measure("fleet_scaling", row, json, lambda report: bench_scaling(report, path, seconds=seconds))
+
+
+def fleet_faults_machine(rate: Rate = 30.0, model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Kills replicas and the front of a deployment under load, and looks for requests, batches and responses that are lost."""
+    from deepwell.bench.suites.fleet.faults import bench_faults_machine
+
+    path = model_path(model)
+    measure("fleet_faults_machine", row, json, lambda report: bench_faults_machine(report, path, rate=rate))

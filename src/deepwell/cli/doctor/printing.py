@@ -54,6 +54,10 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     if "fix" in sandbox:
         table.add_row("", sandbox["fix"])
     table.add_row("improve", _improve(report["improve"]))
+    deploy = report["deploy"]
+    table.add_row("deploy", f"{deploy['front']}  {deploy['state']}")
+    if "fix" in deploy:
+        table.add_row("", deploy["fix"])
     for extra, state in report["extras"].items():
         table.add_row(f"extra {extra}", state)
     out.print(table)

@@ -63,6 +63,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "guard": _guard(settings, problems),
         "sandbox": _sandbox(),
         "improve": examine_improve(settings, problems),
+        "deploy": _deploy(),
         "extras": _extras(),
         "settings": _settings(settings),
     }
@@ -244,6 +245,17 @@ def _sandbox() -> dict[str, str]:
         return {"way": sandbox_way(), "state": "programs of a model run apart, without network"}
     except SandboxUnavailable as error:
         return {"way": "none", "state": f"programs of a model are refused: {error.message}", "fix": error.fix}
+
+
+def _deploy() -> dict[str, str]:
+    """The front of deployments. Without haproxy there is our own, so that none is no problem."""
+    from deepwell.fleet.front.front import find_haproxy
+
+    found = find_haproxy()
+    if found is None:
+        state = "haproxy is not installed: deployments use Deepwell's own front"
+        return {"front": "own", "state": state, "fix": "apt-get install haproxy"}
+    return {"front": "haproxy", "state": f"deployments use {found}"}
 
 
 def _extras() -> dict[str, str]:

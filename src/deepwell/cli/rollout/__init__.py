@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
         help="Roll out a new version of the model behind an alias: to some users first, then to all or to none.",
     )
     rollout.command()(verbs.start)
+    rollout.command()(verbs.preview)
     rollout.command()(verbs.status)
     rollout.command()(verbs.judge)
     rollout.command()(verbs.promote)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -106,6 +106,16 @@ def register_version(
         list[str] | None,
         typer.Option(help="Model or version that it was made from; repeatable.", metavar="NAME"),
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Policy of the guard that moves with the version in a deployment.", metavar="POLICY"
+        ),
+    ] = None,
+    knowledge: Annotated[
+        str | None,
+        typer.Option(help="Knowledge base that moves with the version in a deployment.", metavar="NAME"),
+    ] = None,
     by: By = "cli",
     json: JsonFlag = False,
 ) -> None:
@@ -121,6 +131,9 @@ def register_version(
             # Servers, which stand in other folders, load it from there
             else version_of(served, artefact.absolute(), parents)
         )
+        moving = {"policy": policy, "knowledge": knowledge}
+        config = {**told.config, **{name: one for name, one in moving.items() if one is not None}}
+        told = replace(told, config=config)
         with opened_rollouts() as rollouts:
             made = asyncio.run(rollouts.register(alias, told, by))
         if json:

@@ -1,10 +1,10 @@
-"""`deepwell rollout start|status|judge|promote|abort|revert`."""
+"""`deepwell rollout start|preview|status|judge|promote|abort|revert`."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,27 @@ if TYPE_CHECKING:
     from deepwell.fleet.promotion.rollout import Status
     from deepwell.storage.registry.story import Rollout
 
-__all__ = ["abort", "judge", "promote", "revert", "start", "status"]
+__all__ = ["Kind", "abort", "judge", "preview", "promote", "revert", "start", "status"]
+
+Kind = Literal["canary", "blue-green"]
+"""Manners of a switch."""
+
+StepsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Shares in percent that a deployment takes one after the other, such as 5,25,50,75,100. "
+        "Unset: those of its declaration.",
+        metavar="PERCENT",
+    ),
+]
+HoldOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Seconds that each step is held while its figures are looked at."),
+]
+KindOption = Annotated[
+    Kind | None,
+    typer.Option(help="Manner of a deployment's switch: by steps, or all users at once."),
+]
 
 
 def start(
@@ -51,28 +71,77 @@ def start(
         list[str] | None,
         typer.Option(help="Tenant whose votes decide; may be repeated. Unset: all tenants."),
     ] = None,
+    steps: StepsOption = None,
+    hold: HoldOption = None,
+    kind: KindOption = None,
     by: By = "cli",
     json: JsonFlag = False,
 ) -> None:
-    """Give a version to a share of the users of an alias. The same users get it until the roll-out ends."""
+    """Give a version to a share of the users of an alias. The same users get it until the roll-out ends.
+
+    Where a deployment of the alias runs, it starts replicas of the version, and takes the steps by itself.
+    """
     with reported_errors(as_json=json):
+        from deepwell.cli.rollout.stepped import deployment_of, steps_of
         from deepwell.fleet.promotion.judge import Plan
 
         plan = Plan(alpha, margin, most_users, most_days)
+        deployed = deployment_of(alias)
+        stepped = steps_of(deployed, steps, hold, kind)
         with opened_rollouts() as rollouts:
             made = asyncio.run(
                 rollouts.start(
-                    f"{alias}#{version}", by, share=share, plan=plan, ungated=ungated, tenants=tenant or ()
+                    f"{alias}#{version}",
+                    by,
+                    share=share,
+                    plan=plan,
+                    ungated=ungated,
+                    tenants=tenant or (),
+                    steps=stepped,
                 )
             )
         if json:
             write_json(asdict(made))
+            return
+        if stepped is not None:
+            shares = ", ".join(f"{100 * one:g}" for one in stepped.shares)
+            where = "the deployment" if deployed is None else f"the deployment {deployed['name']}"
+            said = f"{where} starts {made.candidate}, and gives it to {shares} % of the users, {stepped.hold_seconds:g} s each"
+            console().print(said, soft_wrap=True)
+            console().print(f"Look at it first: deepwell rollout preview {alias}", soft_wrap=True)
             return
         said = (
             f"{100 * made.share:g} % of the users of {alias} get {made.candidate}, the others {made.current}"
         )
         console().print(said, soft_wrap=True)
         console().print(f"Judge it by their votes: deepwell rollout judge {alias}", soft_wrap=True)
+
+
+def preview(alias: Alias, json: JsonFlag = False) -> None:
+    """Show how to ask the candidate of a deployment before any user gets it."""
+    with reported_errors(as_json=json):
+        from deepwell.cli.rollout.stepped import deployment_of
+        from deepwell.errors import InvalidRequest
+
+        deployed = deployment_of(alias)
+        if deployed is None:
+            raise InvalidRequest.of("rollout_preview", alias=alias)
+        rollout = deployed.get("rollout")
+        if rollout is None:
+            raise InvalidRequest.of("rollout_none", alias=alias)
+        header = {"x-deepwell-release": "candidate"}
+        if json:
+            write_json({"url": deployed["url"], "headers": header, "rollout": rollout})
+            return
+        body = f'{{"model": "{alias}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+        console().print(
+            f"{rollout['version']} has {100 * rollout['share']:g} % of the users; {rollout['next']}"
+        )
+        for line in (
+            f"curl {deployed['url']}/v1/chat/completions -H 'Content-Type: application/json' \\",
+            f"  -H 'x-deepwell-release: candidate' -d '{body}'",
+        ):
+            console().print(line, soft_wrap=True)
 
 
 def status(

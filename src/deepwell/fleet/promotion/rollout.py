@@ -14,7 +14,7 @@ from deepwell.storage.aliases import Alias
 from deepwell.storage.database import Database
 from deepwell.storage.registry.ledger import Ledger
 from deepwell.storage.registry.store import NewVersion, RegistryStore
-from deepwell.storage.registry.story import Rollout, Version
+from deepwell.storage.registry.story import Rollout, Steps, Version
 from deepwell.storage.safety.anchors import Anchors
 
 __all__ = ["Rollouts", "Status"]
@@ -65,18 +65,23 @@ class Rollouts:
         plan: Plan | None = None,
         ungated: str = "",
         tenants: Sequence[str] = (),
+        steps: Steps | None = None,
     ) -> Rollout:
         """Gives a `share` of the users of an alias one of its versions.
 
         Args:
             tenants: tenants whose votes decide; empty: all.
+            steps: shares that a deployment gives one after the other; the first `share` is 0 then.
 
         Raises:
             NotFound: there is no such version, or no such alias.
             InvalidRequest: another roll-out is under way, the alias means this model already, or the gates refused it.
         """
         terms = (plan or Plan()).to_json()
-        return await self.registry.start(version, share, terms, by, ungated=ungated, tenants=tenants)
+        first = share if steps is None else 0.0
+        return await self.registry.start(
+            version, first, terms, by, ungated=ungated, tenants=tenants, steps=steps
+        )
 
     async def status(self, alias: str) -> Status | None:
         """Returns the roll-out of an alias that is under way, with its votes; None: there is none."""

@@ -42,7 +42,16 @@ def _canary(alias: str, told: Mapping[str, Any]) -> str:
     said += f", the others {told['model']}"
     if tenants := told.get("tenants"):
         said += f"; votes of {', '.join(tenants)} decide"
+    if steps := told.get("steps"):
+        said += (
+            f"; steps of {', '.join(f'{100 * one:g}' for one in steps)} %, {told['hold_seconds']:g} s each"
+        )
     return said + (f"; its gates were passed over: {told['reason']}" if told.get("reason") else "")
+
+
+def _step(alias: str, told: Mapping[str, Any]) -> str:
+    now, before = 100 * told["share"], 100 * told["before"]
+    return f"step of the roll-out: {now:g} % of the users of {alias} get the candidate, after {before:g} %"
 
 
 def _promoted(alias: str, told: Mapping[str, Any]) -> str:
@@ -91,6 +100,7 @@ _SAY = {
     "version": _version,
     "gates": _gates,
     "canary": _canary,
+    "step": _step,
     "promoted": _promoted,
     "rolled_back": _back,
     "aborted": _aborted,

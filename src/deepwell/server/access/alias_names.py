@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,10 +32,15 @@ _log = logging.getLogger("deepwell.server")
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The meaning of an alias: a model, and during a roll-out a candidate for some users."""
+    """The meaning of an alias: a model, and during a roll-out a candidate for some users.
+
+    Attributes:
+        side: the side that this server answers for whole, because it serves one release; None: users are split here.
+    """
 
     model: str
     canary: Canary | None = None
+    side: Literal["current", "candidate"] | None = None
 
     def models(self, tenant: str, identity: str) -> tuple[str, ...]:
         """Returns the models to try for a user, in this order."""
@@ -48,13 +54,19 @@ class ModelAliases:
 
     Args:
         store: returns the store, or None as long as there is no database.
+        release: models that aliases mean here whatever the database says, by alias: this server serves one release.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, store: Callable[[], AliasStore | None], *, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Callable[[], AliasStore | None],
+        *,
+        release: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._release = release or {}
         self._clock = clock
         self._known: AliasNames | None = None
         self._looked = float("-inf")
@@ -67,6 +79,9 @@ class ModelAliases:
         Raises:
             DeepwellError, SQLAlchemyError, OSError, TimeoutError: they were never read, and the database does not answer.
         """
+        return {**await self._stored(), **self._release}
+
+    async def _stored(self) -> Mapping[str, str]:
         if self._store() is None:
             return {}
         if self._clock() - self._looked >= OLD_S:
@@ -78,11 +93,21 @@ class ModelAliases:
         return (await self.models()).get(name)
 
     async def meaning_of(self, name: str) -> Meaning | None:
-        """Returns what an alias means; None: there is no alias of this name."""
-        model = await self.model_of(name)
+        """Returns what an alias means here; None: there is no alias of this name."""
+        model = self._release.get(name)
+        return await self.stored_meaning_of(name) if model is None else self._released(name, model)
+
+    async def stored_meaning_of(self, name: str) -> Meaning | None:
+        """Returns what an alias means in the database, whatever release this server serves; None: there is none."""
+        model = (await self._stored()).get(name)
         if model is None or self._known is None:
             return None
         return Meaning(model, self._known.canaries.get(name))
+
+    def _released(self, name: str, model: str) -> Meaning:
+        canary = None if self._known is None else self._known.canaries.get(name)
+        candidate = canary is not None and canary.model == model
+        return Meaning(model, side="candidate" if candidate else "current")
 
     @property
     def known(self) -> AliasNames | None:
@@ -95,9 +120,10 @@ class ModelAliases:
         Raises:
             DeepwellError, SQLAlchemyError, OSError, TimeoutError: as `models`.
         """
-        models = await self.models()
+        models = await self._stored()
         canaries = {} if self._known is None else self._known.canaries
-        return {name: Meaning(model, canaries.get(name)) for name, model in models.items()}
+        found = {name: Meaning(model, canaries.get(name)) for name, model in models.items()}
+        return found | {name: self._released(name, model) for name, model in self._release.items()}
 
     def miss(self, name: str, candidate: str) -> None:
         """Warns, once for each roll-out, that a candidate is not served here, and that its users get the model instead."""

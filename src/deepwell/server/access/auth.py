@@ -25,7 +25,14 @@ from deepwell.server.http.errors import InvalidApiKey, error_response
 from deepwell.storage.database import Tenant
 from deepwell.storage.keys import KEY_PATTERN, ApiKey, KeyStore, digest_of
 
-__all__ = ["CHECKED_AGAIN_AFTER_S", "Auth", "InsufficientScope", "KeyRing", "KeysUnavailable"]
+__all__ = [
+    "CHECKED_AGAIN_AFTER_S",
+    "Auth",
+    "InsufficientScope",
+    "KeyRing",
+    "KeysUnavailable",
+    "static_principal",
+]
 
 CHECKED_AGAIN_AFTER_S = 5.0
 TRUSTED_UNCHECKED_S = 60.0  # while the database does not answer: nobody can revoke a key in one that is down
@@ -69,7 +76,8 @@ class KeyRing:
     """
 
     def __init__(self, keys: Sequence[SecretStr] = (), store: KeyStore | None = None) -> None:
-        self._static = [_static(digest_of(key.get_secret_value().encode())) for key in keys]
+        digests = [digest_of(key.get_secret_value().encode()) for key in keys]
+        self._static = [(one, static_principal(one)) for one in digests]
         self._store = store
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[ApiKey | None]] = {}
@@ -167,9 +175,10 @@ class KeyRing:
         await self.flush()
 
 
-def _static(digest: bytes) -> tuple[bytes, Principal]:
+def static_principal(digest: bytes) -> Principal:
+    """Returns the principal of a key of the settings, by its SHA-256."""
     name = digest.hex()
-    return digest, Principal(Tenant(name[:16]), f"env-{name[:12]}")
+    return Principal(Tenant(name[:16]), f"env-{name[:12]}")
 
 
 def _principal(key: ApiKey) -> Principal:

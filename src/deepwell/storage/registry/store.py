@@ -1,6 +1,7 @@
 """`RegistryStore`: versions of models, and their roll-outs behind aliases. Each call is one transaction.
 
-A roll-out goes from nothing to `canary`, and from there to `promoted`, `rolled_back` or `aborted`. The alias, its history and
+A roll-out goes from nothing to `canary`, takes any number of steps of its share, and ends as `promoted`, `rolled_back` or
+`aborted`. The alias, its history and
 the ledger change together or not at all, so that a process that is killed leaves the state before or the state after.
 """
 
@@ -24,7 +25,7 @@ from deepwell.storage.registry.ledger import (
     entries_in,
     lock_ledger,
 )
-from deepwell.storage.registry.story import Outcome, Rollout, Story, Version, told
+from deepwell.storage.registry.story import Outcome, Rollout, Steps, Story, Version, told
 
 __all__ = ["NewVersion", "RegistryStore", "newest_promotion"]
 
@@ -102,18 +103,20 @@ class RegistryStore:
         *,
         ungated: str = "",
         tenants: Sequence[str] = (),
+        steps: Steps | None = None,
     ) -> Rollout:
         """Gives the `share` of users of an alias one of its versions.
 
         Args:
             ungated: the reason for rolling out a version that its gates did not let pass; the ledger keeps it.
             tenants: tenants whose votes decide; empty: all.
+            steps: shares that a deployment takes one after the other; with them, the `share` may begin at 0.
 
         Raises:
             NotFound: there is no such version, or no such alias.
             InvalidRequest: another roll-out is under way, the alias means this model already, or the gates refused it.
         """
-        if not 0 < share < 1:
+        if not (0 < share < 1 or (steps is not None and share == 0)):
             raise InvalidRequest.of("rollout_share", param="share", share=f"{share:g}")
         alias = version.rpartition("#")[0]
         id = f"rollout_{secrets.token_hex(12)}"  # random, because users are split by it
@@ -138,8 +141,49 @@ class RegistryStore:
                 "plan": plan,
                 "tenants": list(tenants),
                 "reason": _checked(ungated),
+                **({} if steps is None else steps.to_json()),
             }
             return told([append_entry(connection, "canary", alias, by, values)]).rollouts[id]
+
+        return await self._change(by, work)
+
+    async def step(
+        self,
+        alias: str,
+        share: float,
+        by: str,
+        *,
+        rollout: str,
+        numbers: Mapping[str, Any] | None = None,
+    ) -> Rollout:
+        """Gives the candidate of an alias to another share of the users, and leaves its roll-out under way.
+
+        Args:
+            share: 0 to 1, another one than now.
+            numbers: what was decided by.
+            rollout: id of the roll-out that is meant.
+
+        Raises:
+            NotFound: there is no such alias.
+            InvalidRequest: this roll-out is not under way, or the share is the one of now or none at all.
+        """
+        if not 0 <= share <= 1:
+            raise InvalidRequest.of("rollout_share", param="share", share=f"{share:g}")
+
+        def work(connection: Connection) -> Rollout:
+            before = _alias(connection, alias)
+            if before.candidate is None or rollout != before.rollout:
+                raise InvalidRequest.of("rollout_ended", alias=alias, rollout=rollout)
+            if share == before.share:
+                raise InvalidRequest(
+                    f"{100 * share:g} % of the users of {alias!r} get the candidate already",
+                    fix="name another share",
+                    param="share",
+                )
+            change_in(connection, alias, before.model, by, Canary(before.candidate, share, rollout))
+            values = {"rollout": rollout, "share": share, "before": before.share, "numbers": numbers or {}}
+            append_entry(connection, "step", alias, by, values)
+            return told(entries_in(connection, alias)).rollouts[rollout]
 
         return await self._change(by, work)
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from deepwell.storage.registry.ledger import Entry, LedgerChanged
 
-__all__ = ["AliasState", "Outcome", "Rollout", "State", "Story", "Version", "told"]
+__all__ = ["AliasState", "Kind", "Outcome", "Rollout", "State", "Steps", "Story", "Version", "told"]
 
+Kind = Literal["canary", "blue_green"]
 Outcome = Literal["promoted", "rolled_back", "aborted"]
 State = Literal["canary", "promoted", "rolled_back", "aborted"]
 
@@ -47,16 +48,37 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """The shares that a deployment gives a candidate, one after the other.
+
+    Attributes:
+        kind: `blue_green` switches all users at once, in the one step that it has.
+        shares: 0 to 1, each larger than the one before; the last is 1.
+        hold_seconds: time that each share is held before the next, while its figures are looked at.
+    """
+
+    kind: Kind
+    shares: tuple[float, ...]
+    hold_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the steps as fields of the entry that starts a roll-out."""
+        return {"kind": self.kind, "steps": list(self.shares), "hold_seconds": self.hold_seconds}
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """One roll-out of a version.
 
     Attributes:
         current: the model that the alias meant before.
         candidate: the model of the version.
-        share: share of the users that get the candidate, 0 to 1.
+        share: share of the users that get the candidate, 0 to 1; of a roll-out that has ended, the last one.
         plan: the terms of the sequential test.
         numbers: what the decision that ended it was made by.
         tenants: tenants whose votes decide; empty: all.
+        steps: the shares that a deployment takes; None: the share was given once.
+        shares: every share with its time in milliseconds, the first of the start.
     """
 
     id: str
@@ -74,6 +96,17 @@ class Rollout:
     reason: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tenants: tuple[str, ...] = ()
+    steps: Steps | None = None
+    shares: tuple[tuple[int, float], ...] = ()
+
+    def share_at(self, at_ms: int) -> float:
+        """Returns the share of the users that got the candidate at a time; before the start, that of the start."""
+        share = self.shares[0][1] if self.shares else self.share
+        for began_ms, then in self.shares:
+            if began_ms > at_ms:
+                break
+            share = then
+        return share
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +199,31 @@ def _start(story: Story, entry: Entry) -> None:
         plan,
         reason=_text(told, "reason", ""),
         tenants=tuple(_texts(told, "tenants")),
+        steps=_steps(told),
+        shares=((entry.at_ms, share),),
     )
     story.aliases[entry.alias] = AliasState(model, candidate, share, id)
+
+
+def _steps(told: Mapping[str, Any]) -> Steps | None:
+    if "steps" not in told:
+        return None
+    kind, shares = _text(told, "kind"), told["steps"]
+    if kind not in ("canary", "blue_green") or not isinstance(shares, list) or not shares:
+        raise TypeError("the steps are none")
+    given: list[Any] = shares  # pyright: ignore[reportUnknownVariableType]
+    found = tuple(_number({"share": one}, "share") for one in given)
+    return Steps("canary" if kind == "canary" else "blue_green", found, _number(told, "hold_seconds"))
+
+
+def _step(story: Story, entry: Entry) -> None:
+    id, share = _text(entry.fields, "rollout"), _number(entry.fields, "share")
+    before = story.rollouts[id]
+    if before.state != "canary":
+        raise TypeError("a roll-out that has ended takes a step")
+    shares = (*before.shares, (entry.at_ms, share))
+    story.rollouts[id] = replace(before, share=share, shares=shares)
+    story.aliases[entry.alias] = AliasState(before.current, before.candidate, share, id)
 
 
 def _end(story: Story, entry: Entry) -> None:
@@ -197,6 +253,7 @@ _TELL = {
     "version": _version,
     "gates": _gates,
     "canary": _start,
+    "step": _step,
     "promoted": _end,
     "rolled_back": _end,
     "aborted": _end,

@@ -82,7 +82,7 @@ def router(context: ServerContext) -> APIRouter:
 
 async def _count(context: ServerContext, tenant: Tenant, given: StoredFeedback) -> None:
     """Counts a rating of an answer of an alias, on the side that the decision will count it on."""
-    meaning = await context.aliases.meaning_of(given.model or "")
+    meaning = await context.aliases.stored_meaning_of(given.model or "")
     if meaning is None or given.model is None:
         return
     arm = "unknown"

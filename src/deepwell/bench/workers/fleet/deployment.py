@@ -1,0 +1,52 @@
+"""A deployment whose replicas have the paced engine, for benchmarks: `deployment SPEC`, a file of JSON.
+
+The spec has `declaration`, the `model` whose tokenizer is used, `ways` with the arguments of `replica` by the name of the
+model, `served` with files of real models by name, and `routing`. The supervisor, the front and the server are those of
+`deploy apply`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepwell.fleet.deploy.declaration import Declaration
+from deepwell.fleet.deploy.machine import Opened, run_opened
+from deepwell.fleet.deploy.release import Release
+from deepwell.process.programs import Program
+from deepwell.settings import Settings
+
+__all__ = ["main"]
+
+
+def main(spec: str) -> None:
+    """Runs until a signal comes."""
+    told = json.loads(Path(spec).read_text(encoding="utf-8"))
+    declaration = Declaration.model_validate(told["declaration"])
+
+    def make(release: Release, name: str, port: int) -> Program:
+        environ = {**os.environ, "DEEPWELL_RELEASE": f"{declaration.alias}={release.model}"}
+        if release.policy is not None:
+            environ["DEEPWELL_GUARD"] = release.policy
+        served = told.get("served", {}).get(release.model)
+        if served is None:
+            way = [str(one) for one in told["ways"][release.model]]
+            command = ("deepwell.bench.workers.fleet.replica", told["model"], str(port), *way)
+        else:
+            command = ("deepwell", "serve", served, "--port", str(port), "--json", *declaration.serve.flags())
+        return Program(name, (sys.executable, "-m", *command), environ, Path.cwd(), ("127.0.0.1", port))
+
+    opened = Opened(declaration, Settings.load(), _say, make=make, routing=told.get("routing", "prefix"))
+    run_opened(opened)
+
+
+def _say(event: Mapping[str, Any]) -> None:
+    print(json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,24 @@
+"""`deepwell deploy`: one declaration, and the replicas, the front and the roll-outs that it asks for."""
+
+from __future__ import annotations
+
+import typer
+
+from deepwell.cli.deploy import verbs
+from deepwell.cli.usage import Verbs
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb and its actions."""
+    deploy = typer.Typer(
+        cls=Verbs,
+        no_args_is_help=True,
+        help="Deploy a model: replicas behind a front, from one declaration that roll-outs move traffic in.",
+    )
+    deploy.command()(verbs.apply)
+    deploy.command()(verbs.plan)
+    deploy.command()(verbs.status)
+    deploy.command()(verbs.down)
+    app.add_typer(deploy, name="deploy")

@@ -1,0 +1,217 @@
+"""`deepwell deploy apply|plan|status|down`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.errors import DeepwellError, InvalidRequest
+
+if TYPE_CHECKING:
+    from deepwell.settings import Settings
+
+__all__ = ["apply", "down", "plan", "status"]
+
+File = Annotated[Path, typer.Argument(help="Declaration, such as deploy.yaml.", metavar="FILE")]
+Name = Annotated[
+    str | None, typer.Argument(help="Name of the deployment; unset: the one that runs.", metavar="NAME")
+]
+_ROUTINE = ("[WARNING]", "has no server available!")  # what haproxy says of every switch
+_END_S = 15.0
+_START_S = 600.0
+
+
+def apply(
+    file: File,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return as soon as it serves, and let it run in the background.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Run a deployment until Ctrl-C: its replicas, the front before them, and the steps of roll-outs."""
+    with reported_errors(as_json=json):
+        from deepwell.cli.keys import check_store, has_stored_key
+        from deepwell.fleet.deploy.declaration import load_declaration
+        from deepwell.fleet.deploy.machine import Opened, run_opened, settings_of
+        from deepwell.settings import Settings
+
+        declaration = load_declaration(file)
+        settings = settings_of(declaration, Settings.load())
+        check_store(settings, init=False)
+        exposed = settings.model_copy(update={"host": declaration.host})
+        exposed.require_safe_address(stored_keys=lambda: has_stored_key(settings))
+        if detach:
+            _detach(file, declaration.name, settings, as_json=json)
+            return
+        shown = _Shown(as_json=json)
+        run_opened(Opened(declaration, settings, shown.take))
+        if not json:
+            console().print(f"The deployment {declaration.name} has ended.")
+
+
+class _Shown:
+    """Prints what happens, one line each."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._out = console()
+        self._began = time.monotonic()
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Prints one event."""
+        if self._as_json:
+            write_json(event)
+            return
+        part = event.get("part") if event["event"] == "line" else "fleet"
+        text = str(event["text"])
+        if event["event"] == "line" and text.startswith("{"):
+            return  # reports of the server to its supervisor
+        if part == "front" and any(one in text for one in _ROUTINE):
+            return
+        self._out.print(f"{time.monotonic() - self._began:8.1f}  {part:8}| {text}", soft_wrap=True)
+
+
+def _detach(file: Path, name: str, settings: Settings, *, as_json: bool) -> None:
+    """Starts the deployment in a session of its own, and waits until it serves.
+
+    Raises:
+        DeepwellError: it ended before.
+    """
+    import subprocess
+
+    from deepwell.fleet.deploy.machine import CLAIM, deployment_folder
+    from deepwell.process.claim import read_claim
+
+    folder = deployment_folder(settings, name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if (facts := read_claim(folder, CLAIM)) is not None:
+        raise InvalidRequest.of("deploy_running", name=name, pid=facts["pid"])
+    log = folder / "log"
+    with log.open("w", encoding="utf-8") as stream:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "deepwell", "deploy", "apply", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until:
+        facts = read_claim(folder, CLAIM)
+        if facts is not None and facts.get("current"):
+            if as_json:
+                write_json({"event": "serves", "url": facts["url"], "pid": facts["pid"], "log": str(log)})
+            else:
+                text = f"{name} serves {facts['alias']} at {facts['url']} (pid {facts['pid']}, log {log})"
+                console().print(text, soft_wrap=True)
+            return
+        if child.poll() is not None:
+            said = log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
+            raise DeepwellError(f"the deployment {name!r} ended while it started: {said}", fix=f"see {log}")
+        time.sleep(0.1)
+    raise DeepwellError(f"the deployment {name!r} does not serve after {_START_S:g} s", fix=f"see {log}")
+
+
+def plan(file: File, json: JsonFlag = False) -> None:
+    """Check a declaration and print what `apply` would start. Nothing is started."""
+    with reported_errors(as_json=json):
+        from deepwell.fleet.deploy.declaration import load_declaration
+        from deepwell.fleet.deploy.planning import planned
+        from deepwell.settings import Settings
+
+        found = planned(load_declaration(file), Settings.load())
+        if json:
+            write_json(found)
+            return
+        out = console()
+        for line in found["lines"]:
+            out.print(line, soft_wrap=True)
+
+
+def status(name: Name = None, json: JsonFlag = False) -> None:
+    """Show a deployment that runs: its releases, replicas and roll-out; exit code 1 if none runs."""
+    with reported_errors(as_json=json):
+        from deepwell.fleet.deploy.machine import running_deployments
+        from deepwell.settings import Settings
+
+        found = running_deployments(Settings.load())
+        chosen = {one: facts for one, facts in found.items() if name in (None, one)}
+        if json:
+            write_json({"deployments": list(chosen.values())})
+        elif not chosen:
+            console().print("No deployment runs on this machine: `deepwell deploy apply FILE` starts one.")
+        else:
+            for facts in chosen.values():
+                _print(facts)
+    if not chosen:
+        raise typer.Exit(1)
+
+
+def _print(facts: Mapping[str, Any]) -> None:
+    out = console()
+    if "slots" not in facts:
+        out.print(f"{facts.get('name', '?')}: it starts (pid {facts['pid']})")
+        return
+    up = time.time() - facts["began"]
+    out.print(
+        f"{facts['name']}: {facts['alias']} means {facts['model']}, at {facts['url']}, for {up:.0f} s (pid {facts['pid']})",
+        soft_wrap=True,
+    )
+    front = facts["front"]
+    rows = [("front", "", front["state"], str(front["pid"]), str(front["restarts"]))]
+    for slot in facts["slots"]:
+        named = "" if slot["release"] is None else slot["release"]["name"]
+        role = f"{named} ({'current' if slot['slot'] == facts['current'] else slot['phase']})"
+        rows += [
+            (one["name"], role, one["state"], str(one["pid"]), str(one["restarts"]))
+            for one in slot["replicas"]
+        ]
+    print_table(("part", "release", "state", "pid", "restarts"), rows)
+    if (rollout := facts["rollout"]) is not None:
+        share = f"{100 * rollout['share']:g} %"
+        out.print(
+            f"Roll-out of {rollout['version']}: {share} of the users; {rollout['next']}", soft_wrap=True
+        )
+        for words in rollout["gates"]:
+            out.print(f"  {words}", soft_wrap=True)
+
+
+def down(
+    name: Name = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="Cut off answers under way, instead of letting them finish.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """End a deployment on this machine: answers under way finish, then everything ends."""
+    with reported_errors(as_json=json):
+        from deepwell.fleet.deploy.machine import running_deployments, wait_for_end
+        from deepwell.settings import Settings
+
+        settings = Settings.load()
+        found = running_deployments(settings)
+        if name is None and len(found) > 1:
+            raise InvalidRequest.of("deploy_several", names=", ".join(found))
+        chosen = name if name is not None else next(iter(found), "")
+        facts = found.get(chosen)
+        if facts is None or not facts["here"]:
+            raise InvalidRequest.of("deploy_absent", name=chosen)
+        pid = facts["pid"]
+        os.kill(pid, signal.SIGTERM)
+        if now:
+            os.kill(pid, signal.SIGTERM)
+        seconds = facts.get("drain_s", 0.0) * 2 + _END_S
+        if not wait_for_end(settings, chosen, pid, seconds):
+            raise DeepwellError.of("deploy_does_not_end", name=chosen, seconds=f"{seconds:g}")
+        if json:
+            write_json({"ended": chosen, "pid": pid})
+        else:
+            console().print(f"The deployment {chosen} has ended.")

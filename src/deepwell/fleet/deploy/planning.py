@@ -1,0 +1,72 @@
+"""`planned`: what `deepwell deploy apply` would do with a declaration, without doing any of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deepwell.fleet.deploy.declaration import Declaration, secret_of
+from deepwell.fleet.deploy.evaluation import read_questions
+from deepwell.fleet.deploy.machine import front_of, running_deployments
+from deepwell.fleet.deploy.release import Release
+from deepwell.fleet.deploy.replicas import replica_command
+from deepwell.settings import Settings
+
+__all__ = ["planned"]
+
+
+def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
+    """Returns the plan for programs, with `lines` for people.
+
+    Raises:
+        InvalidRequest: a secret or the questions of the evaluation cannot be read, or haproxy is asked for and missing.
+    """
+    for place in (declaration.database, declaration.valkey):
+        if place is not None:
+            secret_of(place)
+    terms = declaration.rollout
+    questions = 0
+    if (evaluation := terms.gates.evaluation) is not None:
+        questions = len(read_questions(evaluation.questions))
+    front = front_of(declaration)
+    release = Release(
+        declaration.model,
+        declaration.model,
+        declaration.model,
+        declaration.adapters,
+        declaration.policy,
+        declaration.knowledge,
+    )
+    command = " ".join(replica_command(declaration, release, 0)[4:])
+    running = declaration.name in running_deployments(settings)
+    steps = terms.for_ledger()
+    gates = terms.gates.model_dump(mode="json", exclude_none=True)
+    missing = front == "own" and declaration.front == "auto"
+    shares = ", ".join(f"{100 * one:g}" for one in steps.shares)
+    lines = [
+        f"{declaration.name}: {declaration.alias} at http://{declaration.host}:{declaration.port}, grade {declaration.grade}",
+        f"front: {front}{' (haproxy is not installed)' if missing else ''}",
+        f"replicas: {declaration.replicas} of each release, as {command.replace('--port 0', '--port PORT')}",
+        f"roll-outs: {steps.kind.replace('_', '-')}, {shares} % of the users, {steps.hold_seconds:g} s each",
+        f"gates: {', '.join(f'{name} {_shown(one)}' for name, one in gates.items())}",
+    ]
+    if questions:
+        lines.append(f"evaluation: {questions} questions before the first step")
+    if running:
+        lines.append("it runs already: `deepwell deploy down` ends it")
+    return {
+        "name": declaration.name,
+        "grade": declaration.grade,
+        "alias": declaration.alias,
+        "front": front,
+        "replicas": declaration.replicas,
+        "command": command,
+        "rollout": steps.to_json(),
+        "gates": gates,
+        "questions": questions,
+        "running": running,
+        "lines": lines,
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value['least']:g}" if isinstance(value, dict) else f"{value:g}"

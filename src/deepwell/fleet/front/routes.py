@@ -1,0 +1,184 @@
+"""`Routes`: which release a request gets. One value, which a front takes over at once.
+
+The rules, which every front follows:
+
+1. Headers `x-deepwell-*` from outside are removed. Before that, `x-deepwell-release: candidate` asks for a preview.
+2. A conversation that began on a release stays there as long as this release is kept.
+3. Others are drawn as the server draws them: by the hash of roll-out, tenant and user (`storage/registry/split.py`), so that a
+   vote counts on the side that its user had. A share of 1 takes those without an identity too.
+4. The release that was chosen is passed on to the replica, and told to the client, as `x-deepwell-release`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from deepwell.storage.database import LOCAL
+from deepwell.storage.registry.split import identity_of, takes_candidate
+
+__all__ = [
+    "GENERATING",
+    "RELEASE_HEADER",
+    "SLOTS",
+    "Asked",
+    "KeyOwner",
+    "Routes",
+    "Slot",
+    "asked_by",
+    "choose",
+]
+
+Slot = Literal["blue", "green"]
+"""The two places that a release can have. A roll-out fills the free one."""
+
+SLOTS: Final[tuple[Slot, Slot]] = ("blue", "green")
+
+RELEASE_HEADER: Final = "x-deepwell-release"
+
+GENERATING: Final = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/api/chat",
+    "/api/generate",
+    "/tokenize",
+)
+"""Paths whose requests may be sent again to another replica, as long as nothing of an answer has come."""
+
+_SYSTEM: Final = ("system", "developer")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    """The tenant and the id of an API key, as the server has them."""
+
+    tenant: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The releases, as a front knows them.
+
+    Attributes:
+        releases: name of the release in each slot that is in use.
+        candidate: slot of the candidate; None: none is ready.
+        rollout: id of the roll-out under way; empty: there is none.
+        share: share of the users that get the candidate, 0 to 1.
+        kept: slots whose conversations stay there.
+        keys: owners of API keys by the SHA-256 of the key, in hex; None: the servers need no keys.
+    """
+
+    releases: Mapping[Slot, str]
+    current: Slot = "blue"
+    candidate: Slot | None = None
+    rollout: str = ""
+    share: float = 0.0
+    kept: frozenset[Slot] = frozenset(SLOTS)
+    keys: Mapping[str, KeyOwner] | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, as far as a front reads it.
+
+    Attributes:
+        conversation: what tells a conversation from others, as one text; empty: the request belongs to none.
+        affinity: what requests with the same beginning of a prompt have in common; empty: nothing is known.
+    """
+
+    tenant: str
+    identity: str
+    conversation: str
+    affinity: str
+    preview: str = ""
+
+
+def asked_by(path: str, body: Any, key: bytes, preview: str, keys: Mapping[str, KeyOwner] | None) -> Asked:
+    """Reads a request.
+
+    Args:
+        body: the decoded body; anything but an object counts as none.
+        key: the API key; empty: none.
+    """
+    told: Mapping[str, Any] = body if isinstance(body, dict) else {}
+    owner = KeyOwner(LOCAL, "")
+    if keys is not None:
+        owner = keys.get(hashlib.sha256(key).hexdigest(), KeyOwner("", ""))
+    identity = identity_of(_end_user(told), owner.key_id) if owner.tenant else ""
+    first, second = _beginning(told)
+    talk = _talk(told)
+    conversation = ""
+    if talk or first:
+        conversation = "\0".join((owner.tenant, identity, talk or f"{first}\0{second}"))
+    elif path.startswith("/v1/responses") and identity:
+        # A chain of responses names the one before, which no front has seen made: its user stays on one side
+        conversation = f"{owner.tenant}\0{identity}"
+    model = told.get("model")
+    affinity = f"{model}\0{first}\0{second}" if first else ""
+    return Asked(owner.tenant, identity, conversation, affinity, preview)
+
+
+def choose(routes: Routes, asked: Asked, kept_on: Slot | None) -> Slot:
+    """Returns the slot that a request goes to.
+
+    Args:
+        kept_on: slot that its conversation went to before.
+    """
+    candidate = routes.candidate
+    if asked.preview == "candidate" and candidate is not None:
+        return candidate
+    if asked.preview == "current":
+        return routes.current
+    if kept_on is not None and kept_on in routes.kept:
+        return kept_on
+    if candidate is not None and (
+        routes.share >= 1
+        or (asked.identity and takes_candidate(routes.rollout, routes.share, asked.tenant, asked.identity))
+    ):
+        return candidate
+    return routes.current
+
+
+def _end_user(told: Mapping[str, Any]) -> str:
+    metadata = told.get("metadata")
+    named = (
+        told.get("safety_identifier"),
+        told.get("user"),
+        metadata.get("user_id") if isinstance(metadata, dict) else None,  # pyright: ignore[reportUnknownMemberType]
+    )
+    return next((one for one in named if isinstance(one, str)), "")
+
+
+def _talk(told: Mapping[str, Any]) -> str:
+    talk: Any = told.get("conversation")
+    if isinstance(talk, dict):
+        talk = talk.get("id")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return talk if isinstance(talk, str) else ""
+
+
+def _beginning(told: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the first message, and the second one if the first is the system's: later turns begin with the same."""
+    messages: Any = told.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return "", ""
+    some: list[Any] = messages[:2]  # pyright: ignore[reportUnknownVariableType]
+    first, second = [*map(_content, some), ""][:2]
+    system = isinstance(some[0], dict) and some[0].get("role") in _SYSTEM  # pyright: ignore[reportUnknownMemberType]
+    return first, second if system else ""
+
+
+def _content(message: Any) -> str:
+    content = message.get("content") if isinstance(message, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if isinstance(content, list):
+        texts: list[Any] = content  # pyright: ignore[reportUnknownVariableType]
+        content = next(
+            (one["text"] for one in texts if isinstance(one, dict) and isinstance(one.get("text"), str)), ""
+        )  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return content if isinstance(content, str) else ""
