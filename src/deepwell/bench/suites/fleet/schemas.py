@@ -32,7 +32,9 @@ def built(folder: Path) -> list[Manifest]:
         PeerError: kubectl is missing, or refuses the folder.
     """
     if shutil.which("kubectl") is None:
-        raise PeerError("kubectl is not installed", fix="apt-get install --no-install-recommends kubernetes-client")
+        raise PeerError(
+            "kubectl is not installed", fix="apt-get install --no-install-recommends kubernetes-client"
+        )
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=False)
     if done.returncode:
         raise PeerError(f"`kubectl kustomize {folder.name}` fails: {done.stderr.strip()}")
@@ -111,7 +113,17 @@ def spoiled(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
                 return
 
 
-_FREE: Final = {"data", "labels", "annotations", "matchLabels", "requests", "limits", "metadata", "selector", "set"}
+_FREE: Final = {
+    "data",
+    "labels",
+    "annotations",
+    "matchLabels",
+    "requests",
+    "limits",
+    "metadata",
+    "selector",
+    "set",
+}
 
 
 def _objects(value: Any, place: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
@@ -133,7 +145,9 @@ def _at(manifest: Any, place: Sequence[str | int]) -> Any:
     return manifest
 
 
-def reference_faults(manifests: Sequence[Manifest], *, outside: Sequence[str] = ("Secret/deepwell",)) -> list[str]:
+def reference_faults(
+    manifests: Sequence[Manifest], *, outside: Sequence[str] = ("Secret/deepwell",)
+) -> list[str]:
     """Returns names that no manifest has: what a pod mounts or reads, the pods of a Service, the Services of a route.
 
     Args:

@@ -1,0 +1,1 @@
+"""`deepwell deploy`: one declaration, and the replicas, the front and the roll-outs that it asks for."""

@@ -1,0 +1,1 @@
+"""Deployments: one declaration for every grade, replicas behind a front, and roll-outs that drive its traffic."""
