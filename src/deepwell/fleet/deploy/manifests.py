@@ -299,7 +299,11 @@ def _bounds(gates: DeclaredGates) -> list[Patch]:
         "first-token-p95-ms": gates.first_token_p95_ms,
         "guard-rate": gates.guard_rate,
     }
-    unbounded: Mapping[str, float] = {"error-rate": 1, "first-token-p95-ms": 1_000_000_000, "guard-rate": 1_000_000_000}
+    unbounded: Mapping[str, float] = {
+        "error-rate": 1,
+        "first-token-p95-ms": 1_000_000_000,
+        "guard-rate": 1_000_000_000,
+    }
     return [
         _replace(
             f"/spec/args/{3 + number}",
