@@ -77,5 +77,10 @@ function envoy_on_request(handle)
     local body = handle:body()
     if body and body:length() > 0 then user = user_of(body:getBytes(0, body:length())) end
   end
-  if key ~= "" or user ~= "" then headers:add("x-deepwell-bucket", tostring(bucket(key .. "\n" .. user))) end
+  if key ~= "" or user ~= "" then
+    -- Taken anew: what was taken before the body came is not valid any more.
+    handle:headers():add("x-deepwell-bucket", tostring(bucket(key .. "\n" .. user)))
+  end
+  -- The route was chosen by what came from outside.
+  handle:clearRouteCache()
 end

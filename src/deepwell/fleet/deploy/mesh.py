@@ -317,7 +317,7 @@ def _release_cluster(release: Release, edge: Edge, folder: Path) -> Config:
                 "interval": "2s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
-                "http_health_check": {"path": "/readyz"},
+                "http_health_check": {"path": "/readyz", "codec_client_type": "HTTP2"},
             }
         ],
         # Its connections tell at once that a replica is gone. Status 503 is no such sign: a full server answers with it.
@@ -352,7 +352,10 @@ def _unbroken() -> Config:
 def _tls(own: Identity, peer: str) -> Config:
     """Returns TLS 1.3 with a certificate of one's own, and a peer that has to be one identity of the authority."""
     return {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",
+        },
         "alpn_protocols": ["h2"],
         "tls_certificates": [
             {
