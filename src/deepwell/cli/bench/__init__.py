@@ -148,6 +148,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "back-translation": tuning.back_translation,
     "container": deploy.container,
     "up": deploy.up,
+    "fleet-manifests": deploy.fleet_manifests,
+    "fleet-mesh": deploy.fleet_mesh,
     "console": deploy.console,
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,

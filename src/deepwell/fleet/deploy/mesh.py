@@ -317,7 +317,7 @@ def _release_cluster(release: Release, edge: Edge, folder: Path) -> Config:
                 "interval": "2s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
-                "http_health_check": {"path": "/readyz", "codec_client_type": "HTTP2"},
+                "http_health_check": {"path": "/readyz", "host": "127.0.0.1", "codec_client_type": "HTTP2"},
             }
         ],
         # Its connections tell at once that a replica is gone. Status 503 is no such sign: a full server answers with it.

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +31,17 @@ from deepwell.fleet.deploy.mesh import (
     write_traffic,
 )
 
-__all__ = ["EDGE_PORT", "REPLICA_PORT", "SIDECAR_PORT", "Mesh", "Node", "ask", "echo_command", "envoy_program", "mesh"]
+__all__ = [
+    "EDGE_PORT",
+    "REPLICA_PORT",
+    "SIDECAR_PORT",
+    "Mesh",
+    "Node",
+    "ask",
+    "echo_command",
+    "envoy_program",
+    "mesh",
+]
 
 EDGE_PORT: Final = 8080
 SIDECAR_PORT: Final = 15006
@@ -60,7 +70,9 @@ def envoy_program() -> Path:
         return Path(found)
     python = environment_python(_ENVIRONMENT, Console(stderr=True))
     where = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin' / 'envoy')"
-    return Path(subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip())
+    return Path(
+        subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip()
+    )
 
 
 @dataclass
@@ -121,11 +133,14 @@ class Mesh:
         write_traffic(self.edge, traffic, self.folder / "edge")
         self.front.wait("the new traffic", lambda: self.stat("http.edge.rds.edge.update_success") > before)
 
-    def start(self, node: Node, command: Command) -> None:
+    def start(self, node: Node, command: Command, *, env: Mapping[str, str] | None = None) -> None:
         """Starts a replica, and its sidecar if there is none."""
-        node.replica = node.machine.start(command(REPLICA_PORT, node.name), log=f"{node.name}-{self._started}")
+        log = f"{node.name}-{self._started}"
+        node.replica = node.machine.start(command(REPLICA_PORT, node.name), log=log, env=env)
         self._started += 1
-        node.machine.wait(node.name, lambda: ask(Endpoint("127.0.0.1", REPLICA_PORT), "/readyz").status == 200)
+        node.machine.wait(
+            node.name, lambda: ask(Endpoint("127.0.0.1", REPLICA_PORT), "/readyz").status == 200
+        )
         if node.sidecar is None:
             identity = self.authority.identity(node.release)
             listen = Endpoint("0.0.0.0", SIDECAR_PORT)  # noqa: S104
@@ -147,14 +162,19 @@ class Mesh:
         """Waits until the edge knows so many healthy replicas."""
         self.front.wait(
             f"{number} healthy replicas",
-            lambda: sum(self.stat(f"cluster.{one}.membership_healthy") for one in ("current", "candidate")) == number,
+            lambda: (
+                sum(self.stat(f"cluster.{one}.membership_healthy") for one in ("current", "candidate"))
+                == number
+            ),
         )
 
     def stat(self, name: str) -> int:
         """Returns a counter or gauge of the edge; 0: it is not there yet."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self.edge.admin))
-            connection.sendall(b"GET /stats?filter=%s HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n" % name.encode())
+            connection.sendall(
+                b"GET /stats?filter=%s HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n" % name.encode()
+            )
             told = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
         found = [line.rpartition(": ")[2] for line in told.splitlines() if line.startswith(f"{name}: ")]
         return int(found[0]) if found else 0
@@ -174,8 +194,8 @@ def mesh(folder: Path, command: Command, *, current: int = 2, candidate: int = 1
         PeerError: namespaces, openssl or Envoy are missing.
     """
     program = envoy_program()
-    names: list[tuple[str, Release]] = [(f"current{number}", "current") for number in range(current)]
-    names += [(f"candidate{number}", "candidate") for number in range(candidate)]
+    numbers: dict[Release, int] = {"current": current, "candidate": candidate}
+    names = [(f"{release}{number}", release) for release, most in numbers.items() for number in range(most)]
     with machines(["outside", "front", *(name for name, _ in names)], folder) as made:
         authority = Authority(folder / "authority")
         edge = Edge(Endpoint("0.0.0.0", EDGE_PORT), authority.identity("edge"), folder / "edge.sock")  # noqa: S104

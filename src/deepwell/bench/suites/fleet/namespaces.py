@@ -97,7 +97,7 @@ class Machine:
             raise PeerError(f"{what} does not start in {self.name}:\n{told}")
 
     def stop(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
-        """Sends a signal to a program and waits for its end. `ip netns exec` becomes the program, so its id is the program's."""
+        """Sends a signal to a program and waits for its end; `ip netns exec` has become the program itself."""
         process.send_signal(number)
         try:
             process.wait(timeout=30)
@@ -152,5 +152,6 @@ def _ip(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise PeerError(
-            f"`ip {' '.join(arguments)}` fails: {done.stderr.strip()}", fix="run it as root, where namespaces are allowed"
+            f"`ip {' '.join(arguments)}` fails: {done.stderr.strip()}",
+            fix="run it as root, where namespaces are allowed",
         )

@@ -20,7 +20,9 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, na
             headers = {key.lower(): value for key, value in pairs}
             await reader.readexactly(int(headers.get("content-length", 0)))
             body = json.dumps({"name": name, "headers": headers}).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body))
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+            )
             writer.write(body)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -29,7 +31,9 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, na
 
 async def main(port: int, name: str) -> None:
     """Serves until a signal comes."""
-    server = await asyncio.start_server(lambda reader, writer: _answer(reader, writer, name), "127.0.0.1", port)
+    server = await asyncio.start_server(
+        lambda reader, writer: _answer(reader, writer, name), "127.0.0.1", port
+    )
     async with server:
         await server.serve_forever()
 
