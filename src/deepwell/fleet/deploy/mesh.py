@@ -7,6 +7,7 @@ their own that Envoy watches, so that no connection is lost by a change.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -140,8 +141,11 @@ def write_edge(edge: Edge, traffic: Traffic, folder: Path) -> Path:
     )
 
 
-def write_traffic(edge: Edge, traffic: Traffic, folder: Path) -> None:
+def write_traffic(edge: Edge, traffic: Traffic, folder: Path) -> dict[str, str]:
     """Writes shares and replicas beside a configuration; an Envoy that runs takes them over at once.
+
+    Returns the versions of `routes` and of each release's replicas. The edge shows them when it has taken them over, in its
+    statistics `http.edge.rds.edge.version_text` and `cluster.RELEASE.version_text`.
 
     Raises:
         InvalidRequest: the share is none, or a share above 0 has no replicas of the candidate.
@@ -155,11 +159,14 @@ def write_traffic(edge: Edge, traffic: Traffic, folder: Path) -> None:
             f"the candidate has no replicas, and is to get a share of {traffic.share:g}",
             fix="start its replicas first, and name them",
         )
-    for release in RELEASES:
-        _write(folder / f"{release}.json", _endpoints(release, traffic.replicas.get(release, ())))
-    _write(
-        folder / "routes.json", _resources("envoy.config.route.v3.RouteConfiguration", _routes(edge, traffic))
-    )
+    files: dict[str, Config] = {
+        release: _endpoints(release, traffic.replicas.get(release, ())) for release in RELEASES
+    }
+    # Last, so that no route leads to replicas that are not there yet.
+    files["routes"] = _resources("envoy.config.route.v3.RouteConfiguration", _routes(edge, traffic))
+    for name, config in files.items():
+        _write(folder / f"{name}.json", config)
+    return {name: config["version_info"] for name, config in files.items()}
 
 
 def write_sidecar(sidecar: Sidecar, path: Path) -> Path:
@@ -303,6 +310,8 @@ def _release_cluster(release: Release, edge: Edge, folder: Path) -> Config:
         "eds_cluster_config": {"service_name": release, "eds_config": _watched(folder / f"{release}.json")},
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
+        # A replica that is no longer named gets nothing new at once, however healthy; its streams go on to their end.
+        "ignore_health_on_host_removal": True,
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
         "transport_socket": {
             "name": "envoy.transport_sockets.tls",
@@ -387,7 +396,8 @@ def _address(one: Endpoint) -> Config:
 
 
 def _resources(kind: str, resource: Config) -> Config:
-    return {"resources": [{"@type": f"type.googleapis.com/{kind}", **resource}]}
+    version = hashlib.sha256(json.dumps(resource).encode()).hexdigest()[:16]
+    return {"version_info": version, "resources": [{"@type": f"type.googleapis.com/{kind}", **resource}]}
 
 
 def _watched(path: Path) -> Config:

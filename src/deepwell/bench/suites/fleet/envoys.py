@@ -129,9 +129,14 @@ class Mesh:
 
     def set(self, traffic: Traffic) -> None:
         """Hands shares and replicas to the edge, and waits until it has read them."""
-        before = self.stat("http.edge.rds.edge.update_success")
-        write_traffic(self.edge, traffic, self.folder / "edge")
-        self.front.wait("the new traffic", lambda: self.stat("http.edge.rds.edge.update_success") > before)
+        versions = write_traffic(self.edge, traffic, self.folder / "edge")
+        names = {name: "http.edge.rds.edge" if name == "routes" else f"cluster.{name}" for name in versions}
+        self.front.wait(
+            "the new traffic",
+            lambda: all(
+                self.told(f"{names[name]}.version_text") == f'"{one}"' for name, one in versions.items()
+            ),
+        )
 
     def start(self, node: Node, command: Command, *, env: Mapping[str, str] | None = None) -> None:
         """Starts a replica, and its sidecar if there is none."""
@@ -170,6 +175,10 @@ class Mesh:
 
     def stat(self, name: str) -> int:
         """Returns a counter or gauge of the edge; 0: it is not there yet."""
+        return int(self.told(name) or 0)
+
+    def told(self, name: str) -> str:
+        """Returns what the edge says of a statistic; empty: it is not there yet."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self.edge.admin))
             connection.sendall(
@@ -177,7 +186,7 @@ class Mesh:
             )
             told = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
         found = [line.rpartition(": ")[2] for line in told.splitlines() if line.startswith(f"{name}: ")]
-        return int(found[0]) if found else 0
+        return found[0] if found else ""
 
     def _command(self, config: Path) -> list[str | Path]:
         return [
@@ -194,8 +203,7 @@ def mesh(folder: Path, command: Command, *, current: int = 2, candidate: int = 1
         PeerError: namespaces, openssl or Envoy are missing.
     """
     program = envoy_program()
-    numbers: dict[Release, int] = {"current": current, "candidate": candidate}
-    names = [(f"{release}{number}", release) for release, most in numbers.items() for number in range(most)]
+    names = [*_names("current", current), *_names("candidate", candidate)]
     with machines(["outside", "front", *(name for name, _ in names)], folder) as made:
         authority = Authority(folder / "authority")
         edge = Edge(Endpoint("0.0.0.0", EDGE_PORT), authority.identity("edge"), folder / "edge.sock")  # noqa: S104
@@ -205,6 +213,10 @@ def mesh(folder: Path, command: Command, *, current: int = 2, candidate: int = 1
             running.start(node, command)
         running.open()
         yield running
+
+
+def _names(release: Release, number: int) -> list[tuple[str, Release]]:
+    return [(f"{release}{one}", release) for one in range(number)]
 
 
 def echo_command(port: int, name: str) -> list[str | Path]:

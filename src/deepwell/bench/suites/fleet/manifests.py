@@ -1,4 +1,4 @@
-"""`deepwell bench fleet-manifests`: the manifests of `deploy/kustomize` judged without a cluster, and a pod played by podman."""
+"""`deepwell bench fleet-manifests`: manifests of `deploy/kustomize` judged without a cluster, and a pod played by podman."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from deepwell.bench.suites.deploy.podman import needs_podman, podman, wait_for
 from deepwell.bench.suites.fleet.schemas import built, identity, reference_faults, schema_faults, spoiled
 from deepwell.fleet.deploy.manifests import CONTROLLERS, render_mesh
 
-__all__ = ["OVERLAYS", "bench_fleet_manifests", "ExampleDeclaration"]
+__all__ = ["OVERLAYS", "ExampleDeclaration", "bench_fleet_manifests"]
 
 OVERLAYS: Final = ("base", *(f"overlays/{name}" for name in (*CONTROLLERS, "single")), "pull")
 """Folders of `deploy/kustomize` that are applied; `pull` names the model store of the others."""
