@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import shutil
 from pathlib import Path
@@ -26,9 +28,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@functools.cache
+def _text(name: str) -> str:
+    return json.dumps(built(BASE / name))
+
+
+def made(name: str) -> list[dict[str, Any]]:
+    """Manifests of a folder below `deploy/kustomize`, which is built once."""
+    return json.loads(_text(name))
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_overlay_fits_the_schemas_and_names_only_what_is_there(name: str) -> None:
-    manifests = built(BASE / name)
+    manifests = made(name)
     assert manifests
     assert [(identity(one), fault) for one in manifests for fault in schema_faults(one)] == []
     outside = ["Secret/deepwell", *(["PersistentVolumeClaim/deepwell-models"] if name == "pull" else [])]
@@ -55,14 +67,14 @@ def test_an_overlay_of_a_declaration_fits_the_schemas(tmp_path: Path, controller
 
 @pytest.mark.parametrize("name", ["base", *(f"overlays/{one}" for one in CONTROLLERS)])
 def test_one_wrong_field_of_each_kind_is_refused(name: str) -> None:
-    kinds = {identity(one): one for one in built(BASE / name)}
+    kinds = {identity(one): one for one in made(name)}
     for one in kinds.values():
         passed = [what for what, wrong in spoiled(one) if not schema_faults(wrong)]
         assert not passed, identity(one)
 
 
 def test_a_name_that_is_missing_is_found() -> None:
-    manifests = [one for one in built(BASE / "base") if one["kind"] != "ConfigMap"]
+    manifests = [one for one in made("base") if one["kind"] != "ConfigMap"]
     assert reference_faults(manifests) == ["ConfigMap/deepwell is named and is not there"]
     for one in manifests:
         if one["kind"] == "Service":
@@ -80,7 +92,7 @@ def _pod(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pods() -> list[dict[str, Any]]:
-    manifests = [one for name in OVERLAYS for one in built(BASE / name)]
+    manifests = [one for name in OVERLAYS for one in made(name)]
     return [pod for one in manifests if (pod := _pod(one))]
 
 
@@ -98,7 +110,7 @@ def test_pods_are_locked_down() -> None:
 
 
 def test_a_pod_outlives_the_longest_stream_and_leaves_the_routers_first() -> None:
-    (config,) = (one["data"] for one in built(BASE / "base") if one["kind"] == "ConfigMap")
+    (config,) = (one["data"] for one in made("base") if one["kind"] == "ConfigMap")
     drain, longest = float(config["DEEPWELL_DRAIN_SECONDS"]), float(config["DEEPWELL_REQUEST_TIMEOUT_S"])
     assert drain >= longest
     serving = [pod for pod in _pods() if "lifecycle" in pod["containers"][0]]
@@ -116,14 +128,14 @@ def test_a_pod_outlives_the_longest_stream_and_leaves_the_routers_first() -> Non
         )
         assert start["periodSeconds"] * start["failureThreshold"] == 600
         assert (ready["httpGet"]["path"], alive["httpGet"]["path"]) == ("/readyz", "/healthz")
-    routes = [one for name in ("gateway-api", "istio") for one in built(BASE / "overlays" / name)]
+    routes = [one for name in ("gateway-api", "istio") for one in made(f"overlays/{name}")]
     texts = re.findall(r"(?:request|timeout): (\d+)s", yaml.safe_dump(routes))
     assert len(texts) == 4
     assert all(longest < float(one) < drain + 30 for one in texts)
 
 
 def test_settings_of_the_config_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    (config,) = (one["data"] for one in built(BASE / "base") if one["kind"] == "ConfigMap")
+    (config,) = (one["data"] for one in made("base") if one["kind"] == "ConfigMap")
     for name, value in config.items():
         assert name.removeprefix("DEEPWELL_").lower() in Settings.model_fields
         monkeypatch.setenv(name, value)
@@ -131,9 +143,7 @@ def test_settings_of_the_config_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_every_metric_of_the_analysis_is_exposed(tmp_path: Path) -> None:
-    (template,) = (
-        one for one in built(BASE / "overlays" / "argo-rollouts") if one["kind"] == "AnalysisTemplate"
-    )
+    (template,) = (one for one in made("overlays/argo-rollouts") if one["kind"] == "AnalysisTemplate")
     queries = [one["provider"]["prometheus"]["query"] for one in template["spec"]["metrics"]]
     named = {name for one in queries for name in OURS.findall(one)}
     service = make_service(FakeEngine(), make_codec(tmp_path), model="toy")
@@ -150,13 +160,13 @@ async def test_every_metric_of_the_analysis_is_exposed(tmp_path: Path) -> None:
 
 def test_headers_that_only_a_front_may_write_are_taken_away() -> None:
     """The same in both overlays that route, on every rule."""
-    (route,) = (one for one in built(BASE / "overlays" / "gateway-api") if one["kind"] == "HTTPRoute")
+    (route,) = (one for one in made("overlays/gateway-api") if one["kind"] == "HTTPRoute")
     removed = [
         set(one["requestHeaderModifier"]["remove"])
         for rule in route["spec"]["rules"]
         for one in rule["filters"]
     ]
-    (service,) = (one for one in built(BASE / "overlays" / "istio") if one["kind"] == "VirtualService")
+    (service,) = (one for one in made("overlays/istio") if one["kind"] == "VirtualService")
     removed += [set(one["headers"]["request"]["remove"]) for one in service["spec"]["http"]]
     assert len(removed) == 4
     for one in removed:
@@ -164,7 +174,7 @@ def test_headers_that_only_a_front_may_write_are_taken_away() -> None:
 
 
 def test_the_mesh_is_strict_and_lets_nobody_in_who_is_not_named() -> None:
-    manifests = {one["kind"]: one for one in built(BASE / "overlays" / "istio")}
+    manifests = {one["kind"]: one for one in made("overlays/istio")}
     assert manifests["PeerAuthentication"]["spec"]["mtls"] == {"mode": "STRICT"}
     for rule in manifests["AuthorizationPolicy"]["spec"]["rules"]:
         assert rule["from"] and rule["to"]
