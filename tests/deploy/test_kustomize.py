@@ -65,6 +65,18 @@ def test_an_overlay_of_a_declaration_fits_the_schemas(tmp_path: Path, controller
     assert releases == expected.get(controller, ["smollm2@prod=smollm2", "smollm2@prod=v2"])
 
 
+def test_an_overlay_without_a_candidate_has_one_autoscaler(tmp_path: Path) -> None:
+    render_mesh(ExampleDeclaration(), tmp_path, base=BASE)
+    manifests = built(tmp_path)
+    assert [one["metadata"]["name"] for one in manifests if one["kind"] == "HorizontalPodAutoscaler"] == [
+        "deepwell"
+    ]
+    replicas = {
+        one["metadata"]["name"]: one["spec"]["replicas"] for one in manifests if one["kind"] == "Deployment"
+    }
+    assert replicas == {"deepwell": 3, "deepwell-candidate": 0}
+
+
 @pytest.mark.parametrize("name", ["base", *(f"overlays/{one}" for one in CONTROLLERS)])
 def test_one_wrong_field_of_each_kind_is_refused(name: str) -> None:
     kinds = {identity(one): one for one in made(name)}

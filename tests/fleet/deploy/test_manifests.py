@@ -24,7 +24,11 @@ def steps(overlay: dict[str, Any], kind: str, release: str = "") -> dict[str, An
     found: dict[str, Any] = {}
     for one in overlay["patches"]:
         selector = one["target"].get("labelSelector", "")
-        if one["target"]["kind"] == kind and selector == (f"deepwell-release={release}" if release else ""):
+        if (
+            "$patch" not in one["patch"]
+            and one["target"]["kind"] == kind
+            and selector == (f"deepwell-release={release}" if release else "")
+        ):
             found |= {step["path"]: step["value"] for step in yaml.safe_load(one["patch"])}
     return found
 
@@ -53,6 +57,13 @@ def test_each_release_serves_its_own_model_under_the_alias(tmp_path: Path) -> No
         ]
     weights = steps(overlay, "HTTPRoute")
     assert weights == {"/spec/rules/1/backendRefs/0/weight": 950, "/spec/rules/1/backendRefs/1/weight": 50}
+
+
+def test_without_a_candidate_there_are_no_pods_of_it(tmp_path: Path) -> None:
+    overlay = rendered(tmp_path)
+    assert steps(overlay, "Deployment", "candidate")["/spec/replicas"] == 0
+    deleted = [yaml.safe_load(one["patch"]) for one in overlay["patches"] if "$patch" in one["patch"]]
+    assert [one["kind"] for one in deleted] == ["HorizontalPodAutoscaler"]
 
 
 def test_argo_gets_the_steps_and_gates_of_the_declaration(tmp_path: Path) -> None:

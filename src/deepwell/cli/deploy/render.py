@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_Target = Literal["mesh"]
+_Target = Literal["mesh", "envoy"]
 _Controller = Literal["gateway-api", "argo-rollouts", "istio", "kserve"]
 
 
@@ -49,24 +49,37 @@ def register(app: typer.Typer, load: Callable[[Path], Declared]) -> None:
             Path | None,
             typer.Option(help="Folder deploy/kustomize of a checkout; left out: that of this installation."),
         ] = None,
+        replica: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="RELEASE=ADDRESS[:PORT]",
+                help="Sidecar of a replica of the current or the candidate release, for --to envoy; repeatable.",
+            ),
+        ] = None,
         json: JsonFlag = False,
     ) -> None:
-        """Writes the manifests of a deployment as a Kustomize overlay, and prints the commands that apply it.
+        """Writes the mesh of a deployment, and prints the commands that apply it.
 
-        No secret is written: the Secret `deepwell` is made from files by a command that is printed.
+        A Kustomize overlay names no secret: the Secret `deepwell` is made from files by a command that is printed. Files of
+        Envoys come with certificates. Written anew, they change shares and replicas of an edge that runs.
         """
         with reported_errors(as_json=json):
+            from deepwell.fleet.deploy.envoys import parse_replicas, render_envoys
             from deepwell.fleet.deploy.manifests import checkout_base, render_mesh
 
-            made = render_mesh(
-                load(declaration),
-                folder,
-                base=base or checkout_base(),
-                controller=controller,
-                image=image,
-                candidate=candidate,
-                share=share,
-            )
+            declared = load(declaration)
+            if to == "envoy":
+                made = render_envoys(folder, parse_replicas(replica or ()), port=declared.port, share=share)
+            else:
+                made = render_mesh(
+                    declared,
+                    folder,
+                    base=base or checkout_base(),
+                    controller=controller,
+                    image=image,
+                    candidate=candidate,
+                    share=share,
+                )
             if json:
                 write_json(
                     {"to": to, "files": [str(one) for one in made.files], "commands": list(made.commands)}

@@ -73,6 +73,11 @@ class Authority:
         signed = ("-CA", str(self.certificate), "-CAkey", str(self._folder / "ca.key"))
         uses = ("basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
         self._make(name, f"/CN={name}", (f"subjectAltName=URI:{uri}", *uses), *signed)
+        return self.known(name)
+
+    def known(self, name: str) -> Identity:
+        """Returns the files of a name that was signed before."""
+        uri = f"{TRUST_DOMAIN}/{name}"
         return Identity(uri, self._folder / f"{name}.crt", self._folder / f"{name}.key", self.certificate)
 
     def _make(self, name: str, subject: str, extensions: tuple[str, ...], *signed: str) -> None:

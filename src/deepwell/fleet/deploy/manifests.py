@@ -25,8 +25,22 @@ CONTROLLERS: Final[tuple[Controller, ...]] = ("gateway-api", "argo-rollouts", "i
 
 _IMAGE: Final = "localhost/deepwell"
 _NAMED: Final = "kustomization.yaml"
+_UNSCALED: Final[Mapping[str, Any]] = {
+    "target": {"kind": "HorizontalPodAutoscaler", "labelSelector": "deepwell-release=candidate"},
+    "patch": "$patch: delete\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: deepwell\n",
+}
 _POLICY: Final = "/etc/deepwell/policy.yaml"
 Patch = dict[str, Any]
+
+
+class _Blocks(yaml.SafeDumper):
+    """Writes texts of several lines as blocks, which a person can read."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+
+
+_Blocks.add_representer(str, _Blocks.represent_str)
 
 
 class DeclaredServe(Protocol):
@@ -70,6 +84,8 @@ class Declared(Protocol):
     def adapters(self) -> Sequence[str]: ...
     @property
     def replicas(self) -> int: ...
+    @property
+    def port(self) -> int: ...
     @property
     def serve(self) -> DeclaredServe: ...
     @property
@@ -128,7 +144,7 @@ def render_mesh(
         folder: folder of the overlay, made if need be. Files of other names in it are left alone.
         base: `deploy/kustomize` of a checkout.
         image: image of the server, with its tag or digest.
-        candidate: model of the second release; None: none is rolled out, and its pods are of the same model.
+        candidate: model of the second release; None: none is rolled out, and there are no pods of it.
         share: part of the requests that the candidate gets, from 0 to 1, where the cluster itself has no steps.
 
     Raises:
@@ -161,7 +177,7 @@ def render_mesh(
     patches = _releases(declared, controller, candidate)
     patches += _traffic(declared, controller, share)
     overlay["patches"] = patches
-    text = yaml.safe_dump(overlay, sort_keys=False, width=128, allow_unicode=True)
+    text = yaml.dump(overlay, Dumper=_Blocks, sort_keys=False, width=128, allow_unicode=True)
     written[0].write_text(
         f"# Made by `deepwell deploy render`: render it anew instead of editing it.\n{text}", "utf-8"
     )
@@ -198,13 +214,13 @@ def _replace(path: str, value: Any, verb: Literal["add", "replace"] = "replace")
     return {"op": verb, "path": path, "value": value}
 
 
-def _patch(kind: str, steps: Sequence[Patch], *, release: str = "") -> dict[str, Any]:
+def _patch(kind: str, steps: Sequence[Patch], *, release: str = "") -> Mapping[str, Any]:
     """Returns a patch of a kind; of both releases where none is named. Their names differ by a suffix that targets ignore."""
     target = {"kind": kind, "labelSelector": f"deepwell-release={release}"} if release else {"kind": kind}
     return {"target": target, "patch": yaml.safe_dump(list(steps), sort_keys=False, width=128)}
 
 
-def _releases(declared: Declared, controller: Controller, candidate: str | None) -> list[dict[str, Any]]:
+def _releases(declared: Declared, controller: Controller, candidate: str | None) -> list[Mapping[str, Any]]:
     """Returns the patches of the pods: which model they serve, as which release, and how many there are."""
     if controller == "kserve":
         pod = "/spec/template"
@@ -219,15 +235,16 @@ def _releases(declared: Declared, controller: Controller, candidate: str | None)
         models = {"current": candidate or declared.model}
     else:
         models = {"current": declared.model, "candidate": candidate or declared.model}
-    patches: list[dict[str, Any]] = []
+    patches: list[Mapping[str, Any]] = []
     for release, model in models.items():
-        pods = [
-            *_pod_steps(declared, "/spec/template/spec", model),
-            _replace("/spec/replicas", declared.replicas),
-        ]
+        replicas = declared.replicas if release == "current" or candidate else 0
+        pods = [*_pod_steps(declared, "/spec/template/spec", model), _replace("/spec/replicas", replicas)]
         patches += [
             _patch("Deployment", pods, release=release),
-            _patch("HorizontalPodAutoscaler", _autoscaled(declared.replicas), release=release),
+            # An autoscaler would start pods of its own; without one there are none.
+            _patch("HorizontalPodAutoscaler", _autoscaled(replicas), release=release)
+            if replicas
+            else _UNSCALED,
         ]
     if controller == "argo-rollouts":
         patches.append(_patch("Rollout", _argo_steps(declared)))
@@ -274,7 +291,7 @@ def _plain(number: float) -> str:
     return format(Decimal(str(number)), "f")
 
 
-def _traffic(declared: Declared, controller: Controller, share: float) -> list[dict[str, Any]]:
+def _traffic(declared: Declared, controller: Controller, share: float) -> list[Mapping[str, Any]]:
     """Returns the patches of what switches releases: weights, or the bounds of the analysis."""
     points = round(share * 1000)
     weights = {"deepwell": 1000 - points, "deepwell-candidate": points}

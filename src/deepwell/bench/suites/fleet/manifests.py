@@ -61,6 +61,7 @@ class ExampleDeclaration:
     model: str = "smollm2"
     adapters: Sequence[str] = ("formal=/models/formal",)
     replicas: int = 3
+    port: int = 8080
     serve: _Serve = field(default_factory=_Serve)
     policy: str | None = "strict"
     knowledge: str | None = None
@@ -139,7 +140,7 @@ def bench_fleet_manifests(
         "kinds": len(judged.kinds),
         "kinds_by_field_tables": tables,
         "wrong_fields": judged.spoiled,
-        "wrong_fields_refused": judged.refused,
+        "wrong_fields_missed": judged.spoiled - judged.refused,
         "faults": len(judged.faults),
         "pods_that_answered": answered,
         "pod_ready_s": rounded(ready, 3),
