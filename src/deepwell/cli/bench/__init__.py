@@ -150,6 +150,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "up": deploy.up,
     "fleet-manifests": deploy.fleet_manifests,
     "fleet-mesh": deploy.fleet_mesh,
+    "fleet-switch-mesh": deploy.fleet_switch_mesh,
     "console": deploy.console,
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["console", "container", "fleet_manifests", "fleet_mesh", "up"]
+__all__ = ["console", "container", "fleet_manifests", "fleet_mesh", "fleet_switch_mesh", "up"]
 
 
 def container(
@@ -97,4 +97,22 @@ def fleet_mesh(
         row,
         json,
         lambda report: bench_fleet_mesh(report, model_path(model), users=users, rate=rate, seconds=seconds),
+    )
+
+
+def fleet_switch_mesh(
+    rate: Annotated[float, typer.Option(min=20, help="Requests a second of all users.")] = 100.0,
+    hold: Annotated[float, typer.Option(min=1, help="Seconds for which each share is held.")] = 4.0,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Switches releases in a mesh of Envoys while requests come: all users at once, back, and in five steps."""
+    from deepwell.bench.suites.fleet.mesh_switch import bench_fleet_switch_mesh
+
+    measure(
+        "fleet_switch_mesh",
+        row,
+        json,
+        lambda report: bench_fleet_switch_mesh(report, model_path(model), rate=rate, hold=hold),
     )

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from deepwell.bench.harness.environments import Environment, Install, environment_python
+from deepwell.bench.harness.served import paced_command
 from deepwell.bench.suites.fleet.namespaces import Machine, machines
 from deepwell.fleet.deploy.certificates import Authority
 from deepwell.fleet.deploy.mesh import (
@@ -138,10 +139,10 @@ class Mesh:
             ),
         )
 
-    def start(self, node: Node, command: Command, *, env: Mapping[str, str] | None = None) -> None:
+    def start(self, node: Node, command: Command) -> None:
         """Starts a replica, and its sidecar if there is none."""
         log = f"{node.name}-{self._started}"
-        node.replica = node.machine.start(command(REPLICA_PORT, node.name), log=log, env=env)
+        node.replica = node.machine.start(command(REPLICA_PORT, node.name), log=log)
         self._started += 1
         node.machine.wait(
             node.name, lambda: ask(Endpoint("127.0.0.1", REPLICA_PORT), "/readyz").status == 200
@@ -222,6 +223,17 @@ def _names(release: Release, number: int) -> list[tuple[str, Release]]:
 def echo_command(port: int, name: str) -> list[str | Path]:
     """Returns the command of a replica that says what reached it."""
     return [sys.executable, "-m", "deepwell.bench.workers.fleet.echo", str(port), name]
+
+
+def paced_replica(model: Path, folder: Path, first_ms: float, token_ms: float, tokens: int) -> Command:
+    """Returns the command of the server over the paced engine; each replica has data of its own below a folder."""
+    command = paced_command(model, first_ms=first_ms, token_ms=token_ms, tokens=tokens)
+
+    def made(port: int, name: str) -> list[str | Path]:
+        data = folder / f"data-{name}"
+        return ["env", f"DEEPWELL_DATA_DIR={data}", f"DEEPWELL_STATE_DIR={data / 'state'}", *command(port)]
+
+    return made
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ import math
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from deepwell.bench.harness.open_loop import FIRST_MS, TOKEN_MS, TOKENS, load_client, run_load
 from deepwell.bench.harness.report import Report, percentile, rounded
 from deepwell.bench.harness.served import paced_command
-from deepwell.bench.suites.fleet.envoys import EDGE_PORT, Mesh, ask, echo_command, mesh
+from deepwell.bench.suites.fleet.envoys import EDGE_PORT, Mesh, ask, echo_command, mesh, paced_replica
+from deepwell.bench.suites.fleet.load import Busy
 from deepwell.fleet.deploy.certificates import Authority, Identity
 from deepwell.fleet.deploy.mesh import BUCKETS, Endpoint, bucket_of
 
@@ -229,10 +230,7 @@ def _latency(
     client = load_client()
     for node in running.nodes:
         node.kill(sidecar=False)
-        data = folder / f"data-{node.name}"
-        command = paced_command(model, first_ms=FIRST_MS, token_ms=TOKEN_MS, tokens=TOKENS)
-        env = {"DEEPWELL_DATA_DIR": str(data), "DEEPWELL_STATE_DIR": str(data / "state")}
-        running.start(node, lambda port, name, command=command: command(port), env=env)
+        running.start(node, paced_replica(model, folder, FIRST_MS, TOKEN_MS, TOKENS))
     running.healthy(len(running.nodes))
     body = folder / "body"
     request = {
@@ -252,7 +250,7 @@ def _latency(
     failed = 0
     for port in (BARE_PORT, EDGE_PORT):
         load(port, 2)  # connections made, code paths warm
-    busy = _Busy()
+    busy = Busy()
     for name, port, duration in (
         ("bare", BARE_PORT, seconds / 2),
         ("mesh", EDGE_PORT, seconds),
@@ -279,21 +277,3 @@ def _latency(
         "requests_failed_under_load": failed,
         "cpu_busy": rounded(busy_share, 3),
     }
-
-
-class _Busy:
-    """Share of the machine's processor time that is used, from its making on."""
-
-    def __init__(self) -> None:
-        self._before = self._read()
-
-    @staticmethod
-    def _read() -> tuple[int, int]:
-        fields: Sequence[int] = [
-            int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-        ]
-        return sum(fields), fields[3] + fields[4]
-
-    def share(self) -> float:
-        total, idle = (after - before for after, before in zip(self._read(), self._before, strict=True))
-        return 1 - idle / max(total, 1)

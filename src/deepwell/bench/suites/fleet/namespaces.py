@@ -21,7 +21,7 @@ __all__ = ["Machine", "machines"]
 _T = TypeVar("_T")
 _NEWNET: Final = 0x40000000  # CLONE_NEWNET
 _NETWORK: Final = "198.18.7"  # of the range that RFC 2544 keeps for benchmarks
-START_SECONDS: Final = 30
+START_SECONDS: Final = 120
 
 
 class Machine:
