@@ -20,7 +20,7 @@ from deepwell.errors import InvalidRequest
 __all__ = ["CONTROLLERS", "Controller", "Declared", "Rendered", "checkout_base", "render_mesh"]
 
 Controller = Literal["gateway-api", "argo-rollouts", "istio", "kserve"]
-"""What switches releases in the cluster, named like its overlay."""
+"""Part of the cluster that switches releases, named like its overlay."""
 CONTROLLERS: Final[tuple[Controller, ...]] = ("gateway-api", "argo-rollouts", "istio", "kserve")
 
 _IMAGE: Final = "localhost/deepwell"
@@ -102,7 +102,7 @@ class Declared(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What was written, and the commands that bring it into a cluster.
+    """Files that were written, and the commands that bring them to where they run.
 
     Attributes:
         files: files below the folder.

@@ -91,7 +91,7 @@ class Sidecar:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a roll-out changes while the edge runs.
+    """Part of the mesh that a roll-out changes while the edge runs.
 
     Attributes:
         replicas: sidecars of each release.

@@ -117,8 +117,7 @@ class Mesh:
     nodes: list[Node]
     authority: Authority
     edge: Edge
-    envoy: subprocess.Popen[bytes] | None = None
-    share: float = 0.0
+    envoy: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _started: int = field(default=0, init=False)
 
     def traffic(self, share: float, replicas: dict[Release, list[Endpoint]] | None = None) -> Traffic:

@@ -72,7 +72,7 @@ class ExampleDeclaration:
 
 @dataclass
 class _Judged:
-    """What the checks found."""
+    """Findings of the checks so far."""
 
     faults: list[str] = field(default_factory=list[str])
     kinds: set[str] = field(default_factory=set[str])
