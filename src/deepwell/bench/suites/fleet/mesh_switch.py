@@ -21,7 +21,7 @@ from deepwell.fleet.deploy.mesh import BUCKETS, Endpoint, Release, bucket_of
 __all__ = ["bench_fleet_switch_mesh"]
 
 STEPS: Final = (0.05, 0.25, 0.5, 0.75, 1.0)
-USERS: Final = 20
+USERS: Final = 40
 FIRST_MS, TOKEN_MS, TOKENS = 50.0, 10.0, 8
 
 
@@ -30,7 +30,7 @@ def bench_fleet_switch_mesh(
 ) -> dict[str, Any]:
     """Switches all users to another release and back, then steps them over in five shares, and takes the old one away.
 
-    Twenty clients with a user each send their part of the load all the while. After each change the requests that a release
+    Forty clients with a user each send their part of the load all the while. After each change the requests that a release
     gets are compared with those of the users whose bucket lies below the share.
 
     Args:
