@@ -74,6 +74,7 @@ def test_argo_gets_the_steps_and_gates_of_the_declaration(tmp_path: Path) -> Non
         if "setWeight" in one
     ]
     assert shares == [0, 1, 10, 100]
+    assert "duration: 45s" in (tmp_path / "kustomization.yaml").read_text("utf-8")
     bounds = {one["name"]: one["value"] for one in steps(overlay, "AnalysisTemplate").values()}
     # Texts, whatever their size: YAML in Go would read 1e+09 as a number, and the field takes none.
     assert bounds == {"error-rate": "0.02", "first-token-p95-ms": "400", "guard-rate": "1000000000"}

@@ -40,7 +40,7 @@ def register(app: typer.Typer, load: Callable[[Path], Declared]) -> None:
             str, typer.Option(help="Image of the server, with its tag or digest.")
         ] = "localhost/deepwell:api",
         candidate: Annotated[
-            str | None, typer.Option(help="Model of the candidate; left out: the same model as now.")
+            str | None, typer.Option(help="Model of the candidate; left out: there is none.")
         ] = None,
         share: Annotated[
             float, typer.Option(min=0, max=1, help="Share of the requests that the candidate gets.")

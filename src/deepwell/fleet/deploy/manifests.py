@@ -288,7 +288,7 @@ def _argo_steps(declared: Declared) -> list[Patch]:
 
 def _plain(number: float) -> str:
     """Returns a number without an exponent, which YAML in Go would read as a number again."""
-    return format(Decimal(str(number)), "f")
+    return format(Decimal(str(number)).normalize(), "f")
 
 
 def _traffic(declared: Declared, controller: Controller, share: float) -> list[Mapping[str, Any]]:
