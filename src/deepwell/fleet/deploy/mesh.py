@@ -40,6 +40,7 @@ RELEASES: Final[tuple[Release, ...]] = ("current", "candidate")
 BUCKETS: Final = 1000
 """Number of buckets that users are sorted into: a share is exact to a tenth of a percent."""
 
+_FILTER: Final = "envoy.filters.http.lua"
 _HEADER: Final = "x-deepwell-release"
 _BUCKET_HEADER: Final = "x-deepwell-bucket"
 _BODY_BYTES: Final = 9 << 20  # above the largest JSON body that the server takes
@@ -96,25 +97,28 @@ class Traffic:
     Attributes:
         replicas: sidecars of each release.
         share: share of the users that the candidate gets, from 0 to 1.
+        rollout: id of the roll-out, by which servers draw users too.
+        keys: tenant and id of each API key by the SHA-256 of the key, in hex; None: they are not known here, so that users of
+            all keys are drawn as those of one tenant.
     """
 
     replicas: Mapping[Release, Sequence[Endpoint]] = field(default_factory=dict[Release, Sequence[Endpoint]])
     share: float = 0.0
+    rollout: str = ""
+    keys: Mapping[str, tuple[str, str]] | None = None
 
 
-def bucket_of(key: str, user: str) -> int:
+def bucket_of(rollout: str, tenant: str, identity: str) -> int:
     """Returns the bucket of a user, as the edge's filter computes it.
 
+    A user is in a bucket below a share exactly if `takes_candidate` of the servers is true for it, in steps of a thousandth.
+
     Args:
-        key: value of the header `authorization` or `x-api-key`.
-        user: `safety_identifier` or `user` of the body, as it is written there; empty: there is none.
+        identity: as `storage.registry.split.identity_of` makes it.
     """
-    value = 0x811C9DC5
-    for byte in f"{key}\n{user}".encode():
-        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
-    value = (value ^ value >> 16) * 0x85EBCA6B & 0xFFFFFFFF
-    value = (value ^ value >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
-    return (value ^ value >> 16) % BUCKETS
+    text = f"{len(rollout)}:{rollout}{len(tenant)}:{tenant}{identity}"
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") * BUCKETS >> 64
 
 
 def write_edge(edge: Edge, traffic: Traffic, folder: Path) -> Path:
@@ -258,8 +262,12 @@ def _router() -> Config:
 def _routes(edge: Edge, traffic: Traffic) -> Config:
     """Returns the table of the edge: previews, users below the share, and everybody else."""
 
+    told: dict[str, Any] = {"rollout": traffic.rollout, "owned": traffic.keys is not None}
+    told |= {key: f"{tenant}|{number}" for key, (tenant, number) in (traffic.keys or {}).items()}
+
     def to(release: Release, *headers: Config) -> Config:
         return {
+            "metadata": {"filter_metadata": {_FILTER: told}},
             "match": {"prefix": "/", "headers": list(headers)},
             "route": {"cluster": release, "timeout": f"{edge.timeout_s:g}s", "retry_policy": _retries()},
             "request_headers_to_remove": [_BUCKET_HEADER],

@@ -10,6 +10,7 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +20,15 @@ from deepwell.bench.harness.served import paced_command
 from deepwell.bench.suites.fleet.envoys import EDGE_PORT, Mesh, ask, echo_command, mesh, paced_replica
 from deepwell.bench.suites.fleet.load import Busy
 from deepwell.fleet.deploy.certificates import Authority, Identity
-from deepwell.fleet.deploy.mesh import BUCKETS, Endpoint, bucket_of
+from deepwell.fleet.deploy.mesh import Endpoint
+from deepwell.storage.database import LOCAL
+from deepwell.storage.registry.split import identity_of, takes_candidate
 
 __all__ = ["SHARES", "bench_fleet_mesh"]
 
 SHARES: Final = (0.05, 0.25, 0.5, 0.75)
 BARE_PORT: Final = 9000
+_ROLLOUT: Final = "rollout-of-the-benchmark"
 _KEY: Final = "Bearer dw-a-key-of-the-benchmark"
 _HOSTILE: Final = {
     "x-deepwell-tenant": "other",
@@ -154,11 +158,12 @@ def _weights(running: Mesh, report: Report, users: int) -> dict[str, Any]:
     outside = wrong = left = 0
     with_candidate: set[str] = set()
     for share in SHARES:
-        running.set(running.traffic(share))
+        running.set(replace(running.traffic(share), rollout=_ROLLOUT))
         sides = running.outside.inside(lambda: _sides(running, users))
         chosen = {user for user, candidate in sides.items() if candidate}
         wrong += sum(
-            (bucket_of(_KEY, user) < share * BUCKETS) != candidate for user, candidate in sides.items()
+            (takes_candidate(_ROLLOUT, share, LOCAL, identity_of(user, ""))) != candidate
+            for user, candidate in sides.items()
         )
         left += len(with_candidate - chosen)
         with_candidate = chosen

@@ -16,7 +16,9 @@ from deepwell.bench.harness.report import Report, percentile, rounded
 from deepwell.bench.harness.served import cpu_seconds
 from deepwell.bench.suites.fleet.envoys import EDGE_PORT, Mesh, mesh, paced_replica
 from deepwell.bench.suites.fleet.load import Busy
-from deepwell.fleet.deploy.mesh import BUCKETS, Endpoint, Release, bucket_of
+from deepwell.fleet.deploy.mesh import Endpoint, Release
+from deepwell.storage.database import LOCAL
+from deepwell.storage.registry.split import identity_of, takes_candidate
 
 __all__ = ["bench_fleet_switch_mesh"]
 
@@ -131,7 +133,7 @@ def _came(running: Mesh, share: float, rate: float, hold: float) -> tuple[int, s
     before, begun = running.stat("cluster.candidate.upstream_rq_total"), time.monotonic()
     time.sleep(hold)
     came, took = running.stat("cluster.candidate.upstream_rq_total") - before, time.monotonic() - begun
-    below = sum(bucket_of("", f"user-{user}") < share * BUCKETS for user in range(USERS))
+    below = sum(takes_candidate("", share, LOCAL, identity_of(f"user-{user}", "")) for user in range(USERS))
     expected = below * rate / USERS * took
     slack = 0.1 * expected + below
     return came, f"{expected - slack:.0f} to {expected + slack:.0f}"
