@@ -46,11 +46,15 @@ def test_files_of_envoys_are_made_once_and_then_changed(tmp_path: Path) -> None:
         for name in ("edge/edge.json", "current/sidecar.json", "candidate/sidecar.json")
     ]
     key = (tmp_path / "authority" / "edge.key").read_bytes()
-    code, output = run(str(tmp_path), "--to", "envoy", "--json", *replicas, "--share", "0.5")
+    code, output = run(
+        str(tmp_path), "--to", "envoy", "--json", *replicas, "--share", "0.5", "--rollout", "r1"
+    )
     assert code == 0, output
     assert json.loads(output)["files"][-1] == str(tmp_path / "edge" / "routes.json")
     assert (tmp_path / "authority" / "edge.key").read_bytes() == key
     routes = json.loads((tmp_path / "edge" / "routes.json").read_text("utf-8"))["resources"][0]
+    told = routes["virtual_hosts"][0]["routes"][0]["metadata"]["filter_metadata"]["envoy.filters.http.lua"]
+    assert told["rollout"] == "r1"
     assert routes["virtual_hosts"][0]["routes"][1]["match"]["headers"][0]["range_match"] == {
         "start": 0,
         "end": 500,

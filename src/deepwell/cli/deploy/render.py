@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,17 +13,22 @@ from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 if TYPE_CHECKING:
     from deepwell.fleet.deploy.manifests import Declared
 
-__all__ = ["register"]
+__all__ = ["Keys", "register"]
 
 _Target = Literal["mesh", "envoy"]
 _Controller = Literal["gateway-api", "argo-rollouts", "istio", "kserve"]
 
 
-def register(app: typer.Typer, load: Callable[[Path], Declared]) -> None:
+Keys = Callable[[], Mapping[str, tuple[str, str]] | None]
+"""Returns tenant and id of every API key by the SHA-256 of the key; None: there are no keys."""
+
+
+def register(app: typer.Typer, load: Callable[[Path], Declared], keys: Keys = lambda: None) -> None:
     """Adds the verb.
 
     Args:
         load: reads a declaration.
+        keys: reads the owners of keys, by which an edge draws users as the servers do.
     """
 
     @app.command()
@@ -56,6 +61,9 @@ def register(app: typer.Typer, load: Callable[[Path], Declared]) -> None:
                 help="Sidecar of a replica of the current or the candidate release, for --to envoy; repeatable.",
             ),
         ] = None,
+        rollout: Annotated[
+            str, typer.Option(help="Id of the roll-out, by which servers draw users too, for --to envoy.")
+        ] = "",
         json: JsonFlag = False,
     ) -> None:
         """Writes the mesh of a deployment, and prints the commands that apply it.
@@ -66,10 +74,12 @@ def register(app: typer.Typer, load: Callable[[Path], Declared]) -> None:
         with reported_errors(as_json=json):
             from deepwell.fleet.deploy.envoys import parse_replicas, render_envoys
             from deepwell.fleet.deploy.manifests import checkout_base, render_mesh
+            from deepwell.fleet.deploy.mesh import Traffic
 
             declared = load(declaration)
             if to == "envoy":
-                made = render_envoys(folder, parse_replicas(replica or ()), port=declared.port, share=share)
+                traffic = Traffic(parse_replicas(replica or ()), share, rollout, keys())
+                made = render_envoys(folder, traffic, port=declared.port)
             else:
                 made = render_mesh(
                     declared,

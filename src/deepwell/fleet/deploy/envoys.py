@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -54,20 +54,12 @@ def parse_replicas(named: Sequence[str]) -> dict[Release, list[Endpoint]]:
     return found
 
 
-def render_envoys(
-    folder: Path,
-    replicas: Mapping[Release, Sequence[Endpoint]],
-    *,
-    port: int,
-    share: float,
-    replica_port: int = 8000,
-) -> Rendered:
+def render_envoys(folder: Path, traffic: Traffic, *, port: int, replica_port: int = 8000) -> Rendered:
     """Writes the files of a mesh; where they are already, shares and replicas alone, which a running edge takes over.
 
     Args:
         folder: folder of the files. It has the key of the authority: it stays on one machine.
         port: port that the edge listens on.
-        share: share of the users that the candidate gets, from 0 to 1.
         replica_port: port of a replica on the loopback interface of its machine.
 
     Raises:
@@ -75,7 +67,7 @@ def render_envoys(
         InvalidRequest: the share is none.
     """
     folder = folder.absolute()
-    traffic, running = Traffic(replicas, share), (folder / "edge" / "edge.json").is_file()
+    running = (folder / "edge" / "edge.json").is_file()
     authority = folder / "authority"
     if running:
         edge = Edge(
