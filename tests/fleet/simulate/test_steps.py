@@ -79,7 +79,9 @@ def scheduled(profile: Profile, rows: Tokens[Row]) -> list[tuple[float, float]]:
         step = scheduler.schedule()
         tokens = sum(step.counts[step.decoding :])
         now += table[step.decoding] + profile.prefill_s_per_token * tokens
-        drawing = [one.computed + n == one.num_tokens for one, n in zip(step.sequences, step.counts, strict=True)]
+        drawing = [
+            one.computed + n == one.num_tokens for one, n in zip(step.sequences, step.counts, strict=True)
+        ]
         for sequence, draws in zip(step.sequences, drawing, strict=True):
             number = int(sequence.request_id)
             if draws and sequence.num_tokens == sequence.num_prompt:

@@ -33,6 +33,7 @@ class Profile:
         prefill_s: seconds of a step that only computes a prompt, before its first token; for "slots", seconds to the first
             token of an empty prompt.
         prefill_s_per_token: seconds of each prompt token that no cache had.
+        mixed_prefill_s_per_token: the same in a step with decoding sequences, which shares the reading of weights; None: equal.
         context_s_per_token: seconds that a step takes longer for each token in the KV cache of its sequences.
         overhead_s: seconds of a request outside of the engine: network, parsing, tokenisation.
         max_batch: sequences that run side by side; further ones wait.
@@ -49,6 +50,7 @@ class Profile:
     prefill_s: float
     overhead_s: float = 0.0
     kind: Literal["steps", "slots"] = "steps"
+    mixed_prefill_s_per_token: float | None = None
     context_s_per_token: float = 0.0
     max_batch: int = 64
     kv_tokens: int = 65_536
@@ -114,6 +116,8 @@ def _check(profile: Profile) -> None:
     for name in ("prefill_s_per_token", "prefill_s", "overhead_s", "context_s_per_token"):
         if not 0 <= getattr(profile, name) < math.inf:
             raise ValueError(f"{name} is {getattr(profile, name)}; it must be 0 or more")
+    if not 0 <= (profile.mixed_prefill_s_per_token or 0.0) < math.inf:
+        raise ValueError(f"mixed_prefill_s_per_token is {profile.mixed_prefill_s_per_token}")
     for name in ("kv_tokens", "context", "prefill_tokens", "mixed_prefill_tokens"):
         if getattr(profile, name) < 1:
             raise ValueError(f"{name} is {getattr(profile, name)}; it must be 1 or more")

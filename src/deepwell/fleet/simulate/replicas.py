@@ -118,6 +118,8 @@ class StepReplica:
     def __init__(self, profile: Profile, shared: int, push: Push, ended: Ended) -> None:
         self._profile = profile
         self._table = profile.step_table()
+        mixed_s = profile.mixed_prefill_s_per_token
+        self._mixed_s = profile.prefill_s_per_token if mixed_s is None else mixed_s
         self._push = push
         self._ended = ended
         self._shared = shared - shared % BLOCK_TOKENS  # tokens at the beginning of every prompt
@@ -191,7 +193,7 @@ class StepReplica:
             tokens = sum(count for _, count in taking)
             seconds = (
                 self._table[self._decoding]
-                + self._profile.prefill_s_per_token * tokens
+                + (self._mixed_s if self._decoding else self._profile.prefill_s_per_token) * tokens
                 + self._profile.context_s_per_token * self._kv
             )
         elif self._decoding:
