@@ -28,6 +28,7 @@ VERBS = (
     "models",
     "prompts",
     "rollout",
+    "simulate",
     "knowledge",
     "media",
     "mcp",
