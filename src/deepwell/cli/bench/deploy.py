@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
+from deepwell.cli.bench.options import Json, Model, Row, Seconds, measure, model_path
 
-__all__ = ["console", "container", "up"]
+__all__ = ["console", "container", "simulator", "up"]
 
 
 def container(
@@ -60,3 +60,12 @@ def console(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.deploy.console import bench_console
 
     measure("console", row, json, bench_console)
+
+
+def simulator(model: Model = None, seconds: Seconds = 30, row: Row = None, json: Json = False) -> None:
+    """Compares the simulator with 1 to 4 paced replicas and with one server of a real model, at loads it was not fitted to."""
+    from deepwell.bench.suites.fleet.simulator import bench_simulator
+
+    measure(
+        "simulator", row, json, lambda report: bench_simulator(report, model_path(model), seconds=seconds)
+    )
