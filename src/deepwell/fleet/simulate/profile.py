@@ -70,15 +70,14 @@ class Profile:
 
 
 def _between(points: Sequence[tuple[int, float]], rows: int) -> float:
-    """Returns the seconds for a number of rows on the line through the two nearest points; no less than the nearest one."""
-    if len(points) == 1:
+    """Returns the seconds for a number of rows on the line through the two nearest points; beyond the last, no line falls."""
+    if len(points) == 1 or rows <= points[0][0]:
         return points[0][1]
-    lower, upper = next(
-        (pair for pair in pairwise(points) if rows <= pair[1][0]),
-        (points[-2], points[-1]),
-    )
-    slope = max(0.0, (upper[1] - lower[1]) / (upper[0] - lower[0]))
-    return max(lower[1] + slope * (rows - lower[0]), min(lower[1], upper[1]))
+    begin, end = next((pair for pair in pairwise(points) if rows <= pair[1][0]), (points[-2], points[-1]))
+    slope = (end[1] - begin[1]) / (end[0] - begin[0])
+    if rows > end[0]:
+        return end[1] + max(0.0, slope) * (rows - end[0])
+    return begin[1] + slope * (rows - begin[0])
 
 
 def write_profile(profile: Profile, path: Path) -> None:

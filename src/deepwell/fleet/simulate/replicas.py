@@ -180,12 +180,13 @@ class StepReplica:
 
     def _plan(self, now: float) -> None:
         """Chooses the next step, or the next steps if they only decode."""
-        capacity = self._profile.kv_tokens
+        capacity, preemptions = self._profile.kv_tokens, self.preemptions
         while self._decoding and self._kv + self._decoding > capacity and len(self._running) > 1:
             self._preempt()
         if self._cache.tokens + self._kv > capacity - self._decoding:
             self._cache.trim(capacity - self._decoding - self._kv)
-        taking = self._taking = self._prompts(now)
+        preempted = self.preemptions > preemptions
+        taking = self._taking = self._prompts(now, admits=not preempted)
         self._begun = now
         self._epoch += 1
         if taking:
@@ -198,7 +199,7 @@ class StepReplica:
             )
         elif self._decoding:
             room = (capacity - self._kv) // self._decoding
-            self._planned = max(1, min(self._next_end() - self._step, room))
+            self._planned = 1 if preempted else max(1, min(self._next_end() - self._step, room))
             self._cuttable = not self._waiting and len(self._running) < self._profile.max_batch
             seconds = self._seconds(self._planned)
         else:
@@ -212,8 +213,8 @@ class StepReplica:
             heapq.heappop(ends)
         return ends[0][0]
 
-    def _prompts(self, now: float) -> list[tuple[Request, int]]:
-        """Returns the prompt tokens of the next step; admits sequences for them."""
+    def _prompts(self, now: float, *, admits: bool) -> list[tuple[Request, int]]:
+        """Returns the prompt tokens of the next step; admits sequences for them, if it may."""
         profile, partial, waiting = self._profile, self._partial, self._waiting
         most = profile.max_batch
         if partial is None and (not waiting or len(self._running) >= most):
@@ -224,7 +225,9 @@ class StepReplica:
             count = min(partial.known - partial.computed, budget)
             taking.append((partial, count))
             budget -= count
-        while waiting and budget > 0 and len(self._running) < most and self._admit(waiting[0], now):
+        while (
+            admits and waiting and budget > 0 and len(self._running) < most and self._admit(waiting[0], now)
+        ):
             request = waiting.popleft()
             count = min(request.known - request.computed, budget)
             taking.append((request, count))
@@ -280,6 +283,7 @@ class StepReplica:
         while ends and ends[0][0] <= self._step:
             number, _, request = heapq.heappop(ends)
             if request.last_step == number:
+                request.last_step = -1  # a preempted request may have left an equal entry
                 self._decoding -= 1
                 ended.append(request)
         if self._taking:
