@@ -12,6 +12,8 @@ from deepwell.cli.options import ApiKeyOption, ModelOption, ServerPort, Url, sto
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deepwell.fleet.simulate.calibration.measure import Effort
     from deepwell.fleet.simulate.profile import Profile
     from deepwell.settings import Settings
@@ -67,7 +69,11 @@ def calibrate(
 
         settings = Settings.load(model=load or model, url=url, port=port, api_key=api_key)
         effort = Effort(repeats, most_batch, longest_prompt, answer_tokens, prompt_tokens)
-        measured = asyncio.run(_measured(settings, effort, in_process=load is not None, shown=not json))
+        measured = asyncio.run(
+            _in_process(settings, effort, shown=not json)
+            if load is not None
+            else _server(settings, model or "", effort, shown=not json)
+        )
         write_profile(measured, profile)
         if json:
             import msgspec
@@ -77,36 +83,42 @@ def calibrate(
         console().print(f"{profile}", soft_wrap=True)
 
 
-async def _measured(settings: Settings, effort: Effort, *, in_process: bool, shown: bool) -> Profile:
-    from deepwell.fleet.simulate.calibration.http import HttpTarget
-    from deepwell.fleet.simulate.calibration.measure import calibrate as measure
-
+def _told(*, shown: bool) -> Callable[[str], None]:
     err = console(stderr=True)
 
     def say(text: str) -> None:
         if shown:
             err.print(text, style="dim", soft_wrap=True)
 
-    if not in_process:
-        from deepwell.cli.servers import client_key, server_url
+    return say
 
-        target = HttpTarget(server_url(settings), model=settings.model or "", key=client_key(settings))
-        return await measure(target, effort, say)
+
+async def _server(settings: Settings, model: str, effort: Effort, *, shown: bool) -> Profile:
+    """Measures a server; without a name, its first model."""
+    from deepwell.cli.servers import client_key, server_url
+    from deepwell.fleet.simulate.calibration.http import HttpTarget
+    from deepwell.fleet.simulate.calibration.measure import calibrate as measure
+
+    target = HttpTarget(server_url(settings), model=model, key=client_key(settings))
+    return await measure(target, effort, _told(shown=shown))
+
+
+async def _in_process(settings: Settings, effort: Effort, *, shown: bool) -> Profile:
     from deepwell.engine.load import open_engine
     from deepwell.engine.options import EngineOptions
     from deepwell.errors import InvalidRequest
+    from deepwell.fleet.simulate.calibration.measure import calibrate as measure
     from deepwell.fleet.simulate.calibration.targets import EngineTarget
     from deepwell.models.store.store import ModelStore
 
     found = ModelStore(settings.models_dir).resolve(settings.model or "")
-    with_name = EngineOptions.of(settings, name=found.path.stem)
-    engine = open_engine(found.path, with_name, quiet=not shown)
+    engine = open_engine(found.path, EngineOptions.of(settings, name=found.path.stem), quiet=not shown)
     try:
-        if not engine.capabilities().generates:
+        able = engine.capabilities()
+        if not able.generates:
             raise InvalidRequest(
-                f"{engine.capabilities().model} generates no text",
-                fix="measure a model that does, such as smollm2",
+                f"{able.model} generates no text", fix="measure a model that does, as smollm2"
             )
-        return await measure(EngineTarget(engine), effort, say)
+        return await measure(EngineTarget(engine), effort, _told(shown=shown))
     finally:
         engine.close()

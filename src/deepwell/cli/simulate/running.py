@@ -38,7 +38,7 @@ def run(
     target_p95_ms: of.Target = None,
     metric: of.MetricOption = "first",
     most_replicas: of.MostReplicas = 4096,
-    routing: of.RoutingOption = "least-loaded",
+    routing: of.RoutingOption = "prefix",
     max_wait_s: of.MaxWait = 60.0,
     max_waiting: of.MaxWaiting = 0,
     seconds: of.Seconds = None,

@@ -18,7 +18,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.report import Report, percentile, rounded
 from deepwell.bench.harness.served import cpu_seconds, process_tree, served_process
 from deepwell.fleet.simulate.calibration.http import HttpTarget, words
@@ -98,7 +97,8 @@ def bench_simulator(report: Report, model: Path, *, seconds: float = 30.0) -> di
         seconds: time over which each load arrives.
 
     Raises:
-        PeerError: a server does not start, or refuses a request.
+        PeerError: a server does not start.
+        InvalidRequest: one refuses a request, or answers with fewer tokens.
     """
     paced, paced_cpu = _paced(report, model, seconds)
     real, real_cpu, drift = _real(report, model, seconds * 1.5)
@@ -140,11 +140,10 @@ def _table(report: Report, title: str, pairs: Sequence[_Pair]) -> None:
     for pair in pairs:
         cells: list[Any] = [pair.name]
         for figure in _FIGURES:
-            measured, simulated = pair.measured[figure], float(getattr(pair.simulated, figure))
-            cells += [rounded(measured), rounded(simulated), f"{100 * pair.error(figure):+.1f} %"]
+            measured, simulated = pair.measured[figure], getattr(pair.simulated, figure)
+            cells.append(f"{measured:.4g} / {simulated:.4g} ({100 * pair.error(figure):+.1f} %)")
         rows.append(cells)
-    heads = ("requests/s", "first p95 ms", "answer p95 ms")
-    columns = ["load", *(cell for head in heads for cell in (head, "simulated", "error"))]
+    columns = ["load", "requests/s", "first token p95, ms", "answer p95, ms"]
     report.table(title, columns, rows)
 
 
@@ -169,12 +168,12 @@ def _paced(report: Report, model: Path, seconds: float) -> tuple[list[_Pair], fl
             for share in SHARES:
                 rows = trace_of(PACED, share * each * replicas, seconds, next(seeds))
                 before, begun = cpu_seconds(pids) + time.process_time(), time.perf_counter()
-                measured = _figures(rows, asyncio.run(_replay(used, "paced", rows)))
+                measured = _figures(rows, asyncio.run(_replay(used, rows)))
                 spent = cpu_seconds(pids) + time.process_time() - before
                 shares.append(spent / (time.perf_counter() - begun))
                 simulated = simulate(Fleet(profile, replicas, "round-robin"), TraceLoad(rows))
                 pairs.append(_Pair(f"{replicas} x {share:g}", measured, simulated))
-    _table(report, f"Paced engines behind real servers, in turn: replicas x load, {seconds:g} s each", pairs)
+    _table(report, "Paced engines behind real servers, in turn: replicas x load; measured / simulated", pairs)
     return pairs, max(shares)
 
 
@@ -200,7 +199,7 @@ def _real(report: Report, model: Path, seconds: float) -> tuple[list[_Pair], flo
         for number, share in enumerate(SHARES):
             rows = trace_of(REAL, share * rate, seconds, 100 + number)
             before, begun = time.process_time(), time.perf_counter()
-            answers = asyncio.run(_replay([target], name, rows))
+            answers = asyncio.run(_replay([target], rows))
             found = _figures(rows, answers)
             rows = [
                 replace(row, prompt_tokens=timed.prompt_tokens)
@@ -215,7 +214,9 @@ def _real(report: Report, model: Path, seconds: float) -> tuple[list[_Pair], flo
         _Pair(label, found, simulate(Fleet(mean_profile(around), 1, "round-robin"), TraceLoad(rows)))
         for (label, rows, found), *around in zip(measured, profiles, profiles[1:], strict=False)
     ]
-    _table(report, f"{name} behind `deepwell serve`: {seconds:g} s each, {busy:.0f} processor seconds", pairs)
+    _table(
+        report, f"{name} behind `deepwell serve`, {busy:.0f} processor seconds; measured / simulated", pairs
+    )
     speeds = [capacity(one, REAL) for one in profiles]
     return pairs, max(shares), max(speeds) / min(speeds) - 1
 
@@ -224,43 +225,22 @@ def _url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-async def _replay(
-    targets: Sequence[HttpTarget], model: str, rows: Sequence[Row]
-) -> list[tuple[float, Timed]]:
+async def _replay(targets: Sequence[HttpTarget], rows: Sequence[Row]) -> list[tuple[float, Timed]]:
     """Sends a trace in real time, in turn to each target; returns the answers with the times at which they were due."""
     draw = random.Random(len(rows))  # noqa: S311
-    bodies = [_body(model, words(draw, row.prompt_tokens), row.answer_tokens) for row in rows]
+    prompts = [words(draw, row.prompt_tokens) for row in rows]
     begin = time.perf_counter() + 0.2
 
     async def one(number: int, row: Row) -> tuple[float, Timed]:
         due = begin + row.at_s
         await asyncio.sleep(due - time.perf_counter())
-        return due, await targets[number % len(targets)].timed(bodies[number])
+        return due, await targets[number % len(targets)].timed(prompts[number], row.answer_tokens)
 
     return await asyncio.gather(*(one(number, row) for number, row in enumerate(rows)))
 
 
-def _body(model: str, prompt: str, tokens: int) -> dict[str, Any]:
-    return {
-        "model": model,
-        "prompt": prompt,
-        "max_tokens": tokens,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-
-
 def _figures(rows: Sequence[Row], answers: Sequence[tuple[float, Timed]]) -> dict[str, float]:
-    """Returns measured figures as the simulator defines its own.
-
-    Raises:
-        PeerError: an answer is shorter than it was asked for.
-    """
-    for row, (_, timed) in zip(rows, answers, strict=True):
-        if timed.answer_tokens != row.answer_tokens:
-            raise PeerError(f"{row.answer_tokens} tokens were asked for, {timed.answer_tokens} came")
+    """Returns measured figures as the simulator defines its own."""
     last = max(timed.events[-1] for _, timed in answers)
     return {
         "requests_per_s": len(rows) / (last - answers[0][0]),

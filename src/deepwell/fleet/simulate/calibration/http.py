@@ -115,6 +115,7 @@ class HttpTarget:
         self._key = key
         self._draw = random.Random(seed)  # noqa: S311
         self._timeout_s = timeout_s
+        self._words_per_token = 1.0  # until an answer tells
 
     async def limits(self) -> TargetLimits:
         cards = json.loads(await self._get("/v1/models"))["data"]
@@ -131,24 +132,27 @@ class HttpTarget:
         )
 
     async def stream(self, prompt_tokens: int, answer_tokens: int) -> Timed:
-        return await self.timed(
-            {
-                "model": self._model,
-                "prompt": words(self._draw, prompt_tokens),
-                "max_tokens": answer_tokens,
-                "temperature": 0,
-                "ignore_eos": True,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
-        )
+        count = max(1, round(prompt_tokens * self._words_per_token))
+        timed = await self.timed(words(self._draw, count), answer_tokens)
+        if timed.prompt_tokens > 0:
+            self._words_per_token = count / timed.prompt_tokens
+        return timed
 
-    async def timed(self, body: dict[str, Any]) -> Timed:
+    async def timed(self, prompt: str, answer_tokens: int) -> Timed:
         """Sends one streamed completion and times its events.
 
         Raises:
-            InvalidRequest: the server refuses it, breaks off, is silent for too long, or does not count tokens.
+            InvalidRequest: the server refuses it, breaks off, is silent for too long, or answers with fewer or more tokens.
         """
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": prompt,
+            "max_tokens": answer_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         data = json.dumps(body).encode()
         head = (
             f"POST {self._path}/v1/completions HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: application/json\r\n"
@@ -176,8 +180,9 @@ class HttpTarget:
             raise self._failed(
                 f"it answered {answer.status.decode(errors='replace') or 'nothing'}: {said[:200]}"
             )
-        if "completion_tokens" not in usage:
-            raise self._failed("its last event has no usage")
+        if usage.get("completion_tokens") != answer_tokens:
+            said = usage.get("completion_tokens", "unknown")
+            raise self._failed(f"{answer_tokens} tokens were asked for, and {said} came")
         return Timed(
             answer.begin,
             tuple(answer.events),

@@ -59,6 +59,11 @@ async def calibrate(target: Target, effort: Effort, say: Say) -> Profile:
         f"prefill: {1e3 * prefill_s:.3f} ms a token, first token of an empty prompt after {1e3 * start_s:.1f} ms"
     )
     points, most = await _decode(target, effort, min(effort.prompt_tokens, longest), say)
+    if min(seconds for _, seconds in points) <= 0:
+        raise InvalidRequest(
+            "the tokens of an answer came all at once",
+            fix="measure past proxies that buffer, or longer answers: --answer-tokens 200",
+        )
     beside = min(_BESIDE, most)
     lost_s = await _lost(target, effort, longest, beside, points)
     # In slots, one request does not delay another.
