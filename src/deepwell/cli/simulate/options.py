@@ -107,7 +107,10 @@ Spread = Annotated[
 SystemTokens = Annotated[
     int,
     typer.Option(
-        min=0, max=1_000_000, help="Tokens that all prompts begin with, in tokens.", rich_help_panel=_LOAD
+        min=0,
+        max=1_000_000,
+        help="Tokens that all prompts begin with, such as a system message.",
+        rich_help_panel=_LOAD,
     ),
 ]
 ExactHits = Annotated[
@@ -161,16 +164,18 @@ RoutingOption = Annotated[
 MaxWait = Annotated[
     float,
     typer.Option(
-        "--max-wait-s",
+        "--longest-wait-s",
         min=0,
-        help="Longest wait that a replica accepts, as the setting max_wait_s; 0: any.",
+        help="Longest wait that a replica accepts, as its setting max_wait_s has it; 0: any.",
         rich_help_panel=_FLEET,
     ),
 ]
 MaxWaiting = Annotated[
     int,
     typer.Option(
-        min=0, help="Requests that may wait for a replica; further ones are refused; 0: any number."
+        min=0,
+        help="Requests that may wait for a replica; further ones are refused; 0: any number.",
+        rich_help_panel=_FLEET,
     ),
 ]
 Seconds = Annotated[

@@ -39,7 +39,7 @@ def run(
     metric: of.MetricOption = "first",
     most_replicas: of.MostReplicas = 4096,
     routing: of.RoutingOption = "prefix",
-    max_wait_s: of.MaxWait = 60.0,
+    longest_wait_s: of.MaxWait = 60.0,
     max_waiting: of.MaxWaiting = 0,
     seconds: of.Seconds = None,
     warmup_s: of.Warmup = None,
@@ -67,7 +67,7 @@ def run(
             )
         mix = Mix(prompt_tokens, answer_tokens, spread, system_tokens, exact_hits, semantic_hits)
         load, warm = _timed(_load((users, rate, trace), mix, (think_s, turns), speed), seconds, warmup_s)
-        fleet = Fleet(read_profile(profile), 1, routing, max_wait_s, max_waiting)
+        fleet = Fleet(read_profile(profile), 1, routing, longest_wait_s, max_waiting)
         if target_p95_ms is None:
             counts = _counts(replicas, most_replicas)
             runs = _each(fleet, load, counts, (seed, warm), shown=not json)
