@@ -48,7 +48,7 @@ class Figures:
 
 
 class Samples:
-    """What happens between the end of the warm-up and the horizon."""
+    """Collects what happens between the end of the warm-up and the horizon."""
 
     def __init__(self, warmup_s: float, horizon_s: float) -> None:
         self._begin, self._end = warmup_s, horizon_s

@@ -35,7 +35,7 @@ class Source(Protocol):
 
 
 class Load(Protocol):
-    """What clients send."""
+    """The requests that clients send, before a seed draws them."""
 
     @property
     def shared_tokens(self) -> int:
