@@ -145,6 +145,7 @@ def test_it_finds_the_cost_of_context() -> None:
     profile = replace(STEPS, context_s_per_token=2e-6)
     found = in_virtual_time(lambda: measured(profile))
     assert found.context_s_per_token == pytest.approx(2e-6, rel=0.1)
+    assert dict(found.decode) == pytest.approx(dict(STEPS.decode), rel=0.03)
 
 
 def test_it_finds_slots_again() -> None:

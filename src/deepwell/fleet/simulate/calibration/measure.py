@@ -58,7 +58,8 @@ async def calibrate(target: Target, effort: Effort, say: Say) -> Profile:
     say(
         f"prefill: {1e3 * prefill_s:.3f} ms a token, first token of an empty prompt after {1e3 * start_s:.1f} ms"
     )
-    points, most = await _decode(target, effort, min(effort.prompt_tokens, longest), say)
+    prompt = min(effort.prompt_tokens, longest)
+    points, most = await _decode(target, effort, prompt, say)
     if min(seconds for _, seconds in points) <= 0:
         raise InvalidRequest(
             "the tokens of an answer came all at once",
@@ -73,14 +74,15 @@ async def calibrate(target: Target, effort: Effort, say: Say) -> Profile:
     first_s = min(
         start_s, points[0][1] if kind == "steps" else await _turn(target, effort, most, points[-1][1])
     )
+    context_s = await _context(target, effort, longest, beside) if kind == "steps" else 0.0
     return Profile(
         name=limits.name,
         kind=kind,
-        decode=tuple(points),
+        decode=_without_context(points, context_s, prompt + effort.answer_tokens / 2),
         prefill_s_per_token=prefill_s,
         prefill_s=first_s,
         mixed_prefill_s_per_token=max(0.0, lost_s / longest) if kind == "steps" and most > 1 else prefill_s,
-        context_s_per_token=await _context(target, effort, longest, beside) if kind == "steps" else 0.0,
+        context_s_per_token=context_s,
         overhead_s=start_s - first_s,
         max_batch=most,
         context=context,
@@ -217,6 +219,16 @@ async def _lost(
         ]
         found.append(end - begin - statistics.mean(tokens) * step_s)
     return statistics.median(found)
+
+
+def _without_context(
+    points: Sequence[tuple[int, float]], context_s: float, tokens: float
+) -> tuple[tuple[int, float], ...]:
+    """Returns seconds of steps without reading the context of their sequences, each of so many tokens in the mean."""
+    least = 0.2  # of a step at least is no such reading, whatever the noise of both measurements
+    return tuple(
+        (count, max(seconds - context_s * count * tokens, least * seconds)) for count, seconds in points
+    )
 
 
 async def _context(target: Target, effort: Effort, longest: int, beside: int) -> float:
