@@ -31,6 +31,7 @@ TESTED = {
     "alignment",
     "attachments",
     "audit-and-privacy",
+    "capacity",
     "compliance",
     "embeddings",
     "evaluate",

@@ -29,6 +29,7 @@ VERBS = (
     "prompts",
     "rollout",
     "deploy",
+    "simulate",
     "knowledge",
     "media",
     "mcp",

@@ -33,6 +33,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "rules": ("Rules", "规则"),
     "prompts": ("Stored prompts", "提示词库"),
     "mcp": ("MCP", "MCP"),
+    "simulate": ("The simulator", "容量模拟"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }
 

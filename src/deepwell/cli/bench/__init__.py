@@ -174,6 +174,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "ppo-sentiment": align.ppo_sentiment,
     "safety-layers": align.safety_layers,
     "rollouts": align.rollouts,
+    "simulator": deploy.simulator,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

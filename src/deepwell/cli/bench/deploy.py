@@ -15,6 +15,7 @@ __all__ = [
     "fleet_latency_machine",
     "fleet_scaling",
     "fleet_switch_machine",
+    "simulator",
     "up",
 ]
 
@@ -121,3 +122,12 @@ def fleet_faults_machine(rate: Rate = 30.0, model: Model = None, row: Row = None
 
     path = model_path(model)
     measure("fleet_faults_machine", row, json, lambda report: bench_faults_machine(report, path, rate=rate))
+
+
+def simulator(model: Model = None, seconds: Seconds = 30, row: Row = None, json: Json = False) -> None:
+    """Compares the simulator with 1 to 4 paced replicas and with one server of a real model, at loads it was not fitted to."""
+    from deepwell.bench.suites.fleet.simulator import bench_simulator
+
+    measure(
+        "simulator", row, json, lambda report: bench_simulator(report, model_path(model), seconds=seconds)
+    )

@@ -1,0 +1,1 @@
+"""Calibration: measures the speed of one replica by streams of its own, and writes a profile."""
