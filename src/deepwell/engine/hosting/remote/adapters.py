@@ -75,7 +75,8 @@ class RemoteAdapters:
         found = {one.id: one for one in models_of(body, self._url) if one.parent and one.id != self.model}
         with self._lock:
             self._known = {
-                name: self._known.get(name) or _unread(name, one.root or "", one.root or "") for name, one in found.items()
+                name: self._known.get(name) or _unread(name, one.root or "", one.root or "")
+                for name, one in found.items()
             }
 
     def load(self, name: str, path: str) -> AdapterInfo:
@@ -118,8 +119,8 @@ class RemoteAdapters:
 
         try:
             with httpx.Client(**client_options(self._options)) as http:
-                content = {"content": body_of(body), "headers": {"content-type": "application/json"}}
-                answer = http.post(self._url + path, **content)
+                headers = {"content-type": "application/json"}
+                answer = http.post(self._url + path, content=body_of(body), headers=headers)
         except httpx.HTTPError as error:
             raise unreachable(self._url, f"{type(error).__name__}: {error}") from None
         if answer.status_code in (401, 403, 429, 502, 503, 504):

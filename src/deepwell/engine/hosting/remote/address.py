@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -43,7 +43,7 @@ class RemoteAddress:
             InvalidRequest: it is neither, or holds a password or a query.
         """
         head, equals, rest = text.partition("=")
-        kind = cast("Kind", head) if equals and head in KINDS else None
+        kind = next((one for one in KINDS if equals and one == head), None)
         url = rest if kind else text
         if equals and kind is None and "/" not in head:
             raise _refused(text)

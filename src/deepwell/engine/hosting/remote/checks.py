@@ -37,7 +37,9 @@ def checked_request(request: GenerateRequest, capabilities: Capabilities, url: s
         raise lacking(url, "prompt_logprobs", "prompt_logprobs")
 
 
-def checked_part(part: Part, request: GenerateRequest, before: int, capabilities: Capabilities, url: str) -> Part:
+def checked_part(
+    part: Part, request: GenerateRequest, before: int, capabilities: Capabilities, url: str
+) -> Part:
     """Returns an event of an answer when it keeps to the request.
 
     Args:

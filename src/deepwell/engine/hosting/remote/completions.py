@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -74,7 +74,7 @@ def _read(event: bytes, url: str) -> tuple[_Choice | None, int | None, int | Non
 
 
 def _told(event: bytes, error: Any, url: str) -> DeepwellError:
-    code = error.get("code") if isinstance(error, Mapping) else None
+    code = cast("dict[str, Any]", error).get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
     found = refused(url, status, event)
     return found if isinstance(found, DeepwellError) else found.error
@@ -158,7 +158,7 @@ class TokenShape:
         return TokenReader(request, self._stops(request.params), self.url)
 
     def _stops(self, params: SamplingParams) -> frozenset[int]:
-        return frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else frozenset(self._eos))
+        return frozenset((*params.stop_token_ids, *(() if params.ignore_eos else self._eos)))
 
 
 class TokenReader:
@@ -331,7 +331,7 @@ class TextReader:
         return Part(tuple(tokens), (), None, finish, None, prompt, cached)
 
     def _scored(self, choice: _Choice) -> tuple[TokenLogprob | None, ...]:
-        """Returns the log probabilities of an echoed prompt. Its tokens were sent as ids, so their places say which is which."""
+        """Returns the log probabilities of an echoed prompt. Its tokens were sent as ids, so places tell them apart."""
         prompt, start = self._request.prompt, self._request.params.prompt_logprobs_start
         values = choice.logprobs.token_logprobs if choice.logprobs else []
         if len(values) < len(prompt) or any(value is None for value in values[1 : len(prompt)]):
@@ -351,5 +351,3 @@ def _structured(grammar: Grammar) -> dict[str, Any]:
 
 def _finite(value: float | None) -> float:
     return _LOWEST if value is None or math.isinf(value) else value
-
-

@@ -294,7 +294,9 @@ class RemoteEngine:
             async with contextlib.aclosing(events):
                 async for event in events:
                     read = reader.read
-                    self._take(job, await asyncio.to_thread(read, event) if self._shape.waits else read(event))
+                    self._take(
+                        job, await asyncio.to_thread(read, event) if self._shape.waits else read(event)
+                    )
             if job.held is None and not job.ended:
                 raise broken(self.address, "the stream has no end")
 
@@ -303,14 +305,20 @@ class RemoteEngine:
 
     async def _body(self, request: GenerateRequest, *, stream: bool) -> dict[str, Any]:
         make = self._shape.body
-        return await asyncio.to_thread(make, request, stream=stream) if self._shape.waits else make(request, stream=stream)
+        return (
+            await asyncio.to_thread(make, request, stream=stream)
+            if self._shape.waits
+            else make(request, stream=stream)
+        )
 
     async def _sent(self, request: GenerateRequest) -> Part:
         """Returns the whole answer to a request."""
         transport = self._transport(asyncio.get_running_loop())
         body = await self._body(request, stream=False)
         data = await self._again(lambda: transport.whole(self._shape.path, body))
-        part = checked_part(self._shape.reader(request).read(data), request, 0, self._capabilities, self.address)
+        part = checked_part(
+            self._shape.reader(request).read(data), request, 0, self._capabilities, self.address
+        )
         if part.finish_reason is None:
             raise bad_answer(self.address, "an answer without an end")
         with self._lock:

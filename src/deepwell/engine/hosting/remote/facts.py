@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from deepwell.errors import InvalidModelFile
 from deepwell.models.formats.config_fields import Fields
@@ -55,7 +56,7 @@ def facts_of(path: Path) -> ModelFacts:
     names = whole.get("architectures")
     facts = ModelFacts(
         path,
-        str(names[0])[:80] if isinstance(names, list) and names else "unknown",
+        str(cast("list[Any]", names)[0])[:80] if isinstance(names, list) and names else "unknown",
         fields.integer("vocab_size"),
         fields.integer("hidden_size"),
         fields.integer("max_position_embeddings", 0),

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.hosting.remote.adapters import ListedModel, RemoteAdapters, models_of
 from deepwell.engine.hosting.remote.address import Kind, RemoteOptions
@@ -41,7 +40,11 @@ _ALWAYS: Final[tuple[Ability, ...]] = ("window", "bits", "counters")
 
 
 def open_remote(
-    options: RemoteOptions, path: Path, *, alive: Callable[[], None] = lambda: None, wait_s: float | None = None
+    options: RemoteOptions,
+    path: Path,
+    *,
+    alive: Callable[[], None] = lambda: None,
+    wait_s: float | None = None,
 ) -> RemoteEngine:
     """Asks the server what it is and what it can, and returns the engine.
 
@@ -216,7 +219,9 @@ class _Probe:
 
     def _prompt(self) -> list[int]:
         ends = set(self._facts.eos_token_ids)
-        return [token for token in range(self._facts.vocab_size // 2, self._facts.vocab_size) if token not in ends][:3]
+        return [
+            token for token in range(self._facts.vocab_size // 2, self._facts.vocab_size) if token not in ends
+        ][:3]
 
     def _try(self, shape: Shape, *, grammar: Grammar | None = None, tokens: int = 1, **asked: Any) -> Part:
         """Returns the answer to a short request."""
@@ -250,7 +255,9 @@ class _Probe:
 
     def _embedding(self, model: str) -> int:
         """Returns the dimension of the model's embeddings; 0: it gives none."""
-        status, data = self._post("/v1/embeddings", {"model": model, "input": self._prompt(), "encoding_format": "float"})
+        status, data = self._post(
+            "/v1/embeddings", {"model": model, "input": self._prompt(), "encoding_format": "float"}
+        )
         if status != 200:
             return 0
         try:
@@ -298,5 +305,3 @@ def _close(tokenizer: Tokenizer) -> None:
     process = getattr(tokenizer, "process", None)
     if process is not None:
         process.close()
-
-

@@ -101,8 +101,8 @@ class SglangShape:
         return SglangReader(request, self._stops(request), self.url)
 
     def _stops(self, request: GenerateRequest) -> frozenset[int]:
-        own = frozenset() if request.params.ignore_eos else frozenset(self._eos)
-        return own | frozenset(request.params.stop_token_ids)
+        params = request.params
+        return frozenset((*params.stop_token_ids, *(() if params.ignore_eos else self._eos)))
 
 
 class SglangReader:
