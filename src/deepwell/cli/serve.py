@@ -24,6 +24,8 @@ from deepwell.cli.options import (
     ContextPolicyOption,
     CorsOrigins,
     EmbeddingModel,
+    EngineOption,
+    Gpus,
     Guard,
     Host,
     Improve,
@@ -40,6 +42,7 @@ from deepwell.cli.options import (
     SamplingDefaultsOption,
     SemanticCache,
     Speculation,
+    TensorParallel,
     Threads,
     Workers,
     stored_models,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from deepwell.cli.answers import RemoteAnswers
+    from deepwell.engine.protocol import Capabilities
     from deepwell.settings import Settings
 
 __all__ = ["register"]
@@ -86,6 +90,9 @@ def serve(
     ] = None,
     host: Host = None,
     port: Port = None,
+    engine: EngineOption = None,
+    gpus: Gpus = None,
+    tensor_parallel: TensorParallel = None,
     precision: Precision = None,
     context: Context = None,
     kv_dtype: KvDtype = None,
@@ -129,6 +136,9 @@ def serve(
             additional_models=models[1:] if models else None,
             host=host,
             port=port,
+            engine=engine,
+            gpus=gpus,
+            tensor_parallel=tensor_parallel,
             precision=precision,
             context=context,
             kv_dtype=kv_dtype,
@@ -153,6 +163,12 @@ def serve(
             improve=improve or None,
             workers=workers,
         )
+        if settings.gpus is not None or settings.tensor_parallel is not None:
+            from deepwell.cli.engines.gpus import check_devices
+
+            settings, notes = check_devices(settings)
+            for note in notes:
+                console(stderr=True).print(note.said("en" if json else None), soft_wrap=True)
         check_store(settings, init=init)
         _serve(settings, parse_adapters(adapter or []), demo=demo, as_json=json)
 
@@ -214,6 +230,8 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
     if settings.workers > 1:
         from deepwell.server.workers.supervise import ModelAt, serve_workers
 
+        if loaded.beyond is not None:
+            settings = loaded.beyond.settings
         at = [
             ModelAt(model.name, str(model.path), model.engine.address, model.tasks, model.defaults)
             for model in loaded.models
@@ -248,10 +266,12 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
 
 def _facts(loaded: Loaded) -> dict[str, object]:
     """Returns what the ready line says: of the main model, if there is one, and the names of all."""
-    about = {"models": [model.name for model in loaded.models], "pid": os.getpid()}
+    about: dict[str, object] = {"models": [model.name for model in loaded.models], "pid": os.getpid()}
     if not loaded.models:
         return about
     runs = loaded.main.capabilities
+    if runs.lacks:
+        about["lacks"] = list(runs.lacks)
     return {
         "model": loaded.main.name,
         "precision": runs.precision,
@@ -268,18 +288,16 @@ def _welcome(url: str, loaded: Loaded) -> str:
     if not loaded.models:
         return _welcome_on_demand(url, with_key=loaded.with_key)
     name, runs, with_key = loaded.main.name, loaded.main.capabilities, loaded.with_key
-    kernels = say("serve_kernels", isa=runs.isa) if runs.backend == "native" else say("serve_reference")
+    kernels = _kernels(runs)
     if not runs.generates:
         return _welcome_to_embed(url, loaded, kernels)
-    ready = say(
-        "serve_ready",
-        name=name,
-        precision=runs.precision,
-        kernels=kernels,
-        threads=say("serve_thread") if runs.threads == 1 else say("serve_threads", threads=runs.threads),
-        context=runs.max_model_len,
-        url=url,
-    )
+    if loaded.beyond is not None:
+        url_there = loaded.beyond.engine.url
+        ready = say(
+            "serve_beyond", name=name, kind=runs.backend, there=url_there, context=runs.max_model_len, url=url
+        )
+    else:
+        ready = _ready(name, runs, kernels, url)
     question = [{"role": "user", "content": "Why is the sky blue?"}]
     body = jsonlib.dumps({"model": name, "messages": question, "temperature": 0, "max_tokens": 60})
     key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
@@ -299,6 +317,22 @@ def _welcome(url: str, loaded: Loaded) -> str:
 
 {_also(loaded)}{_note_of(loaded)}{say("serve_ends")}
 """
+
+
+def _kernels(runs: Capabilities) -> str:
+    return say("serve_kernels", isa=runs.isa) if runs.backend == "native" else say("serve_reference")
+
+
+def _ready(name: str, runs: Capabilities, kernels: str, url: str) -> str:
+    return say(
+        "serve_ready",
+        name=name,
+        precision=runs.precision,
+        kernels=kernels,
+        threads=say("serve_thread") if runs.threads == 1 else say("serve_threads", threads=runs.threads),
+        context=runs.max_model_len,
+        url=url,
+    )
 
 
 def _welcome_on_demand(url: str, *, with_key: bool) -> str:

@@ -60,6 +60,9 @@ class RemoteAdapters:
         self._loads = loads
         self._lock = threading.Lock()
         self._known: dict[str, AdapterInfo] = {}
+        self._ours: dict[
+            str, AdapterInfo
+        ] = {}  # loaded by this process, and so again when the server has lost them
 
     def known(self) -> tuple[AdapterInfo, ...]:
         """Returns the adapters, as of the last look."""
@@ -94,8 +97,19 @@ class RemoteAdapters:
             raise UnsupportedModel.of("engine_adapter_refused", url=self._url, name=name, reason=said)
         info = _info(name, path)
         with self._lock:
-            self._known[name] = info
+            self._known[name] = self._ours[name] = info
         return info
+
+    def restore(self) -> None:
+        """Has the server load again what this process had loaded, and a server that was started again has lost.
+
+        Raises:
+            DeepwellError: as `load` says.
+        """
+        with self._lock:
+            lost = [info for name, info in self._ours.items() if name not in self._known]
+        for info in lost:
+            self.load(info.name, info.path)
 
     def unload(self, name: str) -> None:
         """Has the server forget an adapter.
@@ -107,6 +121,7 @@ class RemoteAdapters:
         status, _ = self._post("/v1/unload_lora_adapter", {"lora_name": name})
         with self._lock:
             self._known.pop(name, None)
+            self._ours.pop(name, None)
         if status != 200:
             raise ModelNotFound(f"no adapter {name!r} is loaded", fix="load it first", param="model")
 

@@ -43,7 +43,7 @@ class RemoteAddress:
             InvalidRequest: it is neither, or holds a password or a query.
         """
         head, equals, rest = text.partition("=")
-        kind = next((one for one in KINDS if equals and one == head), None)
+        kind: Kind | None = next((one for one in KINDS if equals and one == head), None)
         url = rest if kind else text
         if equals and kind is None and "/" not in head:
             raise _refused(text)

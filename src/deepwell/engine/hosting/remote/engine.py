@@ -90,6 +90,11 @@ class RemoteEngine:
         capabilities: what probing found.
         grammars: compiles grammars for the model's vocabulary, to refuse bad ones before they are sent; None: all are sent.
         adapters: the adapters on the server.
+        on_close: called once, to end what the shape has opened.
+
+    Attributes:
+        url: the server's.
+        address: kind and URL, as the setting `engine` takes them.
     """
 
     def __init__(
@@ -100,13 +105,16 @@ class RemoteEngine:
         *,
         adapters: RemoteAdapters,
         grammars: GrammarCompiler | None = None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.address = options.address.url
+        self.url = options.address.url
+        self.address = f"{shape.kind}={self.url}"
         self._options = options
         self._shape = shape
         self._capabilities = capabilities
         self._grammars = grammars
         self._adapters = adapters
+        self._on_close = on_close
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
         self._transports: dict[asyncio.AbstractEventLoop, Transport] = {}
@@ -121,7 +129,7 @@ class RemoteEngine:
             ContextLengthExceeded: the prompt and `max_tokens` exceed `capabilities().max_model_len`.
             InvalidRequest: the prompt is empty, a parameter is out of range, or the server does not offer it.
         """
-        checked_request(request, self._capabilities, self.address)
+        checked_request(request, self._capabilities, self.url)
         self._shape.check(request)
         loop = asyncio.get_running_loop()
         job = _Job(request, Mailbox(loop))
@@ -143,11 +151,11 @@ class RemoteEngine:
     ) -> NDArray[np.float32]:
         """Returns the log probability of each token from `start` on, given those before it; see `Engine.score`."""
         if "score" in self._capabilities.lacks:
-            raise lacking(self.address, "score")
+            raise lacking(self.url, "score")
         prompt = checked_prompt(tokens, 0, window, self._capabilities)
         first_row(prompt, start, "start")
         if window is not None:
-            raise lacking(self.address, "window", "window")
+            raise lacking(self.url, "window", "window")
         if len(tokens) == start:
             return np.empty(0, np.float32)
         params = SamplingParams(max_tokens=0, temperature=0.0, prompt_logprobs=0, prompt_logprobs_start=start)
@@ -159,13 +167,13 @@ class RemoteEngine:
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns the server's embedding of the tokens, L2-normalised: [hidden_size]."""
         if "embed" in self._capabilities.lacks:
-            raise lacking(self.address, "embed")
+            raise lacking(self.url, "embed")
         array = checked_prompt(tokens, 0, None, self._capabilities)
         model = adapter or self._adapters.model
         body = {"model": model, "input": array.tolist(), "encoding_format": "float"}
         transport = self._transport(asyncio.get_running_loop())
         answer = await self._again(lambda: transport.whole("/v1/embeddings", body))
-        return vector_of(answer, self._capabilities.hidden_size, self.address)
+        return vector_of(answer, self._capabilities.hidden_size, self.url)
 
     async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         """Compiles a grammar here, so that a bad one is refused as by any engine; see `Engine.prepare`."""
@@ -219,6 +227,8 @@ class RemoteEngine:
                 loop.call_soon_threadsafe(_close_later, loop, transport, watches.get(loop))
         if self._grammars is not None:
             self._grammars.close()
+        self._on_close, on_close = _nothing, self._on_close
+        on_close()
 
     def __enter__(self) -> RemoteEngine:
         return self
@@ -276,7 +286,7 @@ class RemoteEngine:
         except DeepwellError as error:
             job.fail(error)
         except Exception as error:  # a fault of this code must not leave its reader waiting
-            job.fail(DeepwellError(f"the request to {self.address} failed: {error!r}"))
+            job.fail(DeepwellError(f"the request to {self.url} failed: {error!r}"))
             raise
         finally:
             with self._lock:
@@ -298,7 +308,7 @@ class RemoteEngine:
                         job, await asyncio.to_thread(read, event) if self._shape.waits else read(event)
                     )
             if job.held is None and not job.ended:
-                raise broken(self.address, "the stream has no end")
+                raise broken(self.url, "the stream has no end")
 
         await self._again(attempt)
         self._finish(job)
@@ -320,7 +330,7 @@ class RemoteEngine:
             self._shape.reader(request).read(data), request, 0, self._capabilities, self.address
         )
         if part.finish_reason is None:
-            raise bad_answer(self.address, "an answer without an end")
+            raise bad_answer(self.url, "an answer without an end")
         with self._lock:
             prompt, cached = len(request.prompt), part.cached_tokens or 0
             self._count(prompt_tokens=prompt - cached, cached_tokens=cached, steps=1)
@@ -328,14 +338,14 @@ class RemoteEngine:
 
     def _take(self, job: _Job, part: Part) -> None:
         """Hands an event over. The one that ends the answer is kept for the counts that may follow it."""
-        part = checked_part(part, job.request, job.tokens, self._capabilities, self.address)
+        part = checked_part(part, job.request, job.tokens, self._capabilities, self.url)
         if part.prompt_tokens is not None:
             job.prompt_tokens = part.prompt_tokens
         if part.cached_tokens is not None:
             job.cached_tokens = part.cached_tokens
         if job.held is not None:
             if part.tokens or part.finish_reason:
-                raise bad_answer(self.address, "tokens behind the end of the answer")
+                raise bad_answer(self.url, "tokens behind the end of the answer")
             return
         with self._lock:
             self._count(generated_tokens=len(part.tokens), steps=1 if part.tokens else 0)
@@ -400,6 +410,11 @@ class RemoteEngine:
             if listed is not None:
                 with contextlib.suppress(DeepwellError):  # what is no list says nothing
                     self._adapters.listed(listed)
+                    await asyncio.to_thread(self._adapters.restore)
+
+
+def _nothing() -> None:
+    """Has been closed before."""
 
 
 def _close_later(

@@ -73,6 +73,7 @@ class _Probe:
         self._facts = facts
         self._url = options.address.url
         self._http = httpx.Client(**client_options(options))
+        self._tokenizer: Tokenizer | None = None  # of a shape that exchanges text
 
     def __enter__(self) -> _Probe:
         return self
@@ -94,7 +95,14 @@ class _Probe:
             grammars = GrammarCompiler(
                 lambda: open_tokenizer(facts.path), facts.vocab_size, facts.eos_token_ids
             )
-        return RemoteEngine(self._options, shape, capabilities, adapters=adapters, grammars=grammars)
+        return RemoteEngine(
+            self._options,
+            shape,
+            capabilities,
+            adapters=adapters,
+            grammars=grammars,
+            on_close=lambda: _close(self._tokenizer),
+        )
 
     def _models(self, alive: Callable[[], None], until: float) -> list[ListedModel]:
         """Returns the models of the server, once it is there."""
@@ -166,7 +174,7 @@ class _Probe:
 
     def _text(self, model: ListedModel, lacks: list[Ability], why: DeepwellError) -> Shape:
         """Returns the shape that exchanges text."""
-        tokenizer = open_tokenizer(self._facts.path)
+        self._tokenizer = tokenizer = open_tokenizer(self._facts.path)
         texts: tuple[Callable[[str], list[int]], Callable[[list[int]], str]] = _text_functions(tokenizer)
         lacks = [*lacks, "token_ids", "logprobs", "seed", "prefixes"]
         if model.owned_by != "deepwell":  # which has vLLM's parameters
@@ -300,7 +308,7 @@ def _text_functions(tokenizer: Tokenizer) -> tuple[Callable[[str], list[int]], C
     )
 
 
-def _close(tokenizer: Tokenizer) -> None:
+def _close(tokenizer: Tokenizer | None) -> None:
     """Ends the process of a tokenizer that nothing vouches for."""
     process = getattr(tokenizer, "process", None)
     if process is not None:
