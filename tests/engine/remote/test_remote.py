@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -145,15 +144,10 @@ async def test_closing_a_stream_aborts_there(peer: Peer, engine: RemoteEngine) -
     assert [delta async for delta in stream] == []
 
 
-async def test_a_server_that_comes_late_is_waited_for(folder: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        peer = stack.enter_context(running_peer())
-        engine = stack.enter_context(open_remote(options(peer.url, wait_s=0.0), folder))
-        stack.pop_all().close()  # the engine is closed with it: a fresh one is needed below
-        with pytest.raises(Exception, match="closed"):
-            engine.generate(request("a"))
-    with pytest.raises(EngineUnavailable, match="cannot be reached"):
-        open_remote(options(peer.url), folder)
+def test_a_server_that_is_not_there_is_told_with_its_place(folder: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"127\.0\.0\.1:9 cannot be reached") as caught:
+        open_remote(options("http://127.0.0.1:9"), folder)
+    assert caught.value.fix and caught.value.status == 503
 
 
 def test_a_url_is_read_as_people_write_it() -> None:

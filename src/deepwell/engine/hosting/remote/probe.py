@@ -246,12 +246,13 @@ class _Probe:
 
     def _obeys(self, shape: Shape, grammar: Grammar) -> bool:
         """Returns whether an answer keeps to a grammar that allows one text alone."""
-        tokenizer = open_tokenizer(self._facts.path)
         try:
             part = self._try(shape, grammar=grammar, tokens=16)
-            return tokenizer.decode(part.tokens).strip() == f'"{_WORD}"'
         except DeepwellError:
             return False
+        tokenizer = open_tokenizer(self._facts.path)
+        try:
+            return tokenizer.decode(part.tokens).strip() == f'"{_WORD}"'
         finally:
             _close(tokenizer)
 
