@@ -272,6 +272,8 @@ def _facts(loaded: Loaded) -> dict[str, object]:
     runs = loaded.main.capabilities
     if runs.lacks:
         about["lacks"] = list(runs.lacks)
+    if loaded.beyond is not None:
+        about["engine"] = loaded.beyond.engine.address
     return {
         "model": loaded.main.name,
         "precision": runs.precision,

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["console", "container", "up"]
+__all__ = ["console", "container", "up", "vllm"]
 
 
 def container(
@@ -60,3 +60,10 @@ def console(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.deploy.console import bench_console
 
     measure("console", row, json, bench_console)
+
+
+def vllm(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Serves a model by vLLM behind Deepwell: the conformance suite, and one client program against both engines."""
+    from deepwell.bench.suites.fleet.remote_engines import bench_vllm
+
+    measure("vllm", row, json, lambda report: bench_vllm(report, model_path(model)))

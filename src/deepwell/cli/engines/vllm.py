@@ -107,7 +107,7 @@ class VllmChild:
 
     Attributes:
         url: its address.
-        key: the key that it asks for, made for this run.
+        key: the key that it asks for: the setting's, or one that is made for this run.
     """
 
     def __init__(self, settings: Settings, name: str, folder: Path, *, adapters: bool, as_json: bool) -> None:
@@ -115,7 +115,8 @@ class VllmChild:
 
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.key = secrets.token_urlsafe(32)
+        given = settings.engine_key
+        self.key = secrets.token_urlsafe(32) if given is None else given.get_secret_value()
         self._as_json = as_json
         program = vllm_program(settings, name, folder, port, self.key, adapters=adapters)
         self._program = BackgroundProgram(program, self._line)

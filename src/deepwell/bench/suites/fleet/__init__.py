@@ -1,0 +1,1 @@
+"""Suites of the fleet: deployments over several servers, and engines beyond this machine."""
