@@ -28,7 +28,7 @@ from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.models.text.hosted import open_tokenizer
 from deepwell.models.text.tokenizer import Tokenizer
 
-__all__ = ["open_remote"]
+__all__ = ["open_remote", "served_models"]
 
 _MOST_BYTES: Final = 1 << 20
 _PAUSE_S: Final = 0.5
@@ -61,6 +61,26 @@ def open_remote(
     facts = facts_of(path)
     with _Probe(options, facts) as probe:
         return probe.open(alive, options.wait_s if wait_s is None else wait_s)
+
+
+def served_models(options: RemoteOptions, *, timeout_s: float) -> list[str]:
+    """Returns the names of the models that the server has.
+
+    Raises:
+        DeepwellError: it cannot be reached in time, or refuses the key.
+    """
+    import httpx
+
+    url = options.address.url
+    try:
+        with httpx.Client(**client_options(options)) as http:
+            answer = http.get(f"{url}/v1/models", timeout=timeout_s)
+    except httpx.HTTPError as error:
+        raise unreachable(url, f"{type(error).__name__}: {error}") from None
+    if answer.status_code != 200:
+        found = refused(url, answer.status_code, answer.content)
+        raise found.error if isinstance(found, Retry) else found
+    return [one.id for one in models_of(answer.content, url)]
 
 
 class _Probe:
