@@ -32,6 +32,10 @@ class EngineSettings(Section):
         None,
         description="Python of the environment that vLLM is installed in; unset: this one, or that of the command vllm.",
     )
+    vllm_options: str = Field(
+        "",
+        description="Further options of vLLM where it is started here, such as --enforce-eager; they come last, so they win.",
+    )
     gpus: str | None = Field(
         None, description="GPUs that vLLM gets: all, or a number; unset: all, where engine is vllm."
     )

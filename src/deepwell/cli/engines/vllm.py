@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import sys
 from importlib.util import find_spec
@@ -84,9 +85,16 @@ def vllm_program(
         part for option, value in options.items() if value is not None for part in (f"--{option}", str(value))
     ]
     flags = ["--enable-prompt-tokens-details", *(["--enable-lora"] if adapters else [])]
-    command = (str(python), "-m", _MODULE, *given, *flags)
+    command = (str(python), "-m", _MODULE, *given, *flags, *_further(settings))
     environ = _environment(key, adapters=adapters) | _devices(settings)
     return Program("vllm", command, environ, Path.cwd(), ("127.0.0.1", port), required=True)
+
+
+def _further(settings: Settings) -> list[str]:
+    try:
+        return shlex.split(settings.vllm_options)
+    except ValueError as error:
+        raise InvalidRequest.of("engine_vllm_options", reason=error) from None
 
 
 def _environment(key: str, *, adapters: bool) -> dict[str, str]:

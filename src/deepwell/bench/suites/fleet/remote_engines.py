@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepwell.bench.harness.assets import bench_cache
 from deepwell.bench.harness.environments import PeerError, environment_python
 from deepwell.bench.harness.junit import run_pytest
 from deepwell.bench.harness.report import Report
@@ -123,26 +124,27 @@ def _serving(
         how = ["--engine", "vllm"] if python else []
         return [*serve, "--precision", "fp32", "--context", str(_CONTEXT), *how, *options]
 
-    env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCHDYNAMO_DISABLE": "1"}
+    env = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "DEEPWELL_VLLM_OPTIONS": "--enforce-eager --block-size 32",
+    }
     env |= {"DEEPWELL_REQUEST_TIMEOUT_S": "600", "DEEPWELL_MAX_WAIT_S": "0"}
     if python:
         env["DEEPWELL_VLLM_PYTHON"] = str(python)
     if key:
         env["DEEPWELL_ENGINE_KEY"] = key
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as place:
-        log = Path(place) / "log"
-        with served_process(command, env=env, log=log, start_s=_START_S) as (port, _):
-            start_s = time.monotonic() - began
-            lines = log.read_text(errors="replace").splitlines()
-            ready = next((one for one in lines if one.startswith('{"event": "ready"')), "")
-            if not ready:
-                raise PeerError("the server printed no ready line")
-            facts = json.loads(ready)
-            client = OpenAI(
-                base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=600, max_retries=0
-            )
-            yield _Side(client, facts["model"], facts, start_s)
+    log = bench_cache() / ("vllm-behind.log" if python else "vllm-beside.log")
+    with served_process(command, env=env, log=log, start_s=_START_S) as (port, _):
+        start_s = time.monotonic() - began
+        lines = log.read_text(errors="replace").splitlines()
+        ready = next((one for one in lines if one.startswith('{"event": "ready"')), "")
+        if not ready:
+            raise PeerError("the server printed no ready line")
+        facts = json.loads(ready)
+        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=600, max_retries=0)
+        yield _Side(client, facts["model"], facts, start_s)
 
 
 def _cached_tokens(side: _Side) -> int:

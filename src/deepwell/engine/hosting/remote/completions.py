@@ -9,7 +9,15 @@ from typing import Any, Final, cast
 import msgspec
 
 from deepwell.engine.hosting.remote.faults import bad_answer, lacking, refused
-from deepwell.engine.hosting.remote.parts import Part, decoded, entry_of, finish_of, salt_of, seed_of
+from deepwell.engine.hosting.remote.parts import (
+    Part,
+    decoded,
+    embedding_body,
+    entry_of,
+    finish_of,
+    salt_of,
+    seed_of,
+)
 from deepwell.engine.protocol import Ability, GenerateRequest, Grammar, SamplingParams, TokenLogprob
 from deepwell.errors import DeepwellError
 
@@ -157,6 +165,10 @@ class TokenShape:
         """Returns a reader for the answer to a request."""
         return TokenReader(request, self._stops(request.params), self.url)
 
+    def embedding(self, model: str, tokens: list[int]) -> dict[str, Any]:
+        """Returns the body of a request to `/v1/embeddings`."""
+        return embedding_body(model, tokens)
+
     def _stops(self, params: SamplingParams) -> frozenset[int]:
         return frozenset((*params.stop_token_ids, *(() if params.ignore_eos else self._eos)))
 
@@ -239,6 +251,7 @@ class TextShape:
     Args:
         tokenise: returns the tokens of a piece of text, in which control tokens are plain text.
         detokenise: returns the text of a prompt; None: the server takes token ids as a prompt.
+        own: whether the server is Deepwell's, which embeds token ids only if they are said to be the model's.
     """
 
     kind = "openai"
@@ -252,12 +265,15 @@ class TextShape:
         lacks: tuple[Ability, ...],
         tokenise: Tokenise,
         detokenise: Callable[[list[int]], str] | None,
+        *,
+        own: bool = False,
     ) -> None:
         self.url = url
         self.lacks = lacks
         self._model = model
         self._tokenise = tokenise
         self._detokenise = detokenise
+        self._own = own
 
     def check(self, request: GenerateRequest) -> None:
         """Refuses log probabilities, parameters that the server does not know, and grammars unless it keeps to them."""
@@ -304,6 +320,10 @@ class TextShape:
     def reader(self, request: GenerateRequest) -> TextReader:
         """Returns a reader for the answer to a request."""
         return TextReader(request, self._tokenise, self.url)
+
+    def embedding(self, model: str, tokens: list[int]) -> dict[str, Any]:
+        """Returns the body of a request to `/v1/embeddings`."""
+        return embedding_body(model, tokens) | ({"tokenizer": model} if self._own else {})
 
 
 class TextReader:

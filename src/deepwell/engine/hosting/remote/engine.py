@@ -170,7 +170,7 @@ class RemoteEngine:
             raise lacking(self.url, "embed")
         array = checked_prompt(tokens, 0, None, self._capabilities)
         model = adapter or self._adapters.model
-        body = {"model": model, "input": array.tolist(), "encoding_format": "float"}
+        body = self._shape.embedding(model, array.tolist())
         transport = self._transport(asyncio.get_running_loop())
         answer = await self._again(lambda: transport.whole("/v1/embeddings", body))
         return vector_of(answer, self._capabilities.hidden_size, self.url)

@@ -12,7 +12,17 @@ import msgspec
 from deepwell.engine.hosting.remote.faults import bad_answer
 from deepwell.engine.protocol import Ability, FinishReason, GenerateRequest, TokenLogprob
 
-__all__ = ["Part", "Reader", "Shape", "decoded", "entry_of", "finish_of", "salt_of", "seed_of"]
+__all__ = [
+    "Part",
+    "Reader",
+    "Shape",
+    "decoded",
+    "embedding_body",
+    "entry_of",
+    "finish_of",
+    "salt_of",
+    "seed_of",
+]
 
 _FINISH: Final[dict[str, FinishReason]] = {"stop": "stop", "length": "length", "abort": "abort"}
 _SEEDS: Final = 1 << 63
@@ -81,6 +91,15 @@ class Shape(Protocol):
     def reader(self, request: GenerateRequest) -> Reader:
         """Returns a reader for the answer to a request."""
         ...
+
+    def embedding(self, model: str, tokens: list[int]) -> dict[str, Any]:
+        """Returns the body of a request to `/v1/embeddings`."""
+        ...
+
+
+def embedding_body(model: str, tokens: list[int]) -> dict[str, Any]:
+    """Returns the body by which OpenAI-compatible servers embed tokens."""
+    return {"model": model, "input": tokens, "encoding_format": "float"}
 
 
 def decoded(data: bytes, kind: type[T], url: str) -> T:

@@ -20,7 +20,7 @@ from deepwell.engine.hosting.remote.completions import TextShape, TokenShape
 from deepwell.engine.hosting.remote.engine import RemoteEngine
 from deepwell.engine.hosting.remote.facts import ModelFacts, facts_of
 from deepwell.engine.hosting.remote.faults import Retry, bad_answer, refused, unreachable
-from deepwell.engine.hosting.remote.parts import Part, Shape
+from deepwell.engine.hosting.remote.parts import Part, Shape, embedding_body
 from deepwell.engine.hosting.remote.sglang import SglangShape
 from deepwell.engine.hosting.remote.transport import body_of, client_options
 from deepwell.engine.protocol import Ability, Capabilities, GenerateRequest, Grammar, SamplingParams
@@ -171,7 +171,7 @@ class _Probe:
 
     def _shape(self, kind: Kind, model: ListedModel) -> tuple[Shape, int]:
         """Returns the shape that the server understands, and the dimension of its embeddings, 0 without any."""
-        size = self._embedding(model.id)
+        size = self._embedding(model)
         lacks: list[Ability] = [*_ALWAYS] if size else [*_ALWAYS, "embed"]
         if self._get("/v1/load_lora_adapter")[0] != 405 or kind == "openai":
             lacks.append("adapters")
@@ -201,7 +201,10 @@ class _Probe:
             lacks.append("sampling")
 
         def made(missing: list[Ability], *, as_text: bool) -> TextShape:
-            return TextShape(self._url, model.id, tuple(missing), texts[0], texts[1] if as_text else None)
+            own = model.owned_by == "deepwell"
+            return TextShape(
+                self._url, model.id, tuple(missing), texts[0], texts[1] if as_text else None, own=own
+            )
 
         try:
             part = self._try(made(lacks, as_text=False))
@@ -282,11 +285,12 @@ class _Probe:
         except DeepwellError:
             return False
 
-    def _embedding(self, model: str) -> int:
+    def _embedding(self, model: ListedModel) -> int:
         """Returns the dimension of the model's embeddings; 0: it gives none."""
-        status, data = self._post(
-            "/v1/embeddings", {"model": model, "input": self._prompt(), "encoding_format": "float"}
-        )
+        body = embedding_body(model.id, self._prompt())
+        if model.owned_by == "deepwell":
+            body["tokenizer"] = model.id
+        status, data = self._post("/v1/embeddings", body)
         if status != 200:
             return 0
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from deepwell.engine.hosting.remote.faults import bad_answer, lacking
-from deepwell.engine.hosting.remote.parts import Part, decoded, entry_of, finish_of, seed_of
+from deepwell.engine.hosting.remote.parts import Part, decoded, embedding_body, entry_of, finish_of, seed_of
 from deepwell.engine.protocol import Ability, GenerateRequest, Grammar, TokenLogprob
 
 __all__ = ["SglangReader", "SglangShape"]
@@ -99,6 +99,10 @@ class SglangShape:
     def reader(self, request: GenerateRequest) -> SglangReader:
         """Returns a reader for the answer to a request."""
         return SglangReader(request, self._stops(request), self.url)
+
+    def embedding(self, model: str, tokens: list[int]) -> dict[str, Any]:
+        """Returns the body of a request to `/v1/embeddings`."""
+        return embedding_body(model, tokens)
 
     def _stops(self, request: GenerateRequest) -> frozenset[int]:
         params = request.params
