@@ -66,6 +66,21 @@ DEMO_QUESTIONS: dict[Language, str] = {
 }
 
 
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL]...",
+        help="Models to serve, the main one first: names in the store, or paths; unset: smollm2.",
+        autocompletion=stored_models,
+    ),
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="LoRA adapter to serve as a model of its own: NAME=PATH, or MODEL:NAME=PATH for another than the main model; "
+        "repeatable."
+    ),
+]
 Demo = Annotated[
     bool,
     typer.Option(
@@ -80,14 +95,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL]...",
-            help="Models to serve, the main one first: names in the store, or paths; unset: smollm2.",
-            autocompletion=stored_models,
-        ),
-    ] = None,
+    models: Models = None,
     host: Host = None,
     port: Port = None,
     engine: EngineOption = None,
@@ -109,13 +117,7 @@ def serve(
     models_on_demand: ModelsOnDemand = False,
     keep_alive: KeepAlive = None,
     models_dir: ModelsDir = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="LoRA adapter to serve as a model of its own: NAME=PATH, or MODEL:NAME=PATH for another than the main model; "
-            "repeatable."
-        ),
-    ] = None,
+    adapter: Adapters = None,
     adapter_dir: AdapterDir = None,
     allowed_host: AllowedHosts = None,
     cors_origin: CorsOrigins = None,

@@ -46,7 +46,7 @@ class BackgroundProgram:
 
     @property
     def last_end(self) -> str:
-        """How its last process ended; empty: none has."""
+        """End of its last process: an exit status or the name of a signal; empty: none has ended."""
         return self._kept.last_end if self._kept is not None else ""
 
     def stop(self) -> None:

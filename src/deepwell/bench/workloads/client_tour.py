@@ -40,21 +40,43 @@ _SCHEMA = {
 
 def take_client_tour(client: OpenAI, model: str) -> dict[str, str]:
     """Returns for each check what was wrong; empty: nothing."""
-    chat: Any = client.chat.completions.create
-    complete: Any = client.completions.create
-    asked: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": 24}
+    tour = _Tour(client, model)
+    checks: tuple[Callable[[], None], ...] = (
+        tour.answer,
+        tour.stream,
+        tour.tools,
+        tour.tools_in_a_stream,
+        tour.structured,
+        tour.choices,
+        tour.logprobs,
+        tour.seeds,
+        tour.stops,
+        tour.echo,
+        tour.refusals,
+    )
+    return {check.__name__.replace("_", " "): _problem(check) for check in checks}
 
-    def question(text: str) -> list[dict[str, str]]:
-        return [{"role": "user", "content": text}]
 
-    def answer() -> None:
-        found = chat(messages=question(QUESTIONS[0]), **asked)
+class _Tour:
+    """The checks, one a method. Each raises where the server is not what its documentation says."""
+
+    def __init__(self, client: OpenAI, model: str) -> None:
+        self._chat: Any = client.chat.completions.create
+        self._complete: Any = client.completions.create
+        self._model = model
+        self._asked: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": 24}
+
+    def answer(self) -> None:
+        found = self._chat(messages=_question(QUESTIONS[0]), **self._asked)
         assert found.choices[0].message.content and found.usage.prompt_tokens > 5
 
-    def stream() -> None:
-        whole = chat(messages=question(QUESTIONS[1]), **asked).choices[0].message.content
-        parts = chat(
-            messages=question(QUESTIONS[1]), stream=True, stream_options={"include_usage": True}, **asked
+    def stream(self) -> None:
+        whole = self._chat(messages=_question(QUESTIONS[1]), **self._asked).choices[0].message.content
+        parts = self._chat(
+            messages=_question(QUESTIONS[1]),
+            stream=True,
+            stream_options={"include_usage": True},
+            **self._asked,
         )
         text, usage, finish = "", None, None
         for part in parts:
@@ -65,94 +87,83 @@ def take_client_tour(client: OpenAI, model: str) -> dict[str, str]:
         assert text == whole, f"{text!r} is not {whole!r}"
         assert usage is not None and usage.completion_tokens and finish in ("stop", "length")
 
-    def tools() -> None:
+    def tools(self) -> None:
         choice = {"type": "function", "function": {"name": "get_weather"}}
-        found = chat(
-            messages=question("What is the weather in Paris?"),
+        found = self._chat(
+            messages=_question("What is the weather in Paris?"),
             tools=[_WEATHER],
             tool_choice=choice,
-            **asked | {"max_tokens": 60},
+            **self._asked | {"max_tokens": 60},
         ).choices[0]
         call = found.message.tool_calls[0].function
         assert call.name == "get_weather" and json.loads(call.arguments)["city"] in ("Paris", "Rome")
 
-    def tools_in_a_stream() -> None:
-        parts = chat(
-            messages=question("What is the weather in Rome?"),
+    def tools_in_a_stream(self) -> None:
+        parts = self._chat(
+            messages=_question("What is the weather in Rome?"),
             tools=[_WEATHER],
             tool_choice="required",
             stream=True,
-            **asked | {"max_tokens": 60},
+            **self._asked | {"max_tokens": 60},
         )
         calls = [call for part in parts for choice in part.choices for call in choice.delta.tool_calls or ()]
         arguments = "".join(call.function.arguments or "" for call in calls)
         assert json.loads(arguments)["city"] in ("Paris", "Rome")
 
-    def structured() -> None:
+    def structured(self) -> None:
         shape = {"type": "json_schema", "json_schema": {"name": "toy", "schema": _SCHEMA, "strict": True}}
-        found = chat(
-            messages=question("A colour?"), response_format=shape, **asked | {"max_tokens": 60}
+        found = self._chat(
+            messages=_question("A colour?"), response_format=shape, **self._asked | {"max_tokens": 60}
         ).choices[0]
         value = json.loads(found.message.content)
         assert value["colour"] in ("red", "green") and isinstance(value["even"], bool) and len(value) == 2
 
-    def choices() -> None:
+    def choices(self) -> None:
         body = {"extra_body": {"structured_outputs": {"choice": ["yes", "no"]}}}
-        found = chat(messages=question("Is water wet?"), **asked, **body).choices[0]
+        found = self._chat(messages=_question("Is water wet?"), **self._asked, **body).choices[0]
         assert found.message.content in ("yes", "no")
 
-    def logprobs() -> None:
-        found = chat(messages=question(QUESTIONS[3]), logprobs=True, top_logprobs=3, **asked).choices[0]
+    def logprobs(self) -> None:
+        found = self._chat(
+            messages=_question(QUESTIONS[3]), logprobs=True, top_logprobs=3, **self._asked
+        ).choices[0]
         rows = found.logprobs.content
         assert rows and all(row.logprob <= 0 and len(row.top_logprobs) == 3 for row in rows)
         assert all(row.token == row.top_logprobs[0].token for row in rows), "greedy"
 
-    def seeds() -> None:
-        body = asked | {"temperature": 0.9, "seed": 7, "n": 2}
+    def seeds(self) -> None:
+        body = self._asked | {"temperature": 0.9, "seed": 7, "n": 2}
         first, again = (
-            [one.message.content for one in chat(messages=question(QUESTIONS[2]), **body).choices]
+            [one.message.content for one in self._chat(messages=_question(QUESTIONS[2]), **body).choices]
             for _ in range(2)
         )
         assert first == again and first[0] != first[1]
 
-    def stops() -> None:
-        body = {"model": model, "prompt": "1, 2, 3, 4, 5, 6,", "max_tokens": 40, "temperature": 0}
-        found = complete(stop=["9"], **body).choices[0]
+    def stops(self) -> None:
+        body = {"model": self._model, "prompt": "1, 2, 3, 4, 5, 6,", "max_tokens": 40, "temperature": 0}
+        found = self._complete(stop=["9"], **body).choices[0]
         assert "9" not in found.text and found.finish_reason == "stop"
 
-    def echo() -> None:
-        found = complete(model=model, prompt="The sky is blue", echo=True, logprobs=1, max_tokens=0).choices[
-            0
-        ]
+    def echo(self) -> None:
+        found = self._complete(
+            model=self._model, prompt="The sky is blue", echo=True, logprobs=1, max_tokens=0
+        ).choices[0]
         values = found.logprobs.token_logprobs
         assert found.text == "The sky is blue" and values[0] is None and all(v < 0 for v in values[1:])
 
-    def refusals() -> None:
+    def refusals(self) -> None:
         from openai import BadRequestError
 
         code = ""
         try:
-            chat(messages=question("word " * 9000), **asked)
+            self._chat(messages=_question("word " * 9000), **self._asked)
         except BadRequestError as error:
             code = str(error.code)
         assert code == "context_length_exceeded", code or "a prompt of 9,000 tokens was taken"
 
-    checks: tuple[Callable[[], None], ...] = (
-        *(
-            answer,
-            stream,
-            tools,
-            tools_in_a_stream,
-            structured,
-            choices,
-            logprobs,
-            seeds,
-            stops,
-            echo,
-            refusals,
-        ),
-    )
-    return {check.__name__.replace("_", " "): _problem(check) for check in checks}
+
+def _question(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
 
 
 def greedy_answers(client: OpenAI, model: str, tokens: int) -> list[list[str]]:

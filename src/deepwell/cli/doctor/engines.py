@@ -1,4 +1,4 @@
-"""What doctor says of the engine of the main model: Deepwell's own, vLLM here, or a server elsewhere; and of GPUs."""
+"""The part of doctor about the engine of the main model: Deepwell's own, vLLM here, or a server elsewhere; and of GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--gpus` and `--tensor-parallel` ask of this machine, checked before anything starts."""
+"""Checks of what `--gpus` and `--tensor-parallel` ask of this machine, before anything starts."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from deepwell.bench.harness.environments import PeerError, environment_python
 from deepwell.bench.harness.junit import run_pytest
 from deepwell.bench.harness.report import Report
 from deepwell.bench.harness.served import served_process
-from deepwell.bench.peers.engines import ENGINES, model_for
+from deepwell.bench.peers.engines import ENGINES, model_for, variables_of
 from deepwell.bench.workloads.client_tour import QUESTIONS, greedy_answers, take_client_tour
 
 if TYPE_CHECKING:
@@ -124,14 +124,13 @@ def _serving(
         how = ["--engine", "vllm"] if python else []
         return [*serve, "--precision", "fp32", "--context", str(_CONTEXT), *how, *options]
 
-    env = {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "DEEPWELL_VLLM_OPTIONS": "--enforce-eager --block-size 32",
-    }
-    env |= {"DEEPWELL_REQUEST_TIMEOUT_S": "600", "DEEPWELL_MAX_WAIT_S": "0"}
+    env = {"DEEPWELL_REQUEST_TIMEOUT_S": "600", "DEEPWELL_MAX_WAIT_S": "0"}
     if python:
+        # One thread: two that wait for each other at every layer stand still where something else runs.
+        env |= variables_of(ENGINES["vllm"], python, 1)
+        del env["VLLM_ENABLE_V1_MULTIPROCESSING"], env["VLLM_LOGGING_LEVEL"]
         env["DEEPWELL_VLLM_PYTHON"] = str(python)
+        env["DEEPWELL_VLLM_OPTIONS"] = "--enforce-eager --block-size 32"
     if key:
         env["DEEPWELL_ENGINE_KEY"] = key
     began = time.monotonic()

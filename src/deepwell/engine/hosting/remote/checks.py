@@ -1,4 +1,4 @@
-"""What is asked of a server, and what it says, against the limits that are known here: nobody's answer is taken on trust."""
+"""Checks of what is asked of a server, and of what it says, against the limits that are known here: no answer is trusted."""
 
 from __future__ import annotations
 

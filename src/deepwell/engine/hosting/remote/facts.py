@@ -1,4 +1,4 @@
-"""What is known of a model from the files that lie here: vocabulary, sizes and ends. The weights may be elsewhere."""
+"""Facts of a model from the files that lie here: vocabulary, sizes and ends. The weights may be elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a server: each answer's status and body as a domain error with its fix, and never with a key."""
+"""Faults of a server: each answer's status and body as a domain error with its fix, and never with a key."""
 
 from __future__ import annotations
 

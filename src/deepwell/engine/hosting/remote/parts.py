@@ -1,4 +1,4 @@
-"""What the kinds of servers have in common: `Shape` makes the body of a request, its `Reader` reads the answer in `Part`s."""
+"""The common part of the kinds of servers: `Shape` makes the body of a request, its `Reader` reads the answer in `Part`s."""
 
 from __future__ import annotations
 
