@@ -128,7 +128,8 @@ def _serving(
     if python:
         # One thread: two that wait for each other at every layer stand still where something else runs.
         env |= variables_of(ENGINES["vllm"], python, 1)
-        del env["VLLM_ENABLE_V1_MULTIPROCESSING"], env["VLLM_LOGGING_LEVEL"]
+        for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL", "LD_PRELOAD"):
+            env.pop(name, None)
         env["DEEPWELL_VLLM_PYTHON"] = str(python)
         env["DEEPWELL_VLLM_OPTIONS"] = "--enforce-eager --block-size 32"
     if key:
