@@ -106,9 +106,13 @@ class _Tour:
             stream=True,
             **self._asked | {"max_tokens": 60},
         )
-        calls = [call for part in parts for choice in part.choices for call in choice.delta.tool_calls or ()]
-        arguments = "".join(call.function.arguments or "" for call in calls)
-        assert json.loads(arguments)["city"] in ("Paris", "Rome")
+        arguments: dict[int, str] = {}  # a model may call several times, and the index tells the calls apart
+        for part in parts:
+            for choice in part.choices:
+                for call in choice.delta.tool_calls or ():
+                    arguments[call.index] = arguments.get(call.index, "") + (call.function.arguments or "")
+        cities = [json.loads(text)["city"] for text in arguments.values()]
+        assert cities and all(city in ("Paris", "Rome") for city in cities)
 
     def structured(self) -> None:
         shape = {"type": "json_schema", "json_schema": {"name": "toy", "schema": _SCHEMA, "strict": True}}
