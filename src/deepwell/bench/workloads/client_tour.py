@@ -103,10 +103,11 @@ class _Tour:
             messages=_question("What is the weather in Rome?"),
             tools=[_WEATHER],
             tool_choice="required",
+            parallel_tool_calls=False,
             stream=True,
             **self._asked | {"max_tokens": 60},
         )
-        arguments: dict[int, str] = {}  # a model may call several times, and the index tells the calls apart
+        arguments: dict[int, str] = {}
         for part in parts:
             for choice in part.choices:
                 for call in choice.delta.tool_calls or ():
