@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from deepwell.cli import app
 from deepwell.cli.up.key import first_key
-from deepwell.cli.up.machine import check_gpus, count_gpus
 from deepwell.cli.up.models import choose_models
 from deepwell.cli.up.parts import api_program, jupyter_program, notebook_folder, tensorboard_program
 from deepwell.errors import InvalidRequest, ModelNotFound
@@ -136,20 +135,6 @@ def test_an_extra_that_is_missing_is_one_line_and_the_rest_starts(
     text = runner.invoke(app, ["up", *arguments, "--dry-run"]).output
     lines = [line for line in text.splitlines() if "pip install" in line]
     assert len(lines) == 2 and "pip install 'deepwell[jupyter]'" in lines[1] and "--no-jupyter" in lines[1]
-
-
-def test_all_gpus_are_every_one_there_is_with_one_warning_if_there_is_none(tmp_path: Path) -> None:
-    assert check_gpus(None, 0) == () == check_gpus("0", 3)
-    assert count_gpus(tmp_path) == 0
-    assert len(check_gpus("all", 0)) == 1 and "no GPU" in check_gpus("all", 0)[0].said("en")
-    for name in ("nvidia0", "nvidia1", "nvidiactl"):
-        (tmp_path / name).touch()
-    assert count_gpus(tmp_path) == 2
-    assert "2 GPU" in check_gpus("all", 2)[0].said("en")
-    with pytest.raises(InvalidRequest, match="more GPUs than the 2"):
-        check_gpus("3", 2)
-    with pytest.raises(InvalidRequest, match="computes on the CPU"):
-        check_gpus("2", 2)
 
 
 def test_a_path_is_a_model_a_folder_of_models_a_store_or_one_to_be(tmp_path: Path, tiny_model: Path) -> None:

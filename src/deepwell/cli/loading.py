@@ -14,10 +14,12 @@ from deepwell.errors import InvalidRequest
 from deepwell.messages import language, say
 
 if TYPE_CHECKING:
+    from deepwell.cli.engines.opening import Beyond
     from deepwell.dialogue.model import Task
     from deepwell.dialogue.opening import Planned
     from deepwell.dialogue.text import Codec
     from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
+    from deepwell.engine.hosting.remote.engine import RemoteEngine
     from deepwell.engine.protocol import Capabilities
     from deepwell.models.store.sampling import SamplingDefaults
     from deepwell.server.residency.host import ModelHost
@@ -28,14 +30,14 @@ __all__ = ["Loaded", "LoadedModel", "load_models", "parse_adapters"]
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model whose engine runs in a process of its own.
+    """A model whose engine runs in a process of its own, or on another machine.
 
     `codec` belongs to the one process that serves; None: each of several loads it.
     """
 
     name: str
     path: Path
-    engine: ProcessEngine
+    engine: ProcessEngine | RemoteEngine
     codec: Codec | None
     tasks: tuple[Task, ...]
     defaults: SamplingDefaults
@@ -48,11 +50,16 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The models of a server, the main one first, and the host of those that are loaded on demand."""
+    """The models of a server, the main one first, and the host of those that are loaded on demand.
+
+    Attributes:
+        beyond: the main model, if its engine is beyond this machine, with the settings by which other processes reach it.
+    """
 
     models: tuple[LoadedModel, ...]
     with_key: bool
     host: ModelHost | None = None
+    beyond: Beyond | None = None
 
     @property
     def main(self) -> LoadedModel:
@@ -63,6 +70,8 @@ class Loaded:
         """Ends the engines."""
         for model in self.models:
             model.engine.close()
+        if self.beyond is not None:
+            self.beyond.close()
         if self.host is not None:
             self.host.close()
 
@@ -89,21 +98,27 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
     Raises:
         DeepwellError: a model cannot be found, does not fit, or cannot be loaded.
     """
+    from deepwell.cli.engines.opening import is_beyond, name_beyond, open_beyond
     from deepwell.cli.progress import packing
     from deepwell.dialogue.opening import host_model, plan_models
     from deepwell.process.turns import make_turns
 
-    planned = [] if _loads_none(settings) else plan_models(settings)
-    if demo and not planned:
+    elsewhere = is_beyond(settings)
+    planned = [] if _loads_none(settings) else plan_models(settings, without_main=elsewhere)
+    main = [name_beyond(settings)] if elsewhere else []
+    names = [*main, *(one.name for one in planned)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidRequest.of("models_same_name", name=twice)
+    if demo and not names:
         raise InvalidRequest("--demo has no model to ask", fix="name one: deepwell serve smollm2 --demo")
-    if demo and planned[0].checkpoint.config.is_encoder:
+    if demo and not main and planned[0].checkpoint.config.is_encoder:
         raise InvalidRequest(
             f"{planned[0].name} embeds text and answers no question",
             fix="leave --demo out, or serve smollm2",
         )
-    _check_bases([one.name for one in planned], adapters)
+    _check_bases(names, adapters)
     room = _room_on_demand(settings, planned) if settings.models_on_demand else 0
-    _check_reranker(settings, planned, adapters)
+    _check_reranker(settings, planned, main, adapters)
     if not as_json:
         _print_plan(planned, room)
     with packing(shown=not as_json) as progress, ExitStack() as started:
@@ -120,6 +135,10 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
 
             codecs = [Codec.load(one.path) for one in planned]
         facts = [(one.name, one.path, one.tasks, one.defaults) for one in planned]
+        beyond = None
+        if elsewhere:
+            beyond = open_beyond(settings, adapters=_takes_adapters(settings, adapters), as_json=as_json)
+            started.callback(beyond.close)
         # What is known of the files takes megabytes, and the engines' processes read it for themselves.
         del planned
         from deepwell.engine.hosting.process import ProcessEngine
@@ -143,10 +162,26 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
             )
             for (name, path, tasks, defaults), process, codec in zip(facts, hosted, codecs, strict=True)
         )
+        if beyond is not None:
+            models = (_loaded(beyond, settings), *models)
         _load_adapters(models, adapters)
         host = _start_host(settings, models, room, turns) if settings.models_on_demand else None
         started.pop_all()
-    return Loaded(models, with_key, host)
+    return Loaded(models, with_key, host, beyond)
+
+
+def _loaded(beyond: Beyond, settings: Settings) -> LoadedModel:
+    """Returns a model whose engine is elsewhere, with its text side."""
+    codec = None
+    if settings.workers == 1:
+        from deepwell.dialogue.text import Codec
+
+        codec = Codec.load(beyond.path)
+    return LoadedModel(beyond.name, beyond.path, beyond.engine, codec, beyond.tasks, beyond.defaults)
+
+
+def _takes_adapters(settings: Settings, adapters: Mapping[str, Path]) -> bool:
+    return bool(adapters) or settings.adapter_dir is not None
 
 
 def _start_host(
@@ -162,6 +197,8 @@ def _start_host(
 def _loads_none(settings: Settings) -> bool:
     """Returns whether no model is loaded at the start: models are loaded on demand, and nobody named one that stays."""
     if not settings.models_on_demand or settings.additional_models or settings.embedding_model:
+        return False
+    if settings.engine != "native":
         return False
     return settings.origins()["model"] == "default"
 
@@ -227,10 +264,12 @@ def _check_bases(served: Sequence[str], adapters: Iterable[str]) -> None:
             raise InvalidRequest.of("adapter_base_not_served", name=own, base=base, served=" ".join(served))
 
 
-def _check_reranker(settings: Settings, planned: Sequence[Planned], adapters: Iterable[str]) -> None:
+def _check_reranker(
+    settings: Settings, planned: Sequence[Planned], beyond: Sequence[str], adapters: Iterable[str]
+) -> None:
     """Refuses a reranker that is not served, or generates no text. With models on demand, the first search finds out."""
     name = settings.knowledge_reranker
-    writers = [one.name for one in planned if not one.checkpoint.config.is_encoder]
+    writers = [*beyond, *(one.name for one in planned if not one.checkpoint.config.is_encoder)]
     if name is None or name in writers or name in {given.rpartition(":")[2] for given in adapters}:
         return
     if settings.models_on_demand and name not in {one.name for one in planned}:

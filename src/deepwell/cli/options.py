@@ -18,6 +18,8 @@ __all__ = [
     "ContextPolicyOption",
     "CorsOrigins",
     "EmbeddingModel",
+    "EngineOption",
+    "Gpus",
     "Guard",
     "Host",
     "Improve",
@@ -36,6 +38,7 @@ __all__ = [
     "SemanticCache",
     "ServerPort",
     "Speculation",
+    "TensorParallel",
     "Threads",
     "Url",
     "Workers",
@@ -70,6 +73,31 @@ def known_models(incomplete: str) -> list[str]:
     return [name for name in shipped_catalog() if name.startswith(incomplete)]
 
 
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="Engine of the main model: native, vllm (started here), or a server's URL, such as vllm=http://10.0.0.7:8000.",
+        metavar="ENGINE",
+        rich_help_panel=_ENGINE,
+    ),
+]
+TensorParallel = Annotated[
+    str | None,
+    typer.Option(
+        help="GPUs that vLLM splits each layer of the model over: auto or a number; more than 1 needs vLLM.",
+        metavar="N",
+        rich_help_panel=_ENGINE,
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        help="GPUs to use: all, or a number. vLLM takes them, where it is installed; Deepwell's own engine uses the CPU.",
+        metavar="N",
+        rich_help_panel=_ENGINE,
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(

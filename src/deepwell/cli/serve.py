@@ -24,6 +24,8 @@ from deepwell.cli.options import (
     ContextPolicyOption,
     CorsOrigins,
     EmbeddingModel,
+    EngineOption,
+    Gpus,
     Guard,
     Host,
     Improve,
@@ -40,6 +42,7 @@ from deepwell.cli.options import (
     SamplingDefaultsOption,
     SemanticCache,
     Speculation,
+    TensorParallel,
     Threads,
     Workers,
     stored_models,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from deepwell.cli.answers import RemoteAnswers
+    from deepwell.engine.protocol import Capabilities
     from deepwell.settings import Settings
 
 __all__ = ["register"]
@@ -62,6 +66,21 @@ DEMO_QUESTIONS: dict[Language, str] = {
 }
 
 
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL]...",
+        help="Models to serve, the main one first: names in the store, or paths; unset: smollm2.",
+        autocompletion=stored_models,
+    ),
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="LoRA adapter to serve as a model of its own: NAME=PATH, or MODEL:NAME=PATH for another than the main model; "
+        "repeatable."
+    ),
+]
 Demo = Annotated[
     bool,
     typer.Option(
@@ -76,16 +95,12 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL]...",
-            help="Models to serve, the main one first: names in the store, or paths; unset: smollm2.",
-            autocompletion=stored_models,
-        ),
-    ] = None,
+    models: Models = None,
     host: Host = None,
     port: Port = None,
+    engine: EngineOption = None,
+    gpus: Gpus = None,
+    tensor_parallel: TensorParallel = None,
     precision: Precision = None,
     context: Context = None,
     kv_dtype: KvDtype = None,
@@ -102,13 +117,7 @@ def serve(
     models_on_demand: ModelsOnDemand = False,
     keep_alive: KeepAlive = None,
     models_dir: ModelsDir = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="LoRA adapter to serve as a model of its own: NAME=PATH, or MODEL:NAME=PATH for another than the main model; "
-            "repeatable."
-        ),
-    ] = None,
+    adapter: Adapters = None,
     adapter_dir: AdapterDir = None,
     allowed_host: AllowedHosts = None,
     cors_origin: CorsOrigins = None,
@@ -129,6 +138,9 @@ def serve(
             additional_models=models[1:] if models else None,
             host=host,
             port=port,
+            engine=engine,
+            gpus=gpus,
+            tensor_parallel=tensor_parallel,
             precision=precision,
             context=context,
             kv_dtype=kv_dtype,
@@ -153,6 +165,12 @@ def serve(
             improve=improve or None,
             workers=workers,
         )
+        if settings.gpus is not None or settings.tensor_parallel is not None:
+            from deepwell.cli.engines.gpus import check_devices
+
+            settings, notes = check_devices(settings)
+            for note in notes:
+                console(stderr=True).print(note.said("en" if json else None), soft_wrap=True)
         check_store(settings, init=init)
         _serve(settings, parse_adapters(adapter or []), demo=demo, as_json=json)
 
@@ -214,6 +232,8 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
     if settings.workers > 1:
         from deepwell.server.workers.supervise import ModelAt, serve_workers
 
+        if loaded.beyond is not None:
+            settings = loaded.beyond.settings
         at = [
             ModelAt(model.name, str(model.path), model.engine.address, model.tasks, model.defaults)
             for model in loaded.models
@@ -248,10 +268,14 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
 
 def _facts(loaded: Loaded) -> dict[str, object]:
     """Returns what the ready line says: of the main model, if there is one, and the names of all."""
-    about = {"models": [model.name for model in loaded.models], "pid": os.getpid()}
+    about: dict[str, object] = {"models": [model.name for model in loaded.models], "pid": os.getpid()}
     if not loaded.models:
         return about
     runs = loaded.main.capabilities
+    if runs.lacks:
+        about["lacks"] = list(runs.lacks)
+    if loaded.beyond is not None:
+        about["engine"] = loaded.beyond.engine.address
     return {
         "model": loaded.main.name,
         "precision": runs.precision,
@@ -268,18 +292,16 @@ def _welcome(url: str, loaded: Loaded) -> str:
     if not loaded.models:
         return _welcome_on_demand(url, with_key=loaded.with_key)
     name, runs, with_key = loaded.main.name, loaded.main.capabilities, loaded.with_key
-    kernels = say("serve_kernels", isa=runs.isa) if runs.backend == "native" else say("serve_reference")
+    kernels = _kernels(runs)
     if not runs.generates:
         return _welcome_to_embed(url, loaded, kernels)
-    ready = say(
-        "serve_ready",
-        name=name,
-        precision=runs.precision,
-        kernels=kernels,
-        threads=say("serve_thread") if runs.threads == 1 else say("serve_threads", threads=runs.threads),
-        context=runs.max_model_len,
-        url=url,
-    )
+    if loaded.beyond is not None:
+        url_there = loaded.beyond.engine.url
+        ready = say(
+            "serve_beyond", name=name, kind=runs.backend, there=url_there, context=runs.max_model_len, url=url
+        )
+    else:
+        ready = _ready(name, runs, kernels, url)
     question = [{"role": "user", "content": "Why is the sky blue?"}]
     body = jsonlib.dumps({"model": name, "messages": question, "temperature": 0, "max_tokens": 60})
     key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
@@ -299,6 +321,22 @@ def _welcome(url: str, loaded: Loaded) -> str:
 
 {_also(loaded)}{_note_of(loaded)}{say("serve_ends")}
 """
+
+
+def _kernels(runs: Capabilities) -> str:
+    return say("serve_kernels", isa=runs.isa) if runs.backend == "native" else say("serve_reference")
+
+
+def _ready(name: str, runs: Capabilities, kernels: str, url: str) -> str:
+    return say(
+        "serve_ready",
+        name=name,
+        precision=runs.precision,
+        kernels=kernels,
+        threads=say("serve_thread") if runs.threads == 1 else say("serve_threads", threads=runs.threads),
+        context=runs.max_model_len,
+        url=url,
+    )
 
 
 def _welcome_on_demand(url: str, *, with_key: bool) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepwell.errors import InsufficientMemory, InvalidRequest
 from deepwell.settings import Settings
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OpenedModel",
     "Planned",
+    "beyond_defaults",
     "check_servable",
     "embedder_settings",
     "for_encoder",
@@ -82,6 +83,7 @@ def plan_model(
     from deepwell.engine.options import EngineOptions
     from deepwell.engine.planning import plan_engine
     from deepwell.models.formats.checkpoint import open_checkpoint
+    from deepwell.models.store.sampling import OPENAI
     from deepwell.models.store.store import ModelStore
 
     stored = ModelStore(settings.models_dir).resolve(settings.model)
@@ -90,11 +92,26 @@ def plan_model(
         settings = for_encoder(settings)
     options = EngineOptions.of(settings, name=stored.name)
     memory = plan_engine(checkpoint, options, available_bytes, joins=is_additional)
-    defaults = _sampling_defaults(settings, stored, checkpoint)
+    metadata = checkpoint.metadata
+    defaults = _sampling_defaults(settings, stored, metadata) if not checkpoint.config.is_encoder else OPENAI
     return Planned(stored.name, stored.path, checkpoint, options, memory, defaults)
 
 
-def _sampling_defaults(settings: Settings, stored: StoredModel, checkpoint: Checkpoint) -> SamplingDefaults:
+def beyond_defaults(settings: Settings, stored: StoredModel) -> SamplingDefaults:
+    """Returns the sampling parameters of a model whose weights may be elsewhere, for requests that do not give them.
+
+    Raises:
+        InvalidModelFile: the model declares values that no request may have.
+    """
+    from deepwell.models.formats.checkpoint import open_checkpoint
+
+    is_file = stored.path.is_file()
+    return _sampling_defaults(settings, stored, open_checkpoint(stored.path).metadata if is_file else {})
+
+
+def _sampling_defaults(
+    settings: Settings, stored: StoredModel, metadata: Mapping[str, Any]
+) -> SamplingDefaults:
     """Returns the sampling parameters of requests that do not give them.
 
     Raises:
@@ -103,10 +120,10 @@ def _sampling_defaults(settings: Settings, stored: StoredModel, checkpoint: Chec
     from deepwell.models.store.catalog import vouching_entry
     from deepwell.models.store.sampling import OPENAI, read_sampling_defaults
 
-    if settings.sampling_defaults == "off" or checkpoint.config.is_encoder:
+    if settings.sampling_defaults == "off":
         return OPENAI
     entry = vouching_entry(stored.manifest)
-    return read_sampling_defaults(stored.path, checkpoint.metadata, entry.sampling if entry else None)
+    return read_sampling_defaults(stored.path, metadata, entry.sampling if entry else None)
 
 
 def check_servable(path: Path) -> None:
@@ -175,15 +192,18 @@ def host_model(
     )
 
 
-def plan_models(settings: Settings) -> list[Planned]:
+def plan_models(settings: Settings, *, without_main: bool = False) -> list[Planned]:
     """Finds every configured model, the main one first, and plans the memory of all together.
+
+    Args:
+        without_main: the main model runs elsewhere and takes no memory here.
 
     Raises:
         ModelNotFound, InvalidModelFile, UnsupportedModel: as `plan_model` says.
         InvalidRequest: two of them have the same name.
         InsufficientMemory: one of them does not fit beside those before it.
     """
-    planned = [plan_model(settings)]
+    planned = [] if without_main else [plan_model(settings)]
     planned += [
         plan_model(settings.with_model(name), is_additional=True) for name in settings.additional_models
     ]
@@ -198,7 +218,7 @@ def plan_models(settings: Settings) -> list[Planned]:
 
 def _check_room(planned: Sequence[Planned]) -> None:
     """Refuses models that fit one by one but not together."""
-    available, used = planned[0].memory.available_bytes, 0
+    available, used = planned[0].memory.available_bytes if planned else 0, 0
     for one in planned:
         used += one.memory.total_bytes
         if used > available:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepwell.engine.window import Window
 
 __all__ = [
+    "Ability",
     "AdapterInfo",
     "Capabilities",
     "Delta",
@@ -29,6 +30,22 @@ __all__ = [
 ]
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+
+Ability = Literal[
+    "token_ids",  # takes and gives token ids; without, text is exchanged, and tokenised here once more
+    "logprobs",
+    "score",  # log probabilities of a prompt's own tokens
+    "embed",
+    "grammar",  # regular expressions and Lark grammars besides JSON schemas
+    "adapters",
+    "window",
+    "sampling",  # parameters besides OpenAI's: top_k, min_p, repetition_penalty, min_tokens, ignore_eos, stop_token_ids
+    "seed",  # choices of one seed are reproducible
+    "bits",  # log probabilities are the same to the last bit in any company
+    "prefixes",  # cached tokens are counted and kept apart by salt
+    "counters",  # steps and blocks of the cache are counted
+]
+"""A part of the protocol that an engine beyond this machine may lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,7 @@ class TokenLogprob:
 
     token: int
     logprob: float
-    rank: int
+    rank: int  # 0: a remote engine did not say, because it is not among the alternatives
     top: tuple[tuple[int, float], ...] = ()
 
 
@@ -165,8 +182,8 @@ class Capabilities:
     model: str
     architecture: str
     precision: str
-    backend: str  # "native" | "reference"
-    isa: str  # kernel table: "avx512" | "avx2" | "generic" | "avx512_emulated" (a test aid) | "numpy"
+    backend: str  # "native" | "reference"; of an engine beyond this machine its kind, such as "vllm"
+    isa: str  # kernel table: "avx512" | "avx2" | "generic" | "avx512_emulated" (a test aid) | "numpy" | "remote"
     threads: int
     vocab_size: int
     hidden_size: int
@@ -177,6 +194,7 @@ class Capabilities:
     generates: bool = True  # False: an encoder, which only embeds
     # Hash of source, configuration, precision and packing; equal hashes mean equal weights
     weights_hash: str = ""
+    lacks: tuple[Ability, ...] = ()  # parts of the protocol that are refused, or hold in part; see `Ability`
 
 
 class Engine(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from deepwell.settings.section import Section
 
@@ -15,6 +15,33 @@ __all__ = ["EngineSettings"]
 class EngineSettings(Section):
     """The section of the engine: precision, memory, threads, adapters."""
 
+    engine: str = Field(
+        "native",
+        description="Engine of the main model: native (Deepwell's own), vllm (started here where it is installed), or the URL "
+        "of a server that runs it, perhaps with its kind: vllm=http://10.0.0.7:8000; the kinds are vllm, sglang and openai.",
+    )
+    engine_model: str | None = Field(
+        None,
+        description="Name by which the server of engine knows the model; unset: its only model, or the one of the same name.",
+    )
+    engine_key: SecretStr | None = Field(None, description="Key that the server of engine asks for.")
+    engine_key_file: Path | None = Field(
+        None, description="File with the key that the server of engine asks for, in place of engine_key."
+    )
+    vllm_python: Path | None = Field(
+        None,
+        description="Python of the environment that vLLM is installed in; unset: this one, or that of the command vllm.",
+    )
+    vllm_options: str = Field(
+        "",
+        description="Further options of vLLM where it is started here, such as --enforce-eager; they come last, so they win.",
+    )
+    gpus: str | None = Field(
+        None, description="GPUs that vLLM gets: all, or a number; unset: all, where engine is vllm."
+    )
+    tensor_parallel: int | None = Field(
+        None, ge=1, description="GPUs that each layer of a model is split over by vLLM; unset: 1."
+    )
     precision: Literal["auto", "int8", "int4", "int4-full", "bf16", "fp16", "fp32"] = Field(
         "auto",
         description="Format of the weights in memory; auto: 4-bit files as int4, everything else as int8.",
@@ -50,7 +77,7 @@ class EngineSettings(Section):
         description="Kernel table to use in place of the best one of this processor, such as avx2 or generic.",
     )
 
-    @field_validator("batch_size", mode="before")
+    @field_validator("batch_size", "tensor_parallel", mode="before")
     @classmethod
     def _auto(cls, value: Any) -> Any:
         return None if value == "auto" else value

@@ -71,9 +71,18 @@ def served(
 
 @contextlib.contextmanager
 def served_process(
-    command: Callable[[int], Sequence[str]], *, env: Mapping[str, str] | None = None, log: Path | None = None
+    command: Callable[[int], Sequence[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    start_s: float = START_SECONDS,
 ) -> Generator[tuple[int, int]]:
-    """Does as `served`, with the process's id beside the port. `log`: a file for what it prints."""
+    """Does as `served`, with the process's id beside the port.
+
+    Args:
+        log: a file for what it prints.
+        start_s: time that it may take to answer.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -95,7 +104,7 @@ def served_process(
         try:
             start = time.monotonic()
             while not _answers(port):
-                if process.poll() is not None or time.monotonic() - start > START_SECONDS:
+                if process.poll() is not None or time.monotonic() - start > start_s:
                     raise PeerError(f"the server did not start:\n{log.read_text(errors='replace')[-500:]}")
                 time.sleep(0.05)
             yield port, process.pid

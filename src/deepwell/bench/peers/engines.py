@@ -19,7 +19,16 @@ from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
 
-__all__ = ["ENGINES", "Engine", "Variant", "model_for", "open_engine_side", "open_ours", "start_worker"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Variant",
+    "model_for",
+    "open_engine_side",
+    "open_ours",
+    "start_worker",
+    "variables_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +135,7 @@ ENGINES: Mapping[str, Engine] = {
 }
 
 
-def _variables(engine: Engine, python: Path, threads: int) -> dict[str, str]:
+def variables_of(engine: Engine, python: Path, threads: int) -> dict[str, str]:
     """Returns the environment variables that the engine's documentation recommends."""
     found = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", **engine.variables}
     if engine.name == "vllm":
@@ -154,7 +163,7 @@ def start_worker(engine: Engine, console: Console, *, threads: int) -> Worker:
     return Worker(
         engine.name,
         [str(python), str(WORKERS / engine.worker)],
-        _variables(engine, python, threads),
+        variables_of(engine, python, threads),
         logs / f"{engine.name}.log",
     )
 

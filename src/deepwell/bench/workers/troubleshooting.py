@@ -17,6 +17,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "memory": ("Memory and processor", "内存与处理器"),
     "server": ("The server", "服务器"),
     "keys": ("API keys", "API 密钥"),
+    "engines": ("Engines beyond this machine", "本机以外的引擎"),
     "platform": ("The platform: deepwell up", "平台：deepwell up"),
     "deploy": ("Deployments", "部署"),
     "requests": ("Requests", "请求"),

@@ -157,6 +157,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fleet-latency-machine": deploy.fleet_latency_machine,
     "fleet-scaling": deploy.fleet_scaling,
     "fleet-faults-machine": deploy.fleet_faults_machine,
+    "vllm": deploy.vllm,
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,
     "served-precision": tuning.served_precision,

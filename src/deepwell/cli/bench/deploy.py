@@ -17,6 +17,7 @@ __all__ = [
     "fleet_switch_machine",
     "simulator",
     "up",
+    "vllm",
 ]
 
 
@@ -131,3 +132,10 @@ def simulator(model: Model = None, seconds: Seconds = 30, row: Row = None, json:
     measure(
         "simulator", row, json, lambda report: bench_simulator(report, model_path(model), seconds=seconds)
     )
+
+
+def vllm(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Serves a model by vLLM behind Deepwell: the conformance suite, and one client program against both engines."""
+    from deepwell.bench.suites.fleet.remote_engines import bench_vllm
+
+    measure("vllm", row, json, lambda report: bench_vllm(report, model_path(model)))

@@ -34,6 +34,10 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     table.add_row("model", f"{model['name']}  {model.get('path', 'not usable yet')}")
     for line in model["plan"]:
         table.add_row("", line)
+    engine = report["engine"]
+    table.add_row("engine", engine["engine"])
+    table.add_row("", f"vLLM  {engine['vllm']}")
+    table.add_row("", f"GPUs  {engine['gpus']}")
     if sampling := model.get("sampling"):
         drawn = ", ".join(f"{name} {value:g}" for name, value in sampling.items() if name != "source")
         table.add_row("sampling", f"{drawn}, where a request does not say ({sampling['source']})")

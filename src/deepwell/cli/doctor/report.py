@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from deepwell.cli.doctor.devices import environment_findings
+from deepwell.cli.doctor.engines import examine_engine
 from deepwell.cli.doctor.findings import Finding, found
 from deepwell.cli.doctor.improve import examine_improve
 from deepwell.cli.doctor.machine import machine_findings
@@ -55,6 +56,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "kernels": _kernels(settings, problems),
         "threads": _threads(settings),
         "model": _model(settings, problems),
+        "engine": examine_engine(settings, problems),
         "store": _store(settings),
         "recognition": _recognition(settings),
         "speech": _speech(settings),
@@ -111,6 +113,8 @@ def _model(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
     from deepwell.dialogue.opening import plan_model
     from deepwell.errors import DeepwellError
 
+    if settings.engine != "native":
+        return _model_beyond(settings, problems)
     try:
         planned = plan_model(settings)
     except DeepwellError as error:
@@ -122,6 +126,19 @@ def _model(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
         "plan": planned.memory.lines(),
         "sampling": planned.defaults.shown(),
     }
+
+
+def _model_beyond(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
+    """The text side of a model whose engine is elsewhere: it takes no memory here."""
+    from deepwell.errors import DeepwellError
+    from deepwell.models.store.store import ModelStore
+
+    try:
+        stored = ModelStore(settings.models_dir).resolve(settings.model)
+    except DeepwellError as error:
+        problems.append(Finding("model", error))
+        return {"name": settings.model, "plan": []}
+    return {"name": stored.name, "path": str(stored.path), "plan": []}
 
 
 def _store(settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepwell.cli.options import BatchSize, Host, Init, Port, Precision, stored_models
+from deepwell.cli.options import (
+    BatchSize,
+    Gpus,
+    Host,
+    Init,
+    Port,
+    Precision,
+    TensorParallel,
+    stored_models,
+)
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
@@ -33,22 +42,6 @@ ModelPath = Annotated[
     typer.Option(
         help="Model file or folder, a folder with several, or a model store; an empty folder becomes one.",
         metavar="PATH",
-        rich_help_panel=_ENGINE,
-    ),
-]
-TensorParallel = Annotated[
-    str | None,
-    typer.Option(
-        help="Number of engines that share one model: 1 or auto, because one engine uses all cores.",
-        metavar="N",
-        rich_help_panel=_ENGINE,
-    ),
-]
-Gpus = Annotated[
-    str | None,
-    typer.Option(
-        help="GPUs to use: all, or a number. The engine computes on the CPU: all warns, and a number is refused.",
-        metavar="N",
         rich_help_panel=_ENGINE,
     ),
 ]

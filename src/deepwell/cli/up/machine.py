@@ -1,64 +1,24 @@
-"""The machine as `deepwell up` finds it: GPUs, a container, free ports. An option that asks for more is refused."""
+"""The machine as `deepwell up` finds it: a container, modules, free ports."""
 
 from __future__ import annotations
 
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepwell.errors import InvalidRequest, PortInUse
-from deepwell.messages import Note
+from deepwell.errors import PortInUse
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings
 
-__all__ = ["check_gpus", "check_tensor_parallel", "claim_port", "count_gpus", "has_modules", "is_container"]
+__all__ = ["claim_port", "has_modules", "is_container"]
 
 _MARKS = (Path("/run/.containerenv"), Path("/.dockerenv"))  # of podman and of docker
-_NVIDIA = re.compile(r"nvidia\d+")
 
 
 def is_container(settings: Settings) -> bool:
     """Returns whether this process runs in a container: as the setting says, else by the marks of podman and docker."""
     return settings.container if settings.container is not None else any(one.exists() for one in _MARKS)
-
-
-def count_gpus(devices: Path = Path("/dev")) -> int:
-    """Returns the number of GPUs that this process can see: NVIDIA's devices, and the render nodes of others."""
-    if not devices.is_dir():
-        return 0
-    nvidia = sum(bool(_NVIDIA.fullmatch(one.name)) for one in devices.iterdir())
-    return nvidia or sum(1 for _ in (devices / "dri").glob("renderD*"))
-
-
-def check_gpus(asked: str | None, present: int) -> tuple[Note, ...]:
-    """Returns the warnings about `--gpus`. The engine computes on the processor.
-
-    Raises:
-        InvalidRequest: it is neither `all` nor a number, or asks for a number of GPUs that cannot be used.
-    """
-    if asked is None or asked == "0":
-        return ()
-    if asked == "all":
-        return (Note("up_gpus_unused", {"count": present}) if present else Note("up_gpus_none"),)
-    if not asked.isascii() or not asked.isdigit():
-        raise InvalidRequest.of("option_value", option="--gpus", value=asked, values="all, 0, 1, 2")
-    key = "gpus_missing" if int(asked) > present else "gpus_not_used"
-    raise InvalidRequest.of(key, asked=asked, present=present)
-
-
-def check_tensor_parallel(asked: str | None) -> None:
-    """Refuses to split a model over several engines.
-
-    Raises:
-        InvalidRequest: it is neither 1 nor `auto`.
-    """
-    if asked in (None, "auto", "1"):
-        return
-    if not str(asked).isascii() or not str(asked).isdigit() or int(str(asked)) < 1:
-        raise InvalidRequest.of("option_value", option="--tensor-parallel", value=asked, values="auto, 1")
-    raise InvalidRequest.of("tensor_parallel", asked=asked)
 
 
 def has_modules(*names: str) -> bool:

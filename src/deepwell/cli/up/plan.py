@@ -7,16 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepwell.cli.engines.gpus import check_devices, check_tensor_parallel, count_gpus
 from deepwell.cli.output import extra_command
 from deepwell.cli.up.grounding import base_name
-from deepwell.cli.up.machine import (
-    check_gpus,
-    check_tensor_parallel,
-    claim_port,
-    count_gpus,
-    has_modules,
-    is_container,
-)
+from deepwell.cli.up.machine import claim_port, has_modules, is_container
 from deepwell.cli.up.models import ChosenModels, choose_models
 from deepwell.errors import InvalidRequest
 from deepwell.messages import Note, language, say
@@ -112,7 +106,8 @@ class PlatformPlan:
         settings = self.settings.model_copy(
             update={"model": main, "additional_models": others, "models_dir": models.models_dir}
         )
-        return replace(self, settings=settings, models=models, planned=tuple(plan_models(settings)))
+        planned = plan_models(settings, without_main=settings.engine != "native")
+        return replace(self, settings=settings, models=models, planned=tuple(planned))
 
     def as_json(self) -> dict[str, Any]:
         """Returns the plan for programs."""
@@ -122,8 +117,9 @@ class PlatformPlan:
             "models": [_model(name, one, name in self.models.missing) for name, one in names.items()],
             "precision": self.settings.precision,
             "batch_size": self.planned[0].memory.batch_size if self.planned else self.settings.batch_size,
-            "tensor_parallel": 1,
-            "gpus": {"asked": self.asked.gpus, "present": self.gpus, "used": 0},
+            "engine": self.settings.engine,
+            "tensor_parallel": self.settings.tensor_parallel or 1,
+            "gpus": {"asked": self.asked.gpus, "present": self.gpus, "used": _used(self.settings, self.gpus)},
             "parts": [
                 {
                     "name": one.name,
@@ -170,9 +166,10 @@ def make_plan(asked: Asked) -> PlatformPlan:
 
     if asked.improve:
         raise InvalidRequest.of("improve_missing")
-    check_tensor_parallel(asked.tensor_parallel)
+    check_tensor_parallel(
+        asked.tensor_parallel, vllm=True
+    )  # for what is no number; the settings are checked below
     gpus = count_gpus()
-    warnings = check_gpus(asked.gpus, gpus)
     given: dict[str, Any] = {
         "precision": asked.precision,
         "batch_size": asked.batch_size,
@@ -180,11 +177,14 @@ def make_plan(asked: Asked) -> PlatformPlan:
         "knowledge": None if asked.knowledge is None else base_name(asked.knowledge),
         "host": asked.host,
         "port": asked.port,
+        "gpus": asked.gpus,
+        "tensor_parallel": asked.tensor_parallel,
     }
     settings = Settings.load(**given)
     container = is_container(settings)
     if container and settings.origins()["host"] == "default":
         settings = Settings.load(**given | {"host": "0.0.0.0"})  # noqa: S104
+    settings, warnings = check_devices(settings)
     if settings.guard is not None:
         from deepwell.safety.policy import Policy
 
@@ -200,6 +200,9 @@ def make_plan(asked: Asked) -> PlatformPlan:
         "batch-size": asked.batch_size,
         "guard": asked.policy,
         "knowledge": given["knowledge"],
+        "engine": None if settings.engine == "native" else settings.engine,
+        "gpus": settings.gpus if settings.engine == "vllm" else None,
+        "tensor-parallel": settings.tensor_parallel if settings.engine == "vllm" else None,
         "models-dir": None if models.models_dir == settings.models_dir else models.models_dir,
     }
     plan = PlatformPlan(asked, settings, models, parts, flags, container, gpus, warnings)
@@ -229,6 +232,13 @@ def _parts(asked: Asked, settings: Settings) -> tuple[Part, ...]:
 def title_of(name: str) -> str:
     """Returns the name of a part for people."""
     return _TITLES.get(name) or say("up_title_api")
+
+
+def _used(settings: Settings, present: int) -> int:
+    """Returns how many GPUs vLLM gets."""
+    if settings.engine != "vllm":
+        return 0
+    return present if settings.gpus in (None, "all") else int(str(settings.gpus))
 
 
 def _part_line(part: Part) -> str:

@@ -34,7 +34,7 @@ from deepwell.engine.core.step import ScheduledStep
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.grammar.masks import GrammarState
 from deepwell.engine.limits import Limits
-from deepwell.engine.prompts import token_array
+from deepwell.engine.prompts import checked_prompt, first_row
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
@@ -49,9 +49,7 @@ from deepwell.engine.protocol import (
 )
 from deepwell.engine.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.weights.adapters import AdapterLoader, LoadedAdapter
-from deepwell.engine.window import check_window
 from deepwell.errors import (
-    ContextLengthExceeded,
     DeepwellError,
     InvalidRequest,
     ModelNotFound,
@@ -310,12 +308,12 @@ class InProcessEngine:
         """Queues a request and returns a function that aborts it."""
         params = request.params
         check_params(params, self._capabilities.vocab_size)
-        prompt = self._checked(request.prompt, params.max_tokens, request.window)
+        prompt = checked_prompt(request.prompt, params.max_tokens, request.window, self._capabilities)
         spec = SequenceSpec(
             request.request_id,
             prompt,
             params,
-            first_row=_first_row(prompt, params.prompt_logprobs_start, "prompt_logprobs_start"),
+            first_row=first_row(prompt, params.prompt_logprobs_start, "prompt_logprobs_start"),
             choice=request.choice,
             salt=request.cache_salt,
             tenant=request.tenant,
@@ -355,41 +353,18 @@ class InProcessEngine:
     def _sequence(
         self, kind: Kind, tokens: Tokens[int], adapter: str, start: int = 1, window: Window | None = None
     ) -> Sequence:
-        prompt = self._checked(tokens, 0, window)
+        prompt = checked_prompt(tokens, 0, window, self._capabilities)
         spec = SequenceSpec(
             f"{kind}-{next(self._ids)}\0",
             prompt,
             SamplingParams(max_tokens=0),
             kind=kind,
-            first_row=_first_row(prompt, start, "start"),
+            first_row=first_row(prompt, start, "start"),
             adapter=self._adapter(adapter) if adapter else None,
             window=window,
             new_memory=self._runner and self._runner.memory_of(window),
         )
         return Sequence(spec)
-
-    def _checked(self, tokens: Tokens[int], max_tokens: int, window: Window | None) -> NDArray[np.int32]:
-        """Checks a prompt and returns it as an array.
-
-        Raises:
-            ContextLengthExceeded: the prompt and `max_tokens` do not fit together, or the window does not fit.
-            InvalidRequest: the prompt is empty, is not a list of integers, or holds an id outside the vocabulary.
-        """
-        count, limit = len(tokens), self._capabilities.max_model_len
-        if count == 0:
-            raise InvalidRequest("the prompt is empty", fix="send at least one token", param="prompt")
-        if window is not None:
-            check_window(window, count + max_tokens, limit)
-        elif count + max_tokens > limit:
-            fix = f"shorten the prompt by {count + max_tokens - limit} tokens"
-            if count < limit:
-                fix += f" or ask for max_tokens <= {limit - count}"
-            raise ContextLengthExceeded(
-                f"the context holds {limit} tokens; the prompt has {count}, max_tokens is {max_tokens}",
-                fix=f"{fix}, or start with a larger --context",
-                param="max_tokens" if count < limit else "prompt",
-            )
-        return token_array(tokens, self._capabilities.vocab_size, "prompt")
 
     def _submit(self, job: _Job) -> None:
         request_id = job.sequence.request_id
@@ -606,21 +581,6 @@ class InProcessEngine:
             job = self._jobs.get(sequence.request_id)
             if job is not None and job.sequence is sequence:
                 self._end(sequence, "error", error=DeepwellError(f"{type(error).__name__}: {error}"))
-
-
-def _first_row(prompt: NDArray[np.int32], start: int, param: str) -> int:
-    """Returns the row that scores token `start` of a prompt.
-
-    Raises:
-        InvalidRequest: there is no such row.
-    """
-    if not 1 <= start <= len(prompt):
-        raise InvalidRequest(
-            f"scores cannot start at token {start} of {len(prompt)}",
-            fix="start behind the first token",
-            param=param,
-        )
-    return start - 1
 
 
 def _resolve_rows(

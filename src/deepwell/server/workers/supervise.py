@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import queue
+import shutil
 import signal
 import socket
 import threading
@@ -16,6 +17,8 @@ import msgspec
 from pydantic import SecretStr
 
 from deepwell.dialogue.model import Task
+from deepwell.engine.hosting.process import private_folder
+from deepwell.engine.hosting.remote.address import is_remote
 from deepwell.models.store.sampling import OPENAI, SamplingDefaults
 from deepwell.process.supervisor import Supervisor
 from deepwell.settings import Settings
@@ -27,7 +30,11 @@ _REPLACE_S = 60.0  # for the start of a worker that replaces another
 
 
 class ModelAt(msgspec.Struct, array_like=True, frozen=True):
-    """A model that an engine's process serves."""
+    """A model that an engine's process serves, or a server elsewhere.
+
+    Attributes:
+        address: path of the socket, or kind and URL of the server.
+    """
 
     name: str
     path: str
@@ -81,8 +88,10 @@ def serve_workers(
     values = {name: _plain(getattr(settings, name)) for name in type(settings).model_fields}
     gc.enable()  # the start is over for this process: the workers have their own
     listener.listen(2048)  # connections wait here while no worker is up
-    # Private, and removed with the engine or the host of models
-    folder = Path(model_host or models[0].address).parent
+    # Private, and removed with the engine or the host of models; one of our own, where the engine is elsewhere
+    sockets = [model_host, *(model.address for model in models if not is_remote(model.address))]
+    place = next(filter(None, sockets), "")
+    folder = Path(place).parent if place else private_folder()
     metrics = folder / "metrics"
     metrics.mkdir()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)  # for the workers, which count together
@@ -117,6 +126,8 @@ def serve_workers(
                 worker.replace(settings.drain_seconds + _REPLACE_S)
     finally:
         _stop(workers, signals, settings.drain_seconds + _MARGIN_S)
+        if not place:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _forget_the_dead(metrics: Path) -> None:

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.hosting.process import ProcessEngine
+from deepwell.engine.hosting.remote.address import RemoteOptions, is_remote
+from deepwell.engine.protocol import Engine
 from deepwell.process.control import ControlChannel
 from deepwell.process.progress import Progress
 from deepwell.server.app import route_table
@@ -87,7 +89,14 @@ class _WorkerServer(Server):
 
 
 def _served(model: ModelAt, settings: Settings) -> ServedModel:
-    engine = ProcessEngine(model.address, wait_s=settings.engine_wait_s)
+    engine: Engine
+    if is_remote(model.address):
+        from deepwell.engine.hosting.remote.probe import open_remote
+
+        options = RemoteOptions.of(settings, name=model.name, address=model.address)
+        engine = open_remote(options, Path(model.path))
+    else:
+        engine = ProcessEngine(model.address, wait_s=settings.engine_wait_s)
     codec = Codec.load(Path(model.path))
     return ServedModel(model.name, engine, codec, tasks=model.tasks, defaults=model.defaults)
 
