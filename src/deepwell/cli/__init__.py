@@ -31,6 +31,8 @@ VERBS = (
     "knowledge",
     "media",
     "mcp",
+    "batch",
+    "ray",
     "data",
     "tune",
     "world",

@@ -32,6 +32,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "rules": ("Rules", "规则"),
     "prompts": ("Stored prompts", "提示词库"),
     "mcp": ("MCP", "MCP"),
+    "ray": ("Batches without a server, and Ray", "离线批处理与 Ray"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }
 

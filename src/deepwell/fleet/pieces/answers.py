@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import count
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +23,7 @@ ENDPOINTS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 """The endpoints whose answers depend on their line alone."""
 
 _NOT_STORED = "store: there is no server here that keeps answers: leave store out"
-_ATTEMPTS = 3  # for a line whose failure is not its own fault
+_PAUSES_S = (1, 2)  # before a line is tried again whose failure is not its own fault
 _PREFIXES: Final = {ENDPOINTS[0]: "chatcmpl", ENDPOINTS[1]: "cmpl"}
 _encode = msgspec.json.Encoder().encode
 
@@ -190,12 +189,14 @@ class _Answerer:
         if body is None:
             error = {"message": _NOT_STORED, "type": "invalid_request_error", "param": "store", "code": None}
             return self._answered(line, name, Reply("", 400, body=_encode({"error": error})))
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(attempt)
-            reply = await self._client.post(self._recipe.endpoint, body, ANYONE)
+        reply = await self._client.post(self._recipe.endpoint, body, ANYONE)
+        for pause_s in _PAUSES_S:
             if reply.status < 500 and reply.status != 429:
                 return self._answered(line, name, reply)
+            await asyncio.sleep(pause_s)
+            reply = await self._client.post(self._recipe.endpoint, body, ANYONE)
+        if reply.status < 500 and reply.status != 429:
+            return self._answered(line, name, reply)
         said = reply.body.decode(errors="replace")[:300]
         raise DeepwellError.of("batch_line_failed", line=line.number, status=reply.status, said=said)
 
@@ -228,7 +229,7 @@ class _Answerer:
             body["id"] = f"{prefix}-{name}"
             body["created"] = self._recipe.created
             (body.get("usage") or {}).pop("prompt_tokens_details", None)
-        for number, call in zip(count(), _calls(body)):  # noqa: B905
+        for number, call in enumerate(_calls(body)):
             call["id"] = f"call_{name[:20]}{number:04x}"
 
 

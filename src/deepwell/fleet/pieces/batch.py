@@ -63,7 +63,8 @@ def check_batch(source: Path, model: str) -> tuple[str, int]:
 
     checked = check_input(source, endpoint, _LINE_BYTES, require)
     errors = [
-        f"line {one.line}: {one.message}" if one.line else one.message for one in checked.errors[:_SHOWN_ERRORS]
+        f"line {one.line}: {one.message}" if one.line else one.message
+        for one in checked.errors[:_SHOWN_ERRORS]
     ]
     if errors:
         rest = len(checked.errors) - len(errors)

@@ -101,6 +101,18 @@ class Tally:
     nodes: set[str] = field(default_factory=set[str])
     kernels: set[str] = field(default_factory=set[str])
 
+    @classmethod
+    def sum_of(cls, tallies: Iterable[Tally]) -> Tally:
+        """Returns the counts of several works."""
+        total = cls()
+        for one in tallies:
+            total.pieces += one.pieces
+            total.kept += one.kept
+            total.retried += one.retried
+            total.nodes |= one.nodes
+            total.kernels |= one.kernels
+        return total
+
 
 class Executor(Protocol):
     """Computes pieces: in this process, or on the machines of a cluster."""
