@@ -149,6 +149,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "container": deploy.container,
     "up": deploy.up,
     "console": deploy.console,
+    "fleet-ray": deploy.fleet_ray,
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,
     "served-precision": tuning.served_precision,

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["console", "container", "up"]
+__all__ = ["console", "container", "fleet_ray", "up"]
 
 
 def container(
@@ -60,3 +60,17 @@ def console(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.deploy.console import bench_console
 
     measure("console", row, json, bench_console)
+
+
+def fleet_ray(
+    lines: Annotated[int, typer.Option(min=100, help="Number of lines of the batch.")] = 2000,
+    records: Annotated[
+        int, typer.Option(min=100_000, help="Number of records of the deduplication.")
+    ] = 100_000,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs a batch and a deduplication on a Ray cluster of two nodes, kills its processes and a node, and compares."""
+    from deepwell.bench.suites.fleet.ray import bench_fleet_ray
+
+    measure("fleet-ray", row, json, lambda report: bench_fleet_ray(report, lines=lines, records=records))

@@ -16,7 +16,7 @@ from deepwell.tuning.data.minhash import BANDS, ROWS, Sketches, sketch
 
 __all__ = ["SketchTexts", "SpreadSketcher", "texts_of", "texts_payload"]
 
-_TEXTS = 4096  # of a piece
+_TEXTS = 2048  # of a piece
 _CHARACTERS = 4 << 20
 
 

@@ -74,14 +74,24 @@ class Cluster:
             raise InvalidRequest.of("ray_address_wrong", address=address)
         self.ray: Any = import_ray()
         self.address = address
-        given: dict[str, Any] = {"address": address} if address.startswith(CLIENT) else {}
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        named = address if address.startswith(CLIENT) else os.environ.get("RAY_ADDRESS", "")
         try:
-            self.ray.init(**given, **quiet)
+            self._connect(named)
         except (OSError, RuntimeError, ValueError, TimeoutError) as error:
             told = " ".join(str(error).split())[:300]
-            named = address if given else os.environ.get("RAY_ADDRESS") or address
-            raise ClusterUnavailable.of("ray_unreachable", address=named, reason=told) from None
+            raise ClusterUnavailable.of("ray_unreachable", address=named or address, reason=told) from None
+
+    def _connect(self, named: str) -> None:
+        """Connects to the cluster of an address, or to the one of this machine, or makes one."""
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if named:
+            self.ray.init(address=named, **quiet)
+            return
+        try:
+            self.ray.init(address="auto", **quiet)
+        except ConnectionError:
+            # Nobody looks at the dashboard of a cluster that lives for one command.
+            self.ray.init(address="local", include_dashboard=False, **quiet)
 
     def nodes(self) -> list[Node]:
         """Returns the machines that are there now.

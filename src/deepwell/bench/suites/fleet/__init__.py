@@ -1,0 +1,1 @@
+"""Benchmarks of deployments: switches under load, overhead, scaling and faults."""
