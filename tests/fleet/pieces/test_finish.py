@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.fleet.pieces.finish import finish
 from deepwell.fleet.pieces.kept import KeptPieces, folder_for
 from deepwell.fleet.pieces.local import LocalExecutor
 from deepwell.fleet.pieces.piece import Facts, Piece, Recipe, Tally, piece_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @dataclass(frozen=True)

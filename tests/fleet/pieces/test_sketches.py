@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from deepwell.fleet.pieces import sketches
 from deepwell.fleet.pieces.kept import KeptPieces
 from deepwell.fleet.pieces.local import LocalExecutor
 from deepwell.fleet.pieces.sketches import SpreadSketcher, texts_of, texts_payload
 from deepwell.tuning.data.minhash import sketch
 from deepwell.tuning.data.near_duplicates import near_duplicates
-from hypothesis import given
-from hypothesis import strategies as st
 
 # JSON may have lone surrogates, which no UTF-8 has.
 TEXTS = st.lists(st.text(st.characters(codec=None), max_size=30), max_size=12)

@@ -24,6 +24,7 @@ __all__ = ["bench_fleet_ray"]
 
 _LOOK_S = 0.02
 _LIMIT_S = 420
+_WORKER_S = 10  # in which a process begins with the next piece
 _STORE_BYTES = 256 << 20  # Ray's object store of each node
 _TOKENS = 4  # of an answer
 
@@ -48,12 +49,15 @@ class _Nodes:
         self.lost += 1
 
     def kill_worker(self) -> int:
-        """Ends one process that computes a piece by SIGKILL; returns how many that were."""
-        found = [pid for pid, name in _processes() if name.startswith(("ray::run_piece", "ray::look"))]
-        for pid in found[:1]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                return 1
+        """Ends one process that computes a piece by SIGKILL, as soon as there is one; returns how many that were."""
+        until = time.monotonic() + _WORKER_S
+        while time.monotonic() < until:
+            for pid, name in _processes():
+                if name.startswith("ray::run_piece"):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        return 1
+            time.sleep(_LOOK_S / 10)
         return 0
 
 
