@@ -114,19 +114,24 @@ def dedup(
             computed = tally_json(on, tally) if tally else {}
             write_json({**found.to_json(), "embedded_in_part": cut, **computed, **places})
             return
-        print_report(found.report)
-        out = console()
-        if found.cluster_sizes:
-            count, most = len(found.cluster_sizes), found.cluster_sizes[0]
-            out.print()
-            out.print(say("data_clusters", count=count, most=most), soft_wrap=True)
-        if found.passed_over:
-            out.print(say("data_passed_over", count=found.passed_over), style="yellow", soft_wrap=True)
-        if cut:
-            out.print(say("data_embedded_in_part", count=cut), style="yellow", soft_wrap=True)
-        print_outputs(found.report, output, dropped_file)
+        _print(found, cut, (output, dropped_file))
         if tally:
             print_tally(on, tally)
+
+
+def _print(found: Deduplication, cut: int, outputs: tuple[Path, Path]) -> None:
+    """Prints what was dropped and why; `cut` texts were embedded in part."""
+    print_report(found.report)
+    out = console()
+    if found.cluster_sizes:
+        count, most = len(found.cluster_sizes), found.cluster_sizes[0]
+        out.print()
+        out.print(say("data_clusters", count=count, most=most), soft_wrap=True)
+    if found.passed_over:
+        out.print(say("data_passed_over", count=found.passed_over), style="yellow", soft_wrap=True)
+    if cut:
+        out.print(say("data_embedded_in_part", count=cut), style="yellow", soft_wrap=True)
+    print_outputs(found.report, *outputs)
 
 
 def _run(
@@ -159,7 +164,7 @@ def _counted(records: Iterable[Record], advance: Callable[[int], None]) -> Itera
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """What computes sketches and vectors on a cluster, and keeps them until the output is written."""
+    """Computes sketches and vectors on a cluster, and keeps them until the output is written."""
 
     executor: Executor
     kept: KeptPieces

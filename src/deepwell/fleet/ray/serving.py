@@ -7,6 +7,7 @@ leaves with the step that computes it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -67,6 +68,7 @@ class Replicas:
             raise InvalidRequest.of("ray_replicas_wrong", least=options.replicas, most=options.max_replicas)
         from ray import serve
 
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it tells of every step
         self._serve: Any = serve
         self._cluster = cluster
         location = "EveryNode" if options.every_machine else "HeadOnly"
@@ -113,9 +115,9 @@ def status_of(serve: Any) -> dict[str, Any]:
     for deployment in found.deployments.values():
         messages.append(deployment.message)
         for state, count in deployment.replica_states.items():
-            replicas[str(state)] = replicas.get(str(state), 0) + count
+            replicas[_word(state)] = replicas.get(_word(state), 0) + count
     return {
-        "status": str(found.status),
+        "status": _word(found.status),
         "message": " ".join(filter(None, messages)),
         "replicas": replicas,
     }
@@ -157,6 +159,11 @@ def application(options: ServeOptions) -> Any:
         ray_actor_options={"num_cpus": options.cpus},
         **scaled,
     ).bind()
+
+
+def _word(state: Any) -> str:
+    """Returns the word of a state, which is an enumeration in some versions of Ray and text in others."""
+    return str(getattr(state, "value", state))
 
 
 def _short(text: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.report import Report
+from deepwell.bench.suites.fleet.ray_serve import measure_serve
 from deepwell.bench.workloads.tuning.duplicates import bbc_documents, short_records
 from deepwell.fleet.ray.cluster import import_ray
 
@@ -63,7 +64,7 @@ class _Nodes:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What a verb printed, and how long it took."""
+    """The output of a verb, and the seconds that it took."""
 
     said: dict[str, Any]
     seconds: float
@@ -73,7 +74,7 @@ def bench_fleet_ray(report: Report, *, lines: int = 2000, records: int = 100_000
     """Compares a batch and a deduplication on a cluster that loses things with the same work in one process.
 
     In each work on the cluster, a process that computes a piece is killed at about a third, and a node at about two thirds. The
-    batch's own process is killed at about a tenth, and the verb repeated.
+    batch's own process is killed at about a tenth, and the verb repeated. Then replicas are served there.
 
     Raises:
         MissingDependency: Ray is not installed.
@@ -89,7 +90,9 @@ def bench_fleet_ray(report: Report, *, lines: int = 2000, records: int = 100_000
             batch = _batch(report, questions, lines, nodes)
             dedup = _dedup(report, data, records, nodes)
             lost = nodes.lost
-    return {**batch, **dedup, "nodes_killed": lost}
+            nodes.grow()
+            serve = measure_serve(report, nodes.environment, folder)
+    return {**batch, **dedup, "nodes_killed": lost, **serve}
 
 
 def _batch(report: Report, source: Path, lines: int, nodes: _Nodes) -> dict[str, Any]:
