@@ -86,7 +86,7 @@ def bench_fleet_ray(report: Report, *, lines: int = 2000, records: int = 100_000
         questions, data = folder / "questions.jsonl", folder / "data.jsonl"
         _write_questions(questions, lines)
         _write_records(data, records)
-        with _two_nodes() as nodes:
+        with _two_nodes(folder) as nodes:
             batch = _batch(report, questions, lines, nodes)
             dedup = _dedup(report, data, records, nodes)
             lost = nodes.lost
@@ -183,9 +183,13 @@ def _dedup(report: Report, source: Path, records: int, nodes: _Nodes) -> dict[st
 
 
 @contextmanager
-def _two_nodes() -> Iterator[_Nodes]:
+def _two_nodes(folder: Path) -> Iterator[_Nodes]:
+    """Starts a head and a second node, whose processes keep their data in a folder of the benchmark."""
     from ray.cluster_utils import Cluster
 
+    own = {"DEEPWELL_DATA_DIR": str(folder / "data"), "DEEPWELL_STATE_DIR": str(folder / "state")}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)  # what Ray starts inherits it
     made: Any = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": _STORE_BYTES},
@@ -197,6 +201,11 @@ def _two_nodes() -> Iterator[_Nodes]:
         yield nodes
     finally:
         made.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _run(

@@ -40,8 +40,8 @@ def measure_serve(report: Report, environment: Mapping[str, str], folder: Path) 
     arguments = ["ray", "serve", "smollm2", "--max-replicas", "2", "--target-requests", "4", "--upscale", "1"]
     direct = ["serve", "smollm2", "--threads", "1"]
     with (
-        _running(arguments, {**environment, "DEEPWELL_DATA_DIR": str(folder / "there")}, folder) as far,
-        _running(direct, {**environment, "DEEPWELL_DATA_DIR": str(folder / "here")}, folder) as near,
+        _running(arguments, environment, folder) as far,
+        _running(direct, {"DEEPWELL_DATA_DIR": str(folder / "alone")}, folder) as near,
     ):
         clients = {"ray": far, "direct": near}
         first: dict[str, list[float]] = {name: [] for name in clients}
@@ -53,6 +53,8 @@ def measure_serve(report: Report, environment: Mapping[str, str], folder: Path) 
                 if number >= _WARM and took is not None:
                     first[name].append(took)
         replicas, more = _under_load(far, environment)
+    if not all(first.values()):
+        raise PeerError("no request was answered", fix=f"ask {far} for an answer by hand")
     over = median(first["ray"]) - median(first["direct"])
     rows = [[name, f"{median(times):.1f}"] for name, times in first.items()]
     report.table(f"First token, p50 of {_ROUNDS - _WARM} requests in turns", ["by", "ms"], rows)
