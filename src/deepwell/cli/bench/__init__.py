@@ -150,6 +150,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "up": deploy.up,
     "console": deploy.console,
     "fleet-ray": deploy.fleet_ray,
+    "fleet-ray-serve": deploy.fleet_ray_serve,
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,
     "served-precision": tuning.served_precision,

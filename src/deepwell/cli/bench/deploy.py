@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["console", "container", "fleet_ray", "up"]
+__all__ = ["console", "container", "fleet_ray", "fleet_ray_serve", "up"]
 
 
 def container(
@@ -74,3 +74,10 @@ def fleet_ray(
     from deepwell.bench.suites.fleet.ray import bench_fleet_ray
 
     measure("fleet-ray", row, json, lambda report: bench_fleet_ray(report, lines=lines, records=records))
+
+
+def fleet_ray_serve(row: Row = None, json: Json = False) -> None:
+    """Measures the first token through Ray Serve against the server alone, and whether replicas follow the load."""
+    from deepwell.bench.suites.fleet.ray import bench_fleet_ray_serve
+
+    measure("fleet-ray-serve", row, json, bench_fleet_ray_serve)

@@ -21,7 +21,7 @@ from deepwell.bench.suites.fleet.ray_serve import measure_serve
 from deepwell.bench.workloads.tuning.duplicates import bbc_documents, short_records
 from deepwell.fleet.ray.cluster import import_ray
 
-__all__ = ["bench_fleet_ray"]
+__all__ = ["bench_fleet_ray", "bench_fleet_ray_serve"]
 
 _LOOK_S = 0.02
 _LIMIT_S = 420
@@ -74,7 +74,7 @@ def bench_fleet_ray(report: Report, *, lines: int = 2000, records: int = 100_000
     """Compares a batch and a deduplication on a cluster that loses things with the same work in one process.
 
     In each work on the cluster, a process that computes a piece is killed at about a third, and a node at about two thirds. The
-    batch's own process is killed at about a tenth, and the verb repeated. Then replicas are served there.
+    batch's own process is killed at about a tenth, and the verb repeated.
 
     Raises:
         MissingDependency: Ray is not installed.
@@ -90,9 +90,19 @@ def bench_fleet_ray(report: Report, *, lines: int = 2000, records: int = 100_000
             batch = _batch(report, questions, lines, nodes)
             dedup = _dedup(report, data, records, nodes)
             lost = nodes.lost
-            nodes.grow()
-            serve = measure_serve(report, nodes.environment, folder)
-    return {**batch, **dedup, "nodes_killed": lost, **serve}
+    return {**batch, **dedup, "nodes_killed": lost}
+
+
+def bench_fleet_ray_serve(report: Report) -> dict[str, Any]:
+    """Measures the first token through Ray Serve against the server alone, and the replicas under load, on two nodes.
+
+    Raises:
+        MissingDependency: Ray is not installed.
+        PeerError: a server does not start.
+    """
+    import_ray()
+    with tempfile.TemporaryDirectory(prefix="deepwell-ray-") as name, _two_nodes(Path(name)) as nodes:
+        return measure_serve(report, nodes.environment, Path(name))
 
 
 def _batch(report: Report, source: Path, lines: int, nodes: _Nodes) -> dict[str, Any]:
