@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ CLIENT = "ray://"
 """Beginning of the address of a cluster that this machine is no part of."""
 
 _CONNECT_S = "20"
+_REACH_S = 10.0
 
 
 class ClusterUnavailable(DeepwellError):
@@ -76,6 +78,7 @@ class Cluster:
         self.address = address
         named = address if address.startswith(CLIENT) else os.environ.get("RAY_ADDRESS", "")
         try:
+            _reach(named.removeprefix(CLIENT))
             self._connect(named)
         except (OSError, RuntimeError, ValueError, TimeoutError) as error:
             told = " ".join(str(error).split())[:300]
@@ -118,3 +121,14 @@ class Cluster:
         """Leaves the cluster, and ends one that was made for the connection."""
         with suppress(Exception):  # what is gone cannot be left
             self.ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Connects to HOST:PORT and hangs up: Ray itself would try for minutes. Other forms of addresses are left to Ray.
+
+    Raises:
+        OSError: nothing listens there.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
