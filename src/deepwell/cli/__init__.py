@@ -33,6 +33,8 @@ VERBS = (
     "knowledge",
     "media",
     "mcp",
+    "batch",
+    "ray",
     "data",
     "tune",
     "world",

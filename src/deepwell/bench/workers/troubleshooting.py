@@ -35,6 +35,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "prompts": ("Stored prompts", "提示词库"),
     "mcp": ("MCP", "MCP"),
     "simulate": ("The simulator", "容量模拟"),
+    "ray": ("Batches without a server, and Ray", "离线批处理与 Ray"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }
 

@@ -158,6 +158,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "fleet-scaling": deploy.fleet_scaling,
     "fleet-faults-machine": deploy.fleet_faults_machine,
     "vllm": deploy.vllm,
+    "fleet-ray": deploy.fleet_ray,
+    "fleet-ray-serve": deploy.fleet_ray_serve,
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,
     "served-precision": tuning.served_precision,

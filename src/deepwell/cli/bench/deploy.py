@@ -13,6 +13,8 @@ __all__ = [
     "container",
     "fleet_faults_machine",
     "fleet_latency_machine",
+    "fleet_ray",
+    "fleet_ray_serve",
     "fleet_scaling",
     "fleet_switch_machine",
     "simulator",
@@ -139,3 +141,24 @@ def vllm(model: Model = None, row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.fleet.remote_engines import bench_vllm
 
     measure("vllm", row, json, lambda report: bench_vllm(report, model_path(model)))
+
+
+def fleet_ray(
+    lines: Annotated[int, typer.Option(min=100, help="Number of lines of the batch.")] = 2000,
+    records: Annotated[
+        int, typer.Option(min=100_000, help="Number of records of the deduplication.")
+    ] = 100_000,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs a batch and a deduplication on a Ray cluster of two nodes, kills its processes and a node, and compares."""
+    from deepwell.bench.suites.fleet.ray import bench_fleet_ray
+
+    measure("fleet-ray", row, json, lambda report: bench_fleet_ray(report, lines=lines, records=records))
+
+
+def fleet_ray_serve(row: Row = None, json: Json = False) -> None:
+    """Measures the first token through Ray Serve against the server alone, and whether replicas follow the load."""
+    from deepwell.bench.suites.fleet.ray import bench_fleet_ray_serve
+
+    measure("fleet-ray-serve", row, json, bench_fleet_ray_serve)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,9 +24,14 @@ from deepwell.cli.data.options import (
 )
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.cli.progress import counting
+from deepwell.cli.ray.options import LOCAL, Cpus, On, executor_on, print_tally, tally_json, there
 from deepwell.messages import say
 
 if TYPE_CHECKING:
+    from deepwell.fleet.pieces.kept import KeptPieces
+    from deepwell.fleet.pieces.piece import Executor, Tally
+    from deepwell.fleet.pieces.sketches import SpreadSketcher
+    from deepwell.fleet.pieces.vectors import SpreadEmbedder
     from deepwell.tuning.data.dedup import Deduplication, DedupOptions
     from deepwell.tuning.data.model import EngineEmbedder
     from deepwell.tuning.data.records import Record
@@ -70,15 +76,24 @@ def dedup(
         Path | None,
         typer.Option(help="File for the dropped records with their reasons; unset: OUTPUT.removed.jsonl."),
     ] = None,
+    on: On = LOCAL,
+    cpus: Cpus = 1,
     json: JsonFlag = False,
 ) -> None:
     """Drop duplicates from training data: exact, near (MinHash, verified exactly) and, if wanted, of like meaning."""
     from deepwell.tuning.data.dedup import DedupOptions
+    from deepwell.tuning.data.minhash import sketch
 
     with reported_errors(as_json=json), ExitStack() as stack:
         dropped_file = removed or removed_file(output)
         refuse_overwriting([output, dropped_file], files)
-        embedder = stack.enter_context(_embedder(embedding_model, shown=not json)) if semantic else None
+        spread = None if on == LOCAL else stack.enter_context(_spread(on, cpus, output))
+        if not semantic:
+            embedder = None
+        elif spread is None:
+            embedder = stack.enter_context(_embedder(embedding_model, shown=not json))
+        else:
+            embedder = spread.embedder(embedding_model, shown=not json)
         options = DedupOptions(
             near=not exact,
             min_similarity=min_similarity,
@@ -87,24 +102,36 @@ def dedup(
             embedder=embedder,
             min_cosine=min_cosine,
             against=evaluation_set(against),
+            sketcher=spread.sketcher if spread else sketch,
         )
         found = _run(files, format, options, (output, dropped_file), shown=not json)
         cut = embedder.cut if embedder else 0
+        if spread is not None:
+            spread.kept.remove()
+        tally = spread.tally() if spread else None
         if json:
             places = {"output": str(output), "removed": str(dropped_file)}
-            write_json({**found.to_json(), "embedded_in_part": cut, **places})
+            computed = tally_json(on, tally) if tally else {}
+            write_json({**found.to_json(), "embedded_in_part": cut, **computed, **places})
             return
-        print_report(found.report)
-        out = console()
-        if found.cluster_sizes:
-            count, most = len(found.cluster_sizes), found.cluster_sizes[0]
-            out.print()
-            out.print(say("data_clusters", count=count, most=most), soft_wrap=True)
-        if found.passed_over:
-            out.print(say("data_passed_over", count=found.passed_over), style="yellow", soft_wrap=True)
-        if cut:
-            out.print(say("data_embedded_in_part", count=cut), style="yellow", soft_wrap=True)
-        print_outputs(found.report, output, dropped_file)
+        _print(found, cut, (output, dropped_file))
+        if tally:
+            print_tally(on, tally)
+
+
+def _print(found: Deduplication, cut: int, outputs: tuple[Path, Path]) -> None:
+    """Prints what was dropped and why; `cut` texts were embedded in part."""
+    print_report(found.report)
+    out = console()
+    if found.cluster_sizes:
+        count, most = len(found.cluster_sizes), found.cluster_sizes[0]
+        out.print()
+        out.print(say("data_clusters", count=count, most=most), soft_wrap=True)
+    if found.passed_over:
+        out.print(say("data_passed_over", count=found.passed_over), style="yellow", soft_wrap=True)
+    if cut:
+        out.print(say("data_embedded_in_part", count=cut), style="yellow", soft_wrap=True)
+    print_outputs(found.report, *outputs)
 
 
 def _run(
@@ -133,6 +160,45 @@ def _counted(records: Iterable[Record], advance: Callable[[int], None]) -> Itera
     for one in records:
         advance(1)
         yield one
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Computes sketches and vectors on a cluster, and keeps them until the output is written."""
+
+    executor: Executor
+    kept: KeptPieces
+    cpus: int
+    sketcher: SpreadSketcher
+    embedders: list[SpreadEmbedder] = field(default_factory=list["SpreadEmbedder"])
+
+    def embedder(self, model: str, *, shown: bool) -> SpreadEmbedder:
+        from deepwell.fleet.pieces.vectors import EmbedTexts, SpreadEmbedder
+
+        recipe = EmbedTexts(there(model), self.cpus)
+        made = SpreadEmbedder(
+            self.executor,
+            recipe,
+            self.kept,
+            lambda count: counting(say("data_embedding"), count, shown=shown),
+        )
+        self.embedders.append(made)
+        return made
+
+    def tally(self) -> Tally:
+        from deepwell.fleet.pieces.piece import Tally
+
+        return Tally.sum_of([self.sketcher.tally, *(one.tally for one in self.embedders)])
+
+
+@contextmanager
+def _spread(place: str, cpus: int, output: Path) -> Iterator[_Spread]:
+    from deepwell.fleet.pieces.kept import KeptPieces, folder_for
+    from deepwell.fleet.pieces.sketches import SpreadSketcher
+
+    with executor_on(place, cpus) as executor:
+        kept = KeptPieces(folder_for(output))
+        yield _Spread(executor, kept, cpus, SpreadSketcher(executor, kept))
 
 
 @contextmanager

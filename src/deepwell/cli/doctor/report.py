@@ -41,6 +41,7 @@ _EXTRAS = {
     "c2pa": ("c2pa",),
     "agents": ("mcp", "jsonschema", "sqlglot"),
     "rules": ("zen", "clingo"),
+    "ray": ("ray", "grpc"),
     "ocr": ("rapidocr_onnxruntime",),
     "tensorboard": ("tensorboard",),
     "jupyter": ("jupyterlab", "ipykernel", "openai"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,18 @@ import typer
 
 from deepwell.cli.options import Context, ModelsDir, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, extra_command, print_table, reported_errors, write_json
+from deepwell.cli.ray.options import LOCAL, Cpus, On, executor_on, print_tally, tally_json, there
 
 if TYPE_CHECKING:
+    from deepwell.fleet.pieces.piece import Tally
     from deepwell.tuning.evaluate.comparison import Comparison
     from deepwell.tuning.evaluate.latency import Latency
     from deepwell.tuning.evaluate.run import Evaluation, Work
     from deepwell.tuning.evaluate.subjects import SubjectName
 
 __all__ = ["run"]
+
+_SPREAD_ROWS = 512  # that are under way on a cluster together
 
 
 Models = Annotated[
@@ -83,12 +88,14 @@ def run(
     context: Context = None,
     threads: Threads = None,
     models_dir: ModelsDir = None,
+    on: On = LOCAL,
+    cpus: Cpus = 1,
     json: JsonFlag = False,
 ) -> None:
     """Measure models and adapters on tasks, texts and prompts, on the engine that serves them.
 
     With --against, one table has every difference with the 95 % interval of a paired bootstrap, and says which are within
-    noise.
+    noise. With --on, models without adapters answer on a cluster; with --output, too, a run that was broken off goes on.
     """
     with reported_errors(as_json=json):
         from deepwell.errors import InvalidRequest
@@ -108,6 +115,8 @@ def run(
         names = [parse_subject(one) for one in dict.fromkeys(given)]
         if latency and len(names) < 2:
             raise InvalidRequest("one model alone has no latency to compare", fix="give --against")
+        if on != LOCAL:
+            _check_spread(names, latency)
         plan = Plan(
             tuple(map(read_task, task or [])),
             tuple(text or []),
@@ -116,7 +125,10 @@ def run(
             limit,
         )
         work = work_of(plan)
-        evaluations = _evaluated(names, work, options, shown=not json)
+        if on == LOCAL:
+            evaluations, tally = _evaluated(names, work, options, shown=not json), None
+        else:
+            evaluations, tally = _spread(names, work, options, (on, cpus, output), shown=not json)
         comparisons: list[Comparison] = []
         if against:
             for name, evaluation in zip(names[1:], evaluations[1:], strict=True):
@@ -124,14 +136,17 @@ def run(
                 comparisons.append(compare(evaluations[0], evaluation, timed))
         missing = save(output, work, evaluations, comparisons) if output else []
         if json:
-            write_json(report_json(work, evaluations, comparisons))
+            write_json(report_json(work, evaluations, comparisons) | (tally_json(on, tally) if tally else {}))
             return
         if against:
             for one in comparisons:
                 _print_comparison(one)
         else:
             _print_values(evaluations)
-        _print_memory(evaluations)
+        if tally:
+            print_tally(on, tally)
+        else:
+            _print_memory(evaluations)
         if output:
             console().print(f"\nsaved in {output}", soft_wrap=True)
         if missing:
@@ -154,6 +169,60 @@ def _evaluated(
                 for subject in subjects:
                     found[subject.name.label] = evaluate(subject, work, counted)
     return [found[name.label] for name in names]
+
+
+def _check_spread(names: Sequence[SubjectName], latency: int) -> None:
+    """Refuses what no cluster measures."""
+    from deepwell.errors import InvalidRequest
+
+    if any(name.adapter for name in names):
+        raise InvalidRequest.of("evaluate_spread_adapter")
+    if latency:
+        raise InvalidRequest.of("evaluate_spread_latency")
+
+
+def _spread(
+    names: Sequence[SubjectName],
+    work: Work,
+    options: dict[str, Any],
+    place: tuple[str, int, Path | None],
+    *,
+    shown: bool,
+) -> tuple[list[Evaluation], Tally]:
+    """Measures every model on a cluster. Pieces are kept beside the output, or, without one, until the command ends."""
+    from tempfile import TemporaryDirectory
+
+    from deepwell.cli.progress import counting
+    from deepwell.fleet.pieces.asking import AskModel, SpreadLLM
+    from deepwell.fleet.pieces.kept import KeptPieces, folder_for
+    from deepwell.fleet.pieces.piece import Tally
+    from deepwell.tuning.evaluate.run import evaluate
+    from deepwell.tuning.evaluate.subjects import open_subjects
+
+    on, cpus, output = place
+    found: list[Evaluation] = []
+    tallies: list[Tally] = []
+    with ExitStack() as stack:
+        executor = stack.enter_context(executor_on(on, cpus))
+        folder = folder_for(output) if output else Path(stack.enter_context(TemporaryDirectory())) / "pieces"
+        counted = stack.enter_context(counting("evaluating", work.total * len(names), shown=shown))
+        kept = KeptPieces(folder)
+        for name in names:
+            models_dir = options["models_dir"]
+            recipe = AskModel(
+                there(name.model),
+                options["precision"],
+                options["context"],
+                str(models_dir.resolve()) if models_dir else None,
+                cpus,
+            )
+            with open_subjects([name], _given(options)) as (subject,):
+                far = SpreadLLM(subject.llm, executor, recipe, kept)
+                spread: Any = far
+                found.append(evaluate(replace(subject, llm=spread, at_once=_SPREAD_ROWS), work, counted))
+                tallies.append(far.tally)
+        kept.remove()
+    return found, Tally.sum_of(tallies)
 
 
 def _timed(

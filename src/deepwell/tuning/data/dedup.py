@@ -15,6 +15,7 @@ from deepwell.messages import Note
 from deepwell.tuning.data.check import UNREADABLE
 from deepwell.tuning.data.clusters import Twin
 from deepwell.tuning.data.decontamination import EvaluationSet, spoken_texts
+from deepwell.tuning.data.minhash import Sketcher, sketch
 from deepwell.tuning.data.near_duplicates import SHINGLE_UNITS, near_duplicates
 from deepwell.tuning.data.records import BadRecord, Record, content_text
 from deepwell.tuning.data.report import DataReport, Example, removed_line
@@ -40,6 +41,7 @@ class DedupOptions:
         embedder: drops records of like meaning, too; None: they stay.
         min_cosine: least cosine of records of like meaning.
         against: evaluation sets whose texts may not be in the data.
+        sketcher: computes the sketches by which near-duplicates are found.
     """
 
     near: bool = True
@@ -49,6 +51,7 @@ class DedupOptions:
     embedder: Embedder | None = None
     min_cosine: float = MIN_COSINE
     against: EvaluationSet | None = None
+    sketcher: Sketcher = sketch
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,7 @@ class Deduplication:
         indices = list(self._texts)
         options = self._options
         texts = list(self._texts.values())
-        found = near_duplicates(texts, options.min_similarity, options.width, advance)
+        found = near_duplicates(texts, options.min_similarity, options.width, advance, options.sketcher)
         self.passed_over = found.passed_over
         self._remove("near", indices, found.clusters, found.dropped)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from deepwell.tuning.data.shingles import Hashes, Shingles, mix, portions, shing
 __all__ = [
     "BANDS",
     "ROWS",
+    "Sketcher",
     "Sketches",
     "buckets",
     "candidate_probability",
@@ -52,6 +54,14 @@ class Sketches:
     rows: NDArray[np.uint8]
     sequences: Hashes
     filled: NDArray[np.bool_]
+
+
+class Sketcher(Protocol):
+    """Computes the sketches of texts, as `sketch` does."""
+
+    def __call__(self, texts: Sequence[str], width: int, advance: Callable[[int], None], /) -> Sketches:
+        """Returns the sketches of texts of shingles of `width` units, and tells how many further texts are done."""
+        ...
 
 
 def sketch(texts: Sequence[str], width: int, advance: Callable[[int], None] = lambda _: None) -> Sketches:

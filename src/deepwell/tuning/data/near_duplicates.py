@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.tuning.data.clusters import Clusters, Indices, Twin, choose
-from deepwell.tuning.data.minhash import Sketches, buckets, least_agreement, sketch
+from deepwell.tuning.data.minhash import Sketcher, Sketches, buckets, least_agreement, sketch
 from deepwell.tuning.data.shingles import shingle_sets
 
 __all__ = ["SHINGLE_UNITS", "Duplicates", "Exact", "near_duplicates"]
@@ -81,6 +81,7 @@ def near_duplicates(
     min_similarity: float = 0.9,
     width: int = SHINGLE_UNITS,
     advance: Callable[[int], None] = lambda _: None,
+    sketcher: Sketcher = sketch,
 ) -> Duplicates:
     """Finds texts whose sets of shingles have a Jaccard similarity of at least `min_similarity`.
 
@@ -90,8 +91,9 @@ def near_duplicates(
     Args:
         width: units of a shingle.
         advance: is told how many further texts are done.
+        sketcher: computes the sketches: in this process, or on other machines.
     """
-    sketches = sketch(texts, width, advance)
+    sketches = sketcher(texts, width, advance)
     search = _Search(sketches, Exact(texts, width), min_similarity)
     search.join_equal()
     for keys in sketches.keys:

@@ -20,7 +20,6 @@ from deepwell.tuning.evaluate.tasks import Metric, Prompt, Task
 
 __all__ = ["Answer", "answers_of", "distinct", "match_measures", "repetition", "style_measures"]
 
-_AT_ONCE = 32
 _REPEATED = 4  # tokens of a run that counts as repeated
 _DEFAULT = ("exact_match", "rouge_l", "chrf", "bleu")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -52,8 +51,8 @@ def answers_of(
     """Returns the greedy answer to each prompt, in the chat template or behind the plain context."""
     found: list[Answer] = []
     llm, adapter = subject.llm, subject.adapter
-    for start in range(0, len(prompts), _AT_ONCE):
-        some = prompts[start : start + _AT_ONCE]
+    for start in range(0, len(prompts), subject.at_once):
+        some = prompts[start : start + subject.at_once]
         completions: list[Completion] = (
             llm.chat(
                 [p.messages for p in some], adapter=adapter, max_tokens=max_tokens, temperature=0, stop=stop

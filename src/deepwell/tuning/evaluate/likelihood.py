@@ -27,7 +27,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_AT_ONCE = 32  # questions or pieces between two reports of progress
 _PIECE = 2000  # characters of a piece of text that is scored from an empty context
 
 Counted = Callable[[int], None]
@@ -84,7 +83,7 @@ class Scorer:
             ContextLengthExceeded: a question does not fit the context; nothing is cut.
         """
         found: list[ChoiceScore] = []
-        for some in _batches(prompts):
+        for some in _batches(prompts, self._subject.at_once):
             pairs = [self.pair(prompt, choice) for prompt in some for choice in prompt.choices]
             scores = iter(self._scored(pairs))
             for prompt in some:
@@ -104,7 +103,7 @@ class Scorer:
         """Returns the score of each target behind its context, and whether greedy decoding gives exactly this target."""
         found: list[tuple[TextScore, bool]] = []
         llm, adapter = self._subject.llm, self._subject.adapter
-        for some in _batches(prompts):
+        for some in _batches(prompts, self._subject.at_once):
             pairs = [self._pair(prompt, str(prompt.target)) for prompt in some]
             for prompt, (context, target), scores in zip(some, pairs, self._scored(pairs), strict=True):
                 drawn = llm.generate(
@@ -120,7 +119,7 @@ class Scorer:
         behind the last token of the one before.
         """
         found: list[TextScore] = []
-        for some in _batches(texts):
+        for some in _batches(texts, self._subject.at_once):
             windows = [self._windows(text) for text in some]
             scores = iter(self._scored([window for one in windows for window in one]))
             for text, one in zip(some, windows, strict=True):
@@ -229,6 +228,6 @@ def _sizes(text: str) -> tuple[int, int]:
     return len(text.encode()), len(re.split(r"\s+", text))
 
 
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _AT_ONCE):
-        yield items[start : start + _AT_ONCE]
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -35,11 +35,16 @@ class SubjectName:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that is open, with the name under which its adapter is loaded; empty: none."""
+    """A model that is open, with the name under which its adapter is loaded; empty: none.
+
+    Attributes:
+        at_once: rows that are asked together, between two reports of progress.
+    """
 
     name: SubjectName
     llm: LLM
     adapter: str = ""
+    at_once: int = 32
 
 
 def parse_subject(text: str, *, adapters: Path | None = None) -> SubjectName:

@@ -1,0 +1,5 @@
+"""`deepwell batch`: a batch file answered without a server."""
+
+from deepwell.cli.batch.verb import register
+
+__all__ = ["register"]

@@ -1,0 +1,134 @@
+"""`Cluster`: a connection to a Ray cluster, or a cluster of this machine alone that lives as long as the connection."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from deepwell.errors import DeepwellError, InvalidRequest, MissingDependency
+
+__all__ = ["CLIENT", "Cluster", "ClusterUnavailable", "Node", "import_ray"]
+
+CLIENT = "ray://"
+"""Beginning of the address of a cluster that this machine is no part of."""
+
+_CONNECT_S = "20"
+_REACH_S = 10.0
+
+
+class ClusterUnavailable(DeepwellError):
+    """Raised where a cluster cannot be reached, or cannot do a work."""
+
+    status = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster.
+
+    Attributes:
+        memory_bytes: the memory that Ray gives to tasks there.
+    """
+
+    id: str
+    cpus: float
+    memory_bytes: float
+
+
+def import_ray() -> ModuleType:
+    """Imports Ray, which then tells nobody about its use.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", _CONNECT_S)
+    try:
+        import ray
+    except ImportError:
+        command = f"{sys.executable} -m pip install 'deepwell[ray]'"
+        raise MissingDependency.of("ray_extra_missing", command=command) from None
+    return ray
+
+
+class Cluster:
+    """A connection to a cluster.
+
+    Args:
+        address: `ray`: the cluster that `RAY_ADDRESS` names, else the one that runs on this machine, else one of this machine
+            alone, which ends with the connection; or `ray://HOST:PORT`: a cluster elsewhere.
+
+    Raises:
+        MissingDependency: Ray is not installed.
+        InvalidRequest: there is no such form of address.
+        ClusterUnavailable: nothing answers there.
+    """
+
+    def __init__(self, address: str = "ray") -> None:
+        if address != "ray" and not (address.startswith(CLIENT) and address != CLIENT):
+            raise InvalidRequest.of("ray_address_wrong", address=address)
+        self.ray: Any = import_ray()
+        self.address = address
+        named = address if address.startswith(CLIENT) else os.environ.get("RAY_ADDRESS", "")
+        try:
+            _reach(named.removeprefix(CLIENT))
+            self._connect(named)
+        except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+            told = " ".join(str(error).split())[:300]
+            raise ClusterUnavailable.of("ray_unreachable", address=named or address, reason=told) from None
+
+    def _connect(self, named: str) -> None:
+        """Connects to the cluster of an address, or to the one of this machine, or makes one."""
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if named:
+            self.ray.init(address=named, **quiet)
+            return
+        try:
+            self.ray.init(address="auto", **quiet)
+        except ConnectionError:
+            # Nobody looks at the dashboard of a cluster that lives for one command.
+            self.ray.init(address="local", include_dashboard=False, **quiet)
+
+    def nodes(self) -> list[Node]:
+        """Returns the machines that are there now.
+
+        Raises:
+            ClusterUnavailable: the cluster does not answer any more.
+        """
+        try:
+            found: list[dict[str, Any]] = self.ray.nodes()
+        except Exception as error:  # Ray's client raises what gRPC raises
+            raise self.lost(error) from None
+        return [
+            Node(one["NodeID"], one["Resources"].get("CPU", 0.0), one["Resources"].get("memory", 0.0))
+            for one in found
+            if one["Alive"]
+        ]
+
+    def lost(self, error: Exception) -> ClusterUnavailable:
+        """Returns the error for a cluster that was there and is gone."""
+        told = " ".join(str(error).split())[:300] or type(error).__name__
+        return ClusterUnavailable.of("ray_lost", address=self.address, reason=told)
+
+    def close(self) -> None:
+        """Leaves the cluster, and ends one that was made for the connection."""
+        with suppress(Exception):  # what is gone cannot be left
+            self.ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Connects to HOST:PORT and hangs up: Ray itself would try for minutes. Other forms of addresses are left to Ray.
+
+    Raises:
+        OSError: nothing listens there.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
