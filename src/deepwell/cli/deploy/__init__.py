@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from deepwell.cli.deploy import verbs
+from deepwell.cli.deploy.images import images
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -21,4 +22,5 @@ def register(app: typer.Typer) -> None:
     deploy.command()(verbs.plan)
     deploy.command()(verbs.status)
     deploy.command()(verbs.down)
+    deploy.command()(images)
     app.add_typer(deploy, name="deploy")

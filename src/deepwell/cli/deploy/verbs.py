@@ -45,9 +45,12 @@ def apply(
 
         declaration = load_declaration(file)
         settings = settings_of(declaration, Settings.load())
-        check_store(settings, init=False)
-        exposed = settings.model_copy(update={"host": declaration.host})
-        exposed.require_safe_address(stored_keys=lambda: has_stored_key(settings))
+        if (
+            declaration.grade == "machine"
+        ):  # containers have a database of their own, and a key at their first start
+            check_store(settings, init=False)
+            exposed = settings.model_copy(update={"host": declaration.host})
+            exposed.require_safe_address(stored_keys=lambda: has_stored_key(settings))
         if detach:
             _detach(file, declaration.name, settings, as_json=json)
             return
