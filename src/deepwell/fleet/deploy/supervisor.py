@@ -1,4 +1,4 @@
-"""`Deployment`: the supervisor of a deployment. It keeps a front and the replicas of one or two releases running, and moves traffic.
+"""`Deployment`: keeps a front and the replicas of one or two releases running, and moves traffic.
 
 The ledger of the registry is the one state of a roll-out; whoever changes it, this process follows. So it may be ended and
 started again at any time: it starts what the ledger says, and goes on with the share that stands there. Its own decisions

@@ -178,15 +178,16 @@ class Pod:
             ("serve", *serve_arguments(declaration, release, port, ANY)),
             folders=tuple(_paths_of(release)),
             volumes=(f"{self._settings.models_dir.absolute()}:{_MODELS}:ro", f"{self.name}-data:/data"),
-            variables=self.variables(release),
+            variables=self.variables(release, port),
             secrets=self.secrets(),
         )
         return self.contained(Program(name, (), {}, self._folder, (LOOPBACK, port)), inside)
 
-    def variables(self, release: Release) -> tuple[tuple[str, str], ...]:
+    def variables(self, release: Release, port: int) -> tuple[tuple[str, str], ...]:
         """Returns the environment of a replica."""
         return (
             ("DEEPWELL_MODELS_DIR", _MODELS),
+            ("DEEPWELL_PORT", str(port)),  # for the health check of the image
             ("DEEPWELL_RELEASE", f"{self._declaration.alias}={release.model}"),
         )
 
@@ -219,7 +220,7 @@ class Pod:
             ),
             folders=(folder,),
             volumes=(f"{self.name}-prometheus:{DATA_FOLDER.parent}",),
-            options=(f"--secret={self.name}-scrape,target=scrape,mode=0444",),
+            options=self._secret_file("scrape", "scrape"),
         )
         return self.contained(Program("prometheus", (), {}, self._folder, (LOOPBACK, port)), inside)
 
@@ -252,7 +253,7 @@ class Pod:
             declaration.containers.postgres,
             (str(port),),
             volumes=(f"{self.name}-postgres:/var/lib/postgresql/data",),
-            options=(f"--secret={self.name}-postgres-password,target=postgres,mode=0444",),
+            options=self._secret_file("postgres-password", "postgres"),
         )
         self._start("postgres", inside)
         ready = ("pg_isready", "--quiet", f"--host={LOOPBACK}", f"--port={port}")
@@ -272,8 +273,8 @@ class Pod:
         if declaration.valkey is not None:
             return secret_of(declaration.valkey)
         password = self._password("valkey")
-        option = f"--secret={self.name}-valkey-password,target=valkey,mode=0444"
-        self._start("valkey", Contained(declaration.containers.valkey, (str(port),), options=(option,)))
+        options = self._secret_file("valkey-password", "valkey")
+        self._start("valkey", Contained(declaration.containers.valkey, (str(port),), options=options))
         return f"valkey://:{password}@{LOOPBACK}:{port}/0"
 
     def _password(self, name: str) -> str:
@@ -291,6 +292,10 @@ class Pod:
         podman("secret", "create", "--replace", full, "-", given=value)
         if full not in self._secrets:
             self._secrets.append(full)
+
+    def _secret_file(self, name: str, file: str) -> tuple[str, ...]:
+        """Returns the options that put a secret into a file below /run/secrets, where a read-only root has no place for it."""
+        return ("--tmpfs=/run/secrets", f"--secret={self.name}-{name},target={file},mode=0444")
 
     def _start(self, name: str, inside: Contained) -> None:
         """Starts a container in the background, which podman starts again whenever it ends."""
