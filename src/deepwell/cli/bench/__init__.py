@@ -151,6 +151,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "console": deploy.console,
     "fleet-switch-machine": deploy.fleet_switch_machine,
     "fleet-latency-machine": deploy.fleet_latency_machine,
+    "fleet-switch-containers": deploy.fleet_switch_containers,
+    "fleet-latency-containers": deploy.fleet_latency_containers,
     "fleet-scaling": deploy.fleet_scaling,
     "fleet-faults-machine": deploy.fleet_faults_machine,
     "near-duplicates": tuning.near_duplicates,

@@ -12,8 +12,10 @@ __all__ = [
     "console",
     "container",
     "fleet_faults_machine",
+    "fleet_latency_containers",
     "fleet_latency_machine",
     "fleet_scaling",
+    "fleet_switch_containers",
     "fleet_switch_machine",
     "up",
 ]
@@ -81,14 +83,33 @@ def fleet_switch_machine(
     json: Json = False,
 ) -> None:
     """Switches a deployment under load: canary, blue-green, a real model, and versions that have to be aborted."""
-    from deepwell.bench.suites.fleet.switch import bench_switch_machine
+    from deepwell.bench.suites.fleet.switch import bench_switch
 
     path = model_path(model)
     measure(
         "fleet_switch_machine",
         row,
         json,
-        lambda report: bench_switch_machine(report, path, rate=rate, hold=hold, real=not no_real),
+        lambda report: bench_switch(report, path, rate=rate, hold=hold, real=not no_real),
+    )
+
+
+def fleet_switch_containers(
+    rate: Rate = 100.0,
+    hold: Annotated[float, typer.Option(help="Seconds that each step of the canary is held.")] = 6.0,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Switches a deployment in containers under load: canary, blue-green, and versions that have to be aborted."""
+    from deepwell.bench.suites.fleet.switch import bench_switch
+
+    path = model_path(model)
+    measure(
+        "fleet_switch_containers",
+        row,
+        json,
+        lambda report: bench_switch(report, path, grade="containers", rate=rate, hold=hold, real=False),
     )
 
 
@@ -96,14 +117,29 @@ def fleet_latency_machine(
     rate: Rate = 10.0, seconds: Seconds = 60.0, model: Model = None, row: Row = None, json: Json = False
 ) -> None:
     """Measures what the front and the server of a deployment add to the first token of the bare engine."""
-    from deepwell.bench.suites.fleet.latency import bench_latency_machine
+    from deepwell.bench.suites.fleet.latency import bench_latency
 
     path = model_path(model)
     measure(
         "fleet_latency_machine",
         row,
         json,
-        lambda report: bench_latency_machine(report, path, rate=rate, seconds=seconds),
+        lambda report: bench_latency(report, path, rate=rate, seconds=seconds),
+    )
+
+
+def fleet_latency_containers(
+    rate: Rate = 10.0, seconds: Seconds = 60.0, model: Model = None, row: Row = None, json: Json = False
+) -> None:
+    """Measures what a deployment in containers adds to the first token of the bare engine."""
+    from deepwell.bench.suites.fleet.latency import bench_latency
+
+    path = model_path(model)
+    measure(
+        "fleet_latency_containers",
+        row,
+        json,
+        lambda report: bench_latency(report, path, grade="containers", rate=rate, seconds=seconds),
     )
 
 

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import deepwell
 from deepwell.fleet.deploy.declaration import Declaration
 from deepwell.fleet.deploy.machine import Opened, run_opened
 from deepwell.fleet.deploy.release import Release
+from deepwell.fleet.pods.pod import ANY, Contained, Pod
 from deepwell.process.programs import Program
 from deepwell.settings import Settings
 
@@ -33,6 +35,10 @@ def main(spec: str) -> None:
         if release.policy is not None:
             environ["DEEPWELL_GUARD"] = release.policy
         served = told.get("served", {}).get(release.model)
+        if opened.pod is not None:
+            return _contained(
+                opened.pod, declaration, told, release, Program(name, (), {}, Path.cwd(), ("127.0.0.1", port))
+            )
         if served is None:
             way = [str(one) for one in told["ways"][release.model]]
             command = ("deepwell.bench.workers.fleet.replica", told["model"], str(port), *way)
@@ -42,6 +48,36 @@ def main(spec: str) -> None:
 
     opened = Opened(declaration, Settings.load(), _say, make=make, routing=told.get("routing", "prefix"))
     run_opened(opened)
+
+
+def _contained(
+    pod: Pod, declaration: Declaration, told: Mapping[str, Any], release: Release, program: Program
+) -> Program:
+    """Returns a paced replica in a container, which runs the code of this checkout with the packages of the image."""
+    source, model = Path(deepwell.__path__[0]).parent, Path(told["model"]).resolve()
+    way = [str(one) for one in told["ways"][release.model]]
+    variables = [("PYTHONPATH", str(source)), *pod.variables(release, program.address[1])]
+    folders = [source, model]
+    if release.policy is not None:
+        variables.append(("DEEPWELL_GUARD", release.policy))
+        folders.append(Path(release.policy))
+    inside = Contained(
+        declaration.containers.image,
+        (
+            "-m",
+            "deepwell.bench.workers.fleet.replica",
+            str(model),
+            str(program.address[1]),
+            *way,
+            f"host={ANY}",
+        ),
+        folders=tuple(folders),
+        volumes=(f"{pod.name}-data:/data",),
+        variables=tuple(variables),
+        secrets=pod.secrets(),
+        options=("--entrypoint=python",),
+    )
+    return pod.contained(program, inside)
 
 
 def _say(event: Mapping[str, Any]) -> None:
