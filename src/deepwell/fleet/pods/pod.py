@@ -25,11 +25,11 @@ from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.deploy.replicas import LOOPBACK, free_ports, serve_arguments
 from deepwell.fleet.front.front import write_whole
 from deepwell.fleet.pods.podman import container_states, environ_of_podman, find_podman, has_image, podman
-from deepwell.fleet.pods.prometheus import DATA_FOLDER, config_text
+from deepwell.fleet.pods.prometheus import CONFIG_FOLDER, DATA_FOLDER, config_text
 from deepwell.process.programs import Program
 from deepwell.settings import Settings
 
-__all__ = ["ANY", "Contained", "Pod", "pod_name"]
+__all__ = ["ANY", "Contained", "Pod", "inside_release", "pod_name"]
 
 ANY: Final = "0.0.0.0"  # noqa: S104
 """Address inside the pod. What is reached from outside is a matter of the ports that the pod publishes."""
@@ -37,6 +37,7 @@ ANY: Final = "0.0.0.0"  # noqa: S104
 _LOCKED: Final = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--pids-limit=512")
 _START_S: Final = 180.0
 _MODELS: Final = "/models"
+_GIVEN: Final = "/given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,15 @@ class Contained:
     """What a container is made of.
 
     Attributes:
-        folders: paths of this machine that it sees under the same names; `writable`: those that it may write to.
+        folders: paths of this machine, each with its path inside, where nothing writes to them.
+        writable: paths of this machine that it may write to, under the same names.
         volumes: volumes of podman by their place inside.
         variables: its environment; `secrets`: names of podman's secrets by variable.
     """
 
     image: str
     arguments: tuple[str, ...]
-    folders: tuple[Path, ...] = ()
+    folders: tuple[tuple[Path, str], ...] = ()
     writable: tuple[Path, ...] = ()
     volumes: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
@@ -152,7 +154,7 @@ class Pod:
         inside = Contained(
             image,
             program.command[1:],
-            folders=(config,),
+            folders=((config, str(config)),),
             writable=tuple(others),
             options=("--user=0:0",),
         )
@@ -173,10 +175,11 @@ class Pod:
     def replica(self, release: Release, name: str, port: int) -> Program:
         """Returns the program of a replica: `deepwell serve` with one release."""
         declaration = self._declaration
+        moved, folders = inside_release(release)
         inside = Contained(
             declaration.containers.image,
-            ("serve", *serve_arguments(declaration, release, port, ANY)),
-            folders=tuple(_paths_of(release)),
+            ("serve", *serve_arguments(declaration, moved, port, ANY)),
+            folders=folders,
             volumes=(f"{self._settings.models_dir.absolute()}:{_MODELS}:ro", f"{self.name}-data:/data"),
             variables=self.variables(release, port),
             secrets=self.secrets(),
@@ -208,17 +211,16 @@ class Pod:
         folder = self._folder / "prometheus"
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)
-        config = folder / "prometheus.yml"
-        config.write_text(config_text(folder, self._metrics_port), encoding="utf-8")
+        (folder / "prometheus.yml").write_text(config_text(self._metrics_port), encoding="utf-8")
         inside = Contained(
             self._declaration.containers.prometheus,
             (
-                f"--config.file={config}",
+                f"--config.file={CONFIG_FOLDER}/prometheus.yml",
                 f"--storage.tsdb.path={DATA_FOLDER}",
                 f"--web.listen-address={ANY}:{port}",
                 "--log.level=warn",
             ),
-            folders=(folder,),
+            folders=((folder, CONFIG_FOLDER),),
             volumes=(f"{self.name}-prometheus:{DATA_FOLDER.parent}",),
             options=self._secret_file("scrape", "scrape"),
         )
@@ -308,7 +310,7 @@ class Pod:
             f"--pod={self.name}",
             f"--label=deepwell.deployment={self._declaration.name}",
             *_LOCKED,
-            *(f"--volume={one}:{one}:ro" for one in inside.folders),
+            *(f"--volume={one}:{path}:ro" for one, path in inside.folders),
             *(f"--volume={one}:{one}" for one in inside.writable),
             *(f"--volume={one}" for one in inside.volumes),
             *(f"--env={name}={value}" for name, value in inside.variables),
@@ -331,7 +333,23 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _paths_of(release: Release) -> list[Path]:
-    """Returns the paths of this machine that a release names: a model, adapters, a policy."""
-    named = [release.base, *(one.partition("=")[2] for one in release.adapters), release.policy or ""]
-    return [Path(one) for one in dict.fromkeys(named) if os.sep in one and Path(one).exists()]
+def inside_release(release: Release) -> tuple[Release, tuple[tuple[Path, str], ...]]:
+    """Returns a release with the paths that it has inside a container, and the paths of this machine for each.
+
+    They lie below a folder of their own there, because the user of the container may not pass through every folder of this
+    machine: `/root` is one.
+    """
+    found: dict[Path, str] = {}
+
+    def inside(text: str) -> str:
+        path = Path(text)
+        if os.sep not in text or not path.exists():
+            return text
+        return found.setdefault(path, f"{_GIVEN}/{len(found)}/{path.name}")
+
+    adapters = tuple(
+        f"{name}={inside(path)}" for name, _, path in (one.partition("=") for one in release.adapters)
+    )
+    policy = None if release.policy is None else inside(release.policy)
+    moved = replace(release, base=inside(release.base), adapters=adapters, policy=policy)
+    return moved, tuple(found.items())

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["DATA_FOLDER", "RULES_FILE", "config_text", "targets_text", "write_targets"]
+__all__ = ["CONFIG_FOLDER", "DATA_FOLDER", "RULES_FILE", "config_text", "targets_text", "write_targets"]
+
+CONFIG_FOLDER: Final = "/etc/prometheus/deployment"
+"""Place of its configuration inside its container."""
 
 DATA_FOLDER: Final = Path("/var/lib/prometheus/data")
 """Place of its figures inside its container."""
@@ -18,19 +21,14 @@ RULES_FILE: Final = "/etc/prometheus/deepwell.rules.yml"
 _TARGETS: Final = "replicas.json"
 
 
-def config_text(folder: Path, front_port: int) -> str:
-    """Returns the configuration; JSON is YAML as well.
-
-    Args:
-        folder: holds the file with the replicas.
-        front_port: port of the front's figures.
-    """
+def config_text(front_port: int) -> str:
+    """Returns the configuration, which is JSON because that is YAML as well. `front_port` has the front's figures."""
     jobs: list[dict[str, Any]] = [
         {
             "job_name": "deepwell",
             "metrics_path": "/metrics",
             "authorization": {"credentials_file": "/run/secrets/scrape"},
-            "file_sd_configs": [{"files": [str(folder / _TARGETS)], "refresh_interval": "5s"}],
+            "file_sd_configs": [{"files": [f"{CONFIG_FOLDER}/{_TARGETS}"], "refresh_interval": "5s"}],
         },
         {
             "job_name": "front",

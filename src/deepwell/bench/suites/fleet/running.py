@@ -92,9 +92,9 @@ def busy_seconds() -> float:
 class Fleet:
     """A deployment that runs."""
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any], pid: int) -> None:
-        self._folder, self._spec = folder, spec
-        self.pid = pid
+    def __init__(self, folder: Path, spec: Mapping[str, Any], process: subprocess.Popen[bytes]) -> None:
+        self._folder, self._spec, self._process = folder, spec, process
+        self.pid = process.pid
         self.port = int(spec["declaration"]["port"])
         self.alias = str(spec["declaration"]["alias"])
         self.grade = str(spec["declaration"]["grade"])
@@ -153,7 +153,7 @@ class Fleet:
             facts = self.facts
             if "slots" in facts and holds(facts):
                 return
-            if time.monotonic() > until:
+            if time.monotonic() > until or self._process.poll() is not None:
                 log = (self._folder / "log").read_text(errors="replace")[-800:]
                 raise PeerError(f"the deployment does not get there: {facts}\n{log}")
             time.sleep(0.05)
@@ -280,7 +280,7 @@ def running_fleet(
             )
         fleet: Fleet | None = None
         try:
-            running = Fleet(folder, whole, process.pid)
+            running = Fleet(folder, whole, process)
             running.until(lambda facts: facts["current"], _START_S if grade == "machine" else 2 * _START_S)
             running.open()
             fleet = running

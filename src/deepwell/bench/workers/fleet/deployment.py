@@ -11,18 +11,21 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import deepwell
+from deepwell.bench.harness.assets import repository
 from deepwell.fleet.deploy.declaration import Declaration
 from deepwell.fleet.deploy.machine import Opened, run_opened
 from deepwell.fleet.deploy.release import Release
-from deepwell.fleet.pods.pod import ANY, Contained, Pod
+from deepwell.fleet.pods.pod import ANY, Contained, Pod, inside_release
 from deepwell.process.programs import Program
 from deepwell.settings import Settings
 
 __all__ = ["main"]
+
+_SOURCE = "/source"
 
 
 def main(spec: str) -> None:
@@ -54,24 +57,15 @@ def _contained(
     pod: Pod, declaration: Declaration, told: Mapping[str, Any], release: Release, program: Program
 ) -> Program:
     """Returns a paced replica in a container, which runs the code of this checkout with the packages of the image."""
-    source, model = Path(deepwell.__path__[0]).parent, Path(told["model"]).resolve()
+    moved, given = inside_release(replace(release, base=str(Path(told["model"]).resolve())))
     way = [str(one) for one in told["ways"][release.model]]
-    variables = [("PYTHONPATH", str(source)), *pod.variables(release, program.address[1])]
-    folders = [source, model]
-    if release.policy is not None:
-        variables.append(("DEEPWELL_GUARD", release.policy))
-        folders.append(Path(release.policy))
+    variables = [("PYTHONPATH", _SOURCE), *pod.variables(release, program.address[1])]
+    variables += [] if moved.policy is None else [("DEEPWELL_GUARD", moved.policy)]
+    worker = ("-m", "deepwell.bench.workers.fleet.replica", moved.base, str(program.address[1]))
     inside = Contained(
         declaration.containers.image,
-        (
-            "-m",
-            "deepwell.bench.workers.fleet.replica",
-            str(model),
-            str(program.address[1]),
-            *way,
-            f"host={ANY}",
-        ),
-        folders=tuple(folders),
+        (*worker, *way, f"host={ANY}"),
+        folders=((repository() / "src", _SOURCE), *given),
         volumes=(f"{pod.name}-data:/data",),
         variables=tuple(variables),
         secrets=pod.secrets(),
