@@ -94,7 +94,11 @@ class Pod:
 
     def clear(self) -> None:
         """Removes what a supervisor that was killed left behind. Volumes stay."""
-        podman("pod", "rm", "--force", "--ignore", "--time=10", self.name)
+        remove = ("pod", "rm", "--force", "--ignore", "--time=10", self.name)
+        try:
+            podman(*remove)
+        except EngineUnavailable:
+            podman(*remove)  # somebody else was removing it, and has
 
     def open(self, port: int, ports: Sequence[int]) -> Settings:
         """Makes the pod, starts the state, and returns the settings with which this process reaches it.
