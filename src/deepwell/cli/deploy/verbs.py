@@ -177,6 +177,9 @@ def _print(facts: Mapping[str, Any]) -> None:
             (one["name"], role, one["state"], str(one["pid"]), str(one["restarts"]))
             for one in slot["replicas"]
         ]
+    kept = {"front", *(one["name"] for slot in facts["slots"] for one in slot["replicas"])}
+    for name, state in facts.get("containers", {}).items():
+        rows += [] if name in kept else [(name, "", state, "", "")]
     print_table(("part", "release", "state", "pid", "restarts"), rows)
     if (rollout := facts["rollout"]) is not None:
         share = f"{100 * rollout['share']:g} %"

@@ -218,6 +218,8 @@ class Declaration(_Part):
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
+        if self.grade == "containers" and self.front == "own":
+            raise ValueError("the grade containers has haproxy in front: leave `front` out")
         try:
             check_alias(self.alias, self.model)
         except InvalidRequest as error:

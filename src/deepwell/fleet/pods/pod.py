@@ -29,7 +29,7 @@ from deepwell.fleet.pods.prometheus import CONFIG_FOLDER, DATA_FOLDER, config_te
 from deepwell.process.programs import Program
 from deepwell.settings import Settings
 
-__all__ = ["ANY", "Contained", "Pod", "inside_release", "pod_name"]
+__all__ = ["ANY", "Contained", "Pod", "images_of", "inside_release", "pod_name"]
 
 ANY: Final = "0.0.0.0"  # noqa: S104
 """Address inside the pod. What is reached from outside is a matter of the ports that the pod publishes."""
@@ -66,6 +66,15 @@ def pod_name(name: str) -> str:
     return f"deepwell-{name}"
 
 
+def images_of(declaration: Declaration) -> dict[str, str]:
+    """Returns the images that a deployment needs, by the part that each is for."""
+    terms = declaration.containers
+    found = {"replicas": terms.image, "front": terms.haproxy}
+    found |= {"postgres": terms.postgres} if declaration.database is None else {}
+    found |= {"valkey": terms.valkey} if declaration.valkey is None else {}
+    return found | ({"prometheus": terms.prometheus} if terms.prometheus_port is not None else {})
+
+
 class Pod:
     """The pod of one deployment.
 
@@ -83,7 +92,7 @@ class Pod:
         self._podman = find_podman()
         self._metrics_port = 0
         self._secrets: list[str] = []
-        for image in self._images():
+        for image in images_of(declaration).values():
             if not has_image(image):
                 raise InvalidRequest.of("deploy_no_image", image=image)
 
@@ -229,13 +238,6 @@ class Pod:
             options=self._secret_file("scrape", "scrape"),
         )
         return self.contained(Program("prometheus", (), {}, self._folder, (LOOPBACK, port)), inside)
-
-    def _images(self) -> list[str]:
-        declaration, terms = self._declaration, self._declaration.containers
-        wanted = [terms.image, terms.haproxy]
-        wanted += [terms.postgres] if declaration.database is None else []
-        wanted += [terms.valkey] if declaration.valkey is None else []
-        return [*wanted, *([terms.prometheus] if terms.prometheus_port is not None else [])]
 
     def _state_ports(self, taken: Sequence[int]) -> tuple[int, int, int]:
         """Returns ports of PostgreSQL, Valkey and the front's figures. PostgreSQL's stays, so that its URL does."""
