@@ -153,6 +153,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fleet-latency-machine": deploy.fleet_latency_machine,
     "fleet-switch-containers": deploy.fleet_switch_containers,
     "fleet-latency-containers": deploy.fleet_latency_containers,
+    "fleet-dashboard": deploy.fleet_dashboard,
     "fleet-scaling": deploy.fleet_scaling,
     "fleet-faults-machine": deploy.fleet_faults_machine,
     "near-duplicates": tuning.near_duplicates,

@@ -11,6 +11,7 @@ from deepwell.cli.bench.options import Json, Model, Rate, Row, Seconds, measure,
 __all__ = [
     "console",
     "container",
+    "fleet_dashboard",
     "fleet_faults_machine",
     "fleet_latency_containers",
     "fleet_latency_machine",
@@ -141,6 +142,14 @@ def fleet_latency_containers(
         json,
         lambda report: bench_latency(report, path, grade="containers", rate=rate, seconds=seconds),
     )
+
+
+def fleet_dashboard(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Asks each query of the dashboard of a Prometheus that scrapes a deployment in containers."""
+    from deepwell.bench.suites.fleet.monitoring import bench_dashboard
+
+    path = model_path(model)
+    measure("fleet_dashboard", row, json, lambda report: bench_dashboard(report, path))
 
 
 def fleet_scaling(seconds: Seconds = 15.0, model: Model = None, row: Row = None, json: Json = False) -> None:

@@ -1,8 +1,8 @@
 """A deployment whose replicas have the paced engine, for benchmarks: `deployment SPEC`, a file of JSON.
 
 The spec has `declaration`, the `model` whose tokenizer is used, `ways` with the arguments of `replica` by the name of the
-model, `served` with files of real models by name, and `routing`. The supervisor, the front and the server are those of
-`deploy apply`.
+model, `served` with files of real models by name, `routing`, and `plain` for the replicas of `deploy apply` itself. The
+supervisor, the front and the server are those of `deploy apply`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ def main(spec: str) -> None:
             command = ("deepwell", "serve", served, "--port", str(port), "--json", *declaration.serve.flags())
         return Program(name, (sys.executable, "-m", *command), environ, Path.cwd(), ("127.0.0.1", port))
 
-    opened = Opened(declaration, Settings.load(), _say, make=make, routing=told.get("routing", "prefix"))
+    opened = Opened(
+        declaration,
+        Settings.load(),
+        _say,
+        make=None if told.get("plain") else make,
+        routing=told.get("routing", "prefix"),
+    )
     run_opened(opened)
 
 
