@@ -155,6 +155,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fleet-latency-containers": deploy.fleet_latency_containers,
     "fleet-dashboard": deploy.fleet_dashboard,
     "fleet-scaling": deploy.fleet_scaling,
+    "fleet-faults-containers": deploy.fleet_faults_containers,
     "fleet-faults-machine": deploy.fleet_faults_machine,
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,

@@ -12,6 +12,7 @@ __all__ = [
     "console",
     "container",
     "fleet_dashboard",
+    "fleet_faults_containers",
     "fleet_faults_machine",
     "fleet_latency_containers",
     "fleet_latency_machine",
@@ -162,7 +163,22 @@ def fleet_scaling(seconds: Seconds = 15.0, model: Model = None, row: Row = None,
 
 def fleet_faults_machine(rate: Rate = 30.0, model: Model = None, row: Row = None, json: Json = False) -> None:
     """Kills replicas and the front of a deployment under load, and looks for requests, batches and responses that are lost."""
-    from deepwell.bench.suites.fleet.faults import bench_faults_machine
+    from deepwell.bench.suites.fleet.faults import bench_faults
 
     path = model_path(model)
-    measure("fleet_faults_machine", row, json, lambda report: bench_faults_machine(report, path, rate=rate))
+    measure("fleet_faults_machine", row, json, lambda report: bench_faults(report, path, rate=rate))
+
+
+def fleet_faults_containers(
+    rate: Rate = 30.0, model: Model = None, row: Row = None, json: Json = False
+) -> None:
+    """Kills replicas, front, PostgreSQL and Valkey of a deployment in containers, and looks for what is lost."""
+    from deepwell.bench.suites.fleet.faults import bench_faults
+
+    path = model_path(model)
+    measure(
+        "fleet_faults_containers",
+        row,
+        json,
+        lambda report: bench_faults(report, path, grade="containers", rate=rate),
+    )

@@ -115,6 +115,8 @@ def _detach(file: Path, name: str, settings: Settings, *, as_json: bool) -> None
             else:
                 text = f"{name} serves {facts['alias']} at {facts['url']} (pid {facts['pid']}, log {log})"
                 console().print(text, soft_wrap=True)
+                if (key := folder / "secrets" / "key").exists():
+                    console().print(f"the first API key is in {key}", soft_wrap=True)
             return
         if child.poll() is not None:
             said = log.read_text(encoding="utf-8", errors="replace").strip()[-500:]

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
-from deepwell.errors import DeepwellError, EngineUnavailable, InvalidRequest
+from deepwell.errors import DeepwellError, EngineUnavailable, InvalidRequest, StorageUnavailable
 from deepwell.fleet.deploy.analysis import Figures, parse_figures
 from deepwell.fleet.deploy.declaration import Declaration
 from deepwell.fleet.deploy.driver import Decision, Driver
@@ -97,6 +97,7 @@ class Deployment:
         self._evaluating: asyncio.Task[None] | None = None
         self._scraped = self._owned = float("-inf")
         self._front_came = False
+        self._trouble = ""
         self._stopping = asyncio.Event()
         self._failure: DeepwellError | None = None
         self._began = time.time()
@@ -157,8 +158,17 @@ class Deployment:
         while True:
             try:
                 await self._tick()
-            except (SQLAlchemyError, EngineUnavailable, httpx.HTTPError, OSError) as error:
-                self._tell("trouble", str(error))  # what runs goes on as it is
+                self._trouble = ""
+            except (
+                SQLAlchemyError,
+                StorageUnavailable,
+                EngineUnavailable,
+                httpx.HTTPError,
+                OSError,
+            ) as error:
+                if str(error) != self._trouble:  # what runs goes on as it is
+                    self._trouble = str(error)
+                    self._tell("trouble", self._trouble)
             if self._failure is not None:
                 raise self._failure
             self.on_facts(self.facts())
