@@ -41,33 +41,32 @@ def bench_faults(
     In containers PostgreSQL and Valkey are killed as well.
     """
     value: dict[str, Any] = {}
-    with running_fleet(model, {"v1": _WAY}, replicas=2, grade=grade) as fleet:
-        with _client(fleet) as http:
-            stored = [_store(http, number) for number in range(20)]
-            batch = _begin_batch(http, lines)
-            load, _ = fleet.talk(120.0, lambda: _kill_replicas(fleet, kills), rate=rate, turns=3)
-            how = Counter(str(one["how"]) for one in load.results)
-            value["replica_kills"] = kills
-            value["requests"] = len(load.results)
-            value["failed_before_a_token"] = sum(one["first_ms"] is None for one in load.failed)
-            value["streams_cut"] = how["cut"] + how["typed"]
-            value["streams_that_look_whole"] = how["short"]
-            front, _ = fleet.talk(60.0, lambda: _kill_front(fleet), rate=rate, turns=3)
-            fronts = Counter(str(one["how"]) for one in front.results)
-            closed = [one["due"] for one in front.failed if one["how"] in ("refused", "closed", "reset")]
-            value["front_closed_s"] = rounded(max(closed) - min(closed), 2) if closed else 0.0
-            value["front_refused"] = len(closed)
-            value["front_streams_cut"] = fronts["cut"] + fronts["typed"]
-            value["front_short"] = fronts["short"]
-            if grade == "containers":
-                state, _ = fleet.talk(90.0, lambda: _kill_state(fleet, http, stored[0]), rate=rate, turns=3)
-                value["state_requests"] = len(state.results)
-                value["state_failed"] = len(state.failed)
-                value["state_streams_that_look_whole"] = Counter(str(one["how"]) for one in state.results)[
-                    "short"
-                ]
-            value["batch_lines_lost"] = lines - _finished(http, batch)
-            value["stored_lost"] = sum(http.get(f"/v1/responses/{one}").status_code != 200 for one in stored)
+    with running_fleet(model, {"v1": _WAY}, replicas=2, grade=grade) as fleet, _client(fleet) as http:
+        stored = [_store(http, number) for number in range(20)]
+        batch = _begin_batch(http, lines)
+        load, _ = fleet.talk(120.0, lambda: _kill_replicas(fleet, kills), rate=rate, turns=3)
+        how = Counter(str(one["how"]) for one in load.results)
+        value["replica_kills"] = kills
+        value["requests"] = len(load.results)
+        value["failed_before_a_token"] = sum(one["first_ms"] is None for one in load.failed)
+        value["streams_cut"] = how["cut"] + how["typed"]
+        value["streams_that_look_whole"] = how["short"]
+        front, _ = fleet.talk(60.0, lambda: _kill_front(fleet), rate=rate, turns=3)
+        fronts = Counter(str(one["how"]) for one in front.results)
+        closed = [one["due"] for one in front.failed if one["how"] in ("refused", "closed", "reset")]
+        value["front_closed_s"] = rounded(max(closed) - min(closed), 2) if closed else 0.0
+        value["front_refused"] = len(closed)
+        value["front_streams_cut"] = fronts["cut"] + fronts["typed"]
+        value["front_short"] = fronts["short"]
+        if grade == "containers":
+            state, _ = fleet.talk(90.0, lambda: _kill_state(fleet, http, stored[0]), rate=rate, turns=3)
+            value["state_requests"] = len(state.results)
+            value["state_failed"] = len(state.failed)
+            value["state_streams_that_look_whole"] = Counter(str(one["how"]) for one in state.results)[
+                "short"
+            ]
+        value["batch_lines_lost"] = lines - _finished(http, batch)
+        value["stored_lost"] = sum(http.get(f"/v1/responses/{one}").status_code != 200 for one in stored)
     value["lost"] = value["batch_lines_lost"] + value["stored_lost"]
     report.table(
         f"SIGKILL in the grade {grade}",
