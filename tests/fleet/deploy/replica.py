@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 
 BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5)
@@ -79,6 +80,8 @@ class Replica:
 
 async def main(port: str, model: str, first_s: str = "0.0005", how: str = "") -> None:
     replica = Replica(model, float(first_s), how)
+    # As the first process of a container it would be left alone by a signal that it does not handle
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
     host = os.environ.get("REPLICA_HOST", "127.0.0.1")
     server = await asyncio.start_server(replica.serve, host, int(port))
     await server.serve_forever()

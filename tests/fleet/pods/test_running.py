@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.fleet.deploy.test_deployment import PROD, REPLICA, Running, some
 
+from deepwell.errors import StorageUnavailable
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.pods.pod import ANY, Contained, images_of
 from deepwell.fleet.pods.podman import container_states, has_image, podman
@@ -49,6 +51,17 @@ class InPod(Running):
         )
         return self.pod.contained(Program(name, (), {}, Path.cwd(), ("127.0.0.1", port)), inside)
 
+    async def outcomes(self) -> list[str]:
+        """Returns how roll-outs ended, as soon as the database answers."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    story = await self.rollouts.registry.story(PROD)
+                except StorageUnavailable:
+                    await asyncio.sleep(0.1)
+                else:
+                    return [one.state for one in story.rollouts.values()]
+
     def pid_of(self, name: str) -> int:
         return int(podman("inspect", "--format={{.State.Pid}}", f"{self.pod.name}-{name}"))
 
@@ -78,8 +91,7 @@ async def test_a_roll_out_and_kills_in_a_pod_lose_nothing_and_nothing_is_left_be
     await running.until(lambda: some(running.facts, restarts=1, state="ready"))
     os.kill(before := running.pid_of("postgres"), signal.SIGKILL)
     await running.until(lambda: running.pid_of("postgres") not in (before, 0))
-    story = await running.rollouts.registry.story(PROD)
-    assert [one.state for one in story.rollouts.values()] == ["promoted"]
+    assert await running.outcomes() == ["promoted"]
     assert not running.task.done(), "a database that is away for a moment ends no deployment"
     pod = running.pod
     await running.stop()
