@@ -33,6 +33,7 @@ _LINE_BYTES = 8192  # longer lines are passed on in pieces
 _HEAD_START_S = 5.0
 _REAP_S = 1.0
 _ROUNDS = 100  # in each of which children of strangers may come to light
+_CLEAR_S = 30.0
 _DRAIN_S = 0.5  # for the last lines of a program that has ended
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
@@ -46,6 +47,7 @@ class Program:
         address: host and port on which it listens as soon as it is ready.
         required: whether it is given up at once if it ends before it was ever ready. Others have four starts.
         stop_signal: asks it to end. Asked again, it gets SIGTERM.
+        after: command that is run after each end of its process, such as one that removes what the process stood for.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Program:
     address: tuple[str, int]
     required: bool = False
     stop_signal: int = signal.SIGTERM
+    after: tuple[str, ...] = ()
 
 
 class KeptProgram:
@@ -144,12 +147,26 @@ class KeptProgram:
         code = await asyncio.to_thread(process.wait)
         _kill_group(process.pid)
         self._process, self.pid = None, 0
+        await asyncio.to_thread(self._clear)
         await self._on_end()
         probe.cancel()
         ready_at = (await asyncio.gather(probe, return_exceptions=True))[0]
         await lines.drained()
         self.last_end = signal.Signals(-code).name if code < 0 else f"exit {code}"
         return ready_at if isinstance(ready_at, float) else None
+
+    def _clear(self) -> None:
+        """Runs the command for after the end. What it prints counts for nothing, and so does how it ends."""
+        if self.program.after:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    self.program.after,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    env=dict(self.program.environ),
+                    timeout=_CLEAR_S,
+                    check=False,
+                )
 
     def _launch(self, output: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -232,6 +249,8 @@ class Programs:
 
     Args:
         on_line, on_change: as of `KeptProgram`.
+        adopting: end whatever the programs leave behind. Not where they are clients of what belongs to another process, as
+            those of containers are.
     """
 
     def __init__(
@@ -239,6 +258,8 @@ class Programs:
         programs: Sequence[Program],
         on_line: Callable[[str, str], None],
         on_change: Callable[[KeptProgram], None],
+        *,
+        adopting: bool = True,
     ) -> None:
         def changed(one: KeptProgram) -> None:
             if one.program.required and one.state != "starting":
@@ -247,6 +268,7 @@ class Programs:
 
         self.kept = [KeptProgram(one, on_line, changed, self._end_strangers) for one in programs]
         self._on_line, self._on_change = on_line, on_change
+        self._adopting = adopting
         self._added: list[KeptProgram] = []
         self._more = asyncio.Event()
         self._earlier: set[int] = set()  # children that are not of these programs
@@ -274,6 +296,8 @@ class Programs:
 
         Nothing that the programs have started is left behind, where the kernel is Linux.
         """
+        if not self._adopting:
+            return await self._run()
         self._earlier = _children()
         with _orphans_adopted():
             return await self._run()
@@ -339,6 +363,8 @@ class Programs:
             await asyncio.sleep(_LOOK_S / 10)
 
     def _strangers(self) -> set[int]:
+        if not self._adopting:
+            return set()
         return _children() - self._earlier - {one.pid for one in self.kept}
 
 

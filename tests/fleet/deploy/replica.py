@@ -1,13 +1,15 @@
 """A small replica for tests, of the standard library alone: `replica.py PORT MODEL [FIRST_S] [HOW]`.
 
 It answers what the supervisor and the front ask of one: readiness, the model of its alias, metrics, and chats, as streams of
-three events. HOW: `fails` answers 500, `unsafe` counts a decision of its guard for each answer.
+three events. It listens on $REPLICA_HOST. HOW: `fails` answers 500, `unsafe` counts a decision of its guard for each answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 
 BOUNDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5)
@@ -78,7 +80,10 @@ class Replica:
 
 async def main(port: str, model: str, first_s: str = "0.0005", how: str = "") -> None:
     replica = Replica(model, float(first_s), how)
-    server = await asyncio.start_server(replica.serve, "127.0.0.1", int(port))
+    # As the first process of a container it would be left alone by a signal that it does not handle
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
+    host = os.environ.get("REPLICA_HOST", "127.0.0.1")
+    server = await asyncio.start_server(replica.serve, host, int(port))
     await server.serve_forever()
 
 

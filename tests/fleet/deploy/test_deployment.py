@@ -61,6 +61,7 @@ class Running:
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.events: list[dict[str, Any]] = []
         self.ways: dict[str, tuple[str, ...]] = {}
+        self.headers: dict[str, str] = {}
         self.settings = Settings.load(data_dir=folder / "data", state_dir=folder / "state")
         self.declaration = declared(**changes)
         self.opened = Opened(
@@ -111,7 +112,9 @@ class Running:
 
     async def load(self) -> None:
         """Asks until it is cancelled: conversations of three turns, some at a time, each as another user."""
-        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=20) as http:
+        async with httpx.AsyncClient(
+            base_url=self.url, headers=self.headers, trust_env=False, timeout=20
+        ) as http:
 
             async def talk(number: int) -> None:
                 said: list[dict[str, str]] = []

@@ -11,11 +11,15 @@ from deepwell.cli.bench.options import Json, Model, Rate, Row, Seconds, measure,
 __all__ = [
     "console",
     "container",
+    "fleet_dashboard",
+    "fleet_faults_containers",
     "fleet_faults_machine",
+    "fleet_latency_containers",
     "fleet_latency_machine",
     "fleet_ray",
     "fleet_ray_serve",
     "fleet_scaling",
+    "fleet_switch_containers",
     "fleet_switch_machine",
     "simulator",
     "up",
@@ -85,14 +89,33 @@ def fleet_switch_machine(
     json: Json = False,
 ) -> None:
     """Switches a deployment under load: canary, blue-green, a real model, and versions that have to be aborted."""
-    from deepwell.bench.suites.fleet.switch import bench_switch_machine
+    from deepwell.bench.suites.fleet.switch import bench_switch
 
     path = model_path(model)
     measure(
         "fleet_switch_machine",
         row,
         json,
-        lambda report: bench_switch_machine(report, path, rate=rate, hold=hold, real=not no_real),
+        lambda report: bench_switch(report, path, rate=rate, hold=hold, real=not no_real),
+    )
+
+
+def fleet_switch_containers(
+    rate: Rate = 100.0,
+    hold: Annotated[float, typer.Option(help="Seconds that each step of the canary is held.")] = 6.0,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Switches a deployment in containers under load: canary, blue-green, and versions that have to be aborted."""
+    from deepwell.bench.suites.fleet.switch import bench_switch
+
+    path = model_path(model)
+    measure(
+        "fleet_switch_containers",
+        row,
+        json,
+        lambda report: bench_switch(report, path, grade="containers", rate=rate, hold=hold, real=False),
     )
 
 
@@ -100,15 +123,38 @@ def fleet_latency_machine(
     rate: Rate = 10.0, seconds: Seconds = 60.0, model: Model = None, row: Row = None, json: Json = False
 ) -> None:
     """Measures what the front and the server of a deployment add to the first token of the bare engine."""
-    from deepwell.bench.suites.fleet.latency import bench_latency_machine
+    from deepwell.bench.suites.fleet.latency import bench_latency
 
     path = model_path(model)
     measure(
         "fleet_latency_machine",
         row,
         json,
-        lambda report: bench_latency_machine(report, path, rate=rate, seconds=seconds),
+        lambda report: bench_latency(report, path, rate=rate, seconds=seconds),
     )
+
+
+def fleet_latency_containers(
+    rate: Rate = 10.0, seconds: Seconds = 60.0, model: Model = None, row: Row = None, json: Json = False
+) -> None:
+    """Measures what a deployment in containers adds to the first token of the bare engine."""
+    from deepwell.bench.suites.fleet.latency import bench_latency
+
+    path = model_path(model)
+    measure(
+        "fleet_latency_containers",
+        row,
+        json,
+        lambda report: bench_latency(report, path, grade="containers", rate=rate, seconds=seconds),
+    )
+
+
+def fleet_dashboard(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Asks each query of the dashboard of a Prometheus that scrapes a deployment in containers."""
+    from deepwell.bench.suites.fleet.monitoring import bench_dashboard
+
+    path = model_path(model)
+    measure("fleet_dashboard", row, json, lambda report: bench_dashboard(report, path))
 
 
 def fleet_scaling(seconds: Seconds = 15.0, model: Model = None, row: Row = None, json: Json = False) -> None:
@@ -121,10 +167,25 @@ def fleet_scaling(seconds: Seconds = 15.0, model: Model = None, row: Row = None,
 
 def fleet_faults_machine(rate: Rate = 30.0, model: Model = None, row: Row = None, json: Json = False) -> None:
     """Kills replicas and the front of a deployment under load, and looks for requests, batches and responses that are lost."""
-    from deepwell.bench.suites.fleet.faults import bench_faults_machine
+    from deepwell.bench.suites.fleet.faults import bench_faults
 
     path = model_path(model)
-    measure("fleet_faults_machine", row, json, lambda report: bench_faults_machine(report, path, rate=rate))
+    measure("fleet_faults_machine", row, json, lambda report: bench_faults(report, path, rate=rate))
+
+
+def fleet_faults_containers(
+    rate: Rate = 30.0, model: Model = None, row: Row = None, json: Json = False
+) -> None:
+    """Kills replicas, front, PostgreSQL and Valkey of a deployment in containers, and looks for what is lost."""
+    from deepwell.bench.suites.fleet.faults import bench_faults
+
+    path = model_path(model)
+    measure(
+        "fleet_faults_containers",
+        row,
+        json,
+        lambda report: bench_faults(report, path, grade="containers", rate=rate),
+    )
 
 
 def simulator(model: Model = None, seconds: Seconds = 30, row: Row = None, json: Json = False) -> None:

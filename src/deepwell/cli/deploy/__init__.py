@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from deepwell.cli.deploy import render, verbs
+from deepwell.cli.deploy.images import images
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -22,4 +23,5 @@ def register(app: typer.Typer) -> None:
     deploy.command()(verbs.status)
     deploy.command()(verbs.down)
     render.register(deploy)
+    deploy.command()(images)
     app.add_typer(deploy, name="deploy")

@@ -45,9 +45,12 @@ def apply(
 
         declaration = load_declaration(file)
         settings = settings_of(declaration, Settings.load())
-        check_store(settings, init=False)
-        exposed = settings.model_copy(update={"host": declaration.host})
-        exposed.require_safe_address(stored_keys=lambda: has_stored_key(settings))
+        if (
+            declaration.grade == "machine"
+        ):  # containers have a database of their own, and a key at their first start
+            check_store(settings, init=False)
+            exposed = settings.model_copy(update={"host": declaration.host})
+            exposed.require_safe_address(stored_keys=lambda: has_stored_key(settings))
         if detach:
             _detach(file, declaration.name, settings, as_json=json)
             return
@@ -112,6 +115,8 @@ def _detach(file: Path, name: str, settings: Settings, *, as_json: bool) -> None
             else:
                 text = f"{name} serves {facts['alias']} at {facts['url']} (pid {facts['pid']}, log {log})"
                 console().print(text, soft_wrap=True)
+                if (key := folder / "secrets" / "key").exists():
+                    console().print(f"the first API key is in {key}", soft_wrap=True)
             return
         if child.poll() is not None:
             said = log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
@@ -174,6 +179,9 @@ def _print(facts: Mapping[str, Any]) -> None:
             (one["name"], role, one["state"], str(one["pid"]), str(one["restarts"]))
             for one in slot["replicas"]
         ]
+    kept = {"front", *(one["name"] for slot in facts["slots"] for one in slot["replicas"])}
+    for name, state in facts.get("containers", {}).items():
+        rows += [] if name in kept else [(name, "", state, "", "")]
     print_table(("part", "release", "state", "pid", "restarts"), rows)
     if (rollout := facts["rollout"]) is not None:
         share = f"{100 * rollout['share']:g} %"

@@ -266,14 +266,17 @@ def _sandbox() -> dict[str, str]:
 
 
 def _deploy() -> dict[str, str]:
-    """The front of deployments. Without haproxy there is our own, so that none is no problem."""
+    """The front of deployments, and podman. Without haproxy there is our own front; both may be missing."""
+    import shutil
+
     from deepwell.fleet.front.front import find_haproxy
 
-    found = find_haproxy()
+    found, podman = find_haproxy(), shutil.which("podman")
+    contained = "no podman, so none in containers" if podman is None else f"in containers by {podman}"
     if found is None:
-        state = "haproxy is not installed: deployments use Deepwell's own front"
+        state = f"haproxy is not installed: deployments use Deepwell's own front; {contained}"
         return {"front": "own", "state": state, "fix": "apt-get install haproxy"}
-    return {"front": "haproxy", "state": f"deployments use {found}"}
+    return {"front": "haproxy", "state": f"deployments use {found}; {contained}"}
 
 
 def _extras() -> dict[str, str]:

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from deepwell.fleet.promotion.rollout import Rollouts
+    from deepwell.settings import Settings
     from deepwell.storage.database import Database
     from deepwell.storage.safety.anchors import Anchors
 
@@ -22,13 +23,15 @@ Reason = Annotated[str, typer.Option(help="Reason, for the ledger.", metavar="TE
 
 
 @contextmanager
-def opened_database() -> Generator[tuple[Database, Anchors]]:
-    """Opens the database, with this host's anchors."""
-    from deepwell.settings import Settings
+def opened_database(alias: str | None = None) -> Generator[tuple[Database, Anchors]]:
+    """Opens the database, with this host's anchors.
+
+    Where a deployment of the alias runs that has a database of its own, it is that one.
+    """
     from deepwell.storage.database import Database
     from deepwell.storage.safety.anchors import Anchors
 
-    settings = Settings.load()
+    settings = _settings_of(alias)
     database = Database.of(settings)
     try:
         yield database, Anchors.of(settings)
@@ -36,12 +39,28 @@ def opened_database() -> Generator[tuple[Database, Anchors]]:
         database.close()
 
 
+def _settings_of(alias: str | None) -> Settings:
+    from deepwell.cli.rollout.stepped import deployment_of
+    from deepwell.settings import Settings
+
+    settings = Settings.load()
+    deployed = None if alias is None else deployment_of(alias.partition("#")[0])
+    place = None if deployed is None else deployed.get("database")
+    if place is None:
+        return settings
+    from pydantic import SecretStr
+
+    from deepwell.fleet.deploy.declaration import secret_of
+
+    return settings.model_copy(update={"database_url": SecretStr(secret_of(place))})
+
+
 @contextmanager
-def opened_rollouts() -> Generator[Rollouts]:
-    """Opens the roll-outs of the database."""
+def opened_rollouts(alias: str | None = None) -> Generator[Rollouts]:
+    """Opens the roll-outs of the database, as `opened_database` chooses it."""
     from deepwell.fleet.promotion.rollout import Rollouts
 
-    with opened_database() as (database, anchors):
+    with opened_database(alias) as (database, anchors):
         yield Rollouts(database, anchors)
 
 

@@ -28,7 +28,7 @@ def register(models: typer.Typer) -> None:
 def versions(alias: Some = None, json: JsonFlag = False) -> None:
     """List the versions of the model behind an alias, with what they were made from and what their gates say."""
     with reported_errors(as_json=json):
-        with opened_rollouts() as rollouts:
+        with opened_rollouts(alias) as rollouts:
             story = asyncio.run(rollouts.registry.story(alias))
         found = list(story.versions.values())
         if json:
@@ -69,7 +69,7 @@ def log(alias: Some = None, json: JsonFlag = False) -> None:
         from deepwell.fleet.promotion.words import in_words
         from deepwell.storage.registry.ledger import Ledger
 
-        with opened_database() as (database, anchors):
+        with opened_database(alias) as (database, anchors):
             checked = check_ledger(database, anchors)
             entries = asyncio.run(Ledger(database).readable(alias))
         head = f"{checked.head.sequence}:{checked.head.hash}"
@@ -134,7 +134,7 @@ def register_version(
         moving = {"policy": policy, "knowledge": knowledge}
         config = {**told.config, **{name: one for name, one in moving.items() if one is not None}}
         told = replace(told, config=config)
-        with opened_rollouts() as rollouts:
+        with opened_rollouts(alias) as rollouts:
             made = asyncio.run(rollouts.register(alias, told, by))
         if json:
             write_json(asdict(made))

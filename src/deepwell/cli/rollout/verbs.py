@@ -88,7 +88,7 @@ def start(
         plan = Plan(alpha, margin, most_users, most_days)
         deployed = deployment_of(alias)
         stepped = steps_of(deployed, steps, hold, kind)
-        with opened_rollouts() as rollouts:
+        with opened_rollouts(alias) as rollouts:
             made = asyncio.run(
                 rollouts.start(
                     f"{alias}#{version}",
@@ -152,7 +152,7 @@ def status(
 ) -> None:
     """Show the roll-outs that are under way with their votes, and how the last ones ended."""
     with reported_errors(as_json=json):
-        with opened_rollouts() as rollouts:
+        with opened_rollouts(alias) as rollouts:
             story = asyncio.run(rollouts.registry.story(alias))
             under_way = [one.alias for one in story.rollouts.values() if one.state == "canary"]
             found = [one for name in under_way if (one := asyncio.run(rollouts.status(name))) is not None]
@@ -176,7 +176,7 @@ def status(
 def judge(alias: Alias, by: By = "votes", json: JsonFlag = False) -> None:
     """Promote or roll back the version if the votes of users decide by now; else leave it as it is."""
     with reported_errors(as_json=json):
-        with opened_rollouts() as rollouts:
+        with opened_rollouts(alias) as rollouts:
             found = asyncio.run(rollouts.judge(alias, by))
         if json:
             write_json(_plain(found))
@@ -187,7 +187,7 @@ def judge(alias: Alias, by: By = "votes", json: JsonFlag = False) -> None:
 def promote(alias: Alias, reason: Reason = "", by: By = "cli", json: JsonFlag = False) -> None:
     """Give the version to all users now, whatever their votes say."""
     with reported_errors(as_json=json):
-        with opened_rollouts() as rollouts:
+        with opened_rollouts(alias) as rollouts:
             ended = asyncio.run(rollouts.promote(alias, by, reason))
         _tell(ended, f"{alias} means {ended.candidate} for all users", as_json=json)
 
@@ -195,7 +195,7 @@ def promote(alias: Alias, reason: Reason = "", by: By = "cli", json: JsonFlag = 
 def abort(alias: Alias, reason: Reason = "", by: By = "cli", json: JsonFlag = False) -> None:
     """End the roll-out: all users get the model of before."""
     with reported_errors(as_json=json):
-        with opened_rollouts() as rollouts:
+        with opened_rollouts(alias) as rollouts:
             ended = asyncio.run(rollouts.abort(alias, by, reason))
         _tell(ended, f"{alias} means {ended.current} for all users", as_json=json)
 
@@ -203,7 +203,7 @@ def abort(alias: Alias, reason: Reason = "", by: By = "cli", json: JsonFlag = Fa
 def revert(alias: Alias, reason: Reason = "", by: By = "cli", json: JsonFlag = False) -> None:
     """Undo the newest promotion: the alias means again what it meant before."""
     with reported_errors(as_json=json):
-        with opened_rollouts() as rollouts:
+        with opened_rollouts(alias) as rollouts:
             made = asyncio.run(rollouts.revert(alias, by, reason))
         if json:
             write_json({"name": made.name, "model": made.model})

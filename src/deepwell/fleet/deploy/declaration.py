@@ -37,6 +37,7 @@ from deepwell.storage.aliases import check_alias
 from deepwell.storage.registry.story import Kind, Steps
 
 __all__ = [
+    "ContainerTerms",
     "Declaration",
     "Evaluation",
     "Gates",
@@ -138,6 +139,22 @@ class RolloutTerms(_Part):
         return Steps(self.kind, shares, self.hold_seconds)
 
 
+class ContainerTerms(_Part):
+    """Images of the grade `containers`, and its Prometheus.
+
+    Attributes:
+        image: image of the replicas.
+        prometheus_port: port of Prometheus on the loopback; unset: there is none.
+    """
+
+    image: str = Field(default="localhost/deepwell:api", min_length=1)
+    haproxy: str = Field(default="localhost/deepwell-haproxy:latest", min_length=1)
+    postgres: str = Field(default="localhost/deepwell-postgres:17", min_length=1)
+    valkey: str = Field(default="localhost/deepwell-valkey:latest", min_length=1)
+    prometheus: str = Field(default="localhost/deepwell-prometheus:latest", min_length=1)
+    prometheus_port: int | None = Field(default=None, ge=1, le=65535)
+
+
 def _texts(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -153,7 +170,8 @@ class Declaration(_Part):
         host: address that the front listens on.
         policy: policy of the guard; a version may carry its own.
         knowledge: knowledge base that grounds answers; a version may carry its own.
-        database: `file:PATH` of a file with the URL of a PostgreSQL database; unset: the one of the settings.
+        database: `file:PATH` of a file with the URL of a PostgreSQL database; unset: the one of the settings, and in the grade
+            `containers` one of its own.
         valkey: likewise of a Valkey.
     """
 
@@ -172,6 +190,7 @@ class Declaration(_Part):
     database: str | None = None
     valkey: str | None = None
     rollout: RolloutTerms = RolloutTerms()
+    containers: ContainerTerms = ContainerTerms()
 
     @field_validator("name")
     @classmethod
@@ -199,6 +218,8 @@ class Declaration(_Part):
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
+        if self.grade == "containers" and self.front == "own":
+            raise ValueError("the grade containers has haproxy in front: leave `front` out")
         try:
             check_alias(self.alias, self.model)
         except InvalidRequest as error:
@@ -343,6 +364,7 @@ def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int]) -> Inv
 _PARTS: Final[dict[tuple[str, ...], type[BaseModel]]] = {
     (): Declaration,
     ("serve",): ServeOptions,
+    ("containers",): ContainerTerms,
     ("rollout",): RolloutTerms,
     ("rollout", "gates"): Gates,
     ("rollout", "gates", "evaluation"): Evaluation,

@@ -1,4 +1,7 @@
-"""Grade 1 on this machine: from a declaration to a `Deployment` that runs, and the way to find one that does."""
+"""Deployments on this machine: from a declaration to a `Deployment` that runs, and the way to find one that does.
+
+In the grade `machine` its parts are processes, in the grade `containers` they are containers of one pod.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,17 @@ from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.owners import owners_of
 from deepwell.fleet.deploy.replicas import MakeReplica, free_ports, served_replica
 from deepwell.fleet.deploy.supervisor import Deployment, Events, first_release
-from deepwell.fleet.front.front import Front, HaproxyFront, find_haproxy
+from deepwell.fleet.front.front import Front, HaproxyFront, find_haproxy, write_whole
 from deepwell.fleet.front.haproxy import HaproxyTerms
 from deepwell.fleet.front.routes import SLOTS, Routes, Slot
+from deepwell.fleet.pods.pod import ANY, Pod
+from deepwell.fleet.pods.prometheus import write_targets
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.process.claim import Claim, read_claim
 from deepwell.server.http.listen import bind, port_owner
 from deepwell.settings import Settings
 from deepwell.storage.aliases import AliasStore
-from deepwell.storage.database import Database
+from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.keys import KeyStore
 from deepwell.storage.safety.anchors import Anchors
 
@@ -44,6 +49,8 @@ CLAIM: Final = "deployment"
 """Name of the files of a deployment's claim, in its folder."""
 
 _ANSWER_S: Final = 10.0
+_STATES_S: Final = 5.0
+_FIRST_KEY: Final = "first start of deepwell deploy"
 
 
 def deployment_folder(settings: Settings, name: str) -> Path:
@@ -72,6 +79,8 @@ def front_of(declaration: Declaration) -> str:
     Raises:
         InvalidRequest: it asks for haproxy, which is not installed.
     """
+    if declaration.grade == "containers":
+        return "haproxy"
     if declaration.front == "own":
         return "own"
     if find_haproxy() is None:
@@ -118,7 +127,7 @@ class Opened:
         make: MakeReplica | None = None,
         routing: str = "prefix",
     ) -> None:
-        if declaration.grade != "machine":
+        if declaration.grade == "mesh":
             raise InvalidRequest.of("deploy_grade", grade=declaration.grade)
         settings = settings_of(declaration, settings)
         self.folder = deployment_folder(settings, declaration.name)
@@ -126,18 +135,27 @@ class Opened:
         if not self.claim.take():
             facts = read_claim(self.folder, CLAIM) or {}
             raise InvalidRequest.of("deploy_running", name=declaration.name, pid=facts.get("pid", "?"))
+        self.pod: Pod | None = None
+        self._declaration = declaration
+        self._events = events
         try:
-            port = _claim_port(declaration)
+            if declaration.grade == "containers":
+                self.pod = Pod(declaration, self.folder, settings)
+                self.pod.clear()
+            self._port = _claim_port(declaration)
+            self._ports = free_ports(2 * declaration.replicas, [self._port])
+            if self.pod is not None:
+                settings = self.pod.open(self._port, self._ports)
             self.database = Database.of(settings)
         except BaseException:
-            self.claim.release()
+            self._give_back()
             raise
+        self._place: dict[str, Any] = {"database": self._database_place()}
         self.claim.tell({"name": declaration.name, "alias": declaration.alias, "began": time.time()})
-        self._declaration = declaration
         self._keys = KeyStore(self.database)
         self._rollouts = Rollouts(self.database, Anchors.of(settings))
         self._aliases = AliasStore(self.database, Anchors.of(settings))
-        self._settings, self._port, self._events = settings, port, events
+        self._settings = settings
         self._make, self._routing = make, routing
         self.deployment: Deployment | None = None
         self._told: Mapping[str, Any] = {}
@@ -150,22 +168,21 @@ class Opened:
         """
         declaration, given = self._declaration, list(self._settings.api_keys)
         await first_release(self._rollouts, self._aliases, declaration)
+        if self.pod is not None and not given and not await self._keys.any():
+            self._first_key()
         key = ""
         if given or await self._keys.any():
             key = f"fleet-{secrets.token_urlsafe(32)}"
             given.append(SecretStr(key))
-        plain = [one.get_secret_value() for one in given]
-        make = self._make or served_replica(declaration, Path.cwd(), plain)
-        ports = free_ports(2 * declaration.replicas, [self._port])
         by_slot: dict[Slot, list[int]] = {
-            slot: ports[number :: len(SLOTS)] for number, slot in enumerate(SLOTS)
+            slot: self._ports[number :: len(SLOTS)] for number, slot in enumerate(SLOTS)
         }
         made = Deployment(
             declaration,
             self._rollouts,
             self._aliases,
             self._front,
-            make,
+            self._made([one.get_secret_value() for one in given]),
             self._events,
             ports=by_slot,
             key=key,
@@ -173,33 +190,84 @@ class Opened:
         made.owners = lambda: owners_of(given, self._keys)
         made.on_facts = self._tell
         self.deployment = made
-        await made.run()
+        watching = asyncio.create_task(self._watch(made))
+        try:
+            await made.run()
+        finally:
+            watching.cancel()
+
+    def _made(self, keys: Sequence[str]) -> MakeReplica:
+        """Returns the maker of replicas: the one that was given, processes, or containers."""
+        if self.pod is not None:
+            self.pod.keep_keys(keys)
+        if self._make is not None:
+            return self._make
+        if self.pod is not None:
+            return self.pod.replica
+        return served_replica(self._declaration, Path.cwd(), keys)
+
+    def _first_key(self) -> None:
+        """Makes a key in a database that never had one, because containers listen to more than their own machine."""
+        _, text = self._keys.create(LOCAL, _FIRST_KEY, ("inference", "files"))
+        file = self.folder / "secrets" / "key"
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(file, f"{text}\n")
+        self._events({"event": "key", "text": f"the first API key is in {file}", "file": str(file)})
+
+    def _database_place(self) -> str | None:
+        if self.pod is not None and self._declaration.database is None:
+            return f"file:{self.pod.database_file}"
+        return self._declaration.database
+
+    async def _watch(self, made: Deployment) -> None:
+        """Runs what a pod has besides, and looks now and then how its containers are."""
+        if self.pod is None:
+            return
+        prometheus = self.pod.prometheus()
+        if prometheus is not None:
+            write_targets(self.folder / "prometheus", [])
+            made.run_beside(prometheus)
+        while True:
+            self._place |= {"pod": self.pod.name, "containers": await asyncio.to_thread(self.pod.states)}
+            await asyncio.sleep(_STATES_S)
 
     def _front(self, ports: Mapping[Slot, Sequence[int]], routes: Routes) -> Front:
         declaration = self._declaration
+        answer_s = self._settings.request_timeout_s + _ANSWER_S
         terms = HaproxyTerms(
-            self.folder,
-            declaration.host,
+            self.folder if self.pod is None else self.folder / "front",
+            declaration.host if self.pod is None else ANY,
             self._port,
             self._routing,
-            self._settings.request_timeout_s + _ANSWER_S if self._settings.request_timeout_s else 86_400.0,
+            answer_s if self._settings.request_timeout_s else 86_400.0,
             declaration.rollout.drain_seconds,
+            metrics_port=0 if self.pod is None else self.pod.metrics_port,
         )
+        if self.pod is not None:
+            return HaproxyFront(terms, ports, routes, within=self.pod.front)
         if front_of(declaration) == "haproxy":
             return HaproxyFront(terms, ports, routes)
         from deepwell.fleet.front.own import OwnFront
 
         return OwnFront(terms, ports, routes)
 
-    def _tell(self, facts: Mapping[str, Any]) -> None:
+    def _tell(self, found: Mapping[str, Any]) -> None:
+        facts = {**found, **self._place}
         if facts != self._told:
             self._told = facts
             with suppress(OSError):  # a full disk: what runs goes on
                 self.claim.tell(facts)
+                if self.pod is not None and self._declaration.containers.prometheus_port is not None:
+                    write_targets(self.folder / "prometheus", facts["slots"])
 
     def close(self) -> None:
         """Gives everything back."""
         self.database.close()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self.pod is not None:
+            self.pod.close()
         self.claim.release()
 
 

@@ -8,7 +8,9 @@ from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.evaluation import read_questions
 from deepwell.fleet.deploy.machine import front_of, running_deployments
 from deepwell.fleet.deploy.release import Release
-from deepwell.fleet.deploy.replicas import replica_command
+from deepwell.fleet.deploy.replicas import LOOPBACK, serve_arguments
+from deepwell.fleet.pods.pod import ANY, images_of
+from deepwell.fleet.pods.podman import has_image
 from deepwell.settings import Settings
 
 __all__ = ["planned"]
@@ -18,7 +20,7 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     """Returns the plan for programs, with `lines` for people.
 
     Raises:
-        InvalidRequest: a secret or the questions of the evaluation cannot be read, or haproxy is asked for and missing.
+        InvalidRequest: a secret or the questions of the evaluation cannot be read, or haproxy or podman is missing.
     """
     for place in (declaration.database, declaration.valkey):
         if place is not None:
@@ -36,7 +38,9 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         declaration.policy,
         declaration.knowledge,
     )
-    command = " ".join(replica_command(declaration, release, 0)[4:])
+    contained = declaration.grade == "containers"
+    command = " ".join(("serve", *serve_arguments(declaration, release, 0, ANY if contained else LOOPBACK)))
+    images, absent = _images(declaration) if contained else ({}, [])
     running = declaration.name in running_deployments(settings)
     steps = terms.for_ledger()
     gates = terms.gates.model_dump(mode="json", exclude_none=True)
@@ -49,6 +53,10 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         f"roll-outs: {steps.kind.replace('_', '-')}, {shares} % of the users, {steps.hold_seconds:g} s each",
         f"gates: {', '.join(f'{name} {_shown(one)}' for name, one in gates.items())}",
     ]
+    if contained:
+        lines.append(f"containers: {', '.join(f'{name} {image}' for name, image in images.items())}")
+    if absent:
+        lines.append(f"images that are missing: {', '.join(absent)}; `deepwell deploy images` builds them")
     if questions:
         lines.append(f"evaluation: {questions} questions before the first step")
     if running:
@@ -59,6 +67,8 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         "alias": declaration.alias,
         "front": front,
         "replicas": declaration.replicas,
+        "images": images,
+        "missing_images": absent,
         "command": command,
         "rollout": steps.to_json(),
         "gates": gates,
@@ -66,6 +76,12 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         "running": running,
         "lines": lines,
     }
+
+
+def _images(declaration: Declaration) -> tuple[dict[str, str], list[str]]:
+    """Returns the images of a pod by part, and those that are not on this machine."""
+    images = images_of(declaration)
+    return images, [image for image in images.values() if not has_image(image)]
 
 
 def _shown(value: Any) -> str:

@@ -13,7 +13,7 @@ from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.release import Release
 from deepwell.process.programs import Program
 
-__all__ = ["LOOPBACK", "MakeReplica", "free_ports", "replica_command", "served_replica"]
+__all__ = ["LOOPBACK", "MakeReplica", "free_ports", "replica_command", "serve_arguments", "served_replica"]
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -39,17 +39,18 @@ def free_ports(count: int, taken: Sequence[int] = ()) -> list[int]:
 
 
 def replica_command(declaration: Declaration, release: Release, port: int) -> tuple[str, ...]:
-    """Returns the command of a replica."""
+    """Returns the command of a replica on this machine."""
+    python = (sys.executable, "-P", "-m", "deepwell", "serve")
+    return (*python, *serve_arguments(declaration, release, port, LOOPBACK))
+
+
+def serve_arguments(declaration: Declaration, release: Release, port: int, host: str) -> tuple[str, ...]:
+    """Returns the arguments of `deepwell serve` for a replica."""
     options = [part for one in release.adapters for part in ("--adapter", one)]
     for name, value in (("--guard", release.policy), ("--knowledge", release.knowledge)):
         options += [] if value is None else [name, value]
-    place = ("--host", LOOPBACK, "--port", str(port), "--json")
-    return (
-        *(sys.executable, "-P", "-m", "deepwell", "serve", release.base),
-        *place,
-        *declaration.serve.flags(),
-        *options,
-    )
+    place = ("--host", host, "--port", str(port), "--json")
+    return (release.base, *place, *declaration.serve.flags(), *options)
 
 
 def served_replica(declaration: Declaration, folder: Path, keys: Sequence[str] = ()) -> MakeReplica:

@@ -24,6 +24,7 @@ Phase = Literal["free", "starting", "serving", "retiring", "draining", "stopping
 """`retiring`: conversations that began here may go on; `draining`: answers under way may end; then the replicas end."""
 
 _PROBE_S: Final = 2.0
+_END_S: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -103,13 +104,20 @@ class SlotKeeper:
             for number in range(len(self._replicas)):
                 await self._front.set_state(self.slot, number, "drain")
         elif self.phase == "draining" and (time.monotonic() >= self._until or not await self._is_busy()):
-            self.phase = "stopping"
+            self.phase, self._until = "stopping", time.monotonic() + _END_S
             for one in self._replicas:
                 one.kept.stop()
-        elif self.phase == "stopping" and all(
-            one.kept.state in ("stopped", "failed") for one in self._replicas
-        ):
+        elif self.phase == "stopping":
+            await self._look_ended()
+
+    async def _look_ended(self) -> None:
+        """Frees the slot once all its replicas have ended. One that does not end by itself is killed."""
+        open_ones = [one for one in self._replicas if one.kept.state not in ("stopped", "failed")]
+        if not open_ones:
             await self._end()
+        elif time.monotonic() >= self._until:
+            for one in open_ones:
+                one.kept.kill()
 
     async def _look_ready(self, http: httpx.AsyncClient, alias: str) -> None:
         for one, port in zip(self._replicas, self._ports, strict=True):

@@ -1,4 +1,4 @@
-"""`Deployment`: the supervisor of grade 1. It keeps a front and the replicas of one or two releases running, and moves traffic.
+"""`Deployment`: keeps a front and the replicas of one or two releases running, and moves traffic.
 
 The ledger of the registry is the one state of a roll-out; whoever changes it, this process follows. So it may be ended and
 started again at any time: it starts what the ledger says, and goes on with the share that stands there. Its own decisions
@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
-from deepwell.errors import DeepwellError, EngineUnavailable, InvalidRequest
+from deepwell.errors import DeepwellError, EngineUnavailable, InvalidRequest, StorageUnavailable
 from deepwell.fleet.deploy.analysis import Figures, parse_figures
 from deepwell.fleet.deploy.declaration import Declaration
 from deepwell.fleet.deploy.driver import Decision, Driver
@@ -27,7 +27,7 @@ from deepwell.fleet.deploy.slots import SlotKeeper
 from deepwell.fleet.front.front import Front
 from deepwell.fleet.front.routes import SLOTS, KeyOwner, Routes, Slot
 from deepwell.fleet.promotion.rollout import Rollouts
-from deepwell.process.programs import KeptProgram, Programs
+from deepwell.process.programs import KeptProgram, Program, Programs
 from deepwell.storage.aliases import AliasNames, AliasStore
 from deepwell.storage.registry.store import NewVersion
 from deepwell.storage.registry.story import Rollout, Story
@@ -84,7 +84,8 @@ class Deployment:
         self._keys: Mapping[str, KeyOwner] | None = {} if key else None
         self._routes = Routes({}, keys=self._keys)
         self._front = front(ports, self._routes)
-        self._programs = Programs((self._front.program,), self._line, self._changed)
+        contained = declaration.grade == "containers"
+        self._programs = Programs((self._front.program,), self._line, self._changed, adopting=not contained)
         self._slots: dict[Slot, SlotKeeper] = {
             slot: SlotKeeper(slot, ports[slot], self._programs, make, self._front, key=key) for slot in SLOTS
         }
@@ -96,6 +97,7 @@ class Deployment:
         self._evaluating: asyncio.Task[None] | None = None
         self._scraped = self._owned = float("-inf")
         self._front_came = False
+        self._trouble = ""
         self._stopping = asyncio.Event()
         self._failure: DeepwellError | None = None
         self._began = time.time()
@@ -129,6 +131,10 @@ class Deployment:
         if isinstance(ended, Exception):
             raise ended
 
+    def run_beside(self, program: Program) -> None:
+        """Keeps one more program running that no request needs."""
+        self._programs.add(program)
+
     def stop(self, *, now: bool = False) -> None:
         """Ends the deployment: answers under way finish. With `now`, or asked again, they are cut off."""
         if now or self._stopping.is_set():
@@ -152,8 +158,17 @@ class Deployment:
         while True:
             try:
                 await self._tick()
-            except (SQLAlchemyError, EngineUnavailable, httpx.HTTPError, OSError) as error:
-                self._tell("trouble", str(error))  # what runs goes on as it is
+                self._trouble = ""
+            except (
+                SQLAlchemyError,
+                StorageUnavailable,
+                EngineUnavailable,
+                httpx.HTTPError,
+                OSError,
+            ) as error:
+                if str(error) != self._trouble:  # what runs goes on as it is
+                    self._trouble = str(error)
+                    self._tell("trouble", self._trouble)
             if self._failure is not None:
                 raise self._failure
             self.on_facts(self.facts())

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -75,16 +75,24 @@ class HaproxyFront:
 
     Args:
         ports: ports of the replicas of each slot; that of a replica stays the same over its restarts.
+        within: makes of its program one that runs in a container, with the folders that it needs; None: it runs here.
 
     Raises:
-        InvalidRequest: haproxy is not installed.
+        InvalidRequest: haproxy is not installed, and is to run here.
     """
 
-    def __init__(self, terms: HaproxyTerms, ports: Mapping[Slot, Sequence[int]], routes: Routes) -> None:
-        found = find_haproxy()
+    def __init__(
+        self,
+        terms: HaproxyTerms,
+        ports: Mapping[Slot, Sequence[int]],
+        routes: Routes,
+        *,
+        within: Callable[[Program, Sequence[Path]], Program] | None = None,
+    ) -> None:
+        found = find_haproxy() if within is None else "haproxy"
         if found is None:
             raise InvalidRequest.of("deploy_no_haproxy")
-        self._haproxy = found
+        self._haproxy, self._within = found, within
         self._terms = terms
         self._routes = routes
         self._owners: dict[str, KeyOwner] = dict(routes.keys or {})
@@ -110,7 +118,7 @@ class HaproxyFront:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._terms.host, self._terms.host)  # noqa: S104
         command = (self._haproxy, "-db", "-f", str(self.config_file))
         environ = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TZ")}
-        return Program(
+        program = Program(
             "front",
             command,
             environ,
@@ -119,6 +127,8 @@ class HaproxyFront:
             required=True,
             stop_signal=signal.SIGUSR1,
         )
+        folders = (self._terms.folder, self._socket.parent)
+        return program if self._within is None else self._within(program, folders)
 
     async def route(self, routes: Routes) -> None:
         """Takes over another view of the releases: owners of new keys first, then everything else at once."""

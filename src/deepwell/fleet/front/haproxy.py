@@ -56,6 +56,7 @@ class HaproxyTerms:
         routing: `prefix` sends requests that begin alike to one replica unless that has too much to do; `round_robin` does not.
         answer_s: longest silence within an answer.
         drain_s: longest time that it waits for answers when it is told to end.
+        metrics_port: port of the loopback with its figures for Prometheus; 0: none.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class HaproxyTerms:
     answer_s: float = 1810.0
     drain_s: float = 120.0
     most_connections: int = 2000
+    metrics_port: int = 0
 
 
 def owner_value(owner: KeyOwner) -> str:
@@ -102,6 +104,7 @@ def config_text(terms: HaproxyTerms, socket: Path, servers: Mapping[Slot, Sequen
     """Returns the configuration. `socket` is the one of the runtime API: its path has less than 100 characters."""
     parts = [
         _global(terms, socket),
+        *([_metrics(terms.metrics_port)] if terms.metrics_port else []),
         _frontend(terms),
         *(_backend(terms, slot, servers[slot]) for slot in SLOTS),
     ]
@@ -170,6 +173,14 @@ def _frontend(terms: HaproxyTerms) -> str:
     text = files("deepwell.fleet.front").joinpath("frontend.cfg").read_text(encoding="utf-8")
     text = text.replace("@BIND@", f"{host}:{terms.port}").replace("@FOLDER@", str(terms.folder))
     return text.replace("@GENERATING@", " ".join(GENERATING))
+
+
+def _metrics(port: int) -> str:
+    return f"""frontend metrics
+    bind 127.0.0.1:{port}
+    http-request use-service prometheus-exporter if {{ path /metrics }}
+    http-request return status 404
+"""
 
 
 def _backend(terms: HaproxyTerms, slot: Slot, servers: Sequence[ServerLine]) -> str:

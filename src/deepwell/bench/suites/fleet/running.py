@@ -20,7 +20,10 @@ from typing import Any
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.ports import free_port
 from deepwell.bench.harness.served import cpu_seconds, process_tree
+from deepwell.bench.suites.deploy.podman import podman
+from deepwell.fleet.deploy.declaration import Grade, secret_of
 from deepwell.fleet.deploy.machine import CLAIM
+from deepwell.fleet.pods.pod import pod_name
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.process.claim import read_claim
 from deepwell.storage.database import Database
@@ -89,19 +92,50 @@ def busy_seconds() -> float:
 class Fleet:
     """A deployment that runs."""
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any], pid: int) -> None:
-        self._folder, self._spec = folder, spec
-        self.pid = pid
+    def __init__(self, folder: Path, spec: Mapping[str, Any], process: subprocess.Popen[bytes]) -> None:
+        self._folder, self._spec, self._process = folder, spec, process
+        self.pid = process.pid
         self.port = int(spec["declaration"]["port"])
         self.alias = str(spec["declaration"]["alias"])
-        self.database = Database.open(folder / "data" / "deepwell.db")
+        self.grade = str(spec["declaration"]["grade"])
+        self.key = ""
+
+    def open(self) -> None:
+        """Opens the database of the deployment, which serves."""
+        place = self.facts.get("database")
+        self.database = (
+            Database.open(self._folder / "data" / "deepwell.db")
+            if place is None
+            else Database.connect(secret_of(place))
+        )
         self.rollouts = Rollouts(self.database)
+        key = self._folder / "state" / "deploy" / "bench" / "secrets" / "key"
+        self.key = key.read_text(encoding="utf-8").strip() if key.exists() else ""
 
     @property
     def facts(self) -> dict[str, Any]:
         """Facts that the supervisor tells."""
         name = self._spec["declaration"]["name"]
         return read_claim(self._folder / "state" / "deploy" / name, CLAIM) or {}
+
+    @property
+    def front_pid(self) -> int:
+        """Process of the front."""
+        if self.grade == "machine":
+            return int(self.facts["front"]["pid"])
+        return self.container_pids().get("front", 0)
+
+    def container_pids(self) -> dict[str, int]:
+        """Returns the main processes of the containers of the pod, by their short names."""
+        pod = pod_name("bench")
+        listed = podman("ps", f"--filter=pod={pod}", "--format={{.Names}} {{.Pid}}", check=False).stdout
+        named = (line.split() for line in listed.splitlines())
+        return {name.removeprefix(f"{pod}-"): int(pid) for name, pid in named}
+
+    def _pids(self) -> list[int]:
+        """Returns all processes of the deployment."""
+        inside = [] if self.grade == "machine" else self.container_pids().values()
+        return [*process_tree(self.pid), *(pid for one in inside for pid in process_tree(one))]
 
     @property
     def replica_pids(self) -> list[int]:
@@ -119,7 +153,7 @@ class Fleet:
             facts = self.facts
             if "slots" in facts and holds(facts):
                 return
-            if time.monotonic() > until:
+            if time.monotonic() > until or self._process.poll() is not None:
                 log = (self._folder / "log").read_text(errors="replace")[-800:]
                 raise PeerError(f"the deployment does not get there: {facts}\n{log}")
             time.sleep(0.05)
@@ -154,7 +188,7 @@ class Fleet:
         Raises:
             PeerError: the client failed.
         """
-        told = {"port": self.port, "model": self.alias, "seconds": seconds, **task}
+        told = {"port": self.port, "model": self.alias, "seconds": seconds, "key": self.key, **task}
         client = subprocess.Popen(
             [sys.executable, "-m", "deepwell.bench.workers.fleet.talkers"],
             stdin=subprocess.PIPE,
@@ -166,8 +200,8 @@ class Fleet:
         client.stdin.close()
         client.stdin = None
         began, busy = time.monotonic(), busy_seconds()
-        front = [self.facts["front"]["pid"]]
-        before = {pid: cpu_seconds([pid]) for pid in {*process_tree(self.pid), *front}}
+        front = [self.front_pid]
+        before = {pid: cpu_seconds([pid]) for pid in {*self._pids(), *front}}
         found = None
         if during is None:
             time.sleep(seconds)
@@ -175,7 +209,7 @@ class Fleet:
             found = during()
             time.sleep(1)
             client.send_signal(signal.SIGTERM)
-        seen = {pid: cpu_seconds([pid]) for pid in {*process_tree(self.pid), *before}}
+        seen = {pid: cpu_seconds([pid]) for pid in {*self._pids(), *before}}
         out = client.communicate()[0]
         passed = time.monotonic() - began
         if client.returncode:
@@ -198,6 +232,7 @@ def running_fleet(
     *,
     replicas: int = 2,
     rollout: Mapping[str, Any] | None = None,
+    grade: Grade = "machine",
     env: Mapping[str, str] | None = None,
     **spec: Any,
 ) -> Generator[Fleet]:
@@ -215,6 +250,7 @@ def running_fleet(
         folder = Path(name)
         declaration = {
             "name": "bench",
+            "grade": grade,
             "alias": ALIAS,
             "model": next(iter(ways)),
             "replicas": replicas,
@@ -244,11 +280,10 @@ def running_fleet(
             )
         fleet: Fleet | None = None
         try:
-            until = time.monotonic() + _START_S
-            while not (folder / "data" / "deepwell.db").exists() and time.monotonic() < until:
-                time.sleep(0.1)
-            fleet = Fleet(folder, whole, process.pid)
-            fleet.until(lambda facts: facts["current"])
+            running = Fleet(folder, whole, process)
+            running.until(lambda facts: facts["current"], _START_S if grade == "machine" else 2 * _START_S)
+            running.open()
+            fleet = running
             yield fleet
         finally:
             if fleet is not None:
@@ -259,3 +294,18 @@ def running_fleet(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if grade != "machine":
+                _remove_pod()
+
+
+def _remove_pod() -> None:
+    """Removes the pod, if it is still there, and its volumes."""
+    pod = pod_name("bench")
+    podman("pod", "rm", "--force", "--ignore", "--time=5", pod, check=False)
+    podman(
+        "volume",
+        "rm",
+        "--force",
+        *(f"{pod}-{one}" for one in ("data", "postgres", "prometheus")),
+        check=False,
+    )

@@ -9,9 +9,10 @@ from typing import Any
 
 from deepwell.bench.harness.report import Report
 from deepwell.bench.suites.fleet.running import Fleet, Load, running_fleet
+from deepwell.fleet.deploy.declaration import Grade
 from deepwell.storage.registry.story import Steps
 
-__all__ = ["bench_switch_machine"]
+__all__ = ["bench_switch"]
 
 _FIRST_MS, _TOKEN_MS, _TOKENS = 40, 10, 8
 _STEPS = (0.05, 0.25, 0.5, 0.75, 1.0)
@@ -25,10 +26,16 @@ _LEAK = "say= write to lin@example.com now"
 _MOST_BUSY = 0.85
 
 
-def bench_switch_machine(
-    report: Report, model: Path, *, rate: float = 100.0, hold: float = 6.0, real: bool = True
+def bench_switch(
+    report: Report,
+    model: Path,
+    *,
+    grade: Grade = "machine",
+    rate: float = 100.0,
+    hold: float = 6.0,
+    real: bool = True,
 ) -> dict[str, Any]:
-    """Switches a deployment of grade 1 while conversations go on, and counts what fails.
+    """Switches a deployment while conversations go on, and counts what fails.
 
     Args:
         rate: requests a second of the paced engine's switches.
@@ -49,7 +56,10 @@ def bench_switch_machine(
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy.yaml"
         policy.write_text(_POLICY, encoding="utf-8")
-        with running_fleet(model, ways, rollout=terms, declaration={"policy": str(policy)}) as fleet:
+        policy.chmod(0o644)
+        Path(folder).chmod(0o755)
+        declaration = {"policy": str(policy)}
+        with running_fleet(model, ways, rollout=terms, grade=grade, declaration=declaration) as fleet:
             fleet.talk(3, rate=20)
             switches = (
                 ("canary", "v2", Steps("canary", _STEPS, hold)),
@@ -76,7 +86,7 @@ def bench_switch_machine(
     value["valid"] = value["busy"] <= _MOST_BUSY
     value["rate"] = rate
     report.table(
-        f"Switches of grade 1 under load, {os.cpu_count()} cores; cpu as shares of one core",
+        f"Switches of the grade {grade} under load, {os.cpu_count()} cores; cpu as shares of one core",
         ["switch", "requests", "failed", "cut", "mixed", "busy", "client", "front", "replicas", "outcome"],
         rows,
     )

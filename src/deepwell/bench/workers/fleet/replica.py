@@ -3,6 +3,7 @@
 - `rate=20`: no more than so many first tokens a second;
 - `fail=0.5`: that share of the requests fails in the engine;
 - `say=TEXT`: the text that the tokens say;
+- `host=0.0.0.0`: the address that it listens on, which is the loopback else;
 - `cache=512`: a prefix cache of so many blocks of 16 tokens, which is counted and saves no time.
 
 It is the server that `deepwell serve` runs, with its settings, its release, its database and its guard.
@@ -123,7 +124,7 @@ def main(model: str, port: str, first_ms: str, token_ms: str, tokens: str, *how:
     )
     [name] = settings.released().values()
     context = context_of(settings, [ServedModel(name, engine, Codec.load(path))])
-    with bind("127.0.0.1", int(port)) as listener:
+    with bind(told.get("host", "127.0.0.1"), int(port)) as listener:
         serve(
             context,
             listener,

@@ -2,8 +2,8 @@
 
 The task has `port`, `model`, `seconds`, and either `rate` (requests a second, sent when they are due) or `clients` (each asks
 as soon as it has its answer). SIGTERM ends it earlier. Conversations have `turns` turns; each is another user's. `tokens`
-bounds an answer, `words` lengthens what users say. It looks at bytes, not at JSON, because on two cores its own work would
-slow the servers that it measures.
+bounds an answer, `words` lengthens what users say, `key` is an API key. It looks at bytes, not at JSON, because on two cores
+its own work would slow the servers that it measures.
 """
 
 from __future__ import annotations
@@ -179,9 +179,10 @@ class Talkers:
         ).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{task['port']}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         )
-        return head.encode() + body
+        key = f"Authorization: Bearer {task['key']}\r\n" if task.get("key") else ""
+        return f"{head}{key}\r\n".encode() + body
 
 
 def main() -> None:
