@@ -1,5 +1,6 @@
 """`deepwell ray serve` and `status`: replicas of the server on a Ray cluster."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import signal

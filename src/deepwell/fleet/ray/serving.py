@@ -5,6 +5,7 @@ they come, and no batch timer (`@serve.batch`) stands before the engine, which b
 leaves with the step that computes it.
 """
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import logging

@@ -1,5 +1,6 @@
 """`run_piece`: the function that a process of a Ray cluster calls for every piece."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,6 @@
 """`deepwell bench fleet-ray`: a batch and a deduplication on a cluster of two nodes that loses processes and a node."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import json
