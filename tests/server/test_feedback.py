@@ -209,11 +209,11 @@ async def test_a_rater_of_an_answer_to_nobody_in_particular_is_on_no_side(
     http: httpx.AsyncClient, service: ServerContext
 ) -> None:
     """The answer was split by its key, so that the rater's name draws a side that did not answer."""
+    now_ms = int(time.time() * 1000)
     answer = await ask(http)
     for person in ("ada", "lin"):
         await rate(http, target_id=answer["id"], safety_identifier=person)
     await rate(http, target_id="chatcmpl-elsewhere", safety_identifier="eve")
-    now_ms = int(time.time() * 1000)
     rollout = Rollout("r", "toy", "toy#1", "base", "v1", 0.5, "canary", now_ms, "lin", {})
     arms = await arms_of(service.state.database, rollout)
     assert arms.unknown == 2, "eve rated an answer of an unnamed model"

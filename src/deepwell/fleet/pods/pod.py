@@ -42,7 +42,7 @@ _GIVEN: Final = "/given"
 
 @dataclass(frozen=True, slots=True)
 class Contained:
-    """What a container is made of.
+    """The parts of a container.
 
     Attributes:
         folders: paths of this machine, each with its path inside, where nothing writes to them.

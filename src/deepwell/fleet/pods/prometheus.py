@@ -1,4 +1,4 @@
-"""What Prometheus is told in a pod: its configuration, and the replicas that run at the moment."""
+"""Configuration of the Prometheus of a pod, with the replicas that run at the moment."""
 
 from __future__ import annotations
 
