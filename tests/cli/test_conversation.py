@@ -120,8 +120,10 @@ class StuckEngine(FakeEngine):
 
 def test_an_answer_that_is_stuck_ends_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine = StuckEngine(max_model_len=4096)
-    Conversation(answers(engine, tmp_path), "", temperature=0).run(iter(["abcdef"]))
+    talk = Conversation(answers(engine, tmp_path), "", temperature=0)
+    talk.run(iter(["abcdef"]))
     assert capsys.readouterr().out.endswith(f"\n{say('answer_stuck')}\n")
+    assert talk.messages == []
     assert 800 <= engine.steps < 1000
 
 

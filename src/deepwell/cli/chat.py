@@ -232,7 +232,10 @@ class Conversation:
                         self._print(note)
                 if stuck:
                     self._say("answer_stuck")
-        self._turns.append({"role": "assistant", "content": answer})
+        if stuck:
+            del self._turns[-1]  # an answer that repeats itself leads the next one to do the same
+        else:
+            self._turns.append({"role": "assistant", "content": answer})
         if self._as_json:
             write_json({"answer": answer, **({"finish_reason": "repetition"} if stuck else last_of(last))})
 
