@@ -20,7 +20,7 @@ from deepwell.process.programs import Program
 
 
 def _can_run() -> bool:
-    """Whether podman and the images are here. The replicas need nothing but the Python of the server's image."""
+    """Tells whether podman and the images are here. The replicas need nothing but the Python of the server's image."""
     if shutil.which("podman") is None:
         return False
     names = ("deepwell:api", "deepwell-haproxy:latest", "deepwell-postgres:17", "deepwell-valkey:latest")
