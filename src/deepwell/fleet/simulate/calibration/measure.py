@@ -177,10 +177,12 @@ def _step_s(runs: Sequence[Timed]) -> float:
         return _alone_s(runs)
     steps: list[float] = []
     for run in runs:
-        inside = sum(begin <= event <= end for event in run.events)
-        # Some tokens share an event, or have none.
-        tokens = inside * run.answer_tokens / len(run.events)
-        steps.append((end - begin) / max(1.0, tokens - 1))
+        # Between an answer's own events: the window's ends fall between two of them, which would count a part of a step too much.
+        inside = [event for event in run.events if begin <= event <= end]
+        if len(inside) < 2:
+            return _alone_s(runs)
+        tokens = (len(inside) - 1) * run.answer_tokens / len(run.events)  # some share an event, or have none
+        steps.append((inside[-1] - inside[0]) / tokens)
     return statistics.mean(steps)
 
 
