@@ -172,6 +172,28 @@ def test_a_detector_that_fails_or_is_missing_does_what_the_policy_declares(decla
     assert Guard({}, policy).check("text", "output").action == "allow"
 
 
+@pytest.mark.parametrize(
+    ("rules", "asked"),
+    [
+        ({}, []),
+        ({"terms": "allow"}, []),
+        ({"personal.email": "redact"}, ["terms", "patterns", "personal", "secrets"]),
+        ({"jailbreak": "flag"}, ["terms", "patterns", "personal", "secrets", "classifier"]),
+        ({"*": "flag"}, ["terms", "patterns", "personal", "secrets", "classifier"]),
+    ],
+)
+def test_detectors_are_asked_where_a_rule_may_act(
+    rules: dict[str, str], asked: list[str], tmp_path: Path
+) -> None:
+    guard = Guard.of(Policy.model_validate({"version": 1, "input": {"rules": rules}}), tmp_path)
+    seen: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for one in guard.detectors["input"]:
+            patch.setattr(one, "scan", lambda _, name=one.name: seen.append(name) or [])
+        assert guard.check("write to lin@example.com", "input").action == "allow"
+    assert seen == asked
+
+
 def test_what_others_find_still_counts_where_one_fails() -> None:
     policy = Policy.model_validate(
         {"version": 1, "input": {"rules": {"injection": "redact"}, "on_failure": "allow"}}

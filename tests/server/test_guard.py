@@ -252,7 +252,8 @@ async def test_a_missing_list_does_what_the_policy_declares(
 async def test_an_exception_and_a_late_detector_do_what_the_policy_declares(
     declared: str, engine: FakeEngine, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rules = f"input: {{on_failure: {declared}}}\noutput: {{on_failure: {declared}}}\n"
+    declares = f"{{on_failure: {declared}, rules: {{terms: block}}}}"
+    rules = f"input: {declares}\noutput: {declares}\n"
     service = make_service(engine, codec, model="toy", guard=options(tmp_path, rules))
     guard = service.main.guard
     assert guard is not None

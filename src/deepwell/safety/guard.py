@@ -11,7 +11,7 @@ from typing import overload
 
 from deepwell.errors import InvalidFile, TermListNotFound
 from deepwell.messages import Language
-from deepwell.safety.classifier.detector import shipped_detector
+from deepwell.safety.classifier.detector import LinearDetector, shipped_detector
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
 from deepwell.safety.leaks import ForeignPersonal, SystemPromptLeak
 from deepwell.safety.moderation.scorer import ModerationDetector, shipped_moderator
@@ -116,7 +116,7 @@ class Guard:
                     lambda findings, failed: self.decide(findings, "output", key[0], failed),
                     terms=self._kept_back(key[0]),
                     values=held_values(lambda finding: self._holds(finding, key[0])),
-                    sampled=self.sampled,
+                    sampled=self._asked(self.sampled, "output", key[0]),
                 )
             rules = self._rules[key] = made.replacing(lambda finding: label(finding.rule, language))
         return rules
@@ -179,6 +179,9 @@ class Guard:
         """
         findings: list[Finding] = []
         failed = list(self.missing.get(layer, ()))
+        readers = (*self.detectors.get(layer, ()), *(self.sampled if layer == "output" else ()))
+        if not (readers := self._asked(readers, layer, tenant)):
+            return self.decide((), layer, tenant, failed)
         try:
             if until is not None and time.monotonic() > until:
                 return self.failure(layer, tenant, "timeout")
@@ -188,7 +191,7 @@ class Guard:
         except Exception:
             _log.exception("normalisation failed")
             return self.failure(layer, tenant, "normalise")
-        for detector in (*self.detectors.get(layer, ()), *(self.sampled if layer == "output" else ())):
+        for detector in readers:
             try:
                 findings += detector.scan(views)
             except _Late:
@@ -198,6 +201,17 @@ class Guard:
                 _log.exception("detector %s failed", detector.name)
                 failed.append(detector.name)
         return self.decide(findings, layer, tenant, failed)
+
+    def _asked(self, detectors: Sequence[Detector], layer: Layer, tenant: str) -> list[Detector]:
+        """Returns detectors without those of the package of whose findings no rule does anything."""
+        acts = self.policy.acts(layer, tenant)
+
+        def may_matter(one: Detector) -> bool:
+            if isinstance(one, LinearDetector | ModerationDetector):
+                return self.policy.acts(layer, tenant, {one.name, *one.categories})
+            return acts or not isinstance(one, Terms | Patterns | Personal | Secrets)
+
+        return [one for one in detectors if may_matter(one)]
 
     def over_seam(self, seam: Seam, layer: Layer, tenant: str = "") -> Decision | None:
         """Returns the decision about the terms that stand over a seam of two texts; None if there are none."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
@@ -276,6 +276,19 @@ class Policy(_Part):
         mine = self.tenants.get(tenant)
         own: LayerPolicy | None = getattr(mine, layer) if mine is not None else None
         return [getattr(self, layer), *([own] if own is not None else [])]
+
+    def acts(self, layer: Layer, tenant: str = "", names: Collection[str] | None = None) -> bool:
+        """Tells whether a rule of a layer does anything about what is found. Where none does, texts need not be read.
+
+        Args:
+            names: a detector and the categories that it reports; None stands for any.
+        """
+        return any(
+            rule.action != "allow"
+            and (names is None or name == _ANY or name in names or name.partition(".")[0] in names)
+            for one in self.layers(layer, tenant)
+            for name, rule in one.rules.items()
+        )
 
     def action(self, finding: Finding, layer: Layer, tenant: str = "") -> Action:
         """Returns what is done about a finding."""

@@ -33,6 +33,7 @@ class LinearDetector:
     """
 
     name = "classifier"
+    categories = CATEGORIES
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights

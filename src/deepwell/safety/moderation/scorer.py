@@ -191,6 +191,7 @@ class ModerationDetector:
     """Reports the categories of a text that are flagged, each as one finding that covers the text."""
 
     name = "moderation"
+    categories = CATEGORIES
 
     def __init__(self, moderator: Moderator, *, min_score: float = THRESHOLD) -> None:
         self._moderator = moderator
