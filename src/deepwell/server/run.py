@@ -28,7 +28,7 @@ __all__ = ["Server", "freeze_heap", "serve"]
 
 GRACE_SECONDS = 20.0
 _YOUNG: Final = 20_000
-"""Objects that are made before the young ones are visited. A streamed answer makes thousands, and frees them without a visit."""
+"""Objects that are made before the young ones are visited. A streamed answer makes thousands, freed without a visit."""
 
 
 class Server(uvicorn.Server):

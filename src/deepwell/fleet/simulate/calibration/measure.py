@@ -177,7 +177,7 @@ def _step_s(runs: Sequence[Timed]) -> float:
         return _alone_s(runs)
     steps: list[float] = []
     for run in runs:
-        # Between an answer's own events: the window's ends fall between two of them, which would count a part of a step too much.
+        # Between an answer's own events: the window's ends fall between two of them, so that it holds parts of steps.
         inside = [event for event in run.events if begin <= event <= end]
         if len(inside) < 2:
             return _alone_s(runs)
