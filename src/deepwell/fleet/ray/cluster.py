@@ -19,6 +19,7 @@ __all__ = ["CLIENT", "Cluster", "ClusterUnavailable", "Node", "import_ray"]
 
 _RECONNECT_S = "20"
 _CONNECT_S = 90.0  # a cluster that is there begins a process for a client, which takes some seconds
+_STARTS = 3  # attempts of a cluster to make this process: measured on two cores, 2 of some 30 died at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,25 @@ class Cluster:
         """Connects to the cluster of an address, or to the one of this machine, or makes one."""
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if named:
-            self._within(_CONNECT_S, lambda: self.ray.init(address=named, **quiet))
+            self._within(_CONNECT_S, lambda: self._named(named, quiet))
             return
         try:
             self.ray.init(address="auto", **quiet)
         except ConnectionError:
             # Nobody looks at the dashboard of a cluster that lives for one command.
             self.ray.init(address="local", include_dashboard=False, **quiet)
+
+    def _named(self, address: str, quiet: dict[str, Any]) -> None:
+        """Connects to the cluster of an address. It makes a process for each client, which now and then dies as it is made."""
+        for attempt in range(1, _STARTS + 1):
+            try:
+                self.ray.init(address=address, **quiet)
+                return
+            except ConnectionAbortedError:
+                if attempt == _STARTS:
+                    raise
+                with suppress(Exception):
+                    self.ray.shutdown()
 
     @staticmethod
     def _within(seconds: float, connect: Callable[[], Any]) -> None:
