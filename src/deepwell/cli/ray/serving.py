@@ -118,7 +118,8 @@ def serve(
             downscale,
             every_machine,
         )
-        _until_stopped(Cluster(on), options, settings, as_json=json)
+        # Somebody waits for these answers: they take no second place behind other programs, as a batch does.
+        _until_stopped(Cluster(on, niceness=0), options, settings, as_json=json)
 
 
 def status(on: Address = "ray", json: JsonFlag = False) -> None:

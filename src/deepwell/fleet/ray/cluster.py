@@ -58,6 +58,7 @@ class Cluster:
     Args:
         address: `ray`: the cluster that `RAY_ADDRESS` names, else the one that runs on this machine, else one of this machine
             alone, which ends with the connection; or `ray://HOST:PORT`: a cluster elsewhere.
+        niceness: niceness of processes of a cluster that is made here; None: Ray's own, 15. `RAY_worker_niceness` overrides it.
 
     Raises:
         MissingDependency: Ray is not installed.
@@ -65,11 +66,13 @@ class Cluster:
         ClusterUnavailable: nothing answers there.
     """
 
-    def __init__(self, address: str = "ray") -> None:
+    def __init__(self, address: str = "ray", *, niceness: int | None = None) -> None:
         if address != "ray" and not (address.startswith(CLIENT) and address != CLIENT):
             raise InvalidRequest.of("ray_address_wrong", address=address)
         self.ray: Any = import_ray()
         self.address = address
+        if niceness is not None:
+            os.environ.setdefault("RAY_worker_niceness", str(niceness))
         named = address if address.startswith(CLIENT) else os.environ.get("RAY_ADDRESS", "")
         if named:
             greet(named)

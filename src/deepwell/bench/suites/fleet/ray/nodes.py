@@ -78,13 +78,16 @@ class Told:
 
 
 @contextmanager
-def two_nodes(folder: Path, *, token: str = "") -> Iterator[Nodes]:
+def two_nodes(folder: Path, *, token: str = "", niceness: int | None = None) -> Iterator[Nodes]:
     """Starts a head and a second node, whose processes keep their data in a folder of the benchmark.
 
     Args:
         token: the token that they want; the verbs' environment does not have it. Ray must not be loaded before.
+        niceness: niceness of their processes; None: Ray's own, 15.
     """
     own = {"DEEPWELL_DATA_DIR": str(folder / "data"), "DEEPWELL_STATE_DIR": str(folder / "state")}
+    if niceness is not None:
+        own["RAY_worker_niceness"] = str(niceness)
     if token:
         own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     before = {name: os.environ.get(name) for name in own}

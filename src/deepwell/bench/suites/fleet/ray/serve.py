@@ -22,7 +22,6 @@ from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.ports import free_port
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.suites.fleet.ray.nodes import surroundings, two_nodes
-from deepwell.fleet.ray.cluster import import_ray
 
 __all__ = ["bench_fleet_ray_serve"]
 
@@ -40,8 +39,10 @@ def bench_fleet_ray_serve(report: Report) -> dict[str, Any]:
         MissingDependency: Ray is not installed.
         PeerError: a server does not start.
     """
-    import_ray()
-    with tempfile.TemporaryDirectory(prefix="deepwell-ray-") as name, two_nodes(Path(name)) as nodes:
+    with (
+        tempfile.TemporaryDirectory(prefix="deepwell-ray-") as name,
+        two_nodes(Path(name), niceness=0) as nodes,
+    ):
         return _measured(report, nodes.environment, Path(name))
 
 
