@@ -72,7 +72,7 @@ async def ingested(folder: Path, paths: list[Path], spread: SpreadPassages | Non
 
         def vectors(connection: Any) -> dict[str, bytes]:
             rows = connection.execute(sa.select(embeddings.c.digest, embeddings.c.vector))
-            return {digest: vector for digest, vector in rows}
+            return dict(rows.tuples().all())
 
         return await knowledge.database.read(vectors)
 

@@ -116,6 +116,6 @@ def test_a_token_that_no_header_carries_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_port_of_something_else_is_named() -> None:
-    with answering(method="/other.Service/Method") as (port, _shown):
-        with pytest.raises(ClusterUnavailable, match="UNIMPLEMENTED"):
-            greet(f"ray://127.0.0.1:{port}")
+    other = "/other.Service/Method"
+    with answering(method=other) as (port, _), pytest.raises(ClusterUnavailable, match="UNIMPLEMENTED"):
+        greet(f"ray://127.0.0.1:{port}")
