@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.hosting.remote.adapters import ListedModel, RemoteAdapters, models_of
@@ -27,6 +27,9 @@ from deepwell.engine.protocol import Ability, Capabilities, GenerateRequest, Gra
 from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.models.text.hosted import open_tokenizer
 from deepwell.models.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["open_remote", "served_models"]
 
@@ -74,13 +77,32 @@ def served_models(options: RemoteOptions, *, timeout_s: float) -> list[str]:
     url = options.address.url
     try:
         with httpx.Client(**client_options(options)) as http:
-            answer = http.get(f"{url}/v1/models", timeout=timeout_s)
+            status, body = _bounded(http, "GET", f"{url}/v1/models", url, timeout_s, timeout=timeout_s)
     except httpx.HTTPError as error:
         raise unreachable(url, f"{type(error).__name__}: {error}") from None
-    if answer.status_code != 200:
-        found = refused(url, answer.status_code, answer.content)
+    if status != 200:
+        found = refused(url, status, body)
         raise found.error if isinstance(found, Retry) else found
-    return [one.id for one in models_of(answer.content, url)]
+    return [one.id for one in models_of(body, url)]
+
+
+def _bounded(
+    http: httpx.Client, method: str, place: str, url: str, seconds: float, **options: Any
+) -> tuple[int, bytes]:
+    """Returns the status and the body of an answer as it comes over the wire: what is compressed is not unfolded.
+
+    Raises:
+        EngineUnavailable: the answer is longer than any to such a question, or has not ended in time.
+    """
+    parts, until = bytearray(), time.monotonic() + seconds
+    with http.stream(method, place, **options) as answer:
+        for piece in answer.iter_raw():
+            parts += piece
+            if len(parts) > _MOST_BYTES:
+                raise bad_answer(url, f"more than {_MOST_BYTES} bytes")
+            if time.monotonic() > until:
+                raise unreachable(url, f"an answer that has not ended after {seconds:g} seconds")
+        return answer.status_code, bytes(parts)
 
 
 class _Probe:
@@ -314,14 +336,16 @@ class _Probe:
         import httpx
 
         headers = {"content-type": "application/json"} if content is not None else {}
-        parts = bytearray()
         try:
-            with self._http.stream(method, self._url + path, content=content, headers=headers) as answer:
-                for piece in answer.iter_raw():
-                    parts += piece
-                    if len(parts) > _MOST_BYTES:
-                        raise bad_answer(self._url, f"more than {_MOST_BYTES} bytes")
-                return answer.status_code, bytes(parts)
+            return _bounded(
+                self._http,
+                method,
+                self._url + path,
+                self._url,
+                self._options.first_s,
+                content=content,
+                headers=headers,
+            )
         except httpx.HTTPError as error:
             raise Retry(unreachable(self._url, f"{type(error).__name__}: {error}"), sent=False) from None
 

@@ -81,19 +81,23 @@ class Transport:
 
         reader = EventReader(self.url)
         begun = False
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._first_s  # for the next event: comments alone keep no request open
         try:
             async with self._http.stream("POST", self.url + path, **_content(body)) as response:
                 if response.status_code != 200:
                     raise await self._refusal(response)
                 pieces = response.aiter_raw()
                 while not reader.done:
-                    async with asyncio.timeout(self._idle_s if begun else self._first_s):
+                    silence_s = self._idle_s if begun else self._first_s
+                    async with asyncio.timeout_at(min(until, clock() + silence_s)):
                         piece = await anext(pieces, None)
                     if piece is None:
                         break
                     for event in reader.feed(piece):
                         begun = True
                         yield event
+                        until = clock() + self._first_s
                 if not reader.done and (event := reader.end()) is not None:
                     begun = True
                     yield event
