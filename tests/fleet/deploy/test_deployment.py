@@ -73,6 +73,8 @@ class Running:
         self.asked: list[tuple[str, int, str, bool]] = []
 
     def _make(self, release: Release, name: str, port: int) -> Program:
+        if self.ways.get(release.model) == ("cannot be made",):
+            raise InvalidRequest(f"{release.model} is not made", fix="leave it out")
         command = (
             sys.executable,
             "-S",
@@ -258,6 +260,8 @@ async def test_an_evaluation_that_fails_says_so_and_a_removed_alias_ends_nothing
     rollout = await made.start("v2")
     await made.until(lambda: any("the evaluation failed" in str(one["text"]) for one in made.events))
     assert (await made.ended_by_order(rollout)).state == "aborted"
+    made.ways["v3"] = ("cannot be made",)
+    assert "v3 is not made" in (await made.ended(await made.start("v3"))).reason
     await AliasStore(made.opened.database).remove(PROD, "a mistake")
     await made.until(lambda: any("there is no alias" in str(one["text"]) for one in made.events))
     async with httpx.AsyncClient(base_url=made.url, trust_env=False) as http:

@@ -190,8 +190,16 @@ class Deployment:
             await self._front.refresh()
         await self._read()
         wanted, rollout = self._wanted()
-        for release in wanted:
-            self._place(release)
+        for release in list(wanted):
+            try:
+                self._place(release)
+            except InvalidRequest as error:
+                if rollout is None or release == wanted[0]:
+                    raise
+                await self._obey(
+                    rollout, Decision("abort", f"{release.name} cannot be started: {error.message}")
+                )
+                wanted, rollout = wanted[:1], None
         for keeper in self._slots.values():
             await keeper.look(self._http, self.declaration.alias)
         await self._switch(wanted[0])
