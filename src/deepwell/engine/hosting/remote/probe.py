@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.hosting.remote.adapters import ListedModel, RemoteAdapters, models_of
@@ -22,18 +22,14 @@ from deepwell.engine.hosting.remote.facts import ModelFacts, facts_of
 from deepwell.engine.hosting.remote.faults import Retry, bad_answer, refused, unreachable
 from deepwell.engine.hosting.remote.parts import Part, Shape, embedding_body
 from deepwell.engine.hosting.remote.sglang import SglangShape
-from deepwell.engine.hosting.remote.transport import body_of, client_options
+from deepwell.engine.hosting.remote.transport import body_of, bounded_answer, client_options
 from deepwell.engine.protocol import Ability, Capabilities, GenerateRequest, Grammar, SamplingParams
 from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.models.text.hosted import open_tokenizer
 from deepwell.models.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    import httpx
-
 __all__ = ["open_remote", "served_models"]
 
-_MOST_BYTES: Final = 1 << 20
 _PAUSE_S: Final = 0.5
 _WORD: Final = "zq7"  # what no model says by itself
 _ONLY: Final = Grammar("lark", f'start: %json {{"const": "{_WORD}"}}\n')
@@ -77,32 +73,13 @@ def served_models(options: RemoteOptions, *, timeout_s: float) -> list[str]:
     url = options.address.url
     try:
         with httpx.Client(**client_options(options)) as http:
-            status, body = _bounded(http, "GET", f"{url}/v1/models", url, timeout_s, timeout=timeout_s)
+            status, body = bounded_answer(http, "GET", f"{url}/v1/models", url, timeout_s, timeout=timeout_s)
     except httpx.HTTPError as error:
         raise unreachable(url, f"{type(error).__name__}: {error}") from None
     if status != 200:
         found = refused(url, status, body)
         raise found.error if isinstance(found, Retry) else found
     return [one.id for one in models_of(body, url)]
-
-
-def _bounded(
-    http: httpx.Client, method: str, place: str, url: str, seconds: float, **options: Any
-) -> tuple[int, bytes]:
-    """Returns the status and the body of an answer as it comes over the wire: what is compressed is not unfolded.
-
-    Raises:
-        EngineUnavailable: the answer is longer than any to such a question, or has not ended in time.
-    """
-    parts, until = bytearray(), time.monotonic() + seconds
-    with http.stream(method, place, **options) as answer:
-        for piece in answer.iter_raw():
-            parts += piece
-            if len(parts) > _MOST_BYTES:
-                raise bad_answer(url, f"more than {_MOST_BYTES} bytes")
-            if time.monotonic() > until:
-                raise unreachable(url, f"an answer that has not ended after {seconds:g} seconds")
-        return answer.status_code, bytes(parts)
 
 
 class _Probe:
@@ -337,7 +314,7 @@ class _Probe:
 
         headers = {"content-type": "application/json"} if content is not None else {}
         try:
-            return _bounded(
+            return bounded_answer(
                 self._http,
                 method,
                 self._url + path,
