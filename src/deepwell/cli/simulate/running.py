@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,22 +64,6 @@ def run(
         if exact_hits + semantic_hits > 1:
             raise InvalidRequest(
                 "--exact-hits and --semantic-hits are more than all requests together", fix="lower one"
-            )
-        numbers = (
-            rate,
-            speed,
-            think_s,
-            turns,
-            prompt_tokens,
-            answer_tokens,
-            spread,
-            exact_hits,
-            semantic_hits,
-        )
-        bounds = (target_p95_ms, longest_wait_s, seconds, warmup_s)
-        if not all(one is None or math.isfinite(one) for one in (*numbers, *bounds)):
-            raise InvalidRequest(
-                "a number of the load or of the run is not finite", fix="write a plain number"
             )
         mix = Mix(prompt_tokens, answer_tokens, spread, system_tokens, exact_hits, semantic_hits)
         load, warm = _timed(_load((users, rate, trace), mix, (think_s, turns), speed), seconds, warmup_s)
