@@ -158,3 +158,10 @@ def test_images_are_those_of_the_containerfiles_and_are_built_in_a_clone_only(
     assert result.exit_code == 1 and "there is no image" in result.output
     result = CliRunner().invoke(app, ["deploy", "images", "valkey", "--source", str(DEPLOY.parent)])
     assert result.exit_code == 0 and "is built" in result.output
+
+
+def test_a_path_that_podman_would_split_is_refused(tmp_path: Path) -> None:
+    hostile = tmp_path / "calm:" / "etc:rw"
+    hostile.mkdir(parents=True)
+    with pytest.raises(InvalidRequest, match="colon"):
+        inside_release(Release("toy@prod#1", "calm", "toy", (f"calm={hostile}",)))
