@@ -98,6 +98,11 @@ def test_gates_compare_with_the_current_release() -> None:
         one.name: one for one in judge_gates(GATES, served(100, first_s=0.04), served(100, first_s=0.25))
     }
     assert not worse["first_token_p95_ms"].holds and "above" in worse["first_token_p95_ms"].words
+    few = served(4, first_s=0.04) + served(1, first_s=0.6)
+    by_chance = {one.name: one for one in judge_gates(GATES, served(100, first_s=0.04), few)}
+    figure = by_chance["first_token_p95_ms"].candidate
+    assert figure is not None and figure > 400, "the slowest of five is their quantile"
+    assert by_chance["first_token_p95_ms"].holds, "one slow request of five is chance"
     guarded = {one.name: one for one in judge_gates(GATES, served(100, guarded=2), served(100, guarded=30))}
     assert not guarded["guard_rate"].holds
     assert judge_gates(Gates(error_rate=None), served(9), served(9, failed=9)) == []

@@ -17,6 +17,7 @@ import pytest
 from tests.parallel import free_port
 
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.fleet.deploy.analysis import parse_figures
 from deepwell.fleet.deploy.declaration import Declaration, Evaluation, Gates, RolloutTerms
 from deepwell.fleet.deploy.evaluation import evaluate
 from deepwell.fleet.deploy.machine import CLAIM, Opened, deployment_folder
@@ -300,6 +301,11 @@ async def test_a_supervisor_that_is_started_again_goes_on_from_the_ledger(tmp_pa
 
 
 async def test_killed_replicas_and_a_killed_front_come_back(running: Running) -> None:
+    async with httpx.AsyncClient(trust_env=False) as http:  # each was asked for a token before users came
+        for slot in running.facts["slots"]:
+            for one in slot["replicas"]:
+                metrics = await http.get(f"http://127.0.0.1:{one['port']}/metrics")
+                assert parse_figures(metrics.text).requests == 1
     async with running.loaded():
         await running.until(lambda: len(running.asked) > 10)
         victim = next(one for slot in running.facts["slots"] for one in slot["replicas"] if one["pid"])

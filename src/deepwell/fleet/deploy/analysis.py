@@ -1,7 +1,7 @@
 """The analysis of a step: figures of the candidate's replicas against those of the current release. Pure, but for the parser.
 
-A rate fails its gate only if it is worse than the bound beyond chance (95 %, one-sided), so that one failed request among few
-aborts nothing, and a version that fails every request is aborted within a handful.
+A figure fails its gate only if it is worse than the bound beyond chance (95 %, one-sided), so that one failed or slow request
+among few aborts nothing, and a version that fails or delays every request is aborted within a handful.
 """
 
 from __future__ import annotations
@@ -21,9 +21,19 @@ from deepwell.server.observe.semconv import (
     prometheus_name,
 )
 
-__all__ = ["Counted", "Figures", "GateFinding", "judge_gates", "lower_bound", "parse_figures", "quantile"]
+__all__ = [
+    "Counted",
+    "Figures",
+    "GateFinding",
+    "above",
+    "judge_gates",
+    "lower_bound",
+    "parse_figures",
+    "quantile",
+]
 
 _Z: Final = 1.645  # one-sided 95 %
+_QUANTILE: Final = 0.95  # of the time to the first token
 _DURATION: Final = prometheus_name(*REQUEST_DURATION[:2])
 _FIRST: Final = prometheus_name(*TIME_TO_FIRST_TOKEN[:2])
 _ERROR: Final = prometheus_label(Attribute.ERROR_TYPE)
@@ -82,7 +92,7 @@ class Figures:
     @property
     def first_token_p95_ms(self) -> float | None:
         """95th percentile of the time to the first token; None: there was none."""
-        found = quantile(self.first_token, 0.95)
+        found = quantile(self.first_token, _QUANTILE)
         return None if found is None else 1000 * found
 
 
@@ -143,6 +153,9 @@ def judge_gates(gates: Gates, current: Figures, candidate: Figures) -> list[Gate
     if gates.first_token_p95_ms is not None:
         before, now = current.first_token_p95_ms, candidate.first_token_p95_ms
         worse = before is not None and now is not None and now - before > gates.first_token_p95_ms
+        if worse and before is not None:  # of few requests the slowest alone is the quantile
+            late = above(candidate.first_token, (before + gates.first_token_p95_ms) / 1000)
+            worse = lower_bound(late, sum(candidate.first_token.values())) > 1 - _QUANTILE
         found.append(GateFinding("first_token_p95_ms", before, now, gates.first_token_p95_ms, not worse))
     return found
 
@@ -184,6 +197,18 @@ def quantile(counts: Mapping[float, float], share: float) -> float | None:
         below += counts[bound]
         low = bound if not math.isinf(bound) else low
     return low
+
+
+def above(counts: Mapping[float, float], value: float) -> float:
+    """Returns how many counts of a histogram lie above a value; of the value's own bucket, a part in proportion."""
+    found, low = 0.0, 0.0
+    for bound in sorted(counts):
+        if low >= value or math.isinf(bound):
+            found += counts[bound]
+        elif bound > value:
+            found += counts[bound] * (bound - value) / (bound - low)
+        low = bound
+    return found
 
 
 def parse_figures(text: str) -> Figures:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -24,6 +26,7 @@ Phase = Literal["free", "starting", "serving", "retiring", "draining", "stopping
 """`retiring`: conversations that began here may go on; `draining`: answers under way may end; then the replicas end."""
 
 _PROBE_S: Final = 2.0
+_WARM_S: Final = 30.0
 _END_S: Final = 60.0
 
 
@@ -31,6 +34,7 @@ _END_S: Final = 60.0
 class _Replica:
     kept: KeptProgram
     ready: bool = False
+    warming: asyncio.Task[None] | None = None
     took: bool = field(default=False)  # the front was told that it takes requests
 
 
@@ -123,8 +127,11 @@ class SlotKeeper:
 
     async def _look_ready(self, http: httpx.AsyncClient, alias: str) -> None:
         for one, port in zip(self._replicas, self._ports, strict=True):
-            if not one.ready and one.kept.state == "ready":
-                one.ready = await self._answers(http, port, alias)
+            if one.ready or one.kept.state != "ready":
+                continue
+            if one.warming is None and await self._answers(http, port, alias):
+                one.warming = asyncio.create_task(self._warm(http, port, alias))
+            one.ready = one.warming is not None and one.warming.done()
         if all(one.ready for one in self._replicas):
             await self._take()
             self.phase = "serving"
@@ -139,6 +146,17 @@ class SlotKeeper:
         except httpx.HTTPError:
             return False
         return known.status_code == 200
+
+    async def _warm(self, http: httpx.AsyncClient, port: int, alias: str) -> None:
+        """Asks a replica for a token before users come, who would wait for what a server does at its first request alone.
+
+        What comes of it does not matter here: the gates judge answers. They do not count it, because it is over before the
+        first look at the replica's metrics.
+        """
+        body = {"model": alias, "messages": [{"role": "user", "content": "."}], "max_tokens": 1}
+        url = f"http://{LOOPBACK}:{port}/v1/chat/completions"
+        with suppress(httpx.HTTPError):
+            await http.post(url, json=body, headers=self._headers, timeout=_WARM_S)
 
     async def _take(self) -> None:
         for number, one in enumerate(self._replicas):
@@ -155,6 +173,8 @@ class SlotKeeper:
 
     async def _end(self) -> None:
         for number, one in enumerate(self._replicas):
+            if one.warming is not None:
+                one.warming.cancel()
             await self._front.set_state(self.slot, number, "maint")
             self._programs.forget(one.kept)
         self._replicas = []
