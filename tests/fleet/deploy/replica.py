@@ -1,7 +1,8 @@
 """A small replica for tests, of the standard library alone: `replica.py PORT MODEL [FIRST_S] [HOW]`.
 
 It answers what the supervisor and the front ask of one: readiness, the model of its alias, metrics, and chats, as streams of
-three events. It listens on $REPLICA_HOST. HOW: `refuses` ends with an error as `deepwell serve --json` does, `fails` answers 500, `unsafe` counts a decision of its guard for each answer.
+three events. It listens on $REPLICA_HOST. HOW: `refuses` ends with an error as `deepwell serve --json` does,
+`fails` answers 500, `unsafe` counts a decision of its guard for each answer.
 """
 
 from __future__ import annotations
