@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Keys", "Load", "register"]
 
 _Target = Literal["mesh", "envoy"]
+_File = Annotated[Path, typer.Argument(help="Declaration, such as deploy.yaml.", metavar="FILE")]
+_Folder = Annotated[
+    Path, typer.Argument(help="Folder to write into; it is made if need be.", metavar="FOLDER")
+]
 _Controller = Literal["gateway-api", "argo-rollouts", "istio", "kserve"]
 
 
@@ -59,12 +63,8 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
 
     @app.command()
     def render(
-        declaration: Annotated[
-            Path, typer.Argument(help="Declaration, such as deploy.yaml.", metavar="FILE")
-        ],
-        folder: Annotated[
-            Path, typer.Argument(help="Folder to write into; it is made if need be.", metavar="FOLDER")
-        ],
+        declaration: _File,
+        folder: _Folder,
         to: Annotated[
             _Target,
             typer.Option(
@@ -128,8 +128,5 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
                     {"to": to, "files": [str(one) for one in made.files], "commands": list(made.commands)}
                 )
                 return
-            out = console()
-            for one in made.files:
-                out.print(f"wrote {one}")
-            for command in made.commands:
-                out.print(f"run   {command}", soft_wrap=True)
+            for line in (*(f"wrote {one}" for one in made.files), *(f"run   {one}" for one in made.commands)):
+                console().print(line, soft_wrap=True)
