@@ -98,7 +98,7 @@ def test_pieces_of_a_broken_run_are_kept(
     [
         ([], "has no requests"),
         ([{"url": "/v1/images/generations"}], "no endpoint that works without a server"),
-        (["no object"], "no endpoint that works without a server"),
+        (["no object"], "line 1: the line is not a JSON object"),
         (lines(2, model="gpt-4o"), "names the model 'gpt-4o'"),
         (lines(1) + lines(1), "line 2: custom_id"),
         ([*lines(1), {"custom_id": "x"}], "line 2: method"),
@@ -116,7 +116,8 @@ def test_lines_that_cannot_run_are_named_before_any_runs(
 def test_hostile_lines_are_errors(run: Run, home: Path) -> None:
     source = home / "in.jsonl"
     source.write_bytes(b"[" * 100_000 + b"\n" + b"\xff\xfe\n")
-    assert "no endpoint" in run("batch", source, "-o", home / "o.jsonl", status=1)["error"]["message"]
+    said = run("batch", source, "-o", home / "o.jsonl", status=1)["error"]["message"]
+    assert "line 1: the line is not a JSON object" in said and "line 2: the line is not UTF-8" in said
     first = json.dumps(lines(1)[0]).encode()
     source.write_bytes(first + b"\n" + b"{" * 100_000 + b"\n\xff\n")
     error = run("batch", source, "-o", home / "o.jsonl", "-m", "tiny", status=1)["error"]

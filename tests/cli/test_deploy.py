@@ -46,6 +46,7 @@ def deployed(runner: CliRunner) -> Any:
             "alias": PROD,
             "began": time.time(),
             "url": "http://127.0.0.1:8000",
+            "keys": True,
             "front": {"pid": 1, "state": "ready", "restarts": 0},
             "model": "smollm2",
             "current": "blue",
@@ -80,7 +81,20 @@ def test_a_plan_names_everything_and_starts_nothing(runner: CliRunner, tmp_path:
     assert "line 5" in error["message"] and "replicas" in error["fix"]
 
 
+def test_a_model_that_is_not_here_is_said_before_anything_starts(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPWELL_MODELS_DIR", str(tmp_path / "models"))
+    file = tmp_path / "deploy.yaml"
+    file.write_text(SMALL + "front: own\nport: 0\n")
+    assert told(runner, "deploy", "plan", str(file))["missing_model"] == "smollm2"
+    assert "deepwell pull smollm2" in told(runner, "deploy", "apply", str(file), code=1)["error"]["fix"]
+    assert told(runner, "deploy", "status", code=1) == {"deployments": []}
+    assert "there is no alias" in told(runner, "rollout", "start", PROD, "1", code=1)["error"]["message"]
+
+
 def test_what_does_not_run_is_said(runner: CliRunner) -> None:
+    assert "no deployment runs" in told(runner, "deploy", "down", code=1)["error"]["message"]
     assert told(runner, "deploy", "status", code=1) == {"deployments": []}
     assert "deepwell deploy apply FILE" in runner.invoke(app, ["deploy", "status"]).output
     assert "no deployment" in told(runner, "deploy", "down", "chat", code=1)["error"]["message"]
@@ -96,7 +110,8 @@ def test_what_runs_is_shown_with_its_roll_out(runner: CliRunner) -> None:
     )
     found = told(runner, "rollout", "preview", PROD)
     assert found["headers"] == {"x-deepwell-release": "candidate"}
-    assert "-H 'x-deepwell-release: candidate'" in runner.invoke(app, ["rollout", "preview", PROD]).output
+    said = runner.invoke(app, ["rollout", "preview", PROD]).output
+    assert "-H 'x-deepwell-release: candidate'" in said and "Bearer $DEEPWELL_API_KEY" in said
 
 
 def register(runner: CliRunner, *more: str) -> dict[str, Any]:

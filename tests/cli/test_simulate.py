@@ -127,4 +127,4 @@ def test_it_calibrates_a_running_server(tmp_path: Path) -> None:
 def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     result = invoke("calibrate", str(path), "--url", "http://127.0.0.1:9")
-    assert result.exit_code == 1 and "cannot be measured" in result.output and not path.exists()
+    assert result.exit_code == 1 and "no server answers" in result.output and not path.exists()

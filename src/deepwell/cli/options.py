@@ -206,7 +206,7 @@ KvDtype = Annotated[
 KvTokens = Annotated[
     int | None,
     typer.Option(
-        help="Size of the whole KV cache, in tokens; unset: chosen to fit the memory.",
+        help="Size of the KV cache, which all conversations share, in tokens; unset: that of one context.",
         rich_help_panel=_ENGINE,
     ),
 ]

@@ -138,7 +138,8 @@ def system_error(error: OSError) -> InvalidRequest:
     # Without a suffix, it is a folder that something should have been written into.
     if key == "path_missing" and path.suffix and path.parent.is_dir():
         key = "file_missing"
-    return InvalidRequest.of(key, path=path, folder=path.parent, reason=error.strerror or error)
+    folder = path if not path.suffix and path.parent.is_dir() else path.parent
+    return InvalidRequest.of(key, path=path, folder=folder, reason=error.strerror or error)
 
 
 def print_table(

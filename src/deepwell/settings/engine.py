@@ -54,7 +54,9 @@ class EngineSettings(Section):
         description="Data type of keys and values in the cache; int8 takes half the memory and costs some quality.",
     )
     kv_tokens: int | None = Field(
-        None, ge=1, description="Tokens that the whole KV cache holds; unset: chosen to fit the memory."
+        None,
+        ge=1,
+        description="Tokens of the KV cache, which all conversations share; unset: those of one context.",
     )
     batch_size: int | None = Field(
         None,

@@ -1,7 +1,8 @@
 """A small replica for tests, of the standard library alone: `replica.py PORT MODEL [FIRST_S] [HOW]`.
 
 It answers what the supervisor and the front ask of one: readiness, the model of its alias, metrics, and chats, as streams of
-three events. It listens on $REPLICA_HOST. HOW: `fails` answers 500, `unsafe` counts a decision of its guard for each answer.
+three events. It listens on $REPLICA_HOST. HOW: `refuses` ends with an error as `deepwell serve --json` does,
+`fails` answers 500, `unsafe` counts a decision of its guard for each answer.
 """
 
 from __future__ import annotations
@@ -79,6 +80,9 @@ class Replica:
 
 
 async def main(port: str, model: str, first_s: str = "0.0005", how: str = "") -> None:
+    if how == "refuses":
+        print('{"error": {"message": "the model is not there", "fix": "pull it"}}')
+        raise SystemExit(1)
     replica = Replica(model, float(first_s), how)
     # As the first process of a container it would be left alone by a signal that it does not handle
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)

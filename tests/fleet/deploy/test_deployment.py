@@ -248,10 +248,11 @@ async def test_blue_green_is_previewed_and_then_switches_everybody(running: Runn
     )
 
 
-async def test_a_version_that_cannot_start_is_aborted(running: Running) -> None:
-    running.ways["v2"] = ("no number",)
+async def test_a_version_that_cannot_start_is_aborted_for_the_reason_that_it_names(running: Running) -> None:
+    running.ways["v2"] = ("0", "refuses")
     ended = await running.ended(await running.start("v2"))
-    assert ended.state == "aborted" and "exit 1" in ended.reason
+    assert ended.state == "aborted" and "the model is not there" in ended.reason
+    assert running.facts["model"] == "v1"
 
 
 async def test_an_evaluation_that_fails_says_so_and_a_removed_alias_ends_nothing(tmp_path: Path) -> None:

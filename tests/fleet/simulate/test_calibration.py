@@ -131,6 +131,20 @@ async def measured(profile: Profile) -> Profile:
     return await calibrate(SimulatedTarget(profile), Effort(most_batch=16), lambda _: None)
 
 
+def test_no_more_answers_are_measured_side_by_side_than_the_cache_holds() -> None:
+    said: list[str] = []
+    small = replace(STEPS, kv_tokens=1024, context=1024)
+
+    async def run() -> Profile:
+        return await calibrate(SimulatedTarget(small), Effort(most_batch=16), said.append)
+
+    found = in_virtual_time(run)
+    assert found.max_batch == 10, "96 tokens each, with a block ahead"
+    steps = [seconds for _, seconds in found.decode]
+    assert steps == sorted(steps) and found.context_s_per_token < 1e-6
+    assert any("10 answers of 80 tokens fill the KV cache of 1024 tokens" in one for one in said)
+
+
 def test_it_finds_an_engine_with_continuous_batching_again() -> None:
     found = in_virtual_time(lambda: measured(STEPS))
     assert found.kind == "steps" and (found.max_batch, found.context) == (16, 4096)
@@ -252,5 +266,6 @@ async def test_a_server_that_is_silent_or_absent_is_refused() -> None:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(InvalidRequest, match="silent"):
             await HttpTarget(f"http://127.0.0.1:{port}", model="m", timeout_s=0.05).stream(8, 8)
-    with pytest.raises(InvalidRequest, match="cannot be measured"):
+    with pytest.raises(InvalidRequest, match="no server answers") as absent:
         await HttpTarget(f"http://127.0.0.1:{port}").limits()
+    assert "deepwell serve" in absent.value.fix

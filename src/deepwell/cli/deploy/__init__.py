@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     deploy = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="Deploy a model: replicas behind a front, from one declaration that roll-outs move traffic in.",
+        help="Deploy a model from one declaration: replicas behind a front, and roll-outs from one release to the next.",
     )
     deploy.command()(verbs.apply)
     deploy.command()(verbs.plan)

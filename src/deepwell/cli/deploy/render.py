@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Keys", "Load", "register"]
 
 _Target = Literal["mesh", "envoy"]
+_File = Annotated[Path, typer.Argument(help="Declaration, such as deploy.yaml.", metavar="FILE")]
+_Folder = Annotated[
+    Path, typer.Argument(help="Folder to write into; it is made if need be.", metavar="FOLDER")
+]
 _Controller = Literal["gateway-api", "argo-rollouts", "istio", "kserve"]
 
 
@@ -59,10 +63,13 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
 
     @app.command()
     def render(
-        declaration: Annotated[Path, typer.Argument(help="File of the declaration, such as deploy.yaml.")],
-        folder: Annotated[Path, typer.Argument(help="Folder of the overlay; it is made if need be.")],
+        declaration: _File,
+        folder: _Folder,
         to: Annotated[
-            _Target, typer.Option(help="Grade to write for; a mesh is a Kustomize overlay.")
+            _Target,
+            typer.Option(
+                help="Form to write: mesh, which is a Kustomize overlay, or envoy, for machines without Kubernetes."
+            ),
         ] = "mesh",
         controller: Annotated[
             _Controller, typer.Option(help="Part of the cluster that switches between releases.")
@@ -92,7 +99,7 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
         ] = "",
         json: JsonFlag = False,
     ) -> None:
-        """Writes the mesh of a deployment, and prints the commands that apply it.
+        """Write the files that a mesh runs, and print the commands that apply them.
 
         A Kustomize overlay names no secret: the Secret `deepwell` is made from files by a command that is printed. Files of
         Envoys come with certificates. Written anew, they change shares and replicas of an edge that runs.
@@ -121,8 +128,5 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
                     {"to": to, "files": [str(one) for one in made.files], "commands": list(made.commands)}
                 )
                 return
-            out = console()
-            for one in made.files:
-                out.print(f"wrote {one}")
-            for command in made.commands:
-                out.print(f"run   {command}", soft_wrap=True)
+            for line in (*(f"wrote {one}" for one in made.files), *(f"run   {one}" for one in made.commands)):
+                console().print(line, soft_wrap=True)

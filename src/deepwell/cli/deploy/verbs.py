@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.progress import waiting
 from deepwell.errors import DeepwellError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ Name = Annotated[
 _ROUTINE = ("[WARNING]", "has no server available!")  # what haproxy says of every switch
 _END_S = 15.0
 _START_S = 600.0
+_LAST_LINES = 12
 
 
 def apply(
@@ -73,10 +76,15 @@ class _Shown:
         if self._as_json:
             write_json(event)
             return
+        from deepwell.fleet.deploy.replicas import reported_error
+
         part = event.get("part") if event["event"] == "line" else "fleet"
         text = str(event["text"])
         if event["event"] == "line" and text.startswith("{"):
-            return  # reports of the server to its supervisor
+            error = reported_error(text)
+            if error is None:
+                return  # reports of the server to its supervisor
+            text = f"{error[0]}; {error[1]}"
         if part == "front" and any(one in text for one in _ROUTINE):
             return
         self._out.print(f"{time.monotonic() - self._began:8.1f}  {part:8}| {text}", soft_wrap=True)
@@ -88,8 +96,6 @@ def _detach(file: Path, name: str, settings: Settings, *, as_json: bool) -> None
     Raises:
         DeepwellError: it ended before.
     """
-    import subprocess
-
     from deepwell.fleet.deploy.machine import CLAIM, deployment_folder
     from deepwell.process.claim import read_claim
 
@@ -106,23 +112,40 @@ def _detach(file: Path, name: str, settings: Settings, *, as_json: bool) -> None
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    with waiting(f"{name} starts; see {log}", shown=not as_json):
+        facts = _until_serving(child, name, folder, log)
+    if as_json:
+        write_json({"event": "serves", "url": facts["url"], "pid": facts["pid"], "log": str(log)})
+        return
+    text = f"{name} serves {facts['alias']} at {facts['url']} (pid {facts['pid']}, log {log})"
+    console().print(text, soft_wrap=True)
+    if (key := folder / "secrets" / "key").exists():
+        console().print(f"the first API key is in {key}", soft_wrap=True)
+
+
+def _until_serving(child: subprocess.Popen[bytes], name: str, folder: Path, log: Path) -> Mapping[str, Any]:
+    """Returns what a deployment tells as soon as it serves.
+
+    Raises:
+        DeepwellError: it ended before, or takes too long.
+    """
+    from deepwell.fleet.deploy.machine import CLAIM
+    from deepwell.process.claim import read_claim
+
     until = time.monotonic() + _START_S
     while time.monotonic() < until:
         facts = read_claim(folder, CLAIM)
         if facts is not None and facts.get("current"):
-            if as_json:
-                write_json({"event": "serves", "url": facts["url"], "pid": facts["pid"], "log": str(log)})
-            else:
-                text = f"{name} serves {facts['alias']} at {facts['url']} (pid {facts['pid']}, log {log})"
-                console().print(text, soft_wrap=True)
-                if (key := folder / "secrets" / "key").exists():
-                    console().print(f"the first API key is in {key}", soft_wrap=True)
-            return
+            return facts
         if child.poll() is not None:
-            said = log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
-            raise DeepwellError(f"the deployment {name!r} ended while it started: {said}", fix=f"see {log}")
+            raise DeepwellError.of("deploy_ended", name=name, said=_last_lines(log), log=log)
         time.sleep(0.1)
-    raise DeepwellError(f"the deployment {name!r} does not serve after {_START_S:g} s", fix=f"see {log}")
+    raise DeepwellError.of("deploy_silent", name=name, seconds=f"{_START_S:g}", log=log)
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    return "".join(f"\n  {line}" for line in lines[-_LAST_LINES:])
 
 
 def plan(file: File, json: JsonFlag = False) -> None:
@@ -162,7 +185,7 @@ def status(name: Name = None, json: JsonFlag = False) -> None:
 
 def _print(facts: Mapping[str, Any]) -> None:
     out = console()
-    if "slots" not in facts:
+    if "slots" not in facts or facts["model"] is None:
         out.print(f"{facts.get('name', '?')}: it starts (pid {facts['pid']})")
         return
     up = time.time() - facts["began"]
@@ -208,7 +231,9 @@ def down(
         found = running_deployments(settings)
         if name is None and len(found) > 1:
             raise InvalidRequest.of("deploy_several", names=", ".join(found))
-        chosen = name if name is not None else next(iter(found), "")
+        if name is None and not found:
+            raise InvalidRequest.of("deploy_none")
+        chosen = name if name is not None else next(iter(found))
         facts = found.get(chosen)
         if facts is None or not facts["here"]:
             raise InvalidRequest.of("deploy_absent", name=chosen)
@@ -217,7 +242,9 @@ def down(
         if now:
             os.kill(pid, signal.SIGTERM)
         seconds = facts.get("drain_s", 0.0) * 2 + _END_S
-        if not wait_for_end(settings, chosen, pid, seconds):
+        with waiting("Answers under way finish; --now cuts them off", shown=not json):
+            ended = wait_for_end(settings, chosen, pid, seconds)
+        if not ended:
             raise DeepwellError.of("deploy_does_not_end", name=chosen, seconds=f"{seconds:g}")
         if json:
             write_json({"ended": chosen, "pid": pid})

@@ -137,8 +137,9 @@ def preview(alias: Alias, json: JsonFlag = False) -> None:
         console().print(
             f"{rollout['version']} has {100 * rollout['share']:g} % of the users; {rollout['next']}"
         )
+        bearer = ' -H "Authorization: Bearer $DEEPWELL_API_KEY"' if deployed.get("keys") else ""
         for line in (
-            f"curl {deployed['url']}/v1/chat/completions -H 'Content-Type: application/json' \\",
+            f"curl {deployed['url']}/v1/chat/completions -H 'Content-Type: application/json'{bearer} \\",
             f"  -H 'x-deepwell-release: candidate' -d '{body}'",
         ):
             console().print(line, soft_wrap=True)
@@ -221,7 +222,7 @@ def _tell(ended: Rollout, text: str, *, as_json: bool) -> None:
 def _print(status: Status) -> None:
     out, one, arms = console(), status.rollout, status.arms
     out.print(
-        f"{one.version}: {one.state.replace('_', ' ')} since {minute(one.ended_ms or one.started_ms)}",
+        f"{one.version}: {_state(one)} since {minute(one.ended_ms or one.started_ms)}",
         soft_wrap=True,
     )
     rows = [
@@ -235,6 +236,14 @@ def _print(status: Status) -> None:
     if arms.unknown:
         out.print(f"{arms.unknown} votes name no user, and count for neither side", soft_wrap=True)
     out.print(f"{status.verdict.action.replace('_', ' ')}: {status.verdict.reason}", soft_wrap=True)
+
+
+def _state(rollout: Rollout) -> str:
+    """Returns the state for people: the ledger calls each roll-out that is under way a canary."""
+    blue_green = (
+        rollout.state == "canary" and rollout.steps is not None and rollout.steps.kind == "blue_green"
+    )
+    return "blue-green" if blue_green else rollout.state.replace("_", " ")
 
 
 def _ended(rollout: Rollout) -> str:

@@ -124,9 +124,7 @@ def _counts(text: str, most: int) -> list[int]:
     except ValueError:
         counts = []
     if not counts or counts[0] < 1 or counts[-1] > most:
-        raise InvalidRequest(
-            f"--replicas {text!r} is no list of numbers from 1 to {most}", fix="write for example 1,2,4,8"
-        )
+        raise InvalidRequest.of("simulate_replicas", text=text, most=most)
     return counts
 
 

@@ -85,7 +85,8 @@ class Driver:
         answered = max(seen.requests, seen.answers)
         if not first and answered < self._gates.least_requests:
             missing = self._gates.least_requests - answered
-            return Decision("hold", f"{missing:.0f} more answers of the candidate are needed")
+            needed = "1 more answer" if missing <= 1 else f"{missing:.0f} more answers"
+            return Decision("hold", f"users have to get {needed} of the candidate before it goes on")
         share = next((one for one in steps.shares if one > rollout.share), None)
         if share is None:
             return Decision("promote", "all steps were taken, and the gates hold", numbers=self.numbers)

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from deepwell.errors import InvalidRequest, PortInUse
 from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.owners import owners_of
+from deepwell.fleet.deploy.release import current_release
 from deepwell.fleet.deploy.replicas import MakeReplica, free_ports, served_replica
 from deepwell.fleet.deploy.supervisor import Deployment, Events, first_release
 from deepwell.fleet.front.front import Front, HaproxyFront, find_haproxy, write_whole
@@ -26,6 +27,7 @@ from deepwell.fleet.front.routes import SLOTS, Routes, Slot
 from deepwell.fleet.pods.pod import ANY, Pod
 from deepwell.fleet.pods.prometheus import write_targets
 from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.models.store.store import ModelStore
 from deepwell.process.claim import Claim, read_claim
 from deepwell.server.http.listen import bind, port_owner
 from deepwell.settings import Settings
@@ -167,6 +169,8 @@ class Opened:
             DeepwellError: the front or every replica cannot start.
         """
         declaration, given = self._declaration, list(self._settings.api_keys)
+        if self._make is None and self.pod is None:
+            await self._check_model()
         await first_release(self._rollouts, self._aliases, declaration)
         if self.pod is not None and not given and not await self._keys.any():
             self._first_key()
@@ -195,6 +199,20 @@ class Opened:
             await made.run()
         finally:
             watching.cancel()
+
+    async def _check_model(self) -> None:
+        """Checks that the model which replicas would load first is on this machine.
+
+        Raises:
+            ModelNotFound: it is not.
+        """
+        alias = self._declaration.alias
+        model = (await self._aliases.names()).models.get(alias, self._declaration.model)
+        release = current_release(self._declaration, await self._rollouts.registry.story(alias), model)
+        ModelStore(self._settings.models_dir).resolve(release.base)
+        if model != self._declaration.model:
+            said = f"{alias} means {model} by now; the declaration's model, {self._declaration.model}, is for a new alias"
+            self._events({"event": "note", "text": said})
 
     def _made(self, keys: Sequence[str]) -> MakeReplica:
         """Returns the maker of replicas: the one that was given, processes, or containers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deepwell.errors import ModelNotFound
 from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.evaluation import read_questions
 from deepwell.fleet.deploy.machine import front_of, running_deployments
@@ -11,6 +12,7 @@ from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.deploy.replicas import LOOPBACK, serve_arguments
 from deepwell.fleet.pods.pod import ANY, images_of
 from deepwell.fleet.pods.podman import has_image
+from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
 __all__ = ["planned"]
@@ -55,6 +57,9 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     ]
     if contained:
         lines.append(f"containers: {', '.join(f'{name} {image}' for name, image in images.items())}")
+    missing_model = _missing(declaration, settings)
+    if missing_model is not None:
+        lines.append(f"{missing_model.message}: {missing_model.fix}")
     if absent:
         lines.append(f"images that are missing: {', '.join(absent)}; `deepwell deploy images` builds them")
     if questions:
@@ -69,6 +74,7 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         "replicas": declaration.replicas,
         "images": images,
         "missing_images": absent,
+        "missing_model": None if missing_model is None else declaration.model,
         "command": command,
         "rollout": steps.to_json(),
         "gates": gates,
@@ -82,6 +88,17 @@ def _images(declaration: Declaration) -> tuple[dict[str, str], list[str]]:
     """Returns the images of a pod by part, and those that are not on this machine."""
     images = images_of(declaration)
     return images, [image for image in images.values() if not has_image(image)]
+
+
+def _missing(declaration: Declaration, settings: Settings) -> ModelNotFound | None:
+    """Returns the error of a first model that is not on this machine, which replicas in a mesh do not need here."""
+    if declaration.grade == "mesh":
+        return None
+    try:
+        ModelStore(settings.models_dir).resolve(declaration.model)
+    except ModelNotFound as error:
+        return error
+    return None
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -13,7 +14,15 @@ from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.release import Release
 from deepwell.process.programs import Program
 
-__all__ = ["LOOPBACK", "MakeReplica", "free_ports", "replica_command", "serve_arguments", "served_replica"]
+__all__ = [
+    "LOOPBACK",
+    "MakeReplica",
+    "free_ports",
+    "replica_command",
+    "reported_error",
+    "serve_arguments",
+    "served_replica",
+]
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -36,6 +45,17 @@ def free_ports(count: int, taken: Sequence[int] = ()) -> list[int]:
     finally:
         for one in probes:
             one.close()
+
+
+def reported_error(line: str) -> tuple[str, str] | None:
+    """Returns the message and the fix of an error that `deepwell serve --json` printed; None: the line is another one."""
+    if not line.startswith('{"error"'):
+        return None
+    try:
+        said = json.loads(line)["error"]
+        return str(said["message"]), str(said["fix"] or "")
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def replica_command(declaration: Declaration, release: Release, port: int) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from deepwell.fleet.deploy.declaration import Declaration
 from deepwell.fleet.deploy.driver import Decision, Driver
 from deepwell.fleet.deploy.evaluation import evaluate
 from deepwell.fleet.deploy.release import Release, candidate_release, check_artefact_of, current_release
-from deepwell.fleet.deploy.replicas import MakeReplica
+from deepwell.fleet.deploy.replicas import MakeReplica, reported_error
 from deepwell.fleet.deploy.slots import SlotKeeper
 from deepwell.fleet.front.front import Front
 from deepwell.fleet.front.routes import SLOTS, KeyOwner, Routes, Slot
@@ -92,6 +92,8 @@ class Deployment:
         }
         self._current: Slot | None = None
         self._names: AliasNames | None = None
+        self._outdated = False  # the ledger has changed since the names were read
+        self._said: dict[str, tuple[str, str]] = {}  # the last error of each replica, with its fix
         self._story = Story()
         self._driver: Driver | None = None
         self._decision = Decision("hold")
@@ -209,7 +211,8 @@ class Deployment:
 
     async def _read(self) -> None:
         """Reads the ledger if an alias has changed, and the owners of keys now and then."""
-        names = await self._aliases.names(self._names)
+        names = await self._aliases.names(None if self._outdated else self._names)
+        self._outdated = False
         if names is not self._names:
             self._story = await self._rollouts.registry.story(self.declaration.alias)
             self._names = names
@@ -249,6 +252,7 @@ class Deployment:
             return
         free = next((one for one in self._slots.values() if one.phase == "free"), None)
         if free is not None:
+            self._said = {name: error for name, error in self._said.items() if not name.startswith(free.slot)}
             free.start(release)
             self._tell(
                 "starts", f"{release.name} starts in {free.slot}", release=release.name, slot=free.slot
@@ -263,15 +267,22 @@ class Deployment:
             self._current, holding.was_current = holding.slot, True
             self._tell("serves", f"{release.name} serves all users", release=release.name, slot=holding.slot)
         elif holding.failure and self._current is None:
+            reason, fix = self._why(holding)
+            key = "deploy_release_says" if fix else "deploy_release_failed"
             command = " ".join(self._command(holding))
             self._failure = EngineUnavailable.of(
-                "deploy_release_failed", release=release.name, how=holding.failure, command=command
+                key, release=release.name, how=reason, fix=fix, command=command
             )
 
     def _command(self, holding: SlotKeeper) -> tuple[str, ...]:
         return next(
             one.program.command for one in self._programs.kept if one.program.name.startswith(holding.slot)
         )
+
+    def _why(self, holding: SlotKeeper) -> tuple[str, str]:
+        """Returns why a release could not start: what a replica said, with its fix, or how it ended."""
+        said = (error for name, error in self._said.items() if name.startswith(holding.slot))
+        return next(said, (holding.failure, ""))
 
     async def _retire(self, wanted: list[Release]) -> None:
         """Ends the slots that nobody wants: the one of before with its conversations, that of a candidate at once."""
@@ -324,7 +335,7 @@ class Deployment:
         keeper = self._holding(release)
         if keeper is not None and keeper.failure:
             await self._obey(
-                rollout, Decision("abort", f"no replica of {release.name} starts: {keeper.failure}")
+                rollout, Decision("abort", f"no replica of {release.name} starts: {self._why(keeper)[0]}")
             )
             return
         if keeper is None or not keeper.is_ready:
@@ -370,7 +381,7 @@ class Deployment:
         words = {"step": f"{100 * decision.share:g} % of the users get {rollout.version}"}
         said = words.get(decision.action, f"{decision.action}: {decision.reason}")
         self._tell(decision.action, said, share=decision.share, reason=decision.reason)
-        self._names = None  # the ledger has changed: read it at once
+        self._outdated = True  # read it at once
 
     async def _scrape(self, driver: Driver, candidate: Slot) -> None:
         if time.monotonic() - self._scraped < _SCRAPE_S or self._current is None:
@@ -416,6 +427,8 @@ class Deployment:
         self._evaluating = asyncio.create_task(run())
 
     def _line(self, name: str, text: str) -> None:
+        if (error := reported_error(text)) is not None:
+            self._said[name] = error
         self._events({"event": "line", "part": name, "text": text})
 
     def _changed(self, one: KeptProgram) -> None:
@@ -442,6 +455,7 @@ class Deployment:
             "grade": declaration.grade,
             "began": self._began,
             "url": f"http://{host}:{port}",
+            "keys": bool(self._key),
             "front": {"pid": front.pid, "state": front.state, "restarts": front.restarts},
             "model": None if names is None else names.models.get(declaration.alias),
             "current": self._current,
@@ -460,6 +474,8 @@ class Deployment:
             "share": rollout.share,
             "steps": None if rollout.steps is None else list(rollout.steps.shares),
             "held_s": round(driver.held_s, 1) if driver is not None and ready else None,
-            "next": self._decision.reason if ready else "the candidate's replicas start",
+            "next": (self._decision.reason or "the next step is taken")
+            if ready
+            else "the candidate's replicas start",
             "gates": [one.words for one in driver.findings] if driver is not None and ready else [],
         }

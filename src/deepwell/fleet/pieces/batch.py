@@ -136,6 +136,8 @@ def _endpoint_of(source: Path) -> str:
     except (msgspec.DecodeError, RecursionError):
         first = None
     url = first.get("url") if isinstance(first, dict) else None
+    if not isinstance(url, str):  # the check of the lines says what is wrong with this one
+        return ENDPOINTS[0]
     if url not in ENDPOINTS:
         raise InvalidRequest.of("batch_endpoint_unknown", path=source, endpoints=", ".join(ENDPOINTS))
     return url

@@ -96,13 +96,12 @@ def _lengths(rng: np.random.Generator, mean: float, spread: float, count: int) -
     return np.maximum(1, np.rint(drawn)).astype(np.int64).tolist()
 
 
-@dataclass(frozen=True, slots=True)
-class PoissonLoad:
-    """Requests that arrive independently of each other, `rate` a second in the mean. Each is a conversation of its own."""
+class _Mixed:
+    """The part that is common to loads of a mix of requests."""
 
-    rate: float
+    __slots__ = ()
     seconds: float
-    mix: Mix = Mix()
+    mix: Mix
 
     @property
     def shared_tokens(self) -> int:
@@ -113,6 +112,15 @@ class PoissonLoad:
     def horizon_s(self) -> float:
         """Seconds after which nothing new arrives."""
         return self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class PoissonLoad(_Mixed):
+    """Requests that arrive independently of each other, `rate` a second in the mean. Each is a conversation of its own."""
+
+    rate: float
+    seconds: float
+    mix: Mix = Mix()
 
     def source(self, seed: int, context: int) -> Source:
         """Returns the requests of one run."""
@@ -151,7 +159,7 @@ def _fitting(prompt: int, answer: int, context: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class UserLoad:
+class UserLoad(_Mixed):
     """Users who read and think for `think_s` in the mean, and then send the next message of their conversation.
 
     A prompt has all of its conversation before it. Conversations have `turns` messages in the mean; one that no longer fits
@@ -163,16 +171,6 @@ class UserLoad:
     seconds: float
     turns: float = 4
     mix: Mix = Mix()
-
-    @property
-    def shared_tokens(self) -> int:
-        """Tokens that all prompts begin with."""
-        return self.mix.shared_tokens
-
-    @property
-    def horizon_s(self) -> float:
-        """Seconds after which nothing new arrives."""
-        return self.seconds
 
     def source(self, seed: int, context: int) -> Source:
         """Returns the requests of one run."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ from deepwell.engine.streams import DeltaStream, Mailbox, deliver
 from deepwell.errors import DeepwellError, InvalidRequest
 
 __all__ = ["RemoteEngine"]
+
+_log = logging.getLogger("deepwell.engine")
 
 MAX_SENDS: Final = 3  # of a request that the server had taken: it may be what ends the server
 _PAUSE_S: Final = 0.2
@@ -389,6 +392,9 @@ class RemoteEngine:
 
     def _available(self, available: bool) -> None:
         if self._stats.available != available:
+            _log.warning(
+                "the engine at %s %s", self.url, "is there again" if available else "cannot be reached"
+            )
             with self._lock:
                 back = available and not self._stats.available
                 self._stats = replace(self._stats, available=available, restarts=self._stats.restarts + back)

@@ -201,6 +201,8 @@ class HttpTarget:
         try:
             async with httpx.AsyncClient(headers=headers, timeout=30.0, trust_env=False) as http:
                 found = await http.get(self._url + path)
+        except httpx.ConnectError as error:
+            raise InvalidRequest.of("simulate_no_server", url=self._url, reason=str(error)) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(str(error) or type(error).__name__) from None
         if found.status_code != 200:

@@ -19,6 +19,8 @@ BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
 _PROMPTS: Final = (16, 64, 128, 256, 512, 1024)
 _BESIDE: Final = 4  # sequences that decode while a long prompt comes
 _WAVES, _WAVE_TOKENS = 6, 8  # answers that wait for a slot, and their tokens
+_ANY: Final = 1 << 40
+_BLOCK: Final = 16  # tokens of a block of the KV cache
 _CONTEXT: Final = 8192  # where the target does not say
 
 Say = Callable[[str], None]
@@ -59,7 +61,13 @@ async def calibrate(target: Target, effort: Effort, say: Say) -> Profile:
         f"prefill: {1e3 * prefill_s:.3f} ms a token, first token of an empty prompt after {1e3 * start_s:.1f} ms"
     )
     prompt = min(effort.prompt_tokens, longest)
-    points, most = await _decode(target, effort, prompt, say)
+    counts = _counts(effort.most_batch, limits.kv_tokens, prompt + effort.answer_tokens)
+    if counts[-1] < _counts(effort.most_batch, None, 1)[-1]:
+        say(
+            f"{counts[-1]} answers of {prompt + effort.answer_tokens} tokens fill the KV cache of {limits.kv_tokens} tokens: "
+            "the server needs a larger --kv-tokens for more"
+        )
+    points, most = await _decode(target, effort, counts, prompt, say)
     if min(seconds for _, seconds in points) <= 0:
         raise InvalidRequest(
             "the tokens of an answer came all at once",
@@ -74,7 +82,8 @@ async def calibrate(target: Target, effort: Effort, say: Say) -> Profile:
     first_s = min(
         start_s, points[0][1] if kind == "steps" else await _turn(target, effort, most, points[-1][1])
     )
-    context_s = await _context(target, effort, longest, beside) if kind == "steps" else 0.0
+    long = min(longest // 2, (limits.kv_tokens or _ANY) // beside - effort.answer_tokens - 2 * _BLOCK)
+    context_s = await _context(target, effort, max(64, long), beside) if kind == "steps" else 0.0
     return Profile(
         name=limits.name,
         kind=kind,
@@ -140,12 +149,25 @@ async def side_by_side(target: Target, count: int, prompt: int, answer: int) -> 
     return await asyncio.gather(*(target.stream(prompt, answer) for _ in range(count)))
 
 
+def _counts(most: int, kv_tokens: int | None, tokens: int) -> tuple[int, ...]:
+    """Returns the numbers of sequences to measure, so many that all fit the KV cache with their tokens.
+
+    With more, some would wait or be preempted, and the time of a step would hold more than a step.
+    """
+    counts = tuple(one for one in BATCHES if one <= most)
+    if kv_tokens is None:
+        return counts
+    block = _BLOCK * (2 + (tokens - 1) // _BLOCK)  # one block more for what the scheduler asks for ahead
+    fits = max(1, kv_tokens // block)
+    return counts if fits >= counts[-1] else (*(one for one in counts if one < fits), fits)
+
+
 async def _decode(
-    target: Target, effort: Effort, prompt: int, say: Say
+    target: Target, effort: Effort, counts: Sequence[int], prompt: int, say: Say
 ) -> tuple[list[tuple[int, float]], int]:
     """Returns the seconds of a step by the number of sequences, and how many run side by side."""
     points: list[tuple[int, float]] = []
-    for count in (one for one in BATCHES if one <= effort.most_batch):
+    for count in counts:
         answer = effort.answer_tokens
         runs = [await side_by_side(target, count, prompt, answer) for _ in range(effort.repeats)]
         together = min(_most_together(run) for run in runs)
@@ -233,9 +255,9 @@ def _without_context(
     )
 
 
-async def _context(target: Target, effort: Effort, longest: int, beside: int) -> float:
-    """Returns the seconds that a step takes longer for each token of context."""
-    short, long = 16, max(64, longest // 2)
+async def _context(target: Target, effort: Effort, long: int, beside: int) -> float:
+    """Returns the seconds that a step takes longer for each token of context, by prompts of 16 and of `long` tokens."""
+    short = 16
     steps: list[float] = []
     for prompt in (short, long):
         runs = [

@@ -52,13 +52,13 @@ def _require_engines(context: ServerContext) -> int:
     """Checks that every engine lives, and returns how often they were restarted.
 
     Raises:
-        EngineUnavailable: one is being restarted.
+        EngineUnavailable: one is being restarted, or cannot be reached.
     """
     stats = [answering.model.engine.stats() for answering in context.served]
     restarts = sum(one.restarts for one in stats)
     if not all(one.available for one in stats):
         raise EngineUnavailable(
-            f"the engine is being restarted, after {restarts} restarts before",
+            f"the engine is being restarted, or cannot be reached; restarts so far: {restarts}",
             fix="wait, and see the server's log",
         )
     return restarts
