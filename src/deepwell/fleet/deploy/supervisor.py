@@ -462,4 +462,7 @@ class Deployment:
             "held_s": round(driver.held_s, 1) if driver is not None and ready else None,
             "next": self._decision.reason if ready else "the candidate's replicas start",
             "gates": [one.words for one in driver.findings] if driver is not None and ready else [],
+            "findings": [{"name": one.name, **one.facts()} for one in driver.findings]
+            if driver is not None and ready
+            else [],
         }
