@@ -31,12 +31,22 @@ class Pilot:
     """Drives the roll-outs of one alias. What it last told the mesh stands until the ledger says something else.
 
     Args:
+        current: model that the mesh's replicas of the current release serve.
         by: author of its entries in the ledger.
     """
 
     def __init__(
-        self, alias: str, rollouts: Rollouts, gates: Gates, scrape: Scrape, shift: Shift, *, by: str
+        self,
+        alias: str,
+        rollouts: Rollouts,
+        gates: Gates,
+        scrape: Scrape,
+        shift: Shift,
+        *,
+        current: str,
+        by: str,
     ) -> None:
+        self._current = current
         self._alias = alias
         self._rollouts = rollouts
         self._gates = gates
@@ -51,11 +61,10 @@ class Pilot:
         story = await self._rollouts.registry.story(self._alias)
         rollout = story.open_rollout(self._alias)
         if rollout is None:
-            ended = None if self._driver is None else story.rollouts.get(self._driver.rollout)
             self._driver = None
-            if ended is not None or self._told is None:
-                promoted = ended is not None and ended.state == "promoted"
-                await self._tell(1.0 if promoted else 0.0, "" if ended is None else ended.id)
+            state = story.aliases.get(self._alias)
+            promoted = state is not None and state.model != self._current
+            await self._tell(1.0 if promoted else 0.0, "" if self._told is None else self._told[1])
             return Decision("hold", "no roll-out is under way")
         await self._tell(rollout.share, rollout.id)
         if self._driver is None or self._driver.rollout != rollout.id:

@@ -143,7 +143,7 @@ async def _drive(running: Mesh, database: Database, name: str) -> Rollout:
         replicas = running.traffic(0).replicas
         await asyncio.to_thread(running.set, Traffic(replicas, share, rollout))
 
-    pilot = Pilot(ALIAS, rollouts, _GATES, scrape, shift, by="fleet")
+    pilot = Pilot(ALIAS, rollouts, _GATES, scrape, shift, current="paced", by="fleet")
     until = time.monotonic() + _MOST_S
     while time.monotonic() < until:
         await pilot.tick()
