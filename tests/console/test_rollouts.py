@@ -49,6 +49,7 @@ class World:
     live: Live
     database: Database
     root: Path
+    deployments: dict[str, dict[str, Any]]
 
     @property
     def url(self) -> str:
@@ -138,9 +139,10 @@ def world(tmp_path: Path) -> Iterator[World]:
         database=database,
         catalog=options_of(tmp_path),
     )
-    service.rollouts = Desk(lambda: database, None, tmp_path)
+    deployments: dict[str, dict[str, Any]] = {}
+    service.rollouts = Desk(lambda: database, None, tmp_path, lambda: deployments)
     running = start(service, engine)
-    yield World(running, database, tmp_path)
+    yield World(running, database, tmp_path, deployments)
     running.stop()
 
 
@@ -150,6 +152,72 @@ def told(world: World) -> World:
     return world
 
 
+def deploy(world: World, rollout: Rollout | None) -> None:
+    """Lets the server find a deployment as its supervisor tells of it."""
+    gates = [
+        {"name": "error_rate", "current": 0.001, "candidate": 0.25, "bound": 0.02, "holds": False},
+        {"name": "first_token_p95_ms", "current": 61.2, "candidate": None, "bound": 200, "holds": True},
+    ]
+    driven = None
+    if rollout is not None:
+        driven = {
+            "id": rollout.id,
+            "version": rollout.version,
+            "share": 0.25,
+            "steps": [0.05, 0.25, 1.0],
+            "next": "the next step is in 12 s",
+            "findings": gates,
+        }
+    slots = [
+        {
+            "slot": slot,
+            "phase": "serving",
+            "release": {"name": f"{PROD}#{number}"},
+            "replicas": [
+                {"name": f"{slot}{one}", "state": "ready" if one else "restarting", "restarts": 1 - one}
+                for one in range(2)
+            ],
+        }
+        for slot, number in (("blue", 1), ("green", 3))
+    ]
+    world.deployments["prod"] = {
+        "name": "prod",
+        "alias": PROD,
+        "grade": "machine",
+        "began": 1.0,
+        "url": "http://127.0.0.1:8000",
+        "model": "toy-prod-1",
+        "current": "blue",
+        "front": {"state": "ready", "restarts": 0},
+        "slots": slots,
+        "rollout": driven,
+    }
+
+
+def test_a_deployment_shows_parts_and_gates_and_its_roll_out_is_aborted_and_started(
+    open_tab: Open, told: World
+) -> None:
+    console = open_tab(told.url)
+    deploy(told, done(Rollouts(told.database).status(PROD)).rollout)
+    page = console.open("#/rollouts/deployments")
+    card = page.get_by_role("article", name="prod")
+    expect(card.get_by_text(f"25 % of the users get {PROD}#3")).to_be_visible()
+    expect(card.get_by_role("row", name="Failed answers")).to_contain_text("Refused")
+    expect(card.get_by_role("row", name="green0")).to_contain_text("Starts again")
+    expect(card.get_by_role("status")).to_have_text("Next: the next step is in 12 s")
+    assert console.accessibility() == []
+    card.get_by_role("button", name="Abort").click()
+    page.get_by_role("dialog").get_by_role("button", name="Abort", exact=True).click()
+    expect(page.get_by_text("The roll-out was aborted")).to_be_visible()
+    deploy(told, None)
+    card.get_by_role("button", name="Start a roll-out").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Version").select_option(f"{PROD}#3")
+    dialog.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_text(f"The roll-out of {PROD}#3 has begun")).to_be_visible()
+    assert done(Rollouts(told.database).status(PROD)).rollout.version == f"{PROD}#3"
+
+
 def test_without_aliases_each_part_says_what_to_do_first(open_tab: Open, world: World) -> None:
     console = open_tab(world.url)
     for tab, command in (
@@ -157,6 +225,7 @@ def test_without_aliases_each_part_says_what_to_do_first(open_tab: Open, world: 
         ("versions", "deepwell models register"),
         ("loop", "deepwell improve run smollm2@prod"),
         ("log", "deepwell models alias set"),
+        ("deployments", "deepwell deploy apply deploy.yaml"),
     ):
         page = console.open(f"#/rollouts/{tab}")
         expect(page.get_by_role("tabpanel").get_by_text(command)).to_be_visible()
@@ -165,12 +234,14 @@ def test_without_aliases_each_part_says_what_to_do_first(open_tab: Open, world: 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_part_fits_a_small_screen_in_chinese(open_tab: Open, told: World, dark: bool) -> None:
+    deploy(told, done(Rollouts(told.database).status(PROD)).rollout)
     console = open_tab(told.url, size=NARROW, locale="zh-CN", dark=dark)
     for tab, words in (
         ("now", "认可度之差"),
         ("versions", "hand-made"),
         ("loop", "门禁未通过：损失"),
         ("log", "未通过门禁：损失"),
+        ("deployments", "首 token 延迟 p95"),
     ):
         page = console.open(f"#/rollouts/{tab}")
         expect(page.get_by_role("tabpanel").get_by_text(words).first).to_be_visible()

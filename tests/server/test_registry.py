@@ -334,3 +334,78 @@ async def test_metrics_count_the_rounds_of_the_loop(
         'deepwell_improve_stage{alias="toy@prod",stage="measure"} 1.0',
     ):
         assert line in told
+
+
+async def test_a_roll_out_is_started_by_the_terms_of_the_deployment_that_runs(
+    context: ServerContext, database: Database, tmp_path: Path, engine: FakeEngine
+) -> None:
+    await AliasStore(database).set(PROD, "toy", "lin")
+    made = await Rollouts(database).register(PROD, NewVersion("v1"), "lin", GateReport.of(loss(2.0, 2.01)))
+    engine.load_adapter("v1", "/v1")
+    told = {
+        "prod": {
+            "name": "prod",
+            "alias": PROD,
+            "terms": {"kind": "canary", "steps": [0.2, 1.0], "hold_seconds": 7},
+        }
+    }
+    context.rollouts = Desk(lambda: database, Anchors(tmp_path / "anchors"), tmp_path, lambda: told)
+    async with opened(context) as http:
+        for wrong in ([0.5, 0.2], [0.5], [0.5, 0.5, 1.0]):
+            body = {"alias": PROD, "version": made.number, "steps": wrong}
+            assert (await http.post("/v1/rollouts", json=body)).status_code == 400, wrong
+        for wrong in ({"share": 0.0}, {"steps": []}, {"hold_seconds": -1}, {"tenant": "x"}):
+            body = {"alias": PROD, "version": made.number} | wrong
+            assert (await http.post("/v1/rollouts", json=body)).status_code in (400, 422), wrong
+        refused = await http.post("/v1/rollouts", json={"alias": PROD, "version": made.number})
+        assert refused.status_code == 400  # not all gates were seen
+        body = {"alias": PROD, "version": made.number, "ungated": "a test"}
+        started = await http.post("/v1/rollouts", json=body)
+        assert started.status_code == 200, started.text
+        assert started.json()["share"] == 0  # the deployment takes the steps
+        again = await http.post("/v1/rollouts", json=body)
+        assert again.status_code == 400
+    steps = (await Rollouts(database).registry.story(PROD)).rollouts[started.json()["id"]].steps
+    assert steps is not None and (steps.shares, steps.hold_seconds) == ((0.2, 1.0), 7.0)
+
+
+async def test_a_deployment_is_told_without_what_is_its_machine_s(
+    context: ServerContext, database: Database, tmp_path: Path
+) -> None:
+    replica = {"name": "blue0", "port": 1, "pid": 2, "state": "ready", "restarts": 1}
+    gate = {"name": "error_rate", "current": None, "candidate": 0.5, "bound": 0.02, "holds": False}
+    serving = {
+        "name": "prod",
+        "alias": PROD,
+        "grade": "machine",
+        "began": 1.5,
+        "url": "http://127.0.0.1:8000",
+        "database": "file:/etc/secret",
+        "front": {"pid": 3, "state": "ready", "restarts": 0},
+        "model": "toy",
+        "current": "blue",
+        "slots": [
+            {"slot": "blue", "phase": "serving", "release": {"name": "toy@prod#1"}, "replicas": [replica]},
+            {"slot": "green", "phase": "starting", "release": {"name": "toy@prod#2"}, "replicas": []},
+        ],
+        "rollout": {"id": "r", "version": "toy@prod#2", "share": 0.2, "steps": [0.2, 1], "findings": [gate]},
+    }
+    odd = {
+        "name": "odd",
+        "slots": [3, None, {}],
+        "rollout": {"steps": "x", "findings": 3},
+        "front": [],
+        "began": "x",
+    }
+    told: dict[str, Any] = {"prod": serving, "odd": odd, "starts": {"pid": 0, "here": False}}
+    context.rollouts = Desk(lambda: database, Anchors(tmp_path / "anchors"), tmp_path, lambda: told)
+    async with opened(context) as http:
+        answer = await http.get("/v1/deployments")
+    assert answer.status_code == 200
+    assert "secret" not in answer.text and "pid" not in answer.text and "port" not in answer.text
+    found = {one["id"]: one for one in answer.json()["data"]}
+    assert set(found) == {"prod", "odd"}
+    assert [one["role"] for one in found["prod"]["slots"]] == ["current", "candidate"]
+    assert found["prod"]["slots"][0]["replicas"] == [{"name": "blue0", "state": "ready", "restarts": 1}]
+    assert found["prod"]["rollout"]["gates"] == [gate]
+    assert found["odd"]["rollout"]["steps"] is None

@@ -84,6 +84,8 @@ OPERATOR = {
     "POST /v1/registry/verify",
     "POST /v1/registry/revert",
     "GET /v1/rollouts",
+    "POST /v1/rollouts",
+    "GET /v1/deployments",
     "GET /v1/rollouts/{rollout_id}",
     "POST /v1/rollouts/{rollout_id}/promote",
     "POST /v1/rollouts/{rollout_id}/abort",

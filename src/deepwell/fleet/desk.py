@@ -20,7 +20,7 @@ from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.fleet.promotion.sequential import Counts, difference_interval
 from deepwell.fleet.promotion.words import in_words
 from deepwell.server.context import ServerContext
-from deepwell.server.rollouts import Check, LoopState, RoundState, VoteCounts, Votes
+from deepwell.server.rollouts import Check, LoopState, RoundState, StartTerms, VoteCounts, Votes
 from deepwell.settings import Settings
 from deepwell.storage.database import Database
 from deepwell.storage.registry.ledger import Entry
@@ -34,7 +34,13 @@ __all__ = ["Desk", "give_desk"]
 def give_desk(context: ServerContext, settings: Settings) -> ServerContext:
     """Lets a server decide about roll-outs, and returns it."""
     root = settings.adapter_dir or settings.state_dir
-    context.rollouts = Desk(lambda: context.state.database, Anchors.of(settings), root)
+
+    def running() -> Mapping[str, Mapping[str, Any]]:
+        from deepwell.fleet.deploy.machine import running_deployments
+
+        return running_deployments(settings)
+
+    context.rollouts = Desk(lambda: context.state.database, Anchors.of(settings), root, running)
     return context
 
 
@@ -44,9 +50,17 @@ class Desk:
     Args:
         database: returns the database, which a server may make late.
         root: the folder that loops lie in, unless `--folder` named others, which nobody knows here.
+        running: returns what the deployments tell that run on this machine, by name.
     """
 
-    def __init__(self, database: Callable[[], Database], anchors: Anchors | None, root: Path) -> None:
+    def __init__(
+        self,
+        database: Callable[[], Database],
+        anchors: Anchors | None,
+        root: Path,
+        running: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+    ) -> None:
+        self._running = running
         self._database = database
         self._anchors = anchors
         self._root = root
@@ -66,6 +80,21 @@ class Desk:
             return None
         # Two bisections of some hundred evaluations: for a thread, because a page shows many roll-outs.
         return await asyncio.to_thread(_judged, rollout, arms, max(ended_ms - rollout.started_ms, 0))
+
+    async def start(self, version: str, by: str, terms: StartTerms) -> Rollout:
+        """Gives a version to a share of the users of its alias, in steps where a deployment of it runs."""
+        from deepwell.fleet.deploy.stepped import steps_of
+
+        alias = version.rpartition("#")[0]
+        deployed = next((one for one in await self.deployments() if one.get("alias") == alias), None)
+        shares = None if terms.steps is None else ",".join(f"{100 * one:g}" for one in terms.steps)
+        steps = steps_of(deployed, shares, terms.hold_s, terms.kind)
+        return await self._rollouts.start(version, by, share=terms.share, ungated=terms.ungated, steps=steps)
+
+    async def deployments(self) -> Sequence[Mapping[str, Any]]:
+        """Returns what the supervisors of deployments on this machine tell, by name."""
+        found = await asyncio.to_thread(self._running)
+        return [one for _, one in sorted(found.items()) if one.get("name")]
 
     async def promote(self, rollout: Rollout, by: str, reason: str) -> Rollout:
         """Gives the candidate to all users, whatever the votes say."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from deepwell.storage.registry.ledger import Entry
 from deepwell.storage.registry.story import Rollout
 
-__all__ = ["Check", "LoopState", "RolloutDesk", "RoundState", "VoteCounts", "Votes"]
+__all__ = ["Check", "LoopState", "RolloutDesk", "RoundState", "StartTerms", "VoteCounts", "Votes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +91,41 @@ class Check:
     problems: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class StartTerms:
+    """Terms of a roll-out that begins; unset ones are those of the deployment's declaration.
+
+    Attributes:
+        share: share of the users where no deployment takes steps.
+        steps: shares that a deployment gives one after the other.
+        ungated: a reason for a version that its gates did not let pass.
+    """
+
+    share: float = 0.1
+    steps: tuple[float, ...] | None = None
+    hold_s: float | None = None
+    kind: Literal["canary", "blue_green"] | None = None
+    ungated: str = ""
+
+
 class RolloutDesk(Protocol):
     """Decides about roll-outs, and knows the loop."""
 
     async def votes(self, rollout: Rollout) -> Votes | None:
         """Returns the votes on a roll-out: as they are while it is under way, else as they were; None: nobody noted them."""
+        ...
+
+    async def start(self, version: str, by: str, terms: StartTerms) -> Rollout:
+        """Gives a version to a share of the users of its alias.
+
+        Raises:
+            NotFound: there is no such version, or no such alias.
+            InvalidRequest: a roll-out is under way, the gates refused the version, or the steps do not rise to 1.
+        """
+        ...
+
+    async def deployments(self) -> Sequence[Mapping[str, Any]]:
+        """Returns what the supervisors of deployments on this machine tell, by name."""
         ...
 
     async def promote(self, rollout: Rollout, by: str, reason: str) -> Rollout:

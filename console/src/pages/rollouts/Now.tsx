@@ -12,6 +12,7 @@ import { useLoad } from "../../ui/load";
 import { Canary } from "./Canary";
 import { Decide } from "./Decide";
 import { say } from "./say";
+import { Start } from "./Start";
 import type { RegistryAlias, Rollout } from "./types";
 import { authorOf, reasonOf } from "./words";
 
@@ -64,6 +65,7 @@ export function Now({ alias, aliases, failed, onChange }: NowProps) {
           <>
             <p class="muted">{say("now.quiet")}</p>
             <Command text={`deepwell rollout start ${commandName(shown)} 1`} />
+            <Start aliases={shown} onChange={changed} />
           </>
         )}
       </section>

@@ -6,6 +6,7 @@ import { SelectField } from "../../ui/Field";
 import { Tabs } from "../../ui/Tabs";
 import { useLoad } from "../../ui/load";
 import type { PageProps } from "..";
+import { Deployments } from "./Deployments";
 import { Log } from "./Log";
 import { Loop } from "./Loop";
 import { Now } from "./Now";
@@ -14,7 +15,7 @@ import type { RegistryAlias } from "./types";
 import { Versions } from "./Versions";
 import "./style.css";
 
-const TABS = ["now", "versions", "loop", "log"] as const;
+const TABS = ["now", "deployments", "versions", "loop", "log"] as const;
 const LIVE_MS = 4000;
 const MOST = 1000;
 
@@ -49,6 +50,7 @@ export default function Page({ rest }: PageProps) {
         onChoose={(name) => go({ page: "rollouts", rest: [name], replace: true })}
       >
         {tab === "now" && <Now alias={alias} aliases={aliases} failed={error} onChange={reload} />}
+        {tab === "deployments" && <Deployments alias={alias} />}
         {tab === "versions" && <Versions alias={alias} chosen={rest[1]} />}
         {tab === "loop" && <Loop alias={alias} />}
         {tab === "log" && <Log alias={alias} />}

@@ -124,3 +124,48 @@ export interface Improvement {
   problem: string | null;
   rounds: Round[];
 }
+
+export interface Replica {
+  name: string;
+  state: string;
+  restarts: number;
+}
+
+export interface Slot {
+  name: string;
+  role: string;
+  release: string | null;
+  replicas: Replica[];
+}
+
+/** The finding of a gate of a deployment by now. */
+export interface Finding {
+  name: string;
+  current: number | null;
+  candidate: number | null;
+  bound: number;
+  holds: boolean;
+}
+
+export interface Deployed {
+  id: string;
+  version: string;
+  share: number;
+  steps: number[] | null;
+  held_seconds: number | null;
+  next: string;
+  gates: Finding[];
+}
+
+export interface Deployment {
+  object: "deployment";
+  id: string;
+  alias: string;
+  grade: string | null;
+  started_at: number;
+  url: string | null;
+  model: string | null;
+  front: Replica | null;
+  slots: Slot[];
+  rollout: Deployed | null;
+}

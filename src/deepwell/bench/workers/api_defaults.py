@@ -233,6 +233,7 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     **{(path, name): value for path in _IMAGES for name, value in _OF_IMAGES.items()},
     **{(path, "temperature"): "0" for path in _AUDIO},
     **{(path, "prompt"): _NONE for path in _AUDIO},
+    **{("POST /v1/rollouts", name): "the deployment's" for name in ("steps", "hold_seconds", "kind")},
     (_HEARD, "language"): "detected",
     (_HEARD, "timestamp_granularities[]"): "`segment`",
     (_HEARD, "chunking_strategy"): "the model hears all",

@@ -82,7 +82,8 @@ def start(
     Where a deployment of the alias runs, it starts replicas of the version, and takes the steps by itself.
     """
     with reported_errors(as_json=json):
-        from deepwell.cli.rollout.stepped import deployment_of, steps_of
+        from deepwell.cli.rollout.stepped import deployment_of
+        from deepwell.fleet.deploy.stepped import steps_of
         from deepwell.fleet.promotion.judge import Plan
 
         plan = Plan(alpha, margin, most_users, most_days)

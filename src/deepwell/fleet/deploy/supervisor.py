@@ -21,6 +21,7 @@ from deepwell.fleet.deploy.analysis import Figures, parse_figures
 from deepwell.fleet.deploy.declaration import Declaration
 from deepwell.fleet.deploy.driver import Decision, Driver
 from deepwell.fleet.deploy.evaluation import evaluate
+from deepwell.fleet.deploy.pilot import write_decision
 from deepwell.fleet.deploy.release import Release, candidate_release, check_artefact_of, current_release
 from deepwell.fleet.deploy.replicas import MakeReplica, reported_error
 from deepwell.fleet.deploy.slots import SlotKeeper
@@ -362,21 +363,10 @@ class Deployment:
 
     async def _obey(self, rollout: Rollout, decision: Decision) -> None:
         """Writes a decision into the ledger. Somebody else may have ended the roll-out meanwhile."""
-        registry, alias = self._rollouts.registry, rollout.alias
-        numbers = decision.numbers or {}
-        try:
-            if decision.action == "step":
-                await registry.step(alias, decision.share, BY, rollout=rollout.id, numbers=numbers)
-            elif decision.action in ("promote", "abort"):
-                outcome: Literal["promoted", "aborted"] = (
-                    "promoted" if decision.action == "promote" else "aborted"
-                )
-                reason = decision.reason[:500]
-                await registry.end(alias, outcome, BY, reason=reason, numbers=numbers, rollout=rollout.id)
-            else:
-                return
-        except InvalidRequest as error:
-            self._tell("trouble", error.message)
+        if decision.action == "hold":
+            return
+        if refused := await write_decision(self._rollouts, rollout, decision, BY):
+            self._tell("trouble", refused)
             return
         words = {"step": f"{100 * decision.share:g} % of the users get {rollout.version}"}
         said = words.get(decision.action, f"{decision.action}: {decision.reason}")
@@ -478,4 +468,7 @@ class Deployment:
             if ready
             else "the candidate's replicas start",
             "gates": [one.words for one in driver.findings] if driver is not None and ready else [],
+            "findings": [{"name": one.name, **one.facts()} for one in driver.findings]
+            if driver is not None and ready
+            else [],
         }

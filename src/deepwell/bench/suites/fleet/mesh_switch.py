@@ -16,6 +16,7 @@ from deepwell.bench.harness.report import Report, percentile, rounded
 from deepwell.bench.harness.served import cpu_seconds
 from deepwell.bench.suites.fleet.envoys import EDGE_PORT, Mesh, mesh, paced_replica
 from deepwell.bench.suites.fleet.load import Busy
+from deepwell.bench.suites.fleet.mesh_abort import bad_versions
 from deepwell.fleet.deploy.mesh import Endpoint, Release
 from deepwell.storage.database import LOCAL
 from deepwell.storage.registry.split import identity_of, takes_candidate
@@ -33,7 +34,8 @@ def bench_fleet_switch_mesh(
     """Switches all users to another release and back, then steps them over in five shares, and takes the old one away.
 
     Forty clients with a user each send their part of the load all the while. After each change the requests that a release
-    gets are compared with those of the users whose bucket lies below the share.
+    gets are compared with those of the users whose bucket lies below the share. Then a slow, a failing and an unsafe version
+    are rolled out by the ledger's steps, which have to end them.
 
     Args:
         model: file whose tokenizer the paced engine has.
@@ -47,6 +49,9 @@ def bench_fleet_switch_mesh(
         replica = paced_replica(model, Path(folder), FIRST_MS, TOKEN_MS, TOKENS)
         with mesh(Path(folder), replica, current=2, candidate=2) as running:
             value = _switch(running, report, Path(folder), rate, hold)
+        bad = Path(folder) / "bad"
+        bad.mkdir()
+        value |= bad_versions(report, model, bad)
     report.table("Switch", ("figure", "value"), [(name, str(one)) for name, one in value.items()])
     return value
 

@@ -7,6 +7,12 @@ from typing import Any
 from msgspec import Struct
 
 __all__ = [
+    "Deployment",
+    "DeploymentGate",
+    "DeploymentList",
+    "DeploymentReplica",
+    "DeploymentRollout",
+    "DeploymentSlot",
     "Gate",
     "GateReport",
     "Improvement",
@@ -211,6 +217,68 @@ class ImprovementList(Struct, tag_field="object", tag="list"):
     """The improvements of all aliases."""
 
     data: list[Improvement]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeploymentReplica(Struct):
+    """A process or container of a deployment."""
+
+    name: str
+    state: str
+    restarts: int
+
+
+class DeploymentSlot(Struct):
+    """The replicas of one release. `role` is `current`, `candidate`, `retiring`, `draining`, `stopping` or `free`."""
+
+    name: str
+    role: str
+    release: str | None
+    replicas: list[DeploymentReplica]
+
+
+class DeploymentGate(Struct):
+    """The finding of a gate by now: figures of both sides, and the largest difference that it lets pass."""
+
+    name: str
+    current: float | None
+    candidate: float | None
+    bound: float
+    holds: bool
+
+
+class DeploymentRollout(Struct):
+    """The roll-out of a deployment. `next` says in words what it waits for; `steps` is null where votes or an order end it."""
+
+    id: str
+    version: str
+    share: float
+    steps: list[float] | None
+    held_seconds: float | None
+    next: str
+    gates: list[DeploymentGate]
+
+
+class Deployment(Struct, tag_field="object", tag="deployment"):
+    """A deployment whose supervisor runs on this machine. Before it serves, `url` and `model` are null."""
+
+    id: str
+    alias: str
+    grade: str | None
+    started_at: float
+    url: str | None
+    model: str | None
+    front: DeploymentReplica | None
+    slots: list[DeploymentSlot]
+    rollout: DeploymentRollout | None
+
+
+class DeploymentList(Struct, tag_field="object", tag="list"):
+    """The deployments of this machine."""
+
+    data: list[Deployment]
     first_id: str | None
     last_id: str | None
     has_more: bool

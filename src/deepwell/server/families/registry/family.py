@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deepwell.server.families.family import Family
 from deepwell.server.families.registry.bodies import (
+    DeploymentList,
     ImprovementList,
     LedgerEntryList,
     LedgerVerification,
@@ -14,7 +15,7 @@ from deepwell.server.families.registry.bodies import (
     RolloutList,
 )
 from deepwell.server.families.registry.routes import router
-from deepwell.server.families.registry.schema import DecisionRequest, RevertRequest
+from deepwell.server.families.registry.schema import DecisionRequest, RevertRequest, RolloutStart
 from deepwell.server.http.declaration import Declaration, Operation
 
 __all__ = ["FAMILY"]
@@ -30,10 +31,12 @@ FAMILY = Family(
             Operation("post", "/v1/registry/verify", LedgerVerification),
             Operation("post", "/v1/registry/revert", RegistryAlias, request=RevertRequest),
             Operation("get", "/v1/rollouts", RolloutList),
+            Operation("post", "/v1/rollouts", RolloutBody, request=RolloutStart),
             Operation("get", _ROLLOUT, RolloutBody),
             Operation("post", f"{_ROLLOUT}/promote", RolloutBody, request=DecisionRequest),
             Operation("post", f"{_ROLLOUT}/abort", RolloutBody, request=DecisionRequest),
             Operation("get", "/v1/improvements", ImprovementList),
+            Operation("get", "/v1/deployments", DeploymentList),
         ),
         api="deepwell",
         scope="admin",

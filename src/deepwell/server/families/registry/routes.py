@@ -12,6 +12,7 @@ from deepwell.server.access.principal import principal_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.pages import PageQuery, ends_of
 from deepwell.server.families.registry.bodies import (
+    DeploymentList,
     ImprovementList,
     LedgerEntryList,
     LedgerVerification,
@@ -21,11 +22,13 @@ from deepwell.server.families.registry.bodies import (
     RolloutBody,
     RolloutList,
 )
+from deepwell.server.families.registry.deployed import deployment_body
 from deepwell.server.families.registry.schema import (
     DecisionRequest,
     RegistryQuery,
     RevertRequest,
     RolloutsQuery,
+    RolloutStart,
 )
 from deepwell.server.families.registry.told import (
     entry_body,
@@ -35,7 +38,7 @@ from deepwell.server.families.registry.told import (
     version_body,
 )
 from deepwell.server.http.json_route import JsonRoute, json_response
-from deepwell.server.rollouts import RolloutDesk
+from deepwell.server.rollouts import RolloutDesk, StartTerms
 from deepwell.storage.aliases import MOST_ALIASES, Alias, AliasStore
 from deepwell.storage.registry.ledger import Entry, Ledger
 from deepwell.storage.registry.store import newest_promotion
@@ -91,6 +94,20 @@ def router(context: ServerContext) -> APIRouter:
         page, more = page_in_memory(found, query)
         data = [await registry.described(one) for one in page]
         return json_response(RolloutList(data, *ends_of(data), more))
+
+    @routes.post("/v1/rollouts", summary="Start a roll-out", response_model=None)
+    async def start(request: Request, body: RolloutStart) -> Response:
+        steps = None if body.steps is None else tuple(body.steps)
+        terms = StartTerms(body.share, steps, body.hold_seconds, body.kind, body.ungated)
+        made = await registry.desk.start(f"{body.alias}#{body.version}", _author(request), terms)
+        await context.aliases.refresh()
+        return json_response(await registry.described(made))
+
+    @routes.get("/v1/deployments", summary="List deployments of this machine", response_model=None)
+    async def deployments(query: Annotated[PageQuery, Query()]) -> Response:
+        found = [deployment_body(one) for one in await registry.desk.deployments()]
+        data, more = page_in_memory(found, query)
+        return json_response(DeploymentList(data, *ends_of(data), more))
 
     @routes.get(_ROLLOUT, summary="Get a roll-out", response_model=None)
     async def rollout(rollout_id: str) -> Response:
