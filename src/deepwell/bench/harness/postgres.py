@@ -42,7 +42,10 @@ class Postgres:
         if os.geteuid() == 0:
             owner = pwd.getpwnam("postgres")
             os.chown(folder, owner.pw_uid, owner.pw_gid)
-            self.prefix = ["runuser", "-u", "postgres", "--"]
+            self.prefix = [
+                "setpriv",
+                *(f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", "--"),
+            ]
         self._data = folder / "data"
         if standby_of is None:
             self._run(
@@ -97,9 +100,18 @@ class Postgres:
         """Makes the standby a primary, and waits until it is one."""
         self._run("pg_ctl", "-D", self._data, "-w", "-s", "promote")
 
-    def sql(self, statement: str) -> None:
-        """Runs one statement."""
-        self._run("psql", "-X", "-q", "-h", self.folder, "-U", NAME, "-d", "postgres", "-c", statement)
+    def sql(self, statement: str) -> str:
+        """Runs one statement, and returns its rows as `psql` prints them without headings."""
+        command = [*self.prefix, self._programs / "psql", "-X", "-q", "-A", "-t", "-h", self.folder]
+        done = subprocess.run(
+            [*command, "-U", NAME, "-d", "postgres", "-c", statement],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            check=True,
+        )
+        return done.stdout.strip()
 
     def _run(self, program: str, *arguments: str | Path, check: bool = True) -> None:
         # Output goes nowhere: the server inherits it, and a pipe would stay open as long as it runs.

@@ -191,7 +191,7 @@ def fleet_faults_containers(
 
 
 def fleet_faults_state(model: Model = None, row: Row = None, json: Json = False) -> None:
-    """Promotes a standby of PostgreSQL, sets clocks wrong and fills a disk under servers that write, and looks for what is lost."""
+    """Promotes a standby of PostgreSQL, sets clocks wrong, fills a disk under servers that write, and counts what is lost."""
     from deepwell.bench.suites.fleet.faults.state import bench_faults_state
 
     path = model_path(model)

@@ -45,12 +45,12 @@ def full_disk(model: Path, folder: Path) -> dict[str, Any]:
                 if not _refuses(writers):
                     raise PeerError("writes are still taken on a full disk")
                 failed = _asked(front)
-                drafts = len(list((small / "data" / "files" / "drafts").glob("*")))
                 (small / "filler").unlink()
                 full.until(ready=True)
                 again = writers.until(30)
             lines = finished(http, batch)
             kept: list[Kept] = writers.kept
+            drafts = len(list((small / "data" / "files" / "drafts").glob("*")))
             lost = len(missing(http, kept))
         whole = _is_whole(small / "data" / "deepwell.db")
     return {
