@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-from deepwell.bench.harness.report import Report
-from deepwell.bench.suites.fleet.envoys import mesh
+from deepwell.bench.harness.environments import PeerError
+from deepwell.bench.harness.postgres import NAME, Postgres
+from deepwell.bench.harness.report import Report, rounded
+from deepwell.bench.suites.fleet.envoys import EDGE_PORT, Mesh, Node, mesh
+from deepwell.bench.suites.fleet.faults.servers import LEASE_S, WAY
+from deepwell.bench.suites.fleet.faults.work import Writers, begin_batch, begun, client, finished, missing
+from deepwell.bench.suites.fleet.namespaces import NETWORK, Machine
+from deepwell.bench.suites.fleet.running import ALIAS
 
 __all__ = ["bench_faults_mesh"]
 
@@ -200,7 +216,7 @@ def _talk(running: Mesh, rate: float, during: Callable[[], None]) -> list[Mappin
 
 def _told(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     how = Counter(str(one["how"]) for one in results)
-    bad = [one for one in results if one["how"] != "whole" or one["status"] != http.HTTPStatus.OK]
+    bad = [one for one in results if one["how"] != "whole" or one["status"] != HTTPStatus.OK]
     return {
         f"{name}_requests": len(results),
         f"{name}_failed": sum(one["first_ms"] is None for one in bad),
