@@ -222,4 +222,5 @@ def _told(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         f"{name}_failed": sum(one["first_ms"] is None for one in bad),
         f"{name}_cut": how["cut"] + how["typed"],
         f"{name}_short": how["short"],
+        f"{name}_kinds": dict(how),
     }
