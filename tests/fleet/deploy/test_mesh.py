@@ -183,7 +183,7 @@ def test_the_edge_asks_connections_whether_somebody_is_there(tmp_path: Path) -> 
     for cluster in config["static_resources"]["clusters"]:
         (options,) = cluster["typed_extension_protocol_options"].values()
         pings = options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"]
-        assert pings["interval"] == "2s" and pings["timeout"] == "3s"
+        assert pings["interval"] == "2s" and pings["timeout"] == "6s"
 
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

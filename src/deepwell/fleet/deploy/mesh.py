@@ -328,7 +328,7 @@ def _retries() -> Config:
 def _release_cluster(release: Release, edge: Edge, folder: Path) -> Config:
     """Returns the replicas of one release: the least loaded first, asked for their health, those that fail left out."""
     # A machine whose packets vanish closes no connection. Without pings, requests to it would wait for their whole time.
-    pings = {"interval": "2s", "timeout": "3s", "connection_idle_interval": "1s"}
+    pings = {"interval": "2s", "timeout": "6s", "connection_idle_interval": "1s"}
     http2 = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": pings}},
