@@ -72,14 +72,14 @@ class Writers:
     """
 
     clients: Sequence[Callable[[], httpx.Client]]
-    kept: list[Kept] = field(default_factory=list[Kept])
-    refused: Counter[str] = field(default_factory=Counter[str])
-    untyped: int = 0
-    broken: int = 0
-    longest_gap_s: float = 0.0
-    _ended: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _last: float = field(default_factory=time.monotonic)
+    kept: list[Kept] = field(default_factory=list[Kept], init=False)
+    refused: Counter[str] = field(default_factory=Counter[str], init=False)
+    untyped: int = field(default=0, init=False)
+    broken: int = field(default=0, init=False)
+    longest_gap_s: float = field(default=0.0, init=False)
+    _ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _last: float = field(default_factory=time.monotonic, init=False)
 
     def __enter__(self) -> Writers:
         self._threads = [threading.Thread(target=self._run, args=(kind,)) for kind in _KINDS]
