@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -105,6 +106,22 @@ async def test_a_promoted_replica_has_all_that_was_acknowledged(
             assert (await client.get(f"/v1/conversations/{id}")).status_code == 200
     job = await jobs.claim(["k"], "worker", 600)
     assert job is not None and job.id == "queued"
+    database.close()
+
+
+async def test_what_no_standby_has_is_not_acknowledged(pair: tuple[Server, Replica], tmp_path: Path) -> None:
+    primary, replica = pair
+    database = Database(PostgreSQL(url_of_both(primary, replica, "host={},{}"), patience_s=1.5))
+    async with served(database, tmp_path) as client:
+        await write(client, [], 1)
+        replica.signal(signal.SIGSTOP)
+        try:
+            answer = await client.post("/v1/conversations", json={})
+            assert answer.status_code == 503 and "retry-after" in answer.headers
+            assert "it is not known whether this change was kept" in answer.json()["error"]["message"]
+        finally:
+            replica.signal(signal.SIGCONT)
+        await write(client, [], 1)
     database.close()
 
 

@@ -260,6 +260,26 @@ def test_a_url_that_does_not_open_says_why_and_keeps_its_password(postgres, url,
         assert "DEEPWELL_DATABASE_URL" in told and "s3cret" not in told
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://deepwell:s3cret@127.0.0.1:1,{folder}/{name}",
+        "postgresql://deepwell:s3cret@/{name}?host=127.0.0.1,{folder}&port=1,5432",
+        "postgresql://deepwell:s3cret@/{name}?host=127.0.0.1&host={folder}&port=1&port=5432",
+        "postgresql://deepwell:s3cret@[::1]:1,127.0.0.1:1,{folder}/{name}?target_session_attrs=read-write",
+    ],
+)
+async def test_a_url_of_several_hosts_is_that_of_the_one_that_takes_writes(postgres, url):
+    parsed = sa.make_url(postgres.emptied())
+    folder = str(postgres.folder) if "?host" in url else str(postgres.folder).replace("/", "%2F")
+    database = Database.connect(url.format(folder=folder, name=parsed.database))
+    try:
+        await database.write(insert("a"))
+        assert await database.read(count) == 1
+    finally:
+        database.close()
+
+
 def test_settings_name_the_database_and_hide_it(postgres, monkeypatch, tmp_path):
     monkeypatch.setenv("DEEPWELL_HOME", str(tmp_path))
     monkeypatch.setenv("DEEPWELL_DATABASE_URL", postgres.emptied())

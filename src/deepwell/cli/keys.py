@@ -14,6 +14,7 @@ from deepwell.cli.options import Init
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
 from deepwell.cli.usage import Verbs
 from deepwell.errors import InvalidRequest
+from deepwell.storage.clock import shared_time
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings
@@ -54,7 +55,7 @@ def has_stored_key(settings: Settings) -> bool:
     import asyncio
 
     with _store(settings) as store:
-        return any(key.usable(time.time()) for key in asyncio.run(store.list()))
+        return any(key.usable(shared_time()) for key in asyncio.run(store.list()))
 
 
 @contextmanager
@@ -128,7 +129,7 @@ def create(
                 Tenant(tenant) if tenant is not None else new_tenant(),
                 name,
                 scopes,
-                expires_at=None if lives is None else int(time.time()) + lives,
+                expires_at=None if lives is None else int(shared_time()) + lives,
                 requests_per_minute=requests_per_minute,
                 tokens_per_minute=tokens_per_minute,
                 audio_seconds_per_minute=audio_seconds_per_minute,
@@ -161,7 +162,7 @@ def list_keys(
         if not keys:
             console().print("There is no key yet: `deepwell keys create NAME` makes one.")
             return
-        now = time.time()
+        now = shared_time()
         rows = [
             (
                 key.id,

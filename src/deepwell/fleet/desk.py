@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from deepwell.fleet.promotion.words import in_words
 from deepwell.server.context import ServerContext
 from deepwell.server.rollouts import Check, LoopState, RoundState, StartTerms, VoteCounts, Votes
 from deepwell.settings import Settings
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database
 from deepwell.storage.registry.ledger import Entry
 from deepwell.storage.registry.story import Rollout, Story, Version
@@ -73,7 +73,7 @@ class Desk:
         """Returns the votes on a roll-out: as they are while it is under way, else as they were; None: nobody noted them."""
         if rollout.state == "canary":
             arms = await arms_of(self._database(), rollout)
-            ended_ms = int(time.time() * 1000)
+            ended_ms = int(shared_time() * 1000)
         else:
             arms, ended_ms = _noted(rollout.numbers), rollout.ended_ms or rollout.started_ms
         if arms is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.registry.ledger import Ledger, append_entry, lock_ledger
@@ -202,7 +202,7 @@ class AliasStore:
             _require_no_rollout(find_in(connection, name))
             if not connection.execute(sa.delete(aliases).where(aliases.c.name == name)).rowcount:
                 raise _missing(name)
-            _note(connection, name=name, model=None, changed_at=int(time.time()), changed_by=changed_by)
+            _note(connection, name=name, model=None, changed_at=int(shared_time()), changed_by=changed_by)
             append_entry(connection, "alias_removed", name, changed_by, {})
 
         await self._database.write(work)
@@ -246,7 +246,7 @@ def change_in(
     for one in (model,) if canary is None else (model, canary.model):
         _check_chain(connection, name, one)
     shown = {"candidate": canary and canary.model, "share": canary and canary.share}
-    values = {"model": model, "changed_at": int(time.time()), "changed_by": changed_by, **shown}
+    values = {"model": model, "changed_at": int(shared_time()), "changed_by": changed_by, **shown}
     row = {**values, "rollout": canary and canary.rollout}
     if find_in(connection, name) is None:
         _check_room(connection)

@@ -79,6 +79,10 @@ class Backend(Protocol):
         """Returns whether the generation has to rise with this transaction of the writer."""
         ...
 
+    def look_at_clock(self, connection: Connection) -> None:
+        """Compares the database's clock with that of this machine, if it may be another one; see `storage.clock`."""
+        ...
+
     def scrub(self) -> bool:
         """Overwrites what deleted rows left in the database's files, and returns whether it can. Writers wait meanwhile."""
         ...

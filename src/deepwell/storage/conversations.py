@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import conversation_items, conversations
@@ -74,7 +74,7 @@ class ConversationStore:
             connection.execute(
                 sa.update(conversations)
                 .where(conversations.c.tenant == tenant, conversations.c.id == id)
-                .values(metadata=metadata, updated_at=int(time.time()))
+                .values(metadata=metadata, updated_at=int(shared_time()))
             )
             return _find(connection, tenant, id)
 
@@ -218,7 +218,7 @@ def _append(connection: Connection, tenant: Tenant, id: str, items: Sequence[Ite
 def _touch(connection: Connection, tenant: Tenant, id: str) -> None:
     columns = conversations.c
     statement = sa.update(conversations).where(columns.tenant == tenant, columns.id == id)
-    connection.execute(statement.values(updated_at=int(time.time())))
+    connection.execute(statement.values(updated_at=int(shared_time())))
 
 
 def _missing(id: str) -> NotFound:

@@ -91,6 +91,7 @@ class Database:
                 bring_up_to_date(connection, backend, self._installation)
                 self._installation.adopt(connection, backend)
                 self._installation.require_files(connection, backend.shown)
+                backend.look_at_clock(connection)
         except SQLAlchemyError as error:
             raise cannot_open(backend, error) from None
         except StorageError:
@@ -218,7 +219,11 @@ class Database:
             ) from None
 
     def _probe(self) -> None:
-        self._read(self._installation.compare, asks=True)
+        def look(connection: Connection) -> None:
+            self._installation.compare(connection)
+            self._backend.look_at_clock(connection)
+
+        self._read(look, asks=True)
 
     def _record(self) -> None:
         if not self._installation.is_remembered:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterable, Iterable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from sqlalchemy import Connection
 
 from deepwell.errors import NotFound
 from deepwell.storage.blobs import Blobs, Draft
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.pages import Order, Page, page_of
@@ -110,7 +110,7 @@ class FileStore:
         """Turns a closed draft into a file inside the caller's transaction, which commits both with its other changes."""
         stored = StoredFile(
             id=f"file-{uuid.uuid4().hex}",
-            created_at=int(time.time()),
+            created_at=int(shared_time()),
             expires_at=expires_at,
             filename=filename,
             purpose=purpose,
@@ -220,7 +220,7 @@ class FileStore:
 
 
 def _alive() -> sa.ColumnElement[bool]:
-    return sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(time.time()))
+    return sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(shared_time()))
 
 
 def _unnamed(connection: Connection, hashes: list[str]) -> list[str]:

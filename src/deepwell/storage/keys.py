@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of_list
 from deepwell.storage.tables import api_keys as table
@@ -100,7 +100,7 @@ class KeyStore:
             name=name,
             hint=f"{text[:7]}...{text[-4:]}",
             scopes=tuple(scopes),
-            created_at=int(time.time()),
+            created_at=int(shared_time()),
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             audio_seconds_per_minute=audio_seconds_per_minute,
@@ -161,7 +161,7 @@ class KeyStore:
             connection.execute(
                 sa.update(table)
                 .where(table.c.id == id, table.c.revoked_at.is_(None))
-                .values(revoked_at=int(time.time()))
+                .values(revoked_at=int(shared_time()))
             )
             row = connection.execute(sa.select(table).where(table.c.id == id)).one_or_none()
             if row is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -10,19 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
+from urllib.parse import unquote, urlencode
 
 import sqlalchemy as sa
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from deepwell.errors import MissingDependency, StorageError
+from deepwell.storage.clock import note_time
 from deepwell.storage.tables import WITH_PREVIOUS, metadata, responses
 
 __all__ = ["PostgreSQL"]
 
 # Wait for a silent server: longer than its own timeouts for a lock or a statement
 PATIENCE_S = 15.0
+_TIME = "SELECT extract(epoch FROM clock_timestamp())"
 _MIGRATIONS = 0x64656570  # this program's advisory lock: "deep"
 
 # Neither a server that stopped answering nor one that holds locks for a dead client may block everybody for ever.
@@ -31,6 +36,13 @@ _SESSION = "-c lock_timeout=5s -c statement_timeout=10s -c idle_in_transaction_s
 next(index for index in responses.indexes if index.name == "ix_responses_tenant_previous_id").dialect_options[
     "postgresql"
 ]["where"] = WITH_PREVIOUS
+
+_READ_ONLY = "25006"
+_DEFAULT_PORT = "5432"
+_PORT = re.compile(r":\d*\Z")
+_LISTED = re.compile(
+    r"\A(?P<begin>[\w+]+://(?:[^/?#]*@)?)(?P<hosts>[^/?@,]+(?:,[^/?@,]+)+)(?:/(?P<path>[^?]*))?(?:\?(?P<query>.*))?\Z"
+)
 
 _RUN = "check that PostgreSQL runs and that DEEPWELL_DATABASE_URL names it; the server reconnects by itself"
 _AWAY = ("the database cannot be reached", f"send the request again; {_RUN}")
@@ -56,7 +68,10 @@ _REASONS = {
     ),
     "25P03": _AWAY,
     "3D": ("the database does not exist any more", "restore it from a backup, and start the server again"),
-    "25006": ("the database is read-only", "let DEEPWELL_DATABASE_URL name the primary"),
+    "25006": (
+        "the database is read-only",
+        "let DEEPWELL_DATABASE_URL name the primary, or both hosts with target_session_attrs=read-write",
+    ),
     "40": ("other writers were in the way", "send the request again"),
     "28": ("the database refuses the user or the password", "correct DEEPWELL_DATABASE_URL"),
     "58": ("PostgreSQL cannot read or write its files", "look at its log and its disk"),
@@ -107,6 +122,10 @@ class PostgreSQL:
     def has_changed(self, connection: Connection) -> bool:
         """Returns False: the generation rises once a minute."""
         return False
+
+    def look_at_clock(self, connection: Connection) -> None:
+        """Notes the time of the server's machine."""
+        note_time(lambda: float(connection.exec_driver_sql(_TIME).scalar_one()))
 
     def scrub(self) -> bool:
         """Returns False: autovacuum makes the space reusable, and rewriting tables would lock out everybody."""
@@ -162,19 +181,39 @@ def _engine(url: URL, connect_s: int, **options: Any) -> Engine:
     asked["options"] = f"{_SESSION} {asked.get('options', '')}".rstrip()
     arguments = {"connect_timeout": connect_s, "application_name": "deepwell", **asked}
     plain = url.set(query={})
-    return sa.create_engine(
+    engine = sa.create_engine(
         plain, poolclass=QueuePool, connect_args=arguments, hide_parameters=True, **options
     )
+    event.listen(engine, "handle_error", _note_demoted)
+    return engine
+
+
+def _note_demoted(context: ExceptionContext) -> None:
+    """Gives up all connections to a server that was a primary and is read-only now: another one has its place."""
+    asked = not (context.connection and context.connection.get_execution_options().get("postgresql_readonly"))
+    if asked and getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _parsed(url: str) -> URL:
     try:
-        parsed = sa.make_url(url)
+        parsed = sa.make_url(_LISTED.sub(_as_query, url, count=1))
     except (ArgumentError, ValueError):
         parsed = None
     if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise StorageError.of("database_url_wrong")  # the URL is not repeated: it may hold a password
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def _as_query(found: re.Match[str]) -> str:
+    """Returns a URL of several hosts, as libpq writes it, with the hosts in the query, where SQLAlchemy takes them."""
+    places = [
+        one.rpartition(":") if _PORT.search(one) else (one, "", "") for one in found["hosts"].split(",")
+    ]
+    listed = [("host", ",".join(unquote(host).strip("[]") for host, _, _ in places))]
+    listed.append(("port", ",".join(port or _DEFAULT_PORT for _, _, port in places)))
+    query = f"{found['query'] or ''}&{urlencode(listed, safe=',/:')}".removeprefix("&")
+    return f"{found['begin']}/{found['path'] or ''}?{query}"
 
 
 def _shown(url: URL) -> str:

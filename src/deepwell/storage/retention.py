@@ -7,7 +7,6 @@ condition, so that one which was changed in the meantime stays.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -18,6 +17,7 @@ from sqlalchemy import Connection
 from deepwell.settings.storage import StorageSettings
 from deepwell.storage.agents import delete_runs
 from deepwell.storage.batches import OPEN
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.responses import DELETED
@@ -84,7 +84,7 @@ class Retention:
         store: FileStore,
         policy: RetentionPolicy,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = shared_time,
         pause_s: float = _PAUSE_S,
     ) -> None:
         self._database = database

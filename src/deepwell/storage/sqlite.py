@@ -128,6 +128,9 @@ class SQLite:
         before, self._changes = self._changes, raw.total_changes  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
         return self._changes != before
 
+    def look_at_clock(self, connection: Connection) -> None:
+        """Does nothing: who shares the file has the same clock."""
+
     def scrub(self) -> bool:
         """Rewrites the file without its free pages, and empties the log. Returns False if readers keep the log."""
         connection = sqlite3.connect(self._files[0], isolation_level=None, timeout=self._busy_s)

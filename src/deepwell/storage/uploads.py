@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.blobs import Draft
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore, StoredFile
 from deepwell.storage.tables import upload_parts, uploads
@@ -72,7 +72,7 @@ class UploadStore:
         file_expires_after: int | None = None,
     ) -> StoredUpload:
         """Announces a file of `bytes` bytes."""
-        now = int(time.time())
+        now = int(shared_time())
         upload = StoredUpload(
             id=f"upload_{uuid.uuid4().hex}",
             created_at=now,
@@ -119,7 +119,7 @@ class UploadStore:
                 )
             part = StoredPart(
                 id=f"part_{uuid.uuid4().hex}",
-                created_at=int(time.time()),
+                created_at=int(shared_time()),
                 bytes=draft.bytes,
                 sha256=self._files.place(connection, draft),
             )
@@ -162,7 +162,7 @@ class UploadStore:
                     draft,
                     filename=upload.filename,
                     purpose=upload.purpose,
-                    expires_at=None if lasts is None else int(time.time()) + lasts,
+                    expires_at=None if lasts is None else int(shared_time()) + lasts,
                 )
                 done = replace(upload, status="completed", file_id=stored.id)
                 return done, stored, _close(connection, tenant, done)
@@ -199,7 +199,7 @@ class UploadStore:
         def work(connection: Connection) -> tuple[int, list[str]]:
             late = connection.execute(
                 sa.select(uploads.c.tenant, *_COLUMNS).where(
-                    uploads.c.status == "pending", uploads.c.expires_at <= int(time.time())
+                    uploads.c.status == "pending", uploads.c.expires_at <= int(shared_time())
                 )
             ).all()
             hashes: list[str] = []
@@ -221,7 +221,7 @@ def _find(connection: Connection, tenant: Tenant, id: str, *, lock: bool = False
     if row is None:
         raise NotFound(f"there is no upload {id!r}", fix="create it with POST /v1/uploads")
     upload = StoredUpload(**row._mapping)
-    if upload.status == "pending" and upload.expires_at <= time.time():
+    if upload.status == "pending" and upload.expires_at <= shared_time():
         return replace(upload, status="expired")
     return upload
 

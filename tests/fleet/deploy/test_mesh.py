@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import ssl
 import stat
@@ -156,6 +157,33 @@ def test_a_sidecar_lets_in_the_edge_alone_and_the_edge_meets_each_release_as_its
     assert _peers(config) == ["spiffe://deepwell/edge"]
     config = json.loads(write_edge(edge(tmp_path), both(0), tmp_path / "edge").read_text("utf-8"))
     assert _peers(config) == ["spiffe://deepwell/current", "spiffe://deepwell/candidate"]
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_what_makes_something_is_sent_again_only_if_no_replica_can_have_begun(
+    tmp_path: Path, share: float
+) -> None:
+    table = routes(tmp_path, both(share))
+    assert len(table) % 2 == 0
+    for making, other in zip(table[::2], table[1::2], strict=True):
+        assert making["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream"
+        assert "reset" in other["route"]["retry_policy"]["retry_on"]
+        *mine, method, path = making["match"]["headers"]
+        assert mine == other["match"]["headers"] and making["route"]["cluster"] == other["route"]["cluster"]
+        assert method["string_match"]["exact"] == "POST" and path["invert_match"]
+        generating = re.compile(path["string_match"]["safe_regex"]["regex"])
+        for one in ("/v1/chat/completions", "/v1/embeddings?x=1"):
+            assert generating.fullmatch(one)
+        for one in ("/v1/batches", "/v1/files", "/v1/conversations", "/v1/chat/completions/x/messages"):
+            assert not generating.fullmatch(one)
+
+
+def test_the_edge_asks_connections_whether_somebody_is_there(tmp_path: Path) -> None:
+    config = json.loads(write_edge(edge(tmp_path), both(0), tmp_path).read_text("utf-8"))
+    for cluster in config["static_resources"]["clusters"]:
+        (options,) = cluster["typed_extension_protocol_options"].values()
+        pings = options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"]
+        assert pings["interval"] == "2s" and pings["timeout"] == "6s"
 
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

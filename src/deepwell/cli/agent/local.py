@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -31,6 +30,7 @@ from deepwell.server.families.agents.request import KeptRequest
 from deepwell.server.families.agents.stored import StoredLog, step_of
 from deepwell.server.families.agents.worker import settled
 from deepwell.storage.agents import AgentStore, StoredAgentRun
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import LOCAL, Database
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class LocalRuns:
         async def work() -> StoredAgentRun:
             run = await self._store.get(LOCAL, id)
             reason = "the run was cancelled"
-            end = step_of(Entry(0, time.time(), run.seconds, Ended("cancelled", "", reason)))
+            end = step_of(Entry(0, shared_time(), run.seconds, Ended("cancelled", "", reason)))
             return await self._store.cancel(LOCAL, id, end, reason)
 
         return _shown(asyncio.run(work()))
@@ -162,9 +162,11 @@ class LocalRuns:
                 self._settings.model,
                 asked.task[:_MOST_TASK],
                 request.kept(),
-                int(time.time()),
+                int(shared_time()),
             )
-            await self._store.create(LOCAL, run, [step_of(Entry(0, time.time(), 0.0, started))], payload=None)
+            await self._store.create(
+                LOCAL, run, [step_of(Entry(0, shared_time(), 0.0, started))], payload=None
+            )
             tell(_shown(run))
             return await self._drive(run, agent, tell)
 

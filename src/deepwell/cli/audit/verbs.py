@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import typer
 
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 
 if TYPE_CHECKING:
     from deepwell.safety.audit.verify import Verified
@@ -254,7 +254,7 @@ def _moment_ms(text: str | None) -> int | None:
     if text is None:
         return None
     if match := _AGE.fullmatch(text):
-        return int((time.time() - int(match[1]) * _DAY_S) * 1000)
+        return int((shared_time() - int(match[1]) * _DAY_S) * 1000)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

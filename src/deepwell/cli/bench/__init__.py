@@ -161,6 +161,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "fleet-scaling": deploy.fleet_scaling,
     "fleet-faults-containers": deploy.fleet_faults_containers,
     "fleet-faults-machine": deploy.fleet_faults_machine,
+    "fleet-faults-mesh": mesh.fleet_faults_mesh,
+    "fleet-faults-state": deploy.fleet_faults_state,
     "vllm": deploy.vllm,
     "fleet-ray": deploy.fleet_ray,
     "fleet-ray-client": deploy.fleet_ray_client,

@@ -14,6 +14,7 @@ __all__ = [
     "fleet_dashboard",
     "fleet_faults_containers",
     "fleet_faults_machine",
+    "fleet_faults_state",
     "fleet_latency_containers",
     "fleet_latency_machine",
     "fleet_ray",
@@ -168,7 +169,7 @@ def fleet_scaling(seconds: Seconds = 15.0, model: Model = None, row: Row = None,
 
 def fleet_faults_machine(rate: Rate = 30.0, model: Model = None, row: Row = None, json: Json = False) -> None:
     """Kills replicas and the front of a deployment under load, and looks for requests, batches and responses that are lost."""
-    from deepwell.bench.suites.fleet.faults import bench_faults
+    from deepwell.bench.suites.fleet.faults.kills import bench_faults
 
     path = model_path(model)
     measure("fleet_faults_machine", row, json, lambda report: bench_faults(report, path, rate=rate))
@@ -178,7 +179,7 @@ def fleet_faults_containers(
     rate: Rate = 30.0, model: Model = None, row: Row = None, json: Json = False
 ) -> None:
     """Kills replicas, front, PostgreSQL and Valkey of a deployment in containers, and looks for what is lost."""
-    from deepwell.bench.suites.fleet.faults import bench_faults
+    from deepwell.bench.suites.fleet.faults.kills import bench_faults
 
     path = model_path(model)
     measure(
@@ -187,6 +188,14 @@ def fleet_faults_containers(
         json,
         lambda report: bench_faults(report, path, grade="containers", rate=rate),
     )
+
+
+def fleet_faults_state(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Promotes a standby of PostgreSQL, sets clocks wrong, fills a disk under servers that write, and counts what is lost."""
+    from deepwell.bench.suites.fleet.faults.state import bench_faults_state
+
+    path = model_path(model)
+    measure("fleet_faults_state", row, json, lambda report: bench_faults_state(report, path))
 
 
 def simulator(model: Model = None, seconds: Seconds = 30, row: Row = None, json: Json = False) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["fleet_manifests", "fleet_mesh", "fleet_switch_mesh"]
+__all__ = ["fleet_faults_mesh", "fleet_manifests", "fleet_mesh", "fleet_switch_mesh"]
 
 
 def fleet_manifests(
@@ -65,3 +65,16 @@ def fleet_switch_mesh(
         json,
         lambda report: bench_fleet_switch_mesh(report, model_path(model), rate=rate, hold=hold),
     )
+
+
+def fleet_faults_mesh(
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second of the load.")] = 20.0,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Kills Envoys of a mesh and cuts a machine off from the network, and looks for requests, jobs and data that are lost."""
+    from deepwell.bench.suites.fleet.faults.mesh import bench_faults_mesh
+
+    path = model_path(model)
+    measure("fleet_faults_mesh", row, json, lambda report: bench_faults_mesh(report, path, rate=rate))

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from deepwell.messages import Note
+from deepwell.storage.clock import shared_time
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings
@@ -31,7 +32,7 @@ def first_key(settings: Settings) -> tuple[str, Note | None]:
 
     database = Database.of(settings)
     try:
-        store, now = KeyStore(database), time.time()
+        store, now = KeyStore(database), shared_time()
         keys = asyncio.run(store.list())
         if not keys:
             _, text = store.create(LOCAL, FIRST_KEY, ("inference", "files"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.deploy.certificates import TRUST_DOMAIN, Identity
+from deepwell.fleet.front.routes import GENERATING
 
 __all__ = [
     "BUCKETS",
@@ -43,6 +45,15 @@ BUCKETS: Final = 1000
 _FILTER: Final = "envoy.filters.http.lua"
 _HEADER: Final = "x-deepwell-release"
 _BUCKET_HEADER: Final = "x-deepwell-bucket"
+_MAKES: Final[tuple[Config, ...]] = (
+    {"name": ":method", "string_match": {"exact": "POST"}},
+    {
+        "name": ":path",
+        "string_match": {"safe_regex": {"regex": f"({'|'.join(map(re.escape, GENERATING))})(\\?.*)?"}},
+        "invert_match": True,
+    },
+)
+"""Matches requests that make something, such as a batch: sent twice, they would make it twice."""
 _BODY_BYTES: Final = 9 << 20  # above the largest JSON body that the server takes
 _MANAGER: Final = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -265,26 +276,34 @@ def _routes(edge: Edge, traffic: Traffic) -> Config:
     told: dict[str, Any] = {"rollout": traffic.rollout, "owned": traffic.keys is not None}
     told |= {key: f"{tenant}|{number}" for key, (tenant, number) in (traffic.keys or {}).items()}
 
-    def to(release: Release, *headers: Config) -> Config:
+    def one(release: Release, retries: Config, *headers: Config) -> Config:
         return {
             "metadata": {"filter_metadata": {_FILTER: told}},
             "match": {"prefix": "/", "headers": list(headers)},
-            "route": {"cluster": release, "timeout": f"{edge.timeout_s:g}s", "retry_policy": _retries()},
+            "route": {"cluster": release, "timeout": f"{edge.timeout_s:g}s", "retry_policy": retries},
             "request_headers_to_remove": [_BUCKET_HEADER],
             "request_headers_to_add": [
                 {"header": {"key": _HEADER, "value": release}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
             ],
         }
 
+    def to(release: Release, *headers: Config) -> list[Config]:
+        return [one(release, _unsent(), *headers, *_MAKES), one(release, _retries(), *headers)]
+
     routes: list[Config] = []
     points = round(traffic.share * BUCKETS)
     if traffic.replicas.get("candidate"):
-        routes.append(to("candidate", {"name": _HEADER, "string_match": {"exact": "candidate"}}))
+        routes += to("candidate", {"name": _HEADER, "string_match": {"exact": "candidate"}})
         if 0 < points < BUCKETS:
             below = {"start": 0, "end": points}  # without the end
-            routes.append(to("candidate", {"name": _BUCKET_HEADER, "range_match": below}))
-    routes.append(to("candidate" if points == BUCKETS else "current"))
+            routes += to("candidate", {"name": _BUCKET_HEADER, "range_match": below})
+    routes += to("candidate" if points == BUCKETS else "current")
     return {"name": "edge", "virtual_hosts": [{"name": "deepwell", "domains": ["*"], "routes": routes}]}
+
+
+def _unsent() -> Config:
+    """Returns when a request that makes something is sent again: while no replica can have begun with it."""
+    return {**_retries(), "retry_on": "connect-failure,refused-stream"}
 
 
 def _retries() -> Config:
@@ -308,9 +327,11 @@ def _retries() -> Config:
 
 def _release_cluster(release: Release, edge: Edge, folder: Path) -> Config:
     """Returns the replicas of one release: the least loaded first, asked for their health, those that fail left out."""
+    # A machine whose packets vanish closes no connection. Without pings, requests to it would wait for their whole time.
+    pings = {"interval": "2s", "timeout": "6s", "connection_idle_interval": "1s"}
     http2 = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
+        "explicit_http_config": {"http2_protocol_options": {"connection_keepalive": pings}},
     }
     return {
         "name": release,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from deepwell.fleet.promotion.arms import arms_of
 from deepwell.fleet.promotion.gates import GateReport
 from deepwell.fleet.promotion.judge import Arms, Plan, Verdict, decide, plan_of
 from deepwell.storage.aliases import Alias
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database
 from deepwell.storage.registry.ledger import Ledger
 from deepwell.storage.registry.store import NewVersion, RegistryStore
@@ -41,7 +41,7 @@ class Rollouts:
         database: Database,
         anchors: Anchors | None = None,
         *,
-        clock_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+        clock_ms: Callable[[], int] = lambda: int(shared_time() * 1000),
     ) -> None:
         self._database = database
         self._clock_ms = clock_ms

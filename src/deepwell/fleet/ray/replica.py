@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
+
+from deepwell.storage.clock import shared_time
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings
@@ -90,7 +91,7 @@ def _stored_key(settings: Settings) -> bool:
 
         database = Database.of(settings)
         try:
-            return any(key.usable(time.time()) for key in await KeyStore(database).list())
+            return any(key.usable(shared_time()) for key in await KeyStore(database).list())
         finally:
             database.close()
 

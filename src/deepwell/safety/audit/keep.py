@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 
 from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.trail import now_ms
+from deepwell.storage.clock import shared_time
 from deepwell.storage.safety.audit import AuditStore, Chain
 from deepwell.storage.safety.chain import AuditRecord
 
@@ -110,7 +110,7 @@ async def prune(
     Raises:
         InvalidRequest: entries of the last six months would go, and `force` is not set.
     """
-    now = time.time() if now_s is None else now_s
+    now = shared_time() if now_s is None else now_s
     if before_s > now - LEAST_DAYS * _DAY_S and not force:
         raise InvalidRequest(
             f"entries of the last {LEAST_DAYS} days would be pruned, and are to be kept for six months at least",

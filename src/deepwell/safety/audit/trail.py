@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from typing import Any, Final, Literal
 from deepwell.errors import StorageError, StorageUnavailable
 from deepwell.safety.findings import Decision
 from deepwell.safety.policy import Audit
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
@@ -257,4 +257,4 @@ def decision_record(decision: Decision, request: RequestFacts, *, text: str = ""
 
 def now_ms() -> int:
     """Returns the wall clock in milliseconds."""
-    return time.time_ns() // 1_000_000
+    return int(shared_time() * 1000)

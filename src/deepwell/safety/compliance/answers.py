@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from deepwell.safety.compliance.checks import Check
+from deepwell.storage.clock import shared_time
 from deepwell.storage.safety.answers import StoredAnswer
 
 __all__ = ["DUE_AFTER_DAYS", "Answered", "answered"]
@@ -37,7 +37,7 @@ def answered(
     checks: Sequence[Check], newest: Mapping[str, StoredAnswer], now_s: float | None = None
 ) -> list[Answered]:
     """Returns the questions among the checks with their answers."""
-    oldest = (time.time() if now_s is None else now_s) - DUE_AFTER_DAYS * 86_400
+    oldest = (shared_time() if now_s is None else now_s) - DUE_AFTER_DAYS * 86_400
     found: list[Answered] = []
     for check in checks:
         if check.kind == "question":

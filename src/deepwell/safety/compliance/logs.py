@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from deepwell.safety.audit.trail import RequestFacts, decision_record
 from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.compliance.checks import Fact, Outcome, Words, failed, not_applicable, passed
 from deepwell.safety.compliance.context import Context
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
@@ -66,7 +66,7 @@ def events_are_recorded(context: Context) -> Outcome:
 
 def six_months(_context: Context) -> Outcome:
     """Writes entries of several ages into a temporary trail, and checks that only older ones can be pruned."""
-    now = time.time()
+    now = shared_time()
     ages = (400, 300, 150, 1)
     records = [AuditRecord("decision", int((now - age * _DAY_S) * 1000), {"action": "block"}) for age in ages]
     with temporary() as database:
@@ -97,7 +97,7 @@ def tampering_is_found(_context: Context) -> Outcome:
     """Changes one character of an entry in a temporary trail, and checks that its verification fails."""
     with temporary() as database:
         store = AuditStore(database)
-        at_ms = int(time.time() * 1000)
+        at_ms = int(shared_time() * 1000)
         asyncio.run(
             store.append(_TENANT, [AuditRecord("decision", at_ms, {"action": "block"}) for _ in range(3)])
         )

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -30,6 +29,7 @@ from deepwell.safety.privacy.ledger import LEASE_S, Change, EraseOvertaken, Ledg
 from deepwell.safety.privacy.log_lines import drop_lines
 from deepwell.safety.privacy.rounds import forget_votes
 from deepwell.safety.privacy.trained import drop_runs
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import Job, JobStore
@@ -138,7 +138,7 @@ class Eraser:
         """
         if not subject.tenant:
             raise InvalidRequest("a person is a tenant, or an end user of one", fix="name the tenant")
-        payload = json.dumps({"end_user": subject.end_user, "requested_at": int(time.time())})
+        payload = json.dumps({"end_user": subject.end_user, "requested_at": int(shared_time())})
         mine = (jobs.c.tenant == subject.tenant) & (jobs.c.kind == rows.ERASE_JOB)
 
         def find(connection: Connection) -> str | None:
@@ -322,7 +322,7 @@ class Eraser:
     async def _finish(self, subject: Subject, job: Job, requested_at: int, ledger: Ledger) -> None:
         """Unties the audit trail, writes the proof, and leaves a job that names nobody, in one commit."""
         counts = ledger.counts
-        finished_at = int(time.time())
+        finished_at = int(shared_time())
 
         def work(connection: Connection) -> Change:
             mine = sa.select(erasures.c.seq).where(erasures.c.id == job.id)

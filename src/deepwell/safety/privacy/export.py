@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import shutil
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ from deepwell.safety.privacy.log_lines import lines_of
 from deepwell.safety.privacy.places import PLACES
 from deepwell.safety.privacy.rows import ERASE_JOB
 from deepwell.safety.privacy.trained import runs_of_files, trained_on
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.safety.audit import AuditStore
@@ -88,7 +88,7 @@ async def export_person(
     manifest = {
         "tenant": subject.tenant,
         "end_user": subject.end_user or None,
-        "exported_at": int(time.time()),
+        "exported_at": int(shared_time()),
         "places": {
             place.name: {
                 "kind": place.kind,

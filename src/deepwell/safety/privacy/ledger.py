@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database
 from deepwell.storage.jobs import Job
 from deepwell.storage.tables import jobs
@@ -126,6 +126,6 @@ class Ledger:
         )
 
     def _note(self, connection: Connection, **values: Any) -> None:
-        now = {"beat": jobs.c.beat + 1, "lease_s": LEASE_S, "lease_until": time.time() + LEASE_S}
+        now = {"beat": jobs.c.beat + 1, "lease_s": LEASE_S, "lease_until": shared_time() + LEASE_S}
         if not connection.execute(sa.update(jobs).where(self._mine()).values(**now, **values)).rowcount:
             raise EraseOvertaken(self._job.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from sqlalchemy import Connection
 from deepwell.safety.privacy.attribution import Subject, parts
 from deepwell.safety.privacy.ledger import Change
 from deepwell.safety.privacy.trained import erase_trained
+from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs import delete_job
 from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.knowledge.stores import next_generation
@@ -165,13 +165,13 @@ def erase_extensions(connection: Connection, subject: Subject) -> Change:
 def revoke_keys(connection: Connection, subject: Subject) -> Change:
     """Revokes the tenant's keys, so that no server takes further requests within seconds."""
     mine = (api_keys.c.tenant == subject.tenant) & api_keys.c.revoked_at.is_(None)
-    connection.execute(sa.update(api_keys).where(mine).values(revoked_at=int(time.time())))
+    connection.execute(sa.update(api_keys).where(mine).values(revoked_at=int(shared_time())))
     return Change()
 
 
 def is_busy(connection: Connection, subject: Subject, settle_s: float) -> bool:
     """Returns whether a key of the tenant was usable a moment ago, or a worker has one of its jobs."""
-    keys, recently = api_keys.c, int(time.time() - settle_s)
+    keys, recently = api_keys.c, int(shared_time() - settle_s)
     usable = sa.select(keys.id).where(
         keys.tenant == subject.tenant, keys.revoked_at.is_(None) | (keys.revoked_at >= recently)
     )

@@ -22,6 +22,7 @@ from deepwell.errors import DeepwellError
 from deepwell.server.access.principal import ANYONE, Principal
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.errors import InvalidApiKey, error_response
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 from deepwell.storage.keys import KEY_PATTERN, ApiKey, KeyStore, digest_of
 
@@ -116,7 +117,7 @@ class KeyRing:
         known = self._known.get(digest)
         if known is None or time.monotonic() - known.checked >= CHECKED_AGAIN_AFTER_S:
             known = await self._ask(digest, known, self._store)
-        if known.key is None or not known.key.usable(time.time()):
+        if known.key is None or not known.key.usable(shared_time()):
             return None
         self._note_use(known.key.id)
         return known.principal
@@ -147,7 +148,7 @@ class KeyRing:
             done.exception()  # marks it as retrieved, because all waiters may have left
 
     def _note_use(self, id: str) -> None:
-        self._used[id] = int(time.time())
+        self._used[id] = int(shared_time())
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_later())
 

@@ -8,7 +8,6 @@ every choice was a hit. Only its id and its time are made anew. The account of i
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from deepwell.server.caches.response_cache import ByteLru
 from deepwell.server.http.errors import BodyRefused
 from deepwell.server.observe.contexts import note_ledger
 from deepwell.server.observe.metrics import Metrics
+from deepwell.storage.clock import shared_time
 
 if TYPE_CHECKING:
     from deepwell.knowledge.context.fitting.ledger import Ledger
@@ -51,7 +51,7 @@ class _Known:
     def body(self) -> bytes:
         before, between, after = self.parts
         id = f"{self.prefix}-{uuid.uuid4().hex}"
-        return b"%b%b%b%d%b" % (before, id.encode(), between, int(time.time()), after)
+        return b"%b%b%b%d%b" % (before, id.encode(), between, int(shared_time()), after)
 
 
 class Replays(ByteLru[Key, _Known]):

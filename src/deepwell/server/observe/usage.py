@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from deepwell.errors import DeepwellError
 from deepwell.server.access.principal import Principal
+from deepwell.storage.clock import shared_time
 from deepwell.storage.usage import (
     HOUR_S,
     MediaPlace,
@@ -31,7 +31,7 @@ class UsageMeter:
     A request only adds to a number in memory. A process that is killed loses the last ten seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = shared_time) -> None:
         self._clock = clock
         self._counts: dict[UsagePlace, Usage] = {}
         self._media: dict[MediaPlace, MediaUsage] = {}

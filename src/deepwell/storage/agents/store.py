@@ -6,7 +6,6 @@ another went on.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.jobs import delete_job, insert_job
 from deepwell.storage.pages import Order, Page, page_of
@@ -244,12 +244,12 @@ class AgentStore:
             if connection.execute(sa.update(jobs).where(running).values(cancel_requested=True)).rowcount:
                 return run
             _insert(connection, tenant, id, [replace(end, number=_count(connection, tenant, id))])
-            ended = {"status": "cancelled", "cancel_requested": True, "finished_at": int(time.time())}
+            ended = {"status": "cancelled", "cancel_requested": True, "finished_at": int(shared_time())}
             connection.execute(
                 sa.update(jobs).where(mine, jobs.c.status.in_(("queued", "running"))).values(ended)
             )
             cancelled = replace(
-                run, status="cancelled", reason=reason, pending="[]", finished_at=int(time.time())
+                run, status="cancelled", reason=reason, pending="[]", finished_at=int(shared_time())
             )
             return _change(connection, tenant, cancelled)
 

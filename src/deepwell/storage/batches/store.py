@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sqlalchemy import Connection
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.storage.batches.lines import LineResult, add_lines, bodies_behind, lines_of
 from deepwell.storage.blobs import Draft
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import delete_job, insert_job
@@ -130,7 +130,7 @@ class BatchStore:
             InvalidRequest: the file was not uploaded for a batch.
             TooManyBatches: the tenant has too many that have not ended.
         """
-        now = int(time.time())
+        now = int(shared_time())
 
         def work(connection: Connection) -> StoredBatch:
             _check_open(connection, tenant)
@@ -165,7 +165,7 @@ class BatchStore:
         Raises:
             TooManyBatches: the tenant has too many that have not ended.
         """
-        now = int(time.time())
+        now = int(shared_time())
 
         def work(connection: Connection) -> StoredBatch:
             _check_open(connection, tenant)
@@ -431,7 +431,7 @@ class BatchStore:
 
 
 def _now() -> int:
-    return int(time.time())
+    return int(shared_time())
 
 
 def _find(connection: Connection, tenant: Tenant, id: str, *, lock: bool = False) -> StoredBatch:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from deepwell.errors import NotFound, StorageError
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import jobs
@@ -118,7 +119,7 @@ class JobStore:
         chosen = {"kinds": kinds, "besides": list(besides)}
 
         def work(connection: Connection) -> Job | None:
-            mine = {**chosen, "new_owner": owner, "now": int(time.time()), **_lease(lease_s)}
+            mine = {**chosen, "new_owner": owner, "now": int(shared_time()), **_lease(lease_s)}
             lost = self._silent_job(connection, kinds, besides)
             if lost is not None:
                 place = {"priority_of": lost.priority, "seq_of": lost.seq}
@@ -161,7 +162,7 @@ class JobStore:
             "new_status": status,
             "new_result": result,
             "new_error": error,
-            "now": int(time.time()),
+            "now": int(shared_time()),
         }
         return await self._database.write(lambda connection: _run(connection, _FINISH, values)) is not None
 
@@ -221,7 +222,7 @@ class JobStore:
             .values(
                 cancel_requested=True,
                 status=sa.case((queued, "cancelled"), else_=jobs.c.status),
-                finished_at=sa.case((queued, int(time.time())), else_=jobs.c.finished_at),
+                finished_at=sa.case((queued, int(shared_time())), else_=jobs.c.finished_at),
             )
         )
 
@@ -275,11 +276,11 @@ def insert_job(
         "payload": payload,
         "attempts": 0 if owner is None else 1,
         "priority": priority,
-        "created_at": int(time.time()),
-        "started_at": None if owner is None else int(time.time()),
+        "created_at": int(shared_time()),
+        "started_at": None if owner is None else int(shared_time()),
         "owner": owner,
         "lease_s": lease_s,
-        "lease_until": None if lease_s is None else time.time() + lease_s,
+        "lease_until": None if lease_s is None else shared_time() + lease_s,
         "beat": 0,
         "cancel_requested": False,
     }
@@ -387,7 +388,7 @@ _FIND = sa.select(*_COLUMNS).where(jobs.c.tenant == bindparam("tenant_of"), jobs
 
 
 def _lease(lease_s: float) -> dict[str, Any]:
-    return {"new_lease_s": lease_s, "new_lease_until": time.time() + lease_s}
+    return {"new_lease_s": lease_s, "new_lease_until": shared_time() + lease_s}
 
 
 def _proof(job: Job) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 from deepwell.storage.jobs import insert_job
 from deepwell.storage.knowledge.chunks import remove_chunks
@@ -130,7 +130,7 @@ def attach_file(
             "tenant": tenant,
             "store_id": store_id,
             "file_id": attachment.file_id,
-            "created_at": int(time.time()),
+            "created_at": int(shared_time()),
             "usage_bytes": 0,
         }
         connection.execute(sa.insert(vector_store_files).values(**values))
@@ -217,7 +217,7 @@ def cancel_jobs(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> N
             .values(
                 cancel_requested=True,
                 status=sa.case((queued, "cancelled"), else_=jobs.c.status),
-                finished_at=sa.case((queued, int(time.time())), else_=jobs.c.finished_at),
+                finished_at=sa.case((queued, int(shared_time())), else_=jobs.c.finished_at),
             )
         )
 
@@ -242,7 +242,7 @@ def require_files(connection: Connection, tenant: Tenant, ids: Sequence[str]) ->
         NotFound: it has not.
     """
     there: set[str] = set()
-    alive = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(time.time()))
+    alive = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(shared_time()))
     for begin in range(0, len(ids), MOST_IDS):
         there.update(
             connection.scalars(

@@ -7,7 +7,6 @@ document's chunks become visible, and those that they replace disappear, in one 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from deepwell.errors import StorageError
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.knowledge.stores import StoredStore, find_store, next_generation
 from deepwell.storage.pages import Order, Page, page_of
@@ -103,7 +103,7 @@ class Chunks:
         def work(connection: Connection) -> None:
             mine = (documents.c.tenant == tenant) & (documents.c.digest == digest)
             if connection.execute(sa.select(sa.literal(1)).where(mine)).scalar_one_or_none() is None:
-                values = {"tenant": tenant, "digest": digest, "created_at": int(time.time()), "body": body}
+                values = {"tenant": tenant, "digest": digest, "created_at": int(shared_time()), "body": body}
                 connection.execute(sa.insert(documents).values(values))
 
         await self._database.write(work)
@@ -124,7 +124,7 @@ class Chunks:
         self, tenant: Tenant, embedder_hash: str, digests: Sequence[str], vectors: NDArray[np.float32]
     ) -> None:
         """Keeps the vectors [texts, dimensions] of texts with these digests. Vectors that are kept already stay."""
-        now = int(time.time())
+        now = int(shared_time())
         packed = dict(zip(digests, (row.astype("<f4").tobytes() for row in vectors), strict=True))
 
         def work(connection: Connection) -> None:
@@ -277,7 +277,7 @@ class Chunks:
         What is younger than a day stays, because its ingestion may be under way. With `at_once` it goes too, unless some file
         is being ingested. Returns the number of rows.
         """
-        now = int(time.time())
+        now = int(shared_time())
         total = 0
 
         def unused(connection: Connection) -> int:
@@ -369,7 +369,7 @@ def _remove(
             "tenant": tenant,
             "store_id": store_id,
             "generation": generation,
-            "created_at": int(time.time()),
+            "created_at": int(shared_time()),
             "keys": json.dumps(sorted(gone)),
         }
         connection.execute(sa.insert(chunk_removals).values(values))
@@ -382,7 +382,7 @@ def _found_query(tenant: Tenant, store_id: str) -> sa.Select[*tuple[Any, ...]]:
         & (attached.c.store_id == columns.store_id)
         & (attached.c.file_id == columns.file_id)
     )
-    alive = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(time.time()))
+    alive = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(shared_time()))
     stored = (files.c.tenant == columns.tenant) & (files.c.id == columns.file_id) & alive
     return (
         sa.select(

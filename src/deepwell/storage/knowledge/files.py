@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.knowledge.attached import (
     COLUMNS,
@@ -75,7 +75,7 @@ class StoreFiles:
             require_files(connection, tenant, [one.file_id for one in attachments])
             made = None
             if batch:
-                made = StoredBatchOfFiles(f"vsfb_{uuid.uuid4().hex}", store_id, int(time.time()), None)
+                made = StoredBatchOfFiles(f"vsfb_{uuid.uuid4().hex}", store_id, int(shared_time()), None)
                 values = {name: getattr(made, name) for name in StoredBatchOfFiles.__dataclass_fields__}
                 connection.execute(sa.insert(vector_store_batches).values(tenant=tenant, **values))
             attached = [
@@ -208,7 +208,9 @@ class StoreFiles:
             connection.execute(
                 sa.update(vector_store_batches)
                 .where(vector_store_batches.c.tenant == tenant, vector_store_batches.c.id == batch_id)
-                .values(cancelled_at=sa.func.coalesce(vector_store_batches.c.cancelled_at, int(time.time())))
+                .values(
+                    cancelled_at=sa.func.coalesce(vector_store_batches.c.cancelled_at, int(shared_time()))
+                )
             )
             return find_batch(connection, tenant, store_id, batch_id)
 
@@ -367,7 +369,7 @@ class StoreFiles:
     async def orphans(self) -> int:
         """Removes attached files whose file was deleted or has expired, of all tenants. Returns their number."""
         columns = vector_store_files.c
-        alive = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(time.time()))
+        alive = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(shared_time()))
         there = sa.exists().where(files.c.tenant == columns.tenant, files.c.id == columns.file_id, alive)
         chosen = sa.select(columns.tenant, columns.store_id, columns.file_id).where(~there).limit(100)
 

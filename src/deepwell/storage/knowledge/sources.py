@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.jobs import delete_job, insert_job
 from deepwell.storage.knowledge.stores import find_store, raise_generation
@@ -60,7 +60,7 @@ class StoreSources:
             row = connection.execute(sa.select(*_COLUMNS).where(mine)).first()
             if row is not None:
                 return StoredSource(*row)
-            source = StoredSource(f"src_{uuid.uuid4().hex}", store_id, int(time.time()), spec, None, None)
+            source = StoredSource(f"src_{uuid.uuid4().hex}", store_id, int(shared_time()), spec, None, None)
             values = {name: getattr(source, name) for name in StoredSource.__dataclass_fields__}
             connection.execute(sa.insert(vector_store_sources).values(tenant=tenant, **values))
             raise_generation(connection, tenant, store_id)
@@ -99,7 +99,7 @@ class StoreSources:
         statement = (
             sa.update(vector_store_sources)
             .where(vector_store_sources.c.tenant == tenant, vector_store_sources.c.id == id)
-            .values(checked_at=int(time.time()), error=error)
+            .values(checked_at=int(shared_time()), error=error)
         )
         await self._database.write(lambda connection: connection.execute(statement).rowcount)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import chunks, vector_store_files, vector_stores
@@ -60,7 +60,7 @@ class StoredStore:
 
     def expired(self, now: float | None = None) -> bool:
         """Returns whether its time is over."""
-        return self.expires_at is not None and self.expires_at <= (time.time() if now is None else now)
+        return self.expires_at is not None and self.expires_at <= (shared_time() if now is None else now)
 
 
 _COLUMNS = [vector_stores.c[name] for name in StoredStore.__dataclass_fields__]
@@ -89,7 +89,7 @@ class VectorStores:
         Raises:
             InvalidRequest: `unique` is set and the tenant has a store of this name.
         """
-        now = int(time.time())
+        now = int(shared_time())
         store = StoredStore(
             id=f"vs_{uuid.uuid4().hex}",
             created_at=now,
@@ -180,7 +180,7 @@ class VectorStores:
 
         def work(connection: Connection) -> StoredStore:
             store = find_store(connection, tenant, id)
-            now = int(time.time())
+            now = int(shared_time())
             days = values.get("expires_after_days", store.expires_after_days)
             connection.execute(
                 sa.update(vector_stores)
@@ -197,7 +197,7 @@ class VectorStores:
 
     async def touch(self, tenant: Tenant, store: StoredStore) -> None:
         """Counts a use of the store, on which its expiry depends. It is written once a minute at most."""
-        now = int(time.time())
+        now = int(shared_time())
         if now - store.last_active_at < _TOUCH_S:
             return
         statement = (
@@ -279,7 +279,7 @@ class VectorStores:
 
     async def sweep(self) -> int:
         """Deletes stores that expired more than 30 days ago, of all tenants. Returns their number."""
-        before = int(time.time()) - _KEPT_EXPIRED_S
+        before = int(shared_time()) - _KEPT_EXPIRED_S
         chosen = sa.select(vector_stores.c.seq).where(vector_stores.c.expires_at < before).limit(_ROWS)
         statement = sa.delete(vector_stores).where(vector_stores.c.seq.in_(chosen))
         return await self._database.write(lambda connection: connection.execute(statement).rowcount)
@@ -335,7 +335,7 @@ def next_generation(connection: Connection, tenant: Tenant, id: str) -> int:
     statement = (
         sa.update(vector_stores)
         .where(vector_stores.c.tenant == tenant, vector_stores.c.id == id)
-        .values(generation=vector_stores.c.generation + 1, last_active_at=int(time.time()))
+        .values(generation=vector_stores.c.generation + 1, last_active_at=int(shared_time()))
         .returning(vector_stores.c.generation)
     )
     found = connection.execute(statement).scalar_one_or_none()

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import math
 import re
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from deepwell.errors import InvalidRequest, StorageError
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
@@ -204,7 +204,7 @@ def append_entry(
     check_author(by)
     _check_fields(fields)
     head = lock_ledger(connection)
-    moment = int(time.time() * 1000) if at_ms is None else at_ms
+    moment = int(shared_time() * 1000) if at_ms is None else at_ms
     record = AuditRecord(event, moment, {"alias": alias, "by": by, **fields})
     [(sequence, at_ms, text, hash)] = sealed([record], CHAIN, head, {})
     if len(text) > _MOST_ENTRY:

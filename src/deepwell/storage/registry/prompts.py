@@ -5,7 +5,6 @@ A version is found by the id of its prompt and its number. One of them is curren
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import prompt_versions, prompts
@@ -95,7 +95,7 @@ class PromptStore:
                     f"there are {MOST_PROMPTS} prompts, which is the most of a tenant",
                     fix="delete those that are not used",
                 )
-            now = int(time.time())
+            now = int(shared_time())
             values = {"tenant": tenant, "id": id, "current": number, "created_at": now}
             connection.execute(sa.insert(prompts).values(values))
             return _insert(connection, tenant, id, number, body, is_current=True)
@@ -273,7 +273,7 @@ def _find(connection: Connection, tenant: Tenant, id: str, number: int | None = 
 def _insert(
     connection: Connection, tenant: Tenant, id: str, number: int, body: str, *, is_current: bool
 ) -> StoredPrompt:
-    digest, now = sha256(body.encode()).hexdigest(), int(time.time())
+    digest, now = sha256(body.encode()).hexdigest(), int(shared_time())
     values = {
         "tenant": tenant,
         "prompt_id": id,

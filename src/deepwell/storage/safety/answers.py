@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.tables import compliance_answers as table
 
@@ -39,7 +39,7 @@ class AnswerStore:
         self, tenant: Tenant, pack: str, question: str, answer: str, *, evidence: str = "", answered_by: str
     ) -> StoredAnswer:
         """Adds an answer and returns it."""
-        stored = StoredAnswer(pack, question, answer, evidence, answered_by, int(time.time()))
+        stored = StoredAnswer(pack, question, answer, evidence, answered_by, int(shared_time()))
         values = {name: getattr(stored, name) for name in StoredAnswer.__dataclass_fields__}
         statement = sa.insert(table).values(tenant=tenant, **values)
         await self._database.write(lambda connection: connection.execute(statement).rowcount)

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed, storable
@@ -235,7 +235,7 @@ def append_records(connection: Connection, tenant: Tenant, records: Sequence[Aud
             "id": f"chain_{secrets.token_hex(8)}",
             "tenant": tenant,
             "salt": secrets.token_hex(32),
-            "created_at": int(time.time()),
+            "created_at": int(shared_time()),
             "sequence": 0,
             "hash": GENESIS,
             "pruned_sequence": 0,
@@ -366,7 +366,7 @@ def _pseudonym(connection: Connection, chain: str, salt: str, end_user: str) -> 
     pseudonym = f"person_{secrets.token_hex(8)}"
     connection.execute(
         sa.insert(audit_persons).values(
-            chain=chain, digest=place["digest_of"], pseudonym=pseudonym, created_at=int(time.time())
+            chain=chain, digest=place["digest_of"], pseudonym=pseudonym, created_at=int(shared_time())
         )
     )
     return pseudonym

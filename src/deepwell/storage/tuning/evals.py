@@ -7,7 +7,6 @@ crash finds those that it has.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import insert_job
@@ -313,7 +313,7 @@ class EvalStore:
             connection.execute(
                 sa.update(jobs)
                 .where(mine, jobs.c.status == "queued")
-                .values(status="cancelled", cancel_requested=True, finished_at=int(time.time()))
+                .values(status="cancelled", cancel_requested=True, finished_at=int(shared_time()))
             )
             return _change_run(connection, tenant, id, {"status": "canceled"})
 

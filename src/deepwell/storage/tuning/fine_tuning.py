@@ -7,7 +7,6 @@ another kind, which no worker claims, so that lists of jobs go on to show it.
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore, StoredFile
 from deepwell.storage.jobs import insert_job
@@ -89,7 +89,7 @@ class FineTuningStore:
             InvalidRequest: a file was not uploaded for fine-tuning.
             TooManyFineTunings: the tenant has too many that have not ended.
         """
-        now = int(time.time())
+        now = int(shared_time())
 
         def work(connection: Connection) -> StoredFineTuning:
             _check_open(connection, tenant)
@@ -230,7 +230,7 @@ class FineTuningStore:
         Raises:
             InvalidRequest: the job has ended.
         """
-        now = int(time.time())
+        now = int(shared_time())
 
         def work(connection: Connection) -> StoredFineTuning:
             job = find_job(connection, tenant, id, lock=True)
@@ -263,7 +263,7 @@ class FineTuningStore:
             if job.ended or (row is not None and row.status in ("queued", "running")):
                 return
             if row is not None and row.status == "cancelled":
-                change(connection, tenant, id, _end("cancelled", int(time.time())))
+                change(connection, tenant, id, _end("cancelled", int(shared_time())))
                 return
             connection.execute(sa.delete(jobs).where(mine))
             kind = PARKED_JOB if job.status == "paused" else TUNE_JOB
@@ -350,7 +350,7 @@ def add_event(
             tenant=tenant,
             job_id=job_id,
             id=f"ftevent-{uuid.uuid4().hex[:24]}",
-            created_at=int(time.time()),
+            created_at=int(shared_time()),
             level=level,
             type="message" if data is None else "metrics",
             message=message,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import labelling_items as items
@@ -109,7 +109,7 @@ class LabellingStore:
             strategy,
             len(texts),
             unreadable,
-            int(time.time()),
+            int(shared_time()),
         )
 
         def work(connection: Connection) -> None:

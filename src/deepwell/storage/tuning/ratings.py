@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import rating_pairs as pairs
@@ -77,7 +77,7 @@ class RatingStore:
         self, tenant: Tenant, *, name: str, file_id: str, models: tuple[str, str], rows: Sequence[NewPair]
     ) -> StoredStudy:
         """Stores a study with its pairs; both are there, or neither."""
-        found = StoredStudy(f"rate_{uuid.uuid4().hex}", name, file_id, *models, len(rows), int(time.time()))
+        found = StoredStudy(f"rate_{uuid.uuid4().hex}", name, file_id, *models, len(rows), int(shared_time()))
 
         def work(connection: Connection) -> None:
             values = {field: getattr(found, field) for field in StoredStudy.__dataclass_fields__}
@@ -198,7 +198,7 @@ class RatingStore:
             connection.execute(sa.delete(votes).where(again))
             values = {field: getattr(vote, field) for field in StoredVote.__dataclass_fields__}
             connection.execute(
-                sa.insert(votes).values(tenant=tenant, study_id=id, created_at=int(time.time()), **values)
+                sa.insert(votes).values(tenant=tenant, study_id=id, created_at=int(shared_time()), **values)
             )
 
         await self._database.write(work)

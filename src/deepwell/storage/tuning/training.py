@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from sqlalchemy import Connection
 
 from deepwell.errors import NotFound
 from deepwell.storage.blobs import Draft
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import Job
@@ -115,7 +115,7 @@ class TrainingStore:
                         step=step,
                         folder=folder,
                         metrics=json.dumps(dict(metrics)),
-                        created_at=int(time.time()),
+                        created_at=int(shared_time()),
                     )
                 )
                 add_event(connection, job.tenant, job.id, f"Checkpoint created at step {step}")
@@ -144,7 +144,7 @@ class TrainingStore:
         self, job: Job, models: Sequence[NewModel], *, trained_tokens: int, results: Draft
     ) -> StoredFineTuning:
         """Ends a job with its models; the first is the one that the job names. `results` is a closed draft."""
-        now = int(time.time())
+        now = int(shared_time())
 
         def work(connection: Connection) -> StoredFineTuning:
             found = find_job(connection, job.tenant, job.id, lock=True)
@@ -187,7 +187,7 @@ class TrainingStore:
     async def fail(self, job: Job, code: str, message: str, param: str | None = None) -> StoredFineTuning:
         """Ends a job with an error."""
         error = json.dumps({"code": code, "message": message, "param": param})
-        now = int(time.time())
+        now = int(shared_time())
 
         def work(connection: Connection) -> StoredFineTuning:
             found = find_job(connection, job.tenant, job.id, lock=True)

@@ -147,14 +147,18 @@ class Mesh:
             node.name, lambda: ask(Endpoint("127.0.0.1", REPLICA_PORT), "/readyz").status == 200
         )
         if node.sidecar is None:
-            identity = self.authority.identity(node.release)
-            listen = Endpoint("0.0.0.0", SIDECAR_PORT)  # noqa: S104
-            admin = self.folder / f"{node.name}.sock"
-            config = write_sidecar(
-                Sidecar(listen, REPLICA_PORT, identity, admin), self.folder / f"sidecar-{node.name}.json"
-            )
-            node.sidecar = node.machine.start(self._command(config), log=f"sidecar-{node.name}")
-            node.machine.wait("the sidecar", lambda: _listens(SIDECAR_PORT))
+            self.start_sidecar(node)
+
+    def start_sidecar(self, node: Node) -> None:
+        """Starts the sidecar of a replica."""
+        identity = self.authority.identity(node.release)
+        listen = Endpoint("0.0.0.0", SIDECAR_PORT)  # noqa: S104
+        admin = self.folder / f"{node.name}.sock"
+        config = write_sidecar(
+            Sidecar(listen, REPLICA_PORT, identity, admin), self.folder / f"sidecar-{node.name}.json"
+        )
+        node.sidecar = node.machine.start(self._command(config), log=f"sidecar-{node.name}")
+        node.machine.wait("the sidecar", lambda: _listens(SIDECAR_PORT))
 
     def open(self) -> None:
         """Starts the edge, and waits until it has found its replicas healthy."""
@@ -196,8 +200,17 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def mesh(folder: Path, command: Command, *, current: int = 2, candidate: int = 1) -> Iterator[Mesh]:
+def mesh(
+    folder: Path,
+    command: Command,
+    *,
+    current: int = 2,
+    candidate: int = 1,
+    prepare: Callable[[Machine], None] = lambda _: None,
+) -> Iterator[Mesh]:
     """Yields a mesh of an edge, `current` and `candidate` replicas, each on a machine of its own, and one for clients.
+
+    `prepare` is called with the clients' machine before replicas are started.
 
     Raises:
         PeerError: namespaces, openssl or Envoy are missing.
@@ -209,6 +222,7 @@ def mesh(folder: Path, command: Command, *, current: int = 2, candidate: int = 1
         edge = Edge(Endpoint("0.0.0.0", EDGE_PORT), authority.identity("edge"), folder / "edge.sock")  # noqa: S104
         nodes = [Node(name, release, made[name]) for name, release in names]
         running = Mesh(folder, program, made["outside"], made["front"], nodes, authority, edge)
+        prepare(made["outside"])
         for node in nodes:
             running.start(node, command)
         running.open()

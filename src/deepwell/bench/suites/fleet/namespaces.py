@@ -16,11 +16,11 @@ from typing import Final, TypeVar
 
 from deepwell.bench.harness.environments import PeerError
 
-__all__ = ["Machine", "machines"]
+__all__ = ["NETWORK", "Machine", "machines"]
 
 _T = TypeVar("_T")
 _NEWNET: Final = 0x40000000  # CLONE_NEWNET
-_NETWORK: Final = "198.18.7"  # of the range that RFC 2544 keeps for benchmarks
+NETWORK: Final = "198.18.7"  # of the range that RFC 2544 keeps for benchmarks
 START_SECONDS: Final = 120
 
 
@@ -32,10 +32,12 @@ class Machine:
         address: its address in the network of the fleet.
     """
 
-    def __init__(self, name: str, address: str, folder: Path) -> None:
+    def __init__(self, name: str, address: str, folder: Path, cable: tuple[str, str]) -> None:
+        """Names a machine. `cable`: namespace of the bridge, and the end of the machine's cable there."""
         self.name = name
         self.address = address
         self._folder = folder
+        self._cable = cable
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -74,6 +76,20 @@ class Machine:
         if errors:
             raise errors[0]
         return results[0]
+
+    def log(self, name: str) -> str:
+        """Returns what a program that was started under this name has printed."""
+        return (self._folder / f"{self.name}-{name}.log").read_text(errors="replace")
+
+    def cut(self) -> None:
+        """Takes the machine off the network: no connection is closed, and what is sent to or by it vanishes."""
+        hub, end = self._cable
+        _ip("-n", hub, "link", "set", end, "nomaster")
+
+    def join(self) -> None:
+        """Brings the machine back to the network."""
+        hub, end = self._cable
+        _ip("-n", hub, "link", "set", end, "master", "br0", "up")
 
     def wait(self, what: str, ready: Callable[[], bool]) -> None:
         """Waits until a function that runs there returns true.
@@ -129,7 +145,7 @@ def machines(names: Sequence[str], folder: Path) -> Iterator[dict[str, Machine]]
         _ip("-n", hub, "link", "add", "br0", "type", "bridge")
         _ip("-n", hub, "link", "set", "br0", "up")
         for number, name in enumerate(names, start=1):
-            made[name] = Machine(f"{prefix}-{name}", f"{_NETWORK}.{number}", folder)
+            made[name] = Machine(f"{prefix}-{name}", f"{NETWORK}.{number}", folder, (hub, f"v{number}"))
             _join(made[name], hub, number)
         yield made
     finally:
@@ -142,7 +158,7 @@ def machines(names: Sequence[str], folder: Path) -> Iterator[dict[str, Machine]]
 def _join(machine: Machine, hub: str, number: int) -> None:
     _ip("netns", "add", machine.name)
     _ip("-n", hub, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", machine.name)
-    _ip("-n", hub, "link", "set", f"v{number}", "master", "br0", "up")
+    machine.join()
     _ip("-n", machine.name, "address", "add", f"{machine.address}/24", "dev", "eth0")
     for device in ("lo", "eth0"):
         _ip("-n", machine.name, "link", "set", device, "up")

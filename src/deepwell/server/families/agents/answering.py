@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -22,6 +21,7 @@ from deepwell.server.families.agents.schema import OutputsRequest
 from deepwell.server.families.agents.stored import step_of
 from deepwell.server.families.batches.owner import payload_of
 from deepwell.storage.agents import StoredAgentRun, StoredStep
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 
 __all__ = ["cancel_run", "chosen_calls", "decide", "following", "submit"]
@@ -77,7 +77,7 @@ async def cancel_run(context: ServerContext, tenant: Tenant, id: str) -> StoredA
     """
     run = await context.state.agents.get(tenant, id)
     reason = "the run was cancelled"
-    end = step_of(Entry(0, time.time(), run.seconds, Ended("cancelled", "", reason)))
+    end = step_of(Entry(0, shared_time(), run.seconds, Ended("cancelled", "", reason)))
     run = await context.state.agents.cancel(tenant, id, end, reason)
     desk_of(context).cancel(tenant, id)
     desk_of(context).tell(tenant, id)
@@ -112,7 +112,7 @@ def following(last: StoredStep, steps: Sequence[Step]) -> list[StoredStep]:
     """Returns steps as the rows that follow a last one."""
     entry = decode_entry(last.body)
     return [
-        step_of(Entry(entry.number + place, time.time(), entry.clock, step))
+        step_of(Entry(entry.number + place, shared_time(), entry.clock, step))
         for place, step in enumerate(steps, start=1)
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from contextlib import AsyncExitStack
 
@@ -20,6 +19,7 @@ from deepwell.server.families.agents.stored import step_of
 from deepwell.server.families.agents.wiring import agent_of, server_kit, stores_of
 from deepwell.server.families.batches.owner import payload_of
 from deepwell.storage.agents import StoredAgentRun
+from deepwell.storage.clock import shared_time
 
 __all__ = ["create_run", "offered_tools"]
 
@@ -55,9 +55,9 @@ async def create_run(context: ServerContext, principal: Principal, body: AgentRu
         model=body.model,
         task=(said[-1] if said else "")[:_MOST_TASK],
         request=request.kept(),
-        created_at=int(time.time()),
+        created_at=int(shared_time()),
     )
-    step = step_of(Entry(0, time.time(), 0.0, started))
+    step = step_of(Entry(0, shared_time(), 0.0, started))
     run = await context.state.agents.create(principal.tenant, run, [step], payload=payload_of(principal))
     context.state.agents_wake()
     return run

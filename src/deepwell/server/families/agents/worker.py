@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from deepwell.server.families.agents.wiring import agent_of
 from deepwell.server.families.batches.owner import principal_of_job
 from deepwell.server.observe.agents import RunTrace
 from deepwell.storage.agents import AGENT_JOB, StepTaken, StoredAgentRun
+from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 
 __all__ = ["AgentWorker", "settled"]
@@ -118,7 +118,7 @@ class _Running:
         return _outcome(row)
 
     async def _fail(self, row: StoredAgentRun, reason: str) -> JobOutcome:
-        failed = replace(row, status="failed", reason=reason, finished_at=int(time.time()))
+        failed = replace(row, status="failed", reason=reason, finished_at=int(shared_time()))
         row = await self._store.settle(self._tenant, failed)
         self._context.metrics.agents.ended(row.status, row.seconds)
         return JobOutcome("failed", error=reason)
@@ -162,7 +162,7 @@ def settled(row: StoredAgentRun, result: RunResult) -> StoredAgentRun:
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
         seconds=spent.seconds,
-        finished_at=None if result.status == "requires_action" else int(time.time()),
+        finished_at=None if result.status == "requires_action" else int(shared_time()),
     )
 
 

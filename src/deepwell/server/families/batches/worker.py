@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from deepwell.server.families.batches.results import EXPIRED, ended
 from deepwell.server.families.batches.source import Source, conclude_cancelled, open_source, record_rest
 from deepwell.server.http.in_process import InProcessClient, Reply
 from deepwell.storage.batches import BATCH_JOB, StoredBatch
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 from deepwell.storage.jobs import Job
 
@@ -223,7 +223,7 @@ class BatchWorker:
 
         consumers = asyncio.create_task(consume())
         stop = asyncio.create_task(cancelled.wait())
-        left_s = max(batch.expires_at - time.time(), 0)
+        left_s = max(batch.expires_at - shared_time(), 0)
         try:
             await asyncio.wait((consumers, stop), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if consumers.done():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -37,6 +36,7 @@ from deepwell.server.routing.answer import Part, Production, Remark
 from deepwell.server.routing.bodies import route_of
 from deepwell.server.routing.pictures import Picture
 from deepwell.server.routing.speech import SoundPiece
+from deepwell.storage.clock import shared_time
 
 __all__ = ["MediaAnswer"]
 
@@ -94,7 +94,7 @@ class MediaAnswer:
         self._model = model
         self._fingerprint = fingerprint
         self._turns = turns
-        self._created = int(time.time())
+        self._created = int(shared_time())
         self._audio_id = f"audio_{uuid.uuid4().hex}"
 
     async def whole(self) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -45,6 +44,7 @@ from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, attended, event
 from deepwell.server.routing.bodies import RouteBody, route_of
 from deepwell.server.routing.naming import named_or_auto
+from deepwell.storage.clock import shared_time
 
 __all__ = ["dialogue_of", "message_of", "router"]
 
@@ -164,7 +164,7 @@ class _ChatAnswer:
             said[turn.index].add(turn.events)
             entries[turn.index].extend(logprobs_of(turn.entries, self._answering.model.codec))
             last[turn.index] = turn
-        completion = self._completion(int(time.time()), said, entries, last)
+        completion = self._completion(int(shared_time()), said, entries, last)
         body = _encode(completion)
         if self.keep is not None:
             await self.keep(completion)
@@ -201,7 +201,7 @@ class _ChatAnswer:
 
     async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
         model = self._answering.model
-        created = int(time.time())
+        created = int(shared_time())
         # OpenAI: with include_usage every chunk but the last carries "usage": null.
         blank = None if include_usage else msgspec.UNSET
 

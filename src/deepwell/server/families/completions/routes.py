@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from deepwell.server.families.generation_bodies import Usage, usage
 from deepwell.server.guarding.checked import Checked
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, event
+from deepwell.storage.clock import shared_time
 
 __all__ = ["router"]
 
@@ -127,7 +127,7 @@ class _CompletionAnswer:
         self._answering = answering
         self._id = id
         self._model = model
-        self._created = int(time.time())
+        self._created = int(shared_time())
         self._choices = choices
         self._echoes = echoes
         self._n = n

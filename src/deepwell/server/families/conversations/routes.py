@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
@@ -22,6 +21,7 @@ from deepwell.server.families.responses.items import encode_item, new_id, to_ite
 from deepwell.server.families.responses.schema import IncludeQuery, ListQuery
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.schema import MetadataRequest
+from deepwell.storage.clock import shared_time
 from deepwell.storage.conversations import Item as StoredItem
 from deepwell.storage.conversations import StoredConversation
 from deepwell.storage.database import Tenant
@@ -37,7 +37,7 @@ def router(context: ServerContext) -> APIRouter:
     async def create(request: Request, body: ConversationRequest | None = None) -> Response:
         body = body or ConversationRequest.model_validate({})
         metadata = msgspec.json.encode(body.metadata or {}).decode()
-        conversation = StoredConversation(new_id("conv"), int(time.time()), metadata)
+        conversation = StoredConversation(new_id("conv"), int(shared_time()), metadata)
         items = await stored(tenant_of(request), body.items or ())
         await context.state.conversations.create(tenant_of(request), conversation, items)
         return _conversation(conversation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from deepwell.server.families.evals.schema import (
     SampledSource,
 )
 from deepwell.server.families.graders.routes import check_models
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 from deepwell.storage.tuning.evals import StoredEval, StoredRun, new_id
 from deepwell.tuning.evaluate.graders import Multi, TextSimilarity, parse_grader
@@ -80,7 +80,7 @@ async def create_eval(context: ServerContext, tenant: Tenant, body: EvalRequest)
         data_source_config=_encode({"type": "custom", "schema": schema}).decode(),
         testing_criteria=_encode(body.testing_criteria).decode(),
         metadata=None if body.metadata is None else _encode(body.metadata).decode(),
-        created_at=int(time.time()),
+        created_at=int(shared_time()),
     )
     return await context.state.evals.create(tenant, made)
 
@@ -115,7 +115,7 @@ async def create_run(
         data_source=_encode(source.model_dump(exclude_none=True)).decode(),
         source_sha256=None,
         metadata=None if body.metadata is None else _encode(body.metadata).decode(),
-        created_at=int(time.time()),
+        created_at=int(shared_time()),
     )
     run = await state.evals.create_run(tenant, run, file_id=file_id, payload=payload_of(principal))
     state.evals_wake()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,6 +20,7 @@ from deepwell.server.families.evals.sampling import Sampler, given_sample
 from deepwell.server.families.evals.schema import FileContent, JsonlSource, SampledSource
 from deepwell.server.families.evals.summary import ItemBody, summed
 from deepwell.server.families.graders.models import ServedGrading
+from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 from deepwell.storage.tuning.evals import EVAL_JOB, OutputItem, StoredRun
 from deepwell.tuning.evaluate.graders import Grade, Grader, parse_grader, run_grader
@@ -183,7 +183,7 @@ class _Evaluation:
                 results.append(_result(grade))
         status = "error" if failed else "pass" if all(one.passed for one in results) else "fail"
         body = _encode(ItemBody(item, results, sample)).decode()
-        return OutputItem(number, status, body, int(time.time()))
+        return OutputItem(number, status, body, int(shared_time()))
 
 
 def _result(grade: Grade) -> EvalResult:

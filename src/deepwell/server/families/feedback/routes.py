@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from deepwell.server.families.feedback.kept import KeptAnswer, kept_answer
 from deepwell.server.families.feedback.schema import MAX_MESSAGES_BYTES, FeedbackQuery, FeedbackRequest
 from deepwell.server.families.pages import ends_of
 from deepwell.server.http.json_route import JsonRoute, json_response
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback, voter_of
 from deepwell.storage.registry.split import identity_of
@@ -41,7 +41,7 @@ def router(context: ServerContext) -> APIRouter:
             id=f"fb_{uuid.uuid4().hex}",
             target_id=body.target_id,
             rating=body.rating,
-            created_at=int(time.time()),
+            created_at=int(shared_time()),
             reason=body.reason,
             model=body.model if kept is None else kept.model,
             messages=sent if kept is None else _kept_messages(kept, body),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from typing import Annotated, BinaryIO
 
@@ -19,6 +18,7 @@ from deepwell.server.families.files.bodies import File, FileDeleted, FileList
 from deepwell.server.families.files.schema import FORM_OF_FILE, MAX_LIFE_S, MIN_LIFE_S, PURPOSES, FilesQuery
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.multipart import Form, read_form
+from deepwell.storage.clock import shared_time
 from deepwell.storage.files import StoredFile
 
 __all__ = ["FILE_FIX", "file_body", "lifetime", "router"]
@@ -48,7 +48,7 @@ def router(context: ServerContext) -> APIRouter:
                 filename=form.filename,
                 purpose=purpose,
                 content=form.file,
-                expires_at=None if lasts is None else int(time.time()) + lasts,
+                expires_at=None if lasts is None else int(shared_time()) + lasts,
             )
         finally:
             form.file.discard()

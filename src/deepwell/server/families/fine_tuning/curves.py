@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import msgspec
+
+from deepwell.storage.clock import shared_time
 
 __all__ = ["Curves"]
 
@@ -51,7 +52,7 @@ class Curves:
         self._done, self.total = step, int(event.get("steps") or self.total)
         left, speed = event.get("seconds_left"), event.get("tokens_per_second")
         if isinstance(left, int | float) and math.isfinite(left):
-            self.finish_at = int(time.time() + left)
+            self.finish_at = int(shared_time() + left)
         if isinstance(speed, int | float) and math.isfinite(speed):
             self._tokens_per_second = round(float(speed), 1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from deepwell.server.families.images.bodies import (
 from deepwell.server.http.sse import event
 from deepwell.server.observe.generation import error_type
 from deepwell.server.observe.record import Phase, current
+from deepwell.storage.clock import shared_time
 from deepwell.storage.usage import MediaSource
 
 __all__ = ["Asker", "Drawing"]
@@ -73,7 +73,7 @@ class Drawing:
 
     async def whole(self) -> bytes:
         """Returns the body of the answer."""
-        created, data = int(time.time()), list[ImageBody]()
+        created, data = int(shared_time()), list[ImageBody]()
         async with aclosing(self.steps()) as steps:
             async for step in steps:
                 if step.last:
@@ -101,7 +101,7 @@ class Drawing:
                     continue
                 plain = {
                     "b64_json": _text(step.data),
-                    "created_at": int(time.time()),
+                    "created_at": int(shared_time()),
                     "size": self._size,
                     "quality": self._quality,
                     "output_format": cast("ImageFormatName", self.request.format),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from fastapi import APIRouter, Request
 from msgspec import structs
@@ -19,6 +18,7 @@ from deepwell.server.families.models.media import media_cards
 from deepwell.server.families.models.unloading import unload_model
 from deepwell.server.http.json_route import json_response
 from deepwell.server.residency.wire import HostState, Offer
+from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
@@ -27,7 +27,7 @@ __all__ = ["router"]
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
     routes = APIRouter()
-    started = int(time.time())
+    started = int(shared_time())
 
     @routes.get("/v1/models", summary="List the served models", response_model=None)
     async def models(request: Request) -> Response:

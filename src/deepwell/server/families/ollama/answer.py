@@ -24,6 +24,7 @@ from deepwell.server.families.ollama.bodies import (
     rfc3339,
 )
 from deepwell.server.http.errors import ollama_error
+from deepwell.storage.clock import shared_time
 
 __all__ = [
     "NDJSON",
@@ -100,13 +101,13 @@ def chat_body(model: str, piece: Piece, done: bool) -> OllamaChatAnswer:
     message = OllamaAnsweredMessage(
         piece.content, thinking=piece.thinking or msgspec.UNSET, tool_calls=piece.calls or msgspec.UNSET
     )
-    return OllamaChatAnswer(model, rfc3339(time.time()), message, done)
+    return OllamaChatAnswer(model, rfc3339(shared_time()), message, done)
 
 
 def generate_body(model: str, piece: Piece, done: bool) -> OllamaGenerateAnswer:
     """Returns an object of `/api/generate`."""
     return OllamaGenerateAnswer(
-        model, rfc3339(time.time()), piece.content, done, thinking=piece.thinking or msgspec.UNSET
+        model, rfc3339(shared_time()), piece.content, done, thinking=piece.thinking or msgspec.UNSET
     )
 
 

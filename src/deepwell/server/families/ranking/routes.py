@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 
@@ -31,6 +30,7 @@ from deepwell.server.families.ranking.schema import RerankRequest, ScoreRequest
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer
 from deepwell.server.observe.generation import embedding
+from deepwell.storage.clock import shared_time
 
 __all__ = ["RERANK_PATHS", "SCORE_PATHS", "router"]
 
@@ -71,7 +71,9 @@ def router(context: ServerContext) -> APIRouter:
             used = RankingUsage(comparison.tokens, comparison.tokens)
             name = body.model or answering.model.name
             data = [PairScore(index, score) for index, score in enumerate(scores)]
-            return _encode(ScoreList(f"score-{uuid.uuid4().hex}", int(time.time()), name, method, data, used))
+            return _encode(
+                ScoreList(f"score-{uuid.uuid4().hex}", int(shared_time()), name, method, data, used)
+            )
 
         return Answer(work(), context.stopped)
 

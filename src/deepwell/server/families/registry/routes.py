@@ -87,6 +87,21 @@ def router(context: ServerContext) -> APIRouter:
         await context.aliases.refresh()
         return json_response(next(one for one in await registry.aliases() if one.id == body.alias))
 
+    _rollouts(routes, context, registry)
+
+    @routes.get("/v1/improvements", summary="List improvements of models", response_model=None)
+    async def improvements(query: Annotated[PageQuery, Query()]) -> Response:
+        loops = await registry.desk.loops()
+        story: Story = told(await registry.entries())
+        data, more = page_in_memory([improvement_body(one, story) for one in loops], query)
+        return json_response(ImprovementList(data, *ends_of(data), more))
+
+    return routes
+
+
+def _rollouts(routes: APIRouter, context: ServerContext, registry: _Registry) -> None:
+    """Adds the routes of roll-outs and deployments."""
+
     @routes.get("/v1/rollouts", summary="List roll-outs", response_model=None)
     async def rollouts(query: Annotated[RolloutsQuery, Query()]) -> Response:
         story = told(await registry.entries(query.alias))
@@ -126,15 +141,6 @@ def router(context: ServerContext) -> APIRouter:
         ended = await registry.desk.abort(found, _author(request), body.reason)
         await context.aliases.refresh()
         return json_response(await registry.described(ended))
-
-    @routes.get("/v1/improvements", summary="List improvements of models", response_model=None)
-    async def improvements(query: Annotated[PageQuery, Query()]) -> Response:
-        loops = await registry.desk.loops()
-        story: Story = told(await registry.entries())
-        data, more = page_in_memory([improvement_body(one, story) for one in loops], query)
-        return json_response(ImprovementList(data, *ends_of(data), more))
-
-    return routes
 
 
 class _Registry:

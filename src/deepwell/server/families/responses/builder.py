@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -55,6 +54,7 @@ from deepwell.server.families.responses.mcp.bodies import (
 )
 from deepwell.server.families.responses.mcp.building import McpItem, McpItems
 from deepwell.server.families.responses.mcp.parts import McpAsked, McpBegun, McpEnded, McpListed
+from deepwell.storage.clock import shared_time
 
 __all__ = ["ResponseBuilder", "ResponseEvent", "frame"]
 
@@ -175,7 +175,7 @@ class ResponseBuilder:
             )
         else:
             self.response.status = "completed"
-            self.response.completed_at = int(time.time())
+            self.response.completed_at = int(shared_time())
         self._tell(f"response.{self.response.status}")
         return self._take_events()
 

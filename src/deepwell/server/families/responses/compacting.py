@@ -9,8 +9,6 @@ answers strictly, so they are in the item.
 
 from __future__ import annotations
 
-import time
-
 from deepwell.dialogue.dialogue import Dialogue, encode_dialogue
 from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import Principal
@@ -34,6 +32,7 @@ from deepwell.server.families.responses.items import drawn_text, messages_of, ne
 from deepwell.server.families.responses.mcp.bodies import McpCall
 from deepwell.server.families.responses.mcp.kept import error_text
 from deepwell.server.families.responses.schema import CompactRequest
+from deepwell.storage.clock import shared_time
 
 __all__ = ["compacted"]
 
@@ -73,7 +72,7 @@ async def compacted(
     usage = ResponseUsage(
         len(prompt), InputTokensDetails(0), tokens, OutputTokensDetails(0), len(prompt) + tokens
     )
-    return CompactedResponse(new_id("resp"), int(time.time()), [item], usage)
+    return CompactedResponse(new_id("resp"), int(shared_time()), [item], usage)
 
 
 def _said(item: Item) -> list[Compacted]:

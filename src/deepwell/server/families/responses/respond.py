@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -54,6 +53,7 @@ from deepwell.server.families.responses.tool_schema import (
 from deepwell.server.fitting import NO_WISH, FitWish, room_of
 from deepwell.server.grounding import planned
 from deepwell.server.state import State
+from deepwell.storage.clock import shared_time
 from deepwell.storage.conversations import Item as StoredItem
 from deepwell.storage.database import Tenant
 from deepwell.storage.responses import StoredResponse
@@ -279,7 +279,7 @@ def new_response(
     format = body.text.format if body.text else None
     return Response(
         id=id,
-        created_at=int(time.time()),
+        created_at=int(shared_time()),
         status="queued" if body.background else "in_progress",
         model=body.model,
         output=[],

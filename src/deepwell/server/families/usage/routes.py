@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
@@ -21,6 +20,7 @@ from deepwell.server.families.usage.buckets import (
 )
 from deepwell.server.families.usage.schema import ImagesUsageQuery, UsageQuery
 from deepwell.server.http.json_route import json_response
+from deepwell.storage.clock import shared_time
 from deepwell.storage.usage import UsageStore
 
 __all__ = ["UsageWriter", "router"]
@@ -33,7 +33,7 @@ def router(context: ServerContext) -> APIRouter:
     routes = APIRouter()
 
     async def media(request: Request, query: UsageQuery, begins: str, result: Callable[..., Any]) -> Response:
-        span = span_of(query, int(time.time()))
+        span = span_of(query, int(shared_time()))
         store = UsageStore(context.state.database)
         await context.usage.write_or_warn(store)
         rows = await store.media_between(tenant_of(request), span[0], span[1])
@@ -42,7 +42,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.get(f"{_ROOT}/completions", summary="Show usage by hour or day", response_model=None)
     async def completions(request: Request, query: Annotated[UsageQuery, Query()]) -> Response:
-        span = span_of(query, int(time.time()))
+        span = span_of(query, int(shared_time()))
         store = UsageStore(context.state.database)
         await context.usage.write_or_warn(store)
         rows = await store.between(tenant_of(request), span[0], span[1])

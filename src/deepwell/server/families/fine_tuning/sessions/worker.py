@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from deepwell.errors import DeepwellError
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.models import TunedModels
 from deepwell.server.families.fine_tuning.sessions.adapters import SessionAdapters
 from deepwell.server.families.fine_tuning.sessions.training import SessionTraining
+from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 from deepwell.storage.tuning.sessions import SESSION_JOB
 
@@ -58,7 +58,7 @@ class SessionWorker:
         if self._context.options.worker or not self._context.kept.is_set():
             return
         try:
-            await self._adapters.sweep(self._context.options.tuning.session_idle_s, time.time())
+            await self._adapters.sweep(self._context.options.tuning.session_idle_s, shared_time())
         except Exception as error:
             foreseen = isinstance(error, DeepwellError)
             _log.warning("session adapters cannot be swept: %s", error, exc_info=None if foreseen else error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -14,7 +13,8 @@ import httpx
 
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.report import Report, rounded
-from deepwell.bench.suites.fleet.running import ALIAS, Fleet, running_fleet
+from deepwell.bench.suites.fleet.faults.work import BATCH_S, begin_batch, finished, store
+from deepwell.bench.suites.fleet.running import Fleet, running_fleet
 from deepwell.fleet.deploy.declaration import Grade
 from deepwell.fleet.front.routes import SLOTS
 
@@ -22,7 +22,6 @@ __all__ = ["bench_faults"]
 
 _WAY = (40, 30, 12)
 _LINES = 60
-_BATCH_S = 120.0
 
 
 def bench_faults(
@@ -42,8 +41,8 @@ def bench_faults(
     """
     value: dict[str, Any] = {}
     with running_fleet(model, {"v1": _WAY}, replicas=2, grade=grade) as fleet, _client(fleet) as http:
-        stored = [_store(http, number) for number in range(20)]
-        batch = _begin_batch(http, lines)
+        stored = [store(http, number) for number in range(20)]
+        batch = begin_batch(http, lines)
         load, _ = fleet.talk(120.0, lambda: _kill_replicas(fleet, kills), rate=rate, turns=3)
         how = Counter(str(one["how"]) for one in load.results)
         value["replica_kills"] = kills
@@ -65,7 +64,7 @@ def bench_faults(
             value["state_streams_that_look_whole"] = Counter(str(one["how"]) for one in state.results)[
                 "short"
             ]
-        value["batch_lines_lost"] = lines - _finished(http, batch)
+        value["batch_lines_lost"] = lines - finished(http, batch)
         value["stored_lost"] = sum(http.get(f"/v1/responses/{one}").status_code != 200 for one in stored)
     value["lost"] = value["batch_lines_lost"] + value["stored_lost"]
     report.table(
@@ -100,7 +99,7 @@ def _kill_state(fleet: Fleet, http: httpx.Client, stored: str) -> None:
         time.sleep(2)
         before = fleet.container_pids()[name]
         os.kill(before, signal.SIGKILL)
-        until = time.monotonic() + _BATCH_S
+        until = time.monotonic() + BATCH_S
         while fleet.container_pids().get(name, before) == before:
             if time.monotonic() > until:
                 raise PeerError(f"{name} does not come back")
@@ -130,57 +129,3 @@ def _kill_front(fleet: Fleet) -> None:
         lambda facts: facts["front"]["restarts"] > before["restarts"] and facts["front"]["state"] == "ready"
     )
     time.sleep(2)
-
-
-def _store(http: httpx.Client, number: int) -> str:
-    body = {
-        "model": ALIAS,
-        "input": f"Remember {number}",
-        "max_output_tokens": 16,
-        "store": True,
-        "user": f"u{number}",
-    }
-    answer = http.post("/v1/responses", json=body)
-    answer.raise_for_status()
-    return str(answer.json()["id"])
-
-
-def _begin_batch(http: httpx.Client, lines: int) -> str:
-    """Returns the id of a batch of chats."""
-    asked = [
-        {
-            "custom_id": f"line-{number}",
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": {
-                "model": ALIAS,
-                "messages": [{"role": "user", "content": f"Line {number}"}],
-                "max_tokens": 8,
-            },
-        }
-        for number in range(lines)
-    ]
-    text = "\n".join(json.dumps(one) for one in asked)
-    file = http.post("/v1/files", files={"file": ("lines.jsonl", text)}, data={"purpose": "batch"})
-    file.raise_for_status()
-    body = {
-        "input_file_id": file.json()["id"],
-        "endpoint": "/v1/chat/completions",
-        "completion_window": "24h",
-    }
-    batch = http.post("/v1/batches", json=body)
-    batch.raise_for_status()
-    return str(batch.json()["id"])
-
-
-def _finished(http: httpx.Client, batch: str) -> int:
-    """Waits for a batch, and returns how many lines were answered, each once."""
-    until = time.monotonic() + _BATCH_S
-    while time.monotonic() < until:
-        found = http.get(f"/v1/batches/{batch}").json()
-        if found["status"] == "completed":
-            text = http.get(f"/v1/files/{found['output_file_id']}/content").text
-            ids = [json.loads(line)["custom_id"] for line in text.splitlines()]
-            return len(set(ids)) if len(set(ids)) == len(ids) else 0
-        time.sleep(0.5)
-    return 0
