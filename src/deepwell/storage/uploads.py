@@ -128,10 +128,12 @@ class UploadStore:
             return part
 
         try:
-            await asyncio.to_thread(draft.close)
-            return await self._database.write(work)
+            await self._files.prepare(draft)
+            part = await self._database.write(work)
         finally:
             draft.discard()
+        await self._files.confirm(draft)
+        return part
 
     async def complete(
         self, tenant: Tenant, id: str, part_ids: Sequence[str], md5: str | None = None
@@ -152,6 +154,7 @@ class UploadStore:
                     fix="check the order of part_ids, and send parts that were damaged again",
                     param="md5",
                 )
+            await self._files.prepare(draft)
 
             def work(connection: Connection) -> tuple[StoredUpload, StoredFile, list[str]]:
                 upload = _pending(connection, tenant, id, lock=True)
@@ -170,13 +173,13 @@ class UploadStore:
             upload, stored, hashes = await self._database.write(work)
         finally:
             draft.discard()
+        await self._files.confirm(draft)
         await self._files.release(hashes)
         return upload, stored
 
     def _join(self, draft: Draft, parts: Sequence[StoredPart]) -> None:
         for part in parts:
-            draft.copy(self._files.blobs.path(part.sha256))
-        draft.close()
+            draft.copy(self._files.blobs.fetch(part.sha256))
 
     async def cancel(self, tenant: Tenant, id: str) -> StoredUpload:
         """Cancels the upload and deletes its parts.
