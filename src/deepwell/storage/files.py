@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from deepwell.errors import NotFound, StorageUnavailable
+from deepwell.errors import NotFound, StorageError, StorageUnavailable
 from deepwell.storage.blobs import Draft, FolderBlobs
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.knowledge.attached import detach_everywhere
@@ -84,34 +85,39 @@ class FileStore:
             elif not isinstance(content, Draft):
                 async for data in content:
                     await asyncio.to_thread(draft.write, data)
-            await self.prepare(draft)
-            stored = await self._database.write(
-                lambda connection: self.insert(
-                    connection,
-                    tenant,
-                    draft,
-                    filename=filename,
-                    purpose=purpose,
-                    expires_at=expires_at,
+            async with self.placing(draft):
+                return await self._database.write(
+                    lambda connection: self.insert(
+                        connection,
+                        tenant,
+                        draft,
+                        filename=filename,
+                        purpose=purpose,
+                        expires_at=expires_at,
+                    )
                 )
-            )
         finally:
             draft.discard()
-        await self.confirm(draft)
-        return stored
 
-    async def prepare(self, draft: Draft) -> None:
-        """Closes a draft and does all of placing it that may take long. What places it calls this before its transaction.
+    @asynccontextmanager
+    async def placing(self, *drafts: Draft) -> AsyncGenerator[None]:
+        """Prepares drafts for a transaction inside, which places them or not, and leaves nothing of those it does not.
 
         Raises:
             StorageError: the bytes cannot be kept.
         """
         await self._claim()
-        await asyncio.to_thread(self.blobs.prepare, draft)
-
-    async def confirm(self, *drafts: Draft) -> None:
-        """Makes sure that the blobs of drafts are there for all. What has placed them calls this after its commit."""
-        await asyncio.to_thread(self.blobs.confirm, [one.sha256 for one in drafts])
+        try:
+            for draft in drafts:
+                await asyncio.to_thread(self.blobs.prepare, draft)
+            yield
+        finally:
+            placed = [one.sha256 for one in drafts if not one.path.exists()]
+            left = [one.sha256 for one in drafts if one.path.exists()]
+            await asyncio.to_thread(self.blobs.confirm, placed)
+            with suppress(StorageError):  # the next sweep finds what is left
+                if await asyncio.to_thread(lambda: any(map(self.blobs.has, left))):
+                    await self.release(left)
 
     async def _claim(self) -> None:
         """Makes sure, once, that the blobs are those of this database.
@@ -256,8 +262,8 @@ class FileStore:
         """
         removed = await self.release(hashes)
         left = await self._database.read(lambda connection: _unnamed(connection, sorted(set(hashes))))
-        if any(await asyncio.to_thread(lambda: [self.blobs.has(one) for one in left])):
-            raise StorageUnavailable.of("blobs_not_erased", count=len(left))
+        if count := await asyncio.to_thread(lambda: sum(map(self.blobs.has, left))):
+            raise StorageUnavailable.of("blobs_not_erased", count=count)
         return removed
 
     async def sweep(self) -> int:

@@ -128,12 +128,10 @@ class UploadStore:
             return part
 
         try:
-            await self._files.prepare(draft)
-            part = await self._database.write(work)
+            async with self._files.placing(draft):
+                return await self._database.write(work)
         finally:
             draft.discard()
-        await self._files.confirm(draft)
-        return part
 
     async def complete(
         self, tenant: Tenant, id: str, part_ids: Sequence[str], md5: str | None = None
@@ -154,7 +152,6 @@ class UploadStore:
                     fix="check the order of part_ids, and send parts that were damaged again",
                     param="md5",
                 )
-            await self._files.prepare(draft)
 
             def work(connection: Connection) -> tuple[StoredUpload, StoredFile, list[str]]:
                 upload = _pending(connection, tenant, id, lock=True)
@@ -170,10 +167,10 @@ class UploadStore:
                 done = replace(upload, status="completed", file_id=stored.id)
                 return done, stored, _close(connection, tenant, done)
 
-            upload, stored, hashes = await self._database.write(work)
+            async with self._files.placing(draft):
+                upload, stored, hashes = await self._database.write(work)
         finally:
             draft.discard()
-        await self._files.confirm(draft)
         await self._files.release(hashes)
         return upload, stored
 

@@ -183,10 +183,8 @@ class BatchStore:
             )
             return _insert(connection, tenant, batch, payload)
 
-        await self._files.prepare(lines)
-        batch = await self._database.write(work)
-        await self._files.confirm(lines)
-        return batch
+        async with self._files.placing(lines):
+            return await self._database.write(work)
 
     async def get(self, tenant: Tenant, id: str, *, without_files: bool | None = None) -> StoredBatch:
         """Returns the batch. With `without_files`, a batch of the other kind is not found."""
@@ -325,8 +323,6 @@ class BatchStore:
             for failed in (False, True):
                 drafts.append(await asyncio.to_thread(self._files.draft))
                 await self._write_lines(tenant, id, drafts[-1], failed=failed)
-                if drafts[-1].bytes:
-                    await self._files.prepare(drafts[-1])
             output, errors = drafts
 
             def work(connection: Connection) -> StoredBatch:
@@ -358,11 +354,11 @@ class BatchStore:
                 connection.execute(sa.delete(batch_lines).where(lines_of(tenant, id)))
                 return _change(connection, tenant, id, values)
 
-            ended = await self._database.write(work)
+            async with self._files.placing(*(draft for draft in drafts if draft.bytes)):
+                ended = await self._database.write(work)
         finally:
             for draft in drafts:
                 draft.discard()
-        await self._files.confirm(*(draft for draft in drafts if draft.bytes))
         await self._release(batch)
         return ended
 

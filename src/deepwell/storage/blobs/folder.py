@@ -15,7 +15,10 @@ _DRAFTS = "drafts"
 
 
 class FolderBlobs:
-    """The folder of blobs. Its methods block, so call them in a thread. It does not know the owners of the bytes: equal bytes share one file, and no tenant can tell."""
+    """The folder of blobs. Its methods block, so call them in a thread.
+
+    It does not know the owners of the bytes: equal bytes share one file, and no tenant can tell.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

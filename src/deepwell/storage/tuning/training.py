@@ -182,10 +182,8 @@ class TrainingStore:
             add_event(connection, job.tenant, job.id, "The job has succeeded")
             return change(connection, job.tenant, job.id, values)
 
-        await self._files.prepare(results)
-        ended = await self._database.write(work)
-        await self._files.confirm(results)
-        return ended
+        async with self._files.placing(results):
+            return await self._database.write(work)
 
     async def fail(self, job: Job, code: str, message: str, param: str | None = None) -> StoredFineTuning:
         """Ends a job with an error."""
