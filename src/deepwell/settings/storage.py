@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from deepwell.settings.section import Section
 from deepwell.settings.sources import data_root, state_root
 
-__all__ = ["StorageSettings"]
+__all__ = ["StorageSettings", "check_bucket", "check_endpoint"]
 
 _PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 _ENDPOINT = re.compile(
@@ -92,15 +92,33 @@ class StorageSettings(Section):
     @field_validator("blobs")
     @classmethod
     def _of_bucket(cls, place: str | None) -> str | None:
-        if place is not None and not _PLACE.fullmatch(place):
-            raise ValueError(
-                "write it as s3://bucket/prefix, of letters, digits and . _ - /; the prefix may be left out"
-            )
-        return place
+        return check_bucket(place)
 
     @field_validator("blobs_endpoint")
     @classmethod
     def _of_http(cls, url: str | None) -> str | None:
-        if url is not None and not _ENDPOINT.fullmatch(url):
-            raise ValueError("write it as https://host:port, without a user, a password or a query")
-        return url
+        return check_endpoint(url)
+
+
+def check_bucket(place: str | None) -> str | None:
+    """Returns the place of a bucket as it is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if place is not None and not _PLACE.fullmatch(place):
+        raise ValueError(
+            "write it as s3://bucket/prefix, of letters, digits and . _ - /; the prefix may be left out"
+        )
+    return place
+
+
+def check_endpoint(url: str | None) -> str | None:
+    """Returns the URL of an object store as it is.
+
+    Raises:
+        ValueError: it is none, or has a secret in it.
+    """
+    if url is not None and not _ENDPOINT.fullmatch(url):
+        raise ValueError("write it as https://host:port, without a user, a password or a query")
+    return url

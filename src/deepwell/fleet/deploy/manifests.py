@@ -30,6 +30,7 @@ _UNSCALED: Final[Mapping[str, Any]] = {
     "patch": "$patch: delete\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: deepwell\n",
 }
 _POLICY: Final = "/etc/deepwell/policy.yaml"
+_BLOBS: Final = "/etc/deepwell-blobs"
 Patch = dict[str, Any]
 
 
@@ -58,6 +59,14 @@ class DeclaredGates(Protocol):
     def first_token_p95_ms(self) -> float | None: ...
     @property
     def guard_rate(self) -> float | None: ...
+
+
+class DeclaredBlobs(Protocol):
+    """Bucket of the files."""
+
+    @property
+    def credentials(self) -> str | None: ...
+    def variables(self, credentials: str | None) -> dict[str, str]: ...
 
 
 class DeclaredRollout(Protocol):
@@ -96,6 +105,8 @@ class Declared(Protocol):
     def database(self) -> str | None: ...
     @property
     def valkey(self) -> str | None: ...
+    @property
+    def blobs(self) -> DeclaredBlobs | None: ...
     @property
     def rollout(self) -> DeclaredRollout: ...
 
@@ -257,10 +268,22 @@ def _pod_steps(declared: Declared, pod: str, model: str) -> list[Patch]:
     added = {"DEEPWELL_RELEASE": f"{declared.alias}={model}"}
     if declared.policy is not None:
         added["DEEPWELL_GUARD"] = _POLICY if _is_file(declared.policy) else declared.policy
+    blobs = declared.blobs
+    held = blobs is not None and blobs.credentials is not None
+    if blobs is not None:
+        added |= blobs.variables(f"{_BLOBS}/credentials" if held else None)
     steps = [_replace(f"{container}/args", ["serve", model, *options])]
     steps += [
         _replace(f"{container}/env/-", {"name": name, "value": value}, "add") for name, value in added.items()
     ]
+    if held:
+        mount = {"name": "blobs", "mountPath": _BLOBS, "readOnly": True}
+        keys = [{"key": "blobs-credentials", "path": "credentials"}]
+        volume = {"name": "blobs", "secret": {"secretName": "deepwell", "items": keys}}
+        steps += [
+            _replace(f"{container}/volumeMounts/-", mount, "add"),
+            _replace(f"{pod}/volumes/-", volume, "add"),
+        ]
     if _is_file(declared.policy):
         mount = {"name": "policy", "mountPath": str(Path(_POLICY).parent), "readOnly": True}
         volume = {"name": "policy", "configMap": {"name": "deepwell-policy"}}
@@ -337,6 +360,8 @@ def _commands(declared: Declared, folder: Path) -> tuple[str, ...]:
         "database-url": _file(declared.database),
         "valkey-url": _file(declared.valkey),
     }
+    if declared.blobs is not None and declared.blobs.credentials is not None:
+        files["blobs-credentials"] = _file(declared.blobs.credentials)
     sources = " ".join(
         f"--from-file={name}={json.dumps(file) if ' ' in file else file}" for name, file in files.items()
     )
