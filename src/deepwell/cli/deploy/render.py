@@ -12,11 +12,11 @@ import typer
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
-    from deepwell.fleet.deploy.manifests import Declared
+    from deepwell.fleet.deploy.manifests import Declared, Rendered
 
 __all__ = ["Keys", "Load", "register"]
 
-_Target = Literal["mesh", "envoy"]
+_Target = Literal["mesh", "envoy", "compose"]
 _Controller = Literal["gateway-api", "argo-rollouts", "istio", "kserve"]
 
 
@@ -49,6 +49,16 @@ def _owners(declared: Declared) -> Mapping[str, tuple[str, str]] | None:
     return None if found is None else {key: (one.tenant, one.key_id) for key, one in found.items()}
 
 
+def _composed(declared: Declared, folder: Path) -> Rendered:
+    from deepwell.fleet.deploy.declaration import Declaration
+    from deepwell.fleet.pods.compose import render_compose
+    from deepwell.settings import Settings
+
+    assert isinstance(declared, Declaration)
+    settings = Settings.load()
+    return render_compose(declared, folder, settings.models_dir, answer_s=settings.request_timeout_s)
+
+
 def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> None:
     """Adds the verb.
 
@@ -62,7 +72,10 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
         declaration: Annotated[Path, typer.Argument(help="File of the declaration, such as deploy.yaml.")],
         folder: Annotated[Path, typer.Argument(help="Folder of the overlay; it is made if need be.")],
         to: Annotated[
-            _Target, typer.Option(help="Grade to write for; a mesh is a Kustomize overlay.")
+            _Target,
+            typer.Option(
+                help="Form to write; a mesh is a Kustomize overlay, a compose file has the grade containers."
+            ),
         ] = "mesh",
         controller: Annotated[
             _Controller, typer.Option(help="Part of the cluster that switches between releases.")
@@ -92,10 +105,11 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
         ] = "",
         json: JsonFlag = False,
     ) -> None:
-        """Writes the mesh of a deployment, and prints the commands that apply it.
+        """Writes the mesh or the compose file of a deployment, and prints the commands that apply it.
 
         A Kustomize overlay names no secret: the Secret `deepwell` is made from files by a command that is printed. Files of
-        Envoys come with certificates. Written anew, they change shares and replicas of an edge that runs.
+        Envoys come with certificates. Written anew, they change shares and replicas of an edge that runs. A compose file comes
+        with passwords and a first API key in its folder `secrets`, which stay when it is written anew.
         """
         with reported_errors(as_json=json):
             from deepwell.fleet.deploy.envoys import parse_replicas, render_envoys
@@ -106,6 +120,8 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
             if to == "envoy":
                 traffic = Traffic(parse_replicas(replica or ()), share, rollout, keys(declared))
                 made = render_envoys(folder, traffic, port=declared.port)
+            elif to == "compose":
+                made = _composed(declared, folder)
             else:
                 made = render_mesh(
                     declared,
