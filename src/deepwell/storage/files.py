@@ -107,13 +107,15 @@ class FileStore:
             StorageError: the bytes cannot be kept.
         """
         await self._claim()
+        prepared: list[Draft] = []
         try:
             for draft in drafts:
                 await asyncio.to_thread(self.blobs.prepare, draft)
+                prepared.append(draft)
             yield
         finally:
-            placed = [one.sha256 for one in drafts if not one.path.exists()]
-            left = [one.sha256 for one in drafts if one.path.exists()]
+            placed = [one.sha256 for one in prepared if not one.path.exists()]
+            left = [one.sha256 for one in prepared if one.path.exists()]
             await asyncio.to_thread(self.blobs.confirm, placed)
             with suppress(StorageError):  # the next sweep finds what is left
                 if await asyncio.to_thread(lambda: any(map(self.blobs.has, left))):

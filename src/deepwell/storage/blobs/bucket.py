@@ -91,7 +91,8 @@ class Bucket:
                 **options,
             )
 
-        self._store, self._hasty = opened(3, 60.0), opened(0, 2.0)
+        # Large bytes take their time, questions do not, and others wait for deletions.
+        self._store, self._asked, self._hasty = opened(3, 60.0), opened(1, 5.0), opened(0, 2.0)
 
     def claim(self, owner: str) -> None:
         """Writes the owner into the bucket, if it has none.
@@ -105,7 +106,7 @@ class Bucket:
 
         with self._explained(), suppress(AlreadyExistsError):
             if self._owner() is None:
-                obstore.put(self._store, _OWNER, owner.encode(), mode="create")
+                obstore.put(self._asked, _OWNER, owner.encode(), mode="create")
         with self._explained():
             found = self._owner()
         if found != owner.encode():
@@ -115,7 +116,7 @@ class Bucket:
         import obstore
 
         try:
-            return bytes(next(iter(obstore.get(self._store, _OWNER).stream(min_chunk_size=64)), b""))[:64]
+            return bytes(next(iter(obstore.get(self._asked, _OWNER).stream(min_chunk_size=64)), b""))[:64]
         except FileNotFoundError:
             return None
 
@@ -125,7 +126,7 @@ class Bucket:
 
         with self._explained():
             try:
-                return obstore.head(self._store, _name(sha256))["size"]
+                return obstore.head(self._asked, _name(sha256))["size"]
             except FileNotFoundError:
                 return None
 
