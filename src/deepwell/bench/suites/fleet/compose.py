@@ -37,7 +37,7 @@ def bench_fleet_compose(report: Report, model: Path) -> dict[str, Any]:
     """Renders a fleet of two replicas, starts it, asks it through haproxy, kills parts of it, and ends it.
 
     Args:
-        model: GGUF file of smollm2.
+        model: GGUF file of smollm2 in a model store.
 
     Raises:
         PeerError: podman, podman-compose or an image is missing, or the fleet does not start.
@@ -66,10 +66,7 @@ def bench_fleet_compose(report: Report, model: Path) -> dict[str, Any]:
             raise PeerError(f"the image {image} is not here", fix="run `deepwell deploy images`")
     with tempfile.TemporaryDirectory(prefix="deepwell-compose-") as name:
         folder = Path(name) / "fleet"
-        models = Path(name) / "models"
-        (models / "smollm2").mkdir(parents=True)
-        shutil.copy(model, models / "smollm2" / model.name)
-        render_compose(declaration, folder, models, answer_s=600)
+        render_compose(declaration, folder, model.parent.parent, answer_s=600)
         run = _runner(program, folder)
         began = time.monotonic()
         try:
@@ -127,9 +124,8 @@ def _asked(folder: Path, port: int, shown: int) -> dict[str, Any]:
                 return False
 
         if not _until(_START_S, answers):
-            raise PeerError(
-                f"the fleet does not answer: {podman('logs', _container('replica0')).stdout[-500:]}"
-            )
+            done = podman("logs", _container("replica0"), check=False)
+            raise PeerError(f"the fleet does not answer: {(done.stdout + done.stderr)[-500:]}")
         ready = time.monotonic()
         ups = _until(60, lambda: _targets(shown) == 3)
         without = http.post("/chat/completions", json=body, headers={"authorization": "Bearer none"})
