@@ -34,12 +34,10 @@ ON_FIRST_USE = (
         "valkey.asyncio",
     ),
     *(
-        "clingo",
         "jsonschema",
         "mcp",
         "obstore.store",
         "sqlglot",
-        "zen",
     ),
 )
 APART = (
@@ -50,7 +48,7 @@ APART = (
     "deepwell.storage.migrations.env",
 )
 OF_TUNE = ("torch", "transformers", "peft", "diffusers")
-OF_OTHERS = ("matplotlib",)  # extras that the image lacks
+OF_OTHERS = ("clingo", "zen", "matplotlib")  # extras that the image lacks
 UNUSED = ("**/*.c", "**/*.h", "**/*.pxd", "**/*.pyi", "**/*.pyx", "**/tests/test_*.py")
 
 

@@ -17,7 +17,7 @@ from deepwell.errors import InvalidRequest, StorageError, StorageUnavailable
 from deepwell.settings import Settings
 from deepwell.storage.blobs import BlobPlace, DiskFull, bucket, open_blobs
 from deepwell.storage.blobs.bucket import BlobsUnavailable
-from deepwell.storage.blobs.opening import read_credentials
+from deepwell.storage.blobs.place import read_credentials
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore
 

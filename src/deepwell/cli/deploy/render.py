@@ -59,6 +59,17 @@ def _composed(declared: Declared, folder: Path) -> Rendered:
     return render_compose(declared, folder, settings.models_dir, answer_s=settings.request_timeout_s)
 
 
+def _show(made: Rendered, to: str, *, as_json: bool) -> None:
+    if as_json:
+        write_json({"to": to, "files": [str(one) for one in made.files], "commands": list(made.commands)})
+        return
+    out = console()
+    for one in made.files:
+        out.print(f"wrote {one}", soft_wrap=True)
+    for command in made.commands:
+        out.print(f"run   {command}", soft_wrap=True)
+
+
 def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> None:
     """Adds the verb.
 
@@ -132,13 +143,4 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
                     candidate=candidate,
                     share=share,
                 )
-            if json:
-                write_json(
-                    {"to": to, "files": [str(one) for one in made.files], "commands": list(made.commands)}
-                )
-                return
-            out = console()
-            for one in made.files:
-                out.print(f"wrote {one}")
-            for command in made.commands:
-                out.print(f"run   {command}", soft_wrap=True)
+            _show(made, to, as_json=json)

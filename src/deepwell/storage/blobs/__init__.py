@@ -5,6 +5,7 @@
 
 from deepwell.storage.blobs.draft import DiskFull, Draft
 from deepwell.storage.blobs.folder import FolderBlobs
-from deepwell.storage.blobs.opening import BlobPlace, open_blobs
+from deepwell.storage.blobs.opening import open_blobs
+from deepwell.storage.blobs.place import BlobPlace
 
 __all__ = ["BlobPlace", "DiskFull", "Draft", "FolderBlobs", "open_blobs"]

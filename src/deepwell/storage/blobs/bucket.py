@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.errors import StorageError, StorageUnavailable
 from deepwell.storage.blobs.draft import CHUNK_BYTES
-from deepwell.storage.blobs.opening import BlobPlace, read_credentials
+from deepwell.storage.blobs.place import BlobPlace, read_credentials
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential

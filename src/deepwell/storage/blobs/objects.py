@@ -17,7 +17,7 @@ from typing import Final
 from deepwell.storage.blobs.bucket import BlobsUnavailable, Bucket, Stored
 from deepwell.storage.blobs.draft import Draft
 from deepwell.storage.blobs.folder import FolderBlobs
-from deepwell.storage.blobs.opening import BlobPlace
+from deepwell.storage.blobs.place import BlobPlace
 
 __all__ = ["ObjectBlobs"]
 
