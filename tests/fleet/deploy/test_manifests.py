@@ -145,4 +145,5 @@ def test_credentials_of_the_object_store_come_from_the_secret(tmp_path: Path, co
     text = (tmp_path / "kustomization.yaml").read_text("utf-8")
     for said in ("DEEPWELL_BLOBS_CREDENTIALS", "/etc/deepwell-blobs/credentials", "secretName: deepwell"):
         assert said in text
+    assert steps(yaml.safe_load(text), "NetworkPolicy")["/spec/egress/-"]["ports"][0]["port"] == 443
     assert "--from-file=blobs-credentials=/run/secrets/blobs" in made.commands[0]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeGuard
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -64,6 +65,8 @@ class DeclaredGates(Protocol):
 class DeclaredBlobs(Protocol):
     """Bucket of the files."""
 
+    @property
+    def endpoint(self) -> str | None: ...
     @property
     def credentials(self) -> str | None: ...
     def variables(self, credentials: str | None) -> dict[str, str]: ...
@@ -187,6 +190,9 @@ def render_mesh(
         overlay["configMapGenerator"] = [{"name": "deepwell-policy", "files": ["policy.yaml"]}]
     patches = _releases(declared, controller, candidate)
     patches += _traffic(declared, controller, share)
+    if declared.blobs is not None:
+        store = {"ports": [{"protocol": "TCP", "port": _store_port(declared.blobs.endpoint)}]}
+        patches.append(_patch("NetworkPolicy", [_replace("/spec/egress/-", store, "add")]))
     overlay["patches"] = patches
     text = yaml.dump(overlay, Dumper=_Blocks, sort_keys=False, width=128, allow_unicode=True)
     written[0].write_text(
@@ -351,6 +357,12 @@ def _bounds(gates: DeclaredGates) -> list[Patch]:
         )
         for number, (name, bound) in enumerate(bounds.items())
     ]
+
+
+def _store_port(endpoint: str | None) -> int:
+    """Returns the port of an object store, which pods may reach."""
+    parts = urlsplit(endpoint or "https://")
+    return parts.port or (80 if parts.scheme == "http" else 443)
 
 
 def _commands(declared: Declared, folder: Path) -> tuple[str, ...]:
