@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from tests.storage.conftest import database, opened, postgres  # noqa: F401
+from tests.storage.conftest import database, kind, opened, postgres  # noqa: F401
 
 from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.verify import verify_chain

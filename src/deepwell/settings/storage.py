@@ -119,6 +119,7 @@ def check_endpoint(url: str | None) -> str | None:
     Raises:
         ValueError: it is none, or has a secret in it.
     """
-    if url is not None and not _ENDPOINT.fullmatch(url):
+    found = None if url is None else _ENDPOINT.fullmatch(url)
+    if url is not None and (found is None or int((found[1] or found[3] or ":1")[1:]) not in range(1, 65536)):
         raise ValueError("write it as https://host:port, without a user, a password or a query")
     return url

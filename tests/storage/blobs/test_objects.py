@@ -301,6 +301,8 @@ def test_credentials_that_cannot_be_used_name_the_file_and_none_of_its_lines(tex
         ("blobs_endpoint", "127.0.0.1:9000"),
         ("blobs_endpoint", "http://user:password@host"),
         ("blobs_endpoint", "http://host/?x=1"),
+        ("blobs_endpoint", "http://host:99999"),
+        ("blobs_endpoint", "http://[::1]:0"),
     ],
 )
 def test_settings_name_one_bucket_and_no_secret(name, value):
