@@ -160,6 +160,8 @@ def test_an_artefact_is_registered_with_its_record(runner: CliRunner, home: Path
         (("rollout", "judge", PROD), "deepwell models log"),
         (("rollout", "start", PROD, "1", "--share", "1.5"), "give one between 0 and 1"),
         (("rollout", "start", PROD, "1", "--alpha", "0"), "alpha and margin lie between"),
+        (("rollout", "start", PROD, "1", "--steps", "5,nan,100"), "5,nan,100"),
+        (("rollout", "start", PROD, "1", "--steps", "5,100", "--hold", "inf"), "cannot be held for inf s"),
         (("models", "register", "../x", "v1"), "cannot be an alias"),
         (("models", "register", PROD, "v1", "--artefact", "/nowhere"), "deepwell tune"),
     ],

@@ -149,8 +149,10 @@ def test_the_lowest_temperatures_are_greedy_and_do_not_overflow() -> None:
 def test_a_row_without_a_finite_maximum_is_an_error(bad: float) -> None:
     logits = np.full(4, -np.inf if bad == -np.inf else 0.0, np.float32)
     logits[2] = bad
-    with pytest.raises(DeepwellError, match="maximum"):
-        sample(logits, SamplingParams())
+    greedy = [] if bad == -np.inf else [SamplingParams(temperature=0), SamplingParams(top_k=9, temperature=0)]
+    for params in (SamplingParams(), *greedy):
+        with pytest.raises(DeepwellError, match="maximum"):
+            sample(logits, params)
 
 
 @given(hnp.arrays(np.float32, st.integers(2, 30), elements=st.floats(-50, 50, width=32)), st.data())

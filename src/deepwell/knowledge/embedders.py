@@ -19,9 +19,10 @@ __all__ = ["Embedders"]
 class Embedders:
     """Embedders by the name of their model. They belong to one event loop."""
 
-    def __init__(self, models_dir: Path | None = None) -> None:
-        """Opens models of the store `models_dir`; None: that of the settings."""
+    def __init__(self, models_dir: Path | None = None, *, threads: int | None = None) -> None:
+        """Opens models of the store `models_dir` with so many threads each; None: those of the settings."""
         self._models_dir = models_dir
+        self._threads = threads
         self._open: dict[str, asyncio.Task[tuple[AsyncLLM, LLMEmbedder]]] = {}
 
     async def named(self, name: str) -> LLMEmbedder:
@@ -82,6 +83,8 @@ class Embedders:
             options: Options = {"context": positions, "kv_tokens": positions, "precision": "auto"}
             if self._models_dir is not None:
                 options["models_dir"] = self._models_dir
+            if self._threads is not None:
+                options["threads"] = self._threads
             return AsyncLLM(name, **options)
 
         llm = await asyncio.to_thread(opened)

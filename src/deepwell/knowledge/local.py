@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from deepwell.errors import NotFound
+from deepwell.errors import DeepwellError, NotFound
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.embedders import Embedders
 from deepwell.knowledge.ingest import Ingestor
+from deepwell.knowledge.protocols import Embedder
 from deepwell.knowledge.refresh import Refresher, Round
 from deepwell.knowledge.search import Searcher, SearchOptions, shared_vectors
 from deepwell.knowledge.sources.options import Access
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from deepwell.knowledge.models import LLMReranker
     from deepwell.llm import AsyncLLM
 
-__all__ = ["IngestProgress", "LocalKnowledge"]
+__all__ = ["IngestProgress", "LocalKnowledge", "Spread"]
 
 _LOOK_S = 0.05
 _AT_ONCE = 2
@@ -55,6 +56,22 @@ class IngestProgress:
     total: int = 0
 
 
+class Spread(Protocol):
+    """Embeds the passages of files elsewhere, such as on a cluster.
+
+    Attributes:
+        at_once: files that are ingested at a time, so that every machine has passages to embed.
+        error: the error that ends ingestion; what is not ingested stays queued.
+    """
+
+    at_once: int
+    error: DeepwellError | None
+
+    def embedder(self, near: Embedder) -> Embedder:
+        """Returns an embedder whose vectors are those of `near`."""
+        ...
+
+
 class LocalKnowledge:
     """Knowledge bases of one tenant, from Python and from the command line. It belongs to one event loop.
 
@@ -65,14 +82,21 @@ class LocalKnowledge:
     """
 
     def __init__(
-        self, settings: Settings, *, tenant: Tenant = LOCAL, senses: Callable[[], Senses] | None = None
+        self,
+        settings: Settings,
+        *,
+        tenant: Tenant = LOCAL,
+        senses: Callable[[], Senses] | None = None,
+        spread: Spread | None = None,
     ) -> None:
         """Opens the database of the settings. Models are loaded when they are first needed.
 
         Args:
             senses: opens what looks at pictures and listens to recordings; None: those are refused.
+            spread: embeds what is ingested; None: this process does.
         """
         self.tenant = tenant
+        self.spread = spread
         self._open_senses = senses
         self._senses: Senses | None = None
         self.settings = settings
@@ -147,9 +171,15 @@ class LocalKnowledge:
     async def ingest(
         self, store_id: str, progress: Callable[[IngestProgress], None] = lambda _progress: None
     ) -> list[StoredStoreFile]:
-        """Ingests what is queued for a store, and returns the files that failed. A server may take some of the jobs."""
+        """Ingests what is queued for a store, and returns the files that failed. A server may take some of the jobs.
+
+        Raises:
+            DeepwellError: what embeds elsewhere is lost; finished passages are kept, and the rest stays queued.
+        """
         async with self.running():
             while True:
+                if self.spread is not None and self.spread.error is not None:
+                    raise self.spread.error
                 now = await self.progress(store_id)
                 progress(now)
                 if not now.waiting:
@@ -168,6 +198,11 @@ class LocalKnowledge:
         if self._senses is None and self._open_senses is not None:
             self._senses = self._open_senses()
         return self._senses
+
+    async def embedder_of(self, store: StoredStore) -> Embedder:
+        """Returns the embedder by which files are ingested into a store; raises as `Embedders.of_store`."""
+        near = await self.embedders.of_store(store)
+        return near if self.spread is None else self.spread.embedder(near)
 
     def running(self) -> _Running:
         """Returns a context in which this process ingests what is queued."""
@@ -311,14 +346,16 @@ class _Running:
 
         self._parser, senses = ParseProcess(), local.senses
         media = None if senses is None else MediaReader(self._parser, senses.viewer, senses.listener)
-        ingestor = Ingestor(local.kept, local.files, self._parser, local.embedders.of_store, media)
+        ingestor = Ingestor(local.kept, local.files, self._parser, local.embedder_of, media)
         self._runner = JobRunner(
             local.jobs,
             [INGEST_JOB],
             local._owner,
             ingestor.run,
             lease_s=local.settings.job_lease_s,
-            most=_AT_ONCE,
+            most=_AT_ONCE
+            if local.spread is None
+            else local.spread.at_once + 1,  # one place is other tenants'
         )
 
     def wake(self) -> None:

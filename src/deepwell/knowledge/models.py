@@ -47,6 +47,7 @@ class LLMEmbedder:
         self._llm = llm
         self.name = llm.name
         self.dimensions = runs.hidden_size
+        self.kernels = runs.isa
         prompts = {kind: llm.prompts.get(kind, "") for kind in ("query", "passage")}
         self._prompt_tokens = {
             kind: llm.unframed(llm.encode(text)) if text else [] for kind, text in prompts.items()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +23,7 @@ from deepwell.engine.hosting.remote.completions import TokenShape
 from deepwell.engine.hosting.remote.engine import RemoteEngine
 from deepwell.engine.hosting.remote.events import EventReader
 from deepwell.engine.hosting.remote.faults import Retry, refused, said_by
+from deepwell.engine.hosting.remote.probe import served_models
 from deepwell.engine.protocol import Capabilities
 from deepwell.errors import DeepwellError, EngineRestarted, EngineUnavailable, InvalidRequest
 
@@ -201,6 +206,41 @@ async def test_a_first_token_that_never_comes_is_not_waited_for_without_end() ->
     async with against(silent, first_s=0.05) as (engine, _):
         with pytest.raises(EngineUnavailable, match="no token within"):
             await collect(engine, request("a"))
+
+
+async def test_comments_alone_keep_no_request_open() -> None:
+    async def comments(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b": wait\n\n")
+                await writer.drain()
+                await asyncio.sleep(0.005)
+
+    async with against(comments, first_s=0.05, wait_s=0.1) as (engine, _):
+        with pytest.raises(EngineUnavailable, match="no token within"):
+            await collect(engine, request("a"))
+
+
+def test_a_list_of_models_is_not_unfolded_and_has_an_end() -> None:
+    bomb = gzip.compress(bytes(1 << 26))
+    head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n"
+
+    def serve(listener: socket.socket) -> None:
+        for body in (bomb, bytes(3 << 20)):
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        options = RemoteOptions(RemoteAddress("vllm", f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        for said in ("cannot be right", "more than 1048576 bytes"):
+            with pytest.raises(EngineUnavailable, match=said):
+                served_models(options, timeout_s=20)
+        thread.join()
 
 
 async def test_a_server_that_comes_back_is_waited_for(unused_tcp_port: int) -> None:

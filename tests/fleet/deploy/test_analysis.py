@@ -44,6 +44,14 @@ def test_figures_of_a_real_server_are_read() -> None:
     assert found.first_token_p95_ms == pytest.approx(1000 * (0.1 + 0.15 * 0.8))
 
 
+def test_what_clients_do_wrong_or_leave_aborts_no_version() -> None:
+    made = (metrics := Metrics({})).generation("chat", "v1")
+    for error in ("cancelled", "InvalidRequest", "context_length_exceeded", "model_not_found", "KeyError"):
+        made.duration(error).observe(0.2)
+    found = parse_figures(metrics.text().decode())
+    assert (found.requests, found.failed) == (5, 1)
+
+
 @given(st.lists(st.floats(0.001, 9), min_size=1, max_size=200), st.floats(0.01, 0.99))
 def test_a_quantile_lies_in_the_bucket_of_the_real_one(times: list[float], share: float) -> None:
     bounds = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)

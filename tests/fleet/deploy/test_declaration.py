@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,15 @@ def test_a_whole_declaration(tmp_path: Path) -> None:
         ("- 1\n", "the whole", "correct the value"),
         ("", "the whole", "correct the value"),
         (b"\xff\xfe", "cannot be read", "UTF-8"),
+        (SMALL + "? [1, 2]\n: 3\n", "a key is no plain name", "correct line 4"),
+        (SMALL + "? {a: b}\n: 3\n", "a key is no plain name", "correct line 4"),
+        (SMALL + f"port: {'9' * 5000}\n", "digits", "correct line"),
+        (SMALL + 'host: "127.0.0.1\\n    stats socket /tmp/x"\n', "line 4: host: name an address", "host"),
+        (SMALL + "containers: {image: --privileged}\n", "this names no image", "containers.image"),
+        (SMALL.replace("model: smollm2", "model: --help"), "begins with no hyphen", "model"),
+        (SMALL + 'policy: "a\\u001b[2J"\n', "a name is printable", "policy"),
+        (SMALL + 'adapters: ["calm\\n=/x"]\n', "is not printable", "adapters"),
+        (SMALL + "rollout: {gates: {first_token_p95_ms: .inf}}\n", "less than or equal", "first_token"),
         ("[" * 5000, "is not YAML", "correct line"),
         ("x" * 1_100_000, "more than 1 MB", "at most 1 MB"),
     ],
@@ -127,7 +137,10 @@ def test_a_missing_file_and_an_empty_secret_say_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="no declaration"):
         load_declaration(tmp_path / "none.yaml")
     (tmp_path / "empty").write_text("\n")
-    for name, said in (("empty", "it is empty"), ("none", "No such file")):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "long").write_text("密" * 2000)
+    found = {"empty": "it is empty", "none": "No such file", "pipe": "no ordinary file", "long": "too long"}
+    for name, said in {**found, "/dev/zero": "no ordinary file"}.items():
         with pytest.raises(InvalidRequest, match=said):
             secret_of(f"file:{tmp_path / name}")
 

@@ -17,7 +17,8 @@ import pytest
 from tests.parallel import free_port
 
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.fleet.deploy.declaration import Declaration, Gates, RolloutTerms
+from deepwell.fleet.deploy.declaration import Declaration, Evaluation, Gates, RolloutTerms
+from deepwell.fleet.deploy.evaluation import evaluate
 from deepwell.fleet.deploy.machine import CLAIM, Opened, deployment_folder
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.front.front import find_haproxy
@@ -72,6 +73,8 @@ class Running:
         self.asked: list[tuple[str, int, str, bool]] = []
 
     def _make(self, release: Release, name: str, port: int) -> Program:
+        if self.ways.get(release.model) == ("cannot be made",):
+            raise InvalidRequest(f"{release.model} is not made", fix="leave it out")
         command = (
             sys.executable,
             "-S",
@@ -109,6 +112,9 @@ class Running:
                 if found.state != "canary":
                     return found
                 await asyncio.sleep(0.05)
+
+    async def ended_by_order(self, rollout: Rollout) -> Rollout:
+        return await self.rollouts.abort(PROD, "test", rollout=rollout.id)
 
     async def load(self) -> None:
         """Asks until it is cancelled: conversations of three turns, some at a time, each as another user."""
@@ -245,6 +251,34 @@ async def test_a_version_that_cannot_start_is_aborted(running: Running) -> None:
     running.ways["v2"] = ("no number",)
     ended = await running.ended(await running.start("v2"))
     assert ended.state == "aborted" and "exit 1" in ended.reason
+
+
+async def test_an_evaluation_that_fails_says_so_and_a_removed_alias_ends_nothing(tmp_path: Path) -> None:
+    gates = Gates(evaluation=Evaluation(questions=tmp_path / "none.jsonl", least=0.5))
+    made = Running(tmp_path, replicas=1, rollout=RolloutTerms(gates=gates))
+    await made.until(lambda: made.facts.get("current"))
+    rollout = await made.start("v2")
+    await made.until(lambda: any("the evaluation failed" in str(one["text"]) for one in made.events))
+    assert (await made.ended_by_order(rollout)).state == "aborted"
+    made.ways["v3"] = ("cannot be made",)
+    assert "v3 is not made" in (await made.ended(await made.start("v3"))).reason
+    await AliasStore(made.opened.database).remove(PROD, "a mistake")
+    await made.until(lambda: any("there is no alias" in str(one["text"]) for one in made.events))
+    async with httpx.AsyncClient(base_url=made.url, trust_env=False) as http:
+        assert (await http.post("/v1/chat/completions", json={"model": PROD})).status_code == 200
+    await made.stop()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[", b"{}", b'{"choices": 3}', b'{"choices": [{"message": {"content": [4]}}]}', b"[" * 100_000, b"4"],
+)
+async def test_a_hostile_answer_to_a_question_is_a_wrong_one(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question": "2 + 2?", "expected": "4"}\n')
+    says = httpx.MockTransport(lambda _: httpx.Response(200, content=body))
+    async with httpx.AsyncClient(transport=says, base_url="http://front") as http:
+        found = await evaluate(http, PROD, Evaluation(questions=tmp_path / "q.jsonl", least=1))
+    assert (found.right, found.asked, found.holds) == (0, 1, False)
 
 
 async def test_a_supervisor_that_is_started_again_goes_on_from_the_ledger(tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     routes = Routes({"blue": "prod#1", "green": "prod#2"})
     ports = {slot: [one.port for one in replicas[slot]] for slot in SLOTS}
     made_by = HaproxyFront if request.param == "haproxy" else OwnFront
-    front: Front = made_by(HaproxyTerms(tmp_path, "127.0.0.1", port), ports, routes)
+    # Characters that mean something to haproxy, in its configuration and on its socket
+    folder = tmp_path / "a b,c(d)#;'$"
+    front: Front = made_by(HaproxyTerms(folder, "127.0.0.1", port), ports, routes)
     lines: list[str] = []
     programs = Programs((front.program,), lambda _, text: lines.append(text), lambda _: None)
     for slot in SLOTS:

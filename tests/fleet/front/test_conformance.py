@@ -174,6 +174,27 @@ async def test_hostile_bodies_reach_a_replica_whole(running: Running, body: byte
     assert int(answer.json()["headers"]["content-length"]) == len(body)
 
 
+async def test_a_request_with_two_lengths_is_forwarded_with_one_or_refused(running: Running) -> None:
+    async def answers(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-deepwell-release: forged\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    replicas = [one for slot in running.replicas.values() for one in slot]
+    for one in replicas:
+        one.script = answers
+        one.requests.clear()
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 41\r\ntransfer-encoding: chunked\r\n"
+    writer.write(head + b"connection: close\r\n\r\n0\r\n\r\nGET /admin HTTP/1.1\r\nhost: a\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    seen = [request for one in replicas for request in one.requests]
+    assert answer.count(b"HTTP/1.1 ") == 1 and b"forged" not in answer
+    assert [path for path, _ in seen] in ([], ["/v1/chat/completions"])
+    assert all(not {"content-length", "transfer-encoding"} <= set(headers) for _, headers in seen)
+
+
 async def test_a_dead_replica_is_noticed_by_its_connections_and_nothing_fails(running: Running) -> None:
     await running.replicas["blue"][0].stop()
     answers = [await running.ask(chat(f"question {number}")) for number in range(20)]

@@ -98,7 +98,10 @@ def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
     (tmp_path / "haproxy.cfg").write_text(here, encoding="utf-8")
     haproxy = find_haproxy() or shutil.which("haproxy") or ""
     done = subprocess.run(
-        [haproxy, "-c", "-f", str(tmp_path / "haproxy.cfg")], capture_output=True, text=True, check=False
+        [haproxy, "-c", "-C", str(front), "-f", str(tmp_path / "haproxy.cfg")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

@@ -173,3 +173,10 @@ def test_credentials_of_the_object_store_are_a_file_in_the_container(fake: Path,
     } <= set(command)
     assert "very-secret" not in " ".join(command) + fake.read_text(encoding="utf-8")
     assert "very-secret" in Path(f"{fake}.secrets").read_text(encoding="utf-8")
+
+
+def test_a_path_that_podman_would_split_is_refused(tmp_path: Path) -> None:
+    hostile = tmp_path / "calm:" / "etc:rw"
+    hostile.mkdir(parents=True)
+    with pytest.raises(InvalidRequest, match="colon"):
+        inside_release(Release("toy@prod#1", "calm", "toy", (f"calm={hostile}",)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from deepwell.bench.harness.ports import free_port
 from deepwell.errors import DeepwellError
 from deepwell.fleet.pieces.finish import finish
 from deepwell.fleet.pieces.kept import KeptPieces
@@ -36,6 +38,11 @@ def recipe(kind: str, marks: Path) -> Any:
             if kind == "kills" or (kind == "once" and not first.exists()):
                 first.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "meets":  # goes on when processes of both nodes work, which have one processor each
+                (marks / f"process-{os.getpid()}").touch()
+                until = time.monotonic() + 60
+                while len(list(marks.glob("process-*"))) < 2 and time.monotonic() < until:
+                    time.sleep(0.05)
             if kind == "fails":
                 from deepwell.errors import DeepwellError
 
@@ -63,16 +70,22 @@ def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster as Nodes
 
     each = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    made: Any = Nodes(initialize_head=True, head_node_args={**each, "include_dashboard": False})
+    head = {**each, "include_dashboard": False, "ray_client_server_port": free_port()}
+    made: Any = Nodes(initialize_head=True, head_node_args=head)
     made.add_node(**each)
     made.wait_for_nodes()
     yield made
     made.shutdown()
 
 
+def near(nodes: Any) -> str:
+    """Returns the address of the head on the loopback: tests connect to nothing else."""
+    return f"127.0.0.1:{nodes.address.rpartition(':')[2]}"
+
+
 @pytest.fixture
 def executor(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayExecutor]:
-    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    monkeypatch.setenv("RAY_ADDRESS", near(nodes))
     opened = RayExecutor(Cluster())
     yield opened
     opened.close()
@@ -82,7 +95,7 @@ PAYLOADS = [bytes([65 + number]) * 2 + b"!" for number in range(12)]
 
 
 def test_results_are_those_of_one_process(executor: RayExecutor, tmp_path: Path) -> None:
-    done = finish(executor, recipe("works", tmp_path), PAYLOADS, KeptPieces(tmp_path / "p"))
+    done = finish(executor, recipe("meets", tmp_path), PAYLOADS, KeptPieces(tmp_path / "p"))
     assert list(done.results()) == [one[::-1] for one in PAYLOADS]
     assert len(done.tally.nodes) == 2
 
@@ -107,11 +120,24 @@ def test_errors_travel_with_their_fix(executor: RayExecutor, tmp_path: Path) -> 
 def test_a_task_that_no_machine_can_hold_is_an_error(
     nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    monkeypatch.setenv("RAY_ADDRESS", near(nodes))
     large = RayExecutor(Cluster(), cpus=64)
     with pytest.raises(ClusterUnavailable, match="64 processors"):
         finish(large, recipe("works", tmp_path), [b"x"], KeptPieces(tmp_path / "p"))
     large.close()
+
+
+def test_a_machine_outside_the_cluster_has_the_same_results(
+    nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    outside = RayExecutor(Cluster(f"ray://127.0.0.1:{nodes.head_node._ray_params.ray_client_server_port}"))
+    done = finish(outside, recipe("once", tmp_path), PAYLOADS, KeptPieces(tmp_path / "p"))
+    outside.close()
+    assert list(done.results()) == [one[::-1] for one in PAYLOADS]
+    assert done.tally.retried >= len(PAYLOADS)
+    with pytest.raises(ClusterUnavailable, match="not as Ray does there"):
+        Cluster(f"ray://{near(nodes)}")
 
 
 def test_no_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

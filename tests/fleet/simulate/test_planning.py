@@ -71,3 +71,9 @@ def test_measured_time_is_long_enough_for_rare_answers() -> None:
     assert measured_time(UserLoad(100, 45.0, 0.0), None, None) == (3690.0, 90.0)
     assert measured_time(PoissonLoad(10.0, 0.0), 30.0, None) == (30.0, 10.0)
     assert measured_time(PoissonLoad(10.0, 0.0), 30.0, 0.0) == (30.0, 0.0)
+
+
+def test_a_load_that_no_machine_simulates_is_refused() -> None:
+    for load, seconds in ((PoissonLoad(1e5, 0.0), 1e6), (UserLoad(1_000_000, 0.1, 0.0), None)):
+        with pytest.raises(InvalidRequest, match="at most 50,000,000 are simulated"):
+            measured_time(load, seconds, None)

@@ -165,6 +165,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fleet-faults-machine": deploy.fleet_faults_machine,
     "vllm": deploy.vllm,
     "fleet-ray": deploy.fleet_ray,
+    "fleet-ray-client": deploy.fleet_ray_client,
     "fleet-ray-serve": deploy.fleet_ray_serve,
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,

@@ -19,6 +19,7 @@ __all__ = [
     "fleet_latency_containers",
     "fleet_latency_machine",
     "fleet_ray",
+    "fleet_ray_client",
     "fleet_ray_serve",
     "fleet_scaling",
     "fleet_switch_containers",
@@ -237,13 +238,20 @@ def fleet_ray(
     json: Json = False,
 ) -> None:
     """Runs a batch and a deduplication on a Ray cluster of two nodes, kills its processes and a node, and compares."""
-    from deepwell.bench.suites.fleet.ray import bench_fleet_ray
+    from deepwell.bench.suites.fleet.ray.work import bench_fleet_ray
 
     measure("fleet-ray", row, json, lambda report: bench_fleet_ray(report, lines=lines, records=records))
 
 
+def fleet_ray_client(row: Row = None, json: Json = False) -> None:
+    """Runs an evaluation, a deduplication by meaning and a knowledge base by Ray's client, kills processes, and compares."""
+    from deepwell.bench.suites.fleet.ray.client import bench_fleet_ray_client
+
+    measure("fleet-ray-client", row, json, bench_fleet_ray_client)
+
+
 def fleet_ray_serve(row: Row = None, json: Json = False) -> None:
     """Measures the first token through Ray Serve against the server alone, and whether replicas follow the load."""
-    from deepwell.bench.suites.fleet.ray import bench_fleet_ray_serve
+    from deepwell.bench.suites.fleet.ray.serve import bench_fleet_ray_serve
 
     measure("fleet-ray-serve", row, json, bench_fleet_ray_serve)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepwell.cli.knowledge.options import Name, TenantOption, indexing, ingesting, run
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.cli.ray.options import LOCAL, Cpus, On, executor_on, print_tally, tally_json
 
 if TYPE_CHECKING:
     from deepwell.knowledge.local import LocalKnowledge
@@ -44,23 +46,32 @@ def add(
         bool, typer.Option("--create", help="Create the knowledge base if there is none of this name.")
     ] = False,
     tenant: TenantOption = None,
+    on: On = LOCAL,
+    cpus: Cpus = 1,
     json: JsonFlag = False,
 ) -> None:
     """Add documents, and look again at the sources that were added before.
 
     A file that changed replaces its old text, one that is gone is removed, and nothing is embedded twice. A file that
-    cannot be read is reported and does not stop the others.
+    cannot be read is reported and does not stop the others. With --on, passages are embedded on a cluster, to the same vectors.
     """
-    with reported_errors(as_json=json):
+    with reported_errors(as_json=json), ExitStack() as stack:
+        spread = None
+        if on != LOCAL:
+            from deepwell.fleet.pieces.passages import SpreadPassages
+
+            spread = stack.enter_context(SpreadPassages(stack.enter_context(executor_on(on, cpus)), cpus))
 
         async def work(knowledge: LocalKnowledge) -> dict[str, Any]:
             return await fill(knowledge, name, what or (), option or (), create=create, shown=not json)
 
-        found = run(tenant, work)
+        found = run(tenant, work, spread)
         if json:
-            write_json(found)
+            write_json(found | (tally_json(on, spread.tally) if spread else {}))
         else:
             print_added(found)
+            if spread:
+                print_tally(on, spread.tally)
         if found["failed"] and not (found["added"] or found["changed"] or found["unchanged"]):
             raise typer.Exit(1)
 

@@ -12,7 +12,7 @@ import typer
 from deepwell.cli.output import console
 
 if TYPE_CHECKING:
-    from deepwell.knowledge.local import IngestProgress, LocalKnowledge
+    from deepwell.knowledge.local import IngestProgress, LocalKnowledge, Spread
     from deepwell.knowledge.media.senses import Senses
     from deepwell.knowledge.search import Found
     from deepwell.settings import Settings
@@ -49,8 +49,10 @@ EmbedderOption = Annotated[
 ]
 
 
-def run(tenant: str | None, work: Callable[[LocalKnowledge], Awaitable[T]]) -> T:
-    """Runs work with the knowledge bases of a tenant, and closes them."""
+def run(
+    tenant: str | None, work: Callable[[LocalKnowledge], Awaitable[T]], spread: Spread | None = None
+) -> T:
+    """Runs work with the knowledge bases of a tenant, and closes them. `spread` embeds what is ingested."""
     from deepwell.knowledge.local import LocalKnowledge
     from deepwell.settings import Settings
     from deepwell.storage.database import LOCAL, Tenant
@@ -58,7 +60,8 @@ def run(tenant: str | None, work: Callable[[LocalKnowledge], Awaitable[T]]) -> T
     async def whole() -> T:
         owner = LOCAL if tenant is None else Tenant(tenant)
         settings = Settings.load()
-        async with LocalKnowledge(settings, tenant=owner, senses=senses_of(settings)) as knowledge:
+        senses = senses_of(settings)
+        async with LocalKnowledge(settings, tenant=owner, senses=senses, spread=spread) as knowledge:
             return await work(knowledge)
 
     return asyncio.run(whole())

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["serve", "status"]
 
+_NICENESS = 0  # somebody waits for these answers, as nobody does for a batch
+
 Address = Annotated[
     str,
     typer.Option(
@@ -118,7 +120,7 @@ def serve(
             downscale,
             every_machine,
         )
-        _until_stopped(Cluster(on), options, settings, as_json=json)
+        _until_stopped(Cluster(on, niceness=_NICENESS), options, settings, as_json=json)
 
 
 def status(on: Address = "ray", json: JsonFlag = False) -> None:

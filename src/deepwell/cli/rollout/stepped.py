@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from deepwell.errors import InvalidRequest
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["deployment_of", "steps_of"]
 
 _HOLD_S = 30.0
+_MOST_HOLD_S = 86_400.0
 
 
 def deployment_of(alias: str) -> dict[str, Any] | None:
@@ -30,7 +32,7 @@ def steps_of(
     """Returns the steps of a roll-out; None: there is no deployment, and none were asked for.
 
     Raises:
-        InvalidRequest: the steps are no percentages that rise to 100.
+        InvalidRequest: the steps are no percentages that rise to 100, or the time is none.
     """
     from deepwell.storage.registry.story import Steps
 
@@ -39,6 +41,10 @@ def steps_of(
     declared: Mapping[str, Any] = {} if deployed is None else deployed.get("terms") or {}
     chosen = (kind or declared.get("kind") or "canary").replace("-", "_")
     seconds = hold if hold is not None else float(declared.get("hold_seconds", _HOLD_S))
+    if not 0 <= seconds <= _MOST_HOLD_S:  # not even a number would hold no step at all
+        raise InvalidRequest(
+            f"a step cannot be held for {seconds:g} s", fix=f"name 0 to {_MOST_HOLD_S:g} seconds"
+        )
     if chosen == "blue_green":
         if steps is not None:
             raise InvalidRequest.of("rollout_steps", steps=f"{steps} of blue-green")
@@ -48,6 +54,7 @@ def steps_of(
         shares = tuple(float(one) / 100 for one in given.split(","))
     except ValueError:
         raise InvalidRequest.of("rollout_steps", steps=given) from None
-    if list(shares) != sorted(set(shares)) or not shares[0] > 0 or shares[-1] != 1:
+    rises = all(one < later for one, later in pairwise(shares))  # which no NaN does
+    if not rises or not shares[0] > 0 or shares[-1] != 1:
         raise InvalidRequest.of("rollout_steps", steps=given)
     return Steps("canary", shares, seconds)

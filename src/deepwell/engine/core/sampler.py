@@ -134,11 +134,14 @@ def draw(
         x[token] += np.float32(bias)
     _penalize(x, params, tokens, tokens[num_prompt:])
     if params.temperature < GREEDY_BELOW:
-        return int(x.argmax())
+        best = int(x.argmax())
+        if not x[best] < np.inf:  # of a row with NaN, argmax names the NaN
+            raise _no_maximum(x[best])
+        return best
 
     high = x.max()
     if not np.isfinite(high):
-        raise DeepwellError(f"the model's logits have the maximum {high}", fix="check the model's weights")
+        raise _no_maximum(high)
     x -= high
     x *= np.float32(1 / params.temperature)
     weights = np.exp(x, out=x)
@@ -152,6 +155,10 @@ def draw(
     if params.top_p < 1:
         _top_p(weights, params.top_p)
     return _place(weights, int(u * 2.0**53) * _sum(weights) >> 53)
+
+
+def _no_maximum(high: np.float32) -> DeepwellError:
+    return DeepwellError(f"the model's logits have the maximum {high}", fix="check the model's weights")
 
 
 def _is_argmax(params: SamplingParams) -> bool:

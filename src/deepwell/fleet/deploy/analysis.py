@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from deepwell.errors import DeepwellError
 from deepwell.fleet.deploy.declaration import Gates
 from deepwell.server.observe.semconv import (
     REQUEST_DURATION,
@@ -34,7 +35,8 @@ class Figures:
     """Counts since some time.
 
     Attributes:
-        requests: answers to requests that generate; `failed`: those that ended with an error.
+        requests: answers to requests that generate; `failed`: those that ended with an error of the server. What a client asked
+            wrongly, or left, is no failure: otherwise anybody could have a version aborted.
         answers: answers that the front passed on, of any kind; `broken`: those with a status of 500 or more.
         guarded: decisions of the guard other than to let through.
         first_token: counts of times to the first token, by upper bound in seconds, each bound for itself.
@@ -193,18 +195,25 @@ def parse_figures(text: str) -> Figures:
     from prometheus_client.parser import text_string_to_metric_families
 
     requests = failed = guarded = 0.0
+    clients = _of_clients(DeepwellError) | {"", "cancelled"}
     cumulated: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == f"{_DURATION}_count":
                 requests += sample.value
-                failed += sample.value if sample.labels.get(_ERROR) else 0
+                failed += 0 if sample.labels.get(_ERROR, "") in clients else sample.value
             elif sample.name == f"{_DECISIONS}_total" and sample.labels.get("action") != "allow":
                 guarded += sample.value
             elif sample.name == f"{_FIRST}_bucket":
                 labels = tuple(sorted((name, one) for name, one in sample.labels.items() if name != "le"))
                 cumulated.setdefault(labels, {})[float(sample.labels["le"])] = sample.value
     return Figures(requests, failed, guarded=guarded, first_token=_apart(cumulated.values()))
+
+
+def _of_clients(kind: type[DeepwellError]) -> set[str]:
+    """Returns the error types, as metrics name them, that a client has brought about by what it asked."""
+    found = {kind.code or kind.__name__} if kind.status < 500 else set[str]()
+    return found.union(*map(_of_clients, kind.__subclasses__()))
 
 
 def _apart(histograms: Iterable[Mapping[float, float]]) -> dict[float, float]:

@@ -56,6 +56,9 @@ Grade = Literal["machine", "containers", "mesh"]
 _MOST_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _MOST_SECRET: Final = 4096
+# Names of hosts and addresses, and references of images: they stand in commands and configurations of other programs.
+_HOST: Final = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z.-]{0,252})|[0-9A-Fa-f:.]{2,45}")
+_IMAGE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/@-]{0,511}")
 
 
 class _Part(BaseModel):
@@ -105,7 +108,7 @@ class Gates(_Part):
     """
 
     error_rate: float | None = Field(default=0.01, ge=0, le=1)
-    first_token_p95_ms: float | None = Field(default=None, gt=0)
+    first_token_p95_ms: float | None = Field(default=None, gt=0, le=86_400_000)
     guard_rate: float | None = Field(default=None, ge=0, le=1)
     evaluation: Evaluation | None = None
     least_requests: int = Field(default=20, ge=0)
@@ -156,6 +159,13 @@ class ContainerTerms(_Part):
     prometheus: str = Field(default="localhost/deepwell-prometheus:latest", min_length=1)
     prometheus_port: int | None = Field(default=None, ge=1, le=65535)
 
+    @field_validator("image", "haproxy", "postgres", "valkey", "prometheus")
+    @classmethod
+    def _reference(cls, image: str) -> str:
+        if not _IMAGE.fullmatch(image):
+            raise ValueError("this names no image: write NAME:TAG, such as localhost/deepwell:api")
+        return image
+
 
 def _texts(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
@@ -205,11 +215,27 @@ class Declaration(_Part):
             )
         return name
 
+    @field_validator("host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        if not _HOST.fullmatch(host):
+            raise ValueError("name an address or a host, such as 127.0.0.1")
+        return host
+
+    @field_validator("model", "policy", "knowledge")
+    @classmethod
+    def _no_option(cls, name: str | None) -> str | None:
+        if name is not None and (name.startswith("-") or not name.isprintable()):
+            raise ValueError("a name is printable, and begins with no hyphen: it stands in a command")
+        return name
+
     @field_validator("adapters")
     @classmethod
     def _named(cls, adapters: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := next((one for one in adapters if not all(one.partition("=")[::2])), None):
             raise ValueError(f"{wrong!r} names no adapter: write NAME=PATH")
+        if wrong := next((one for one in adapters if one.startswith("-") or not one.isprintable()), None):
+            raise ValueError(f"{wrong!r} is not printable, or begins with a hyphen: it stands in a command")
         return adapters
 
     @field_validator("database", "valkey")
@@ -257,12 +283,16 @@ def secret_of(place: str) -> str:
     """
     path = Path(place.removeprefix("file:"))
     try:
-        text = path.read_bytes()[: _MOST_SECRET + 1].decode().strip()
+        if path.exists() and not path.is_file():  # a device has no end, and a pipe waits for its writer
+            raise InvalidRequest.of("deploy_secret", file=path, reason="it is no ordinary file")
+        with path.open("rb") as file:
+            raw = file.read(_MOST_SECRET + 1)
+        text = raw[:_MOST_SECRET].decode(errors="strict" if len(raw) <= _MOST_SECRET else "replace").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest.of(
             "deploy_secret", file=path, reason=getattr(error, "strerror", None) or error
         ) from None
-    if not text or len(text) > _MOST_SECRET:
+    if not text or len(raw) > _MOST_SECRET:
         raise InvalidRequest.of(
             "deploy_secret", file=path, reason="it is empty" if not text else "it is too long"
         )
@@ -322,7 +352,8 @@ def _read(path: Path) -> tuple[Any, dict[tuple[Any, ...], int]]:
             "deploy_not_yaml",
             file=path,
             line=where,
-            reason=getattr(error, "problem", None) or "it nests too deep",
+            reason=getattr(error, "problem", None)
+            or ("it nests too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]),
         ) from None
 
 
@@ -336,6 +367,8 @@ def _note_lines(node: Any, place: tuple[Any, ...], lines: dict[tuple[Any, ...], 
 
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is no plain name", problem_mark=key.start_mark)
             here = (*place, key.value)
             if here in lines:
                 raise InvalidRequest.of(

@@ -56,13 +56,14 @@ def read_questions(path: Path) -> list[Question]:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1).decode()
+            raw = file.read(_MOST_BYTES + 1)
+        text = "" if len(raw) > _MOST_BYTES else raw.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(
             f"the questions {path} cannot be read: {getattr(error, 'strerror', None) or error}",
             fix="name a file of lines of JSON, each with `question` and `expected`",
         ) from None
-    if len(text) > _MOST_BYTES:
+    if len(raw) > _MOST_BYTES:
         raise InvalidRequest(f"the questions {path} have more than {_MOST_BYTES >> 20} MB", fix="ask fewer")
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     found = [_question(path, number, line) for number, line in lines]
@@ -108,6 +109,14 @@ async def evaluate(http: httpx.AsyncClient, alias: str, terms: Evaluation) -> Ev
         }
         answer = await http.post("/v1/chat/completions", json=body, headers={RELEASE_HEADER: "candidate"})
         if answer.status_code == 200:
-            said = answer.json()["choices"][0]["message"]["content"] or ""
-            right += one.expected.casefold() in said.casefold()
+            right += one.expected.casefold() in _said(answer.content).casefold()
     return Evaluated(right, len(questions), terms.least)
+
+
+def _said(body: bytes) -> str:
+    """Returns the text of an answer; empty if it is none, which counts as a wrong one."""
+    try:
+        said = json.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return ""
+    return said if isinstance(said, str) else ""

@@ -77,13 +77,15 @@ class SlotKeeper:
         return next((one.kept.last_end for one in self._replicas if one.kept.state == "failed"), "")
 
     def start(self, release: Release) -> None:
-        """Starts the replicas of a release in a slot that is free."""
+        """Starts the replicas of a release in a slot that is free.
+
+        Raises:
+            InvalidRequest: no program can be made of it; the slot is as it was.
+        """
         assert self.phase == "free"
+        made = [self._make(release, f"{self.slot}{number}", port) for number, port in enumerate(self._ports)]
         self.release, self.phase, self.was_current = release, "starting", False
-        self._replicas = [
-            _Replica(self._programs.add(self._make(release, f"{self.slot}{number}", port)))
-            for number, port in enumerate(self._ports)
-        ]
+        self._replicas = [_Replica(self._programs.add(one)) for one in made]
 
     def retire(self, conversation_s: float, drain_s: float) -> None:
         """Begins the end: conversations may go on for a while, then answers may end."""

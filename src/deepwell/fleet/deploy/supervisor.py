@@ -44,6 +44,7 @@ _TICK_S: Final = 0.25
 _SCRAPE_S: Final = 1.0
 _OWNERS_S: Final = 2.0
 _MARGIN_S: Final = 15.0
+_EVALUATE_AGAIN_S: Final = 5.0
 
 
 async def first_release(rollouts: Rollouts, aliases: AliasStore, declaration: Declaration) -> None:
@@ -117,6 +118,8 @@ class Deployment:
         finally:
             stopping.cancel()
             following.cancel()
+            if self._evaluating is not None:
+                self._evaluating.cancel()
             ended = (await asyncio.gather(following, return_exceptions=True))[0]
             await self._wind_up(running)
             await self._http.aclose()
@@ -161,11 +164,18 @@ class Deployment:
                 self._trouble = ""
             except (
                 SQLAlchemyError,
-                StorageUnavailable,
-                EngineUnavailable,
+                DeepwellError,
                 httpx.HTTPError,
                 OSError,
             ) as error:
+                # A ledger that was changed, or an alias that was removed, ends nothing that serves
+                known = (StorageUnavailable, EngineUnavailable)
+                if (
+                    self._current is None
+                    and isinstance(error, DeepwellError)
+                    and not isinstance(error, known)
+                ):
+                    raise
                 if str(error) != self._trouble:  # what runs goes on as it is
                     self._trouble = str(error)
                     self._tell("trouble", self._trouble)
@@ -180,8 +190,16 @@ class Deployment:
             await self._front.refresh()
         await self._read()
         wanted, rollout = self._wanted()
-        for release in wanted:
-            self._place(release)
+        for release in list(wanted):
+            try:
+                self._place(release)
+            except InvalidRequest as error:
+                if rollout is None or release == wanted[0]:
+                    raise
+                await self._obey(
+                    rollout, Decision("abort", f"{release.name} cannot be started: {error.message}")
+                )
+                wanted, rollout = wanted[:1], None
         for keeper in self._slots.values():
             await keeper.look(self._http, self.declaration.alias)
         await self._switch(wanted[0])
@@ -384,10 +402,15 @@ class Deployment:
             headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
             host, port = self._front.program.address
             base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-            async with httpx.AsyncClient(
-                base_url=base, headers=headers, trust_env=False, timeout=600
-            ) as http:
-                driver.evaluated = await evaluate(http, self.declaration.alias, terms)
+            try:
+                async with httpx.AsyncClient(
+                    base_url=base, headers=headers, trust_env=False, timeout=600
+                ) as http:
+                    driver.evaluated = await evaluate(http, self.declaration.alias, terms)
+            except (httpx.HTTPError, InvalidRequest) as error:
+                self._tell("trouble", f"the evaluation failed, and is begun again: {error}")
+                await asyncio.sleep(_EVALUATE_AGAIN_S)
+                return
             self._tell("evaluated", driver.evaluated.words)
 
         self._evaluating = asyncio.create_task(run())

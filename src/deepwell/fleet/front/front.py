@@ -116,7 +116,7 @@ class HaproxyFront:
     def program(self) -> Program:
         """haproxy in the foreground. Told to end, it takes no connections and waits for its answers."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._terms.host, self._terms.host)  # noqa: S104
-        command = (self._haproxy, "-db", "-f", str(self.config_file))
+        command = (self._haproxy, "-db", "-C", str(self._terms.folder), "-f", str(self.config_file))
         environ = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TZ")}
         program = Program(
             "front",
@@ -136,11 +136,10 @@ class HaproxyFront:
         self._routes = routes
         self._owners |= new
         self._write()
-        folder = self._terms.folder
         try:
             for key, owner in new.items():
-                await self._runtime.add_map(folder / "owners.map", key, owner_value(owner))
-            await self._runtime.set_map(folder / "routes.map", "now", routes_value(routes))
+                await self._runtime.add_map("owners.map", key, owner_value(owner))
+            await self._runtime.set_map("routes.map", "now", routes_value(routes))
         except EngineUnavailable:
             if self._runtime.is_there():
                 raise

@@ -1,6 +1,7 @@
 """The configuration of haproxy as a front, which follows the rules of `routes`. Pure: text in, text out.
 
-What changes while it runs is in two maps, which the runtime API sets: `routes` has one value with everything about releases, so
+Files are named from the folder that it runs in (`-C`), so that no character of a path has a meaning for haproxy. What changes
+while it runs is in two maps, which the runtime API sets: `routes` has one value with everything about releases, so
 that they change at once, and `owners` the tenants of API keys. A haproxy that is killed reads both from their files again.
 """
 
@@ -125,7 +126,7 @@ def _global(terms: HaproxyTerms, socket: Path) -> str:
 global
     maxconn {terms.most_connections}
     nbthread 1
-    stats socket {socket} mode 600 level admin
+    stats socket {_quoted(str(socket))} mode 600 level admin
     stats timeout 1h
     tune.bufsize {BODY_BYTES}
     tune.maxrewrite 8192
@@ -176,7 +177,7 @@ def _quoted(text: str) -> str:
 def _frontend(terms: HaproxyTerms) -> str:
     host = f"[{terms.host}]" if ":" in terms.host else terms.host
     text = files("deepwell.fleet.front").joinpath("frontend.cfg").read_text(encoding="utf-8")
-    text = text.replace("@BIND@", f"{host}:{terms.port}").replace("@FOLDER@", str(terms.folder))
+    text = text.replace("@BIND@", f"{host}:{terms.port}")
     return text.replace("@GENERATING@", " ".join(GENERATING))
 
 

@@ -124,6 +124,7 @@ class OwnFront:
             "port": self._terms.port,
             "routing": self._terms.routing,
             "answer_s": self._terms.answer_s,
+            "most_connections": self._terms.most_connections,
             "servers": {
                 slot: [
                     {"name": f"{slot}{number}", "port": port, "state": self._states[slot][number]}

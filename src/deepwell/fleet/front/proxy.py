@@ -65,7 +65,7 @@ class Front:
         self._config = config
         self._talks: OrderedDict[bytes, tuple[Slot, float]] = OrderedDict()
         self._servers: dict[str, Server] = {}
-        self.active = 0
+        self.active = self.connections = 0
         self.told: dict[str, Any] = {}
         self.routes = Routes({})
         self.balancers: dict[Slot, Balancer] = {}
@@ -156,11 +156,23 @@ class _Client(asyncio.StreamReaderProtocol):
         super().__init__(self._reader_in, self._serve)
         self._front = front
         self._task: asyncio.Task[None] | None = None
+        self._counted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._front.connections >= self._front.told["most_connections"]:
+            transport.close()  # as haproxy does beyond its queue; whoever has a connection keeps it
+            return
+        self._front.connections += 1
+        self._counted = True
+        super().connection_made(transport)
 
     def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._task = asyncio.create_task(Exchange(self._front, reader, writer).run())
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._counted:
+            return
+        self._front.connections -= 1
         super().connection_lost(exc)
         if self._task is not None:
             self._task.cancel()
@@ -218,7 +230,10 @@ class Exchange:
         slot = self._front.slot_of(asked)
         release = self._front.routes.releases.get(slot, "none").encode()
         headers = [one for one in headers if one[0] not in _HOP_BY_HOP]
-        if b"transfer-encoding" in named:  # h11 has taken the chunks apart
+        if (
+            b"transfer-encoding" in named
+        ):  # h11 has taken the chunks apart; a length beside them is a smuggler's
+            headers = [one for one in headers if one[0] != b"content-length"]
             headers.append((b"transfer-encoding", b"chunked"))
         headers.append((RELEASE_HEADER.encode(), release))
         sent = h11.Request(method=request.method, target=request.target, headers=headers)
@@ -278,7 +293,8 @@ class Exchange:
             writer.write(http.send(request) or b"")
             writer.write(http.send(h11.Data(data=body)) or b"" if body else b"")
             while not whole:
-                event = await self._event()
+                async with asyncio.timeout(_REQUEST_S):
+                    event = await self._event()
                 whole = not isinstance(event, h11.Data)
                 if isinstance(event, h11.Data):
                     writer.write(http.send(event) or b"")
@@ -308,7 +324,8 @@ class Exchange:
             begun = await event()
         if not isinstance(begun, h11.Response):
             raise _Broken(began=False)
-        headers = [one for one in begun.headers if one[0] not in _HOP_BY_HOP]
+        told_here = (*_HOP_BY_HOP, RELEASE_HEADER.encode())
+        headers = [one for one in begun.headers if one[0] not in told_here]
         headers.append((RELEASE_HEADER.encode(), release))
         told = h11.Response(status_code=begun.status_code, headers=headers, reason=begun.reason)
         self._writer.write(self._http.send(told) or b"")
@@ -320,7 +337,7 @@ class Exchange:
         try:
             while isinstance(found := await event(), h11.Data):
                 self._writer.write(self._http.send(found) or b"")
-                await self._writer.drain()
+                await self._drained()
         except (OSError, TimeoutError, h11.RemoteProtocolError):
             if not streams:
                 raise
@@ -328,6 +345,14 @@ class Exchange:
             self._writer.write(self._http.send(h11.Data(data=_BROKEN)) or b"")
         self._writer.write(self._http.send(h11.EndOfMessage()) or b"")
         await self._writer.drain()
+
+    async def _drained(self) -> None:
+        """Waits until the client has taken what was written. One that reads nothing for long is left."""
+        try:
+            async with asyncio.timeout(self._front.told["answer_s"]):
+                await self._writer.drain()
+        except TimeoutError:
+            raise _Broken(began=True) from None
 
     async def _answer(self, status: int, body: bytes) -> None:
         headers = [("content-type", "application/json"), ("content-length", str(len(body)))]

@@ -107,11 +107,13 @@ class HaproxyRuntime:
                 f"haproxy refused {command.split(' ', 3)[:3]}: {said}", fix="see its lines above"
             )
 
-    async def set_map(self, file: Path, key: str, value: str) -> None:
+    # Files are named as the configuration names them
+
+    async def set_map(self, file: str, key: str, value: str) -> None:
         """Changes the value of a key that a map has."""
         await self.order(f"set map {file} {key} {value}")
 
-    async def add_map(self, file: Path, key: str, value: str) -> None:
+    async def add_map(self, file: str, key: str, value: str) -> None:
         """Adds a key to a map."""
         await self.order(f"add map {file} {key} {value}")
 

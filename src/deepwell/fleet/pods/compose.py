@@ -217,8 +217,8 @@ def _front(declaration: Declaration, image: str) -> dict[str, Any]:
     host = f"[{declaration.host}]" if ":" in declaration.host else declaration.host
     drain_s = declaration.rollout.drain_seconds
     return {
-        **_locked(image, drain_s + _MARGIN_S, ("haproxy", "-c", "-q", "-f", f"{_FRONT}/haproxy.cfg")),
-        "command": ["-db", "-f", f"{_FRONT}/haproxy.cfg"],
+        **_locked(image, drain_s + _MARGIN_S, ("haproxy", "-c", "-q", "-C", _FRONT, "-f", "haproxy.cfg")),
+        "command": ["-db", "-C", _FRONT, "-f", "haproxy.cfg"],
         "user": "haproxy",
         "stop_signal": "SIGUSR1",
         "ports": [f"{host}:{declaration.port}:{_PORT}"],

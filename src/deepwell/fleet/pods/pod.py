@@ -354,6 +354,9 @@ def inside_release(release: Release) -> tuple[Release, tuple[tuple[Path, str], .
 
     They lie below a folder of their own there, because the user of the container may not pass through every folder of this
     machine: `/root` is one.
+
+    Raises:
+        InvalidRequest: a path has a colon.
     """
     found: dict[Path, str] = {}
 
@@ -361,6 +364,10 @@ def inside_release(release: Release) -> tuple[Release, tuple[tuple[Path, str], .
         path = Path(text)
         if os.sep not in text or not path.exists():
             return text
+        if ":" in text:  # podman would take the rest for another place
+            raise InvalidRequest(
+                f"podman mounts no path with a colon: {text}", fix="move it to a path without one"
+            )
         return found.setdefault(path, f"{_GIVEN}/{len(found)}/{path.name}")
 
     adapters = tuple(

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Thread
 from types import ModuleType
 from typing import Any
 
-from deepwell.errors import DeepwellError, InvalidRequest, MissingDependency
+from deepwell.errors import InvalidRequest, MissingDependency
+from deepwell.fleet.ray.greeting import CLIENT, ClusterUnavailable, greet
 
 __all__ = ["CLIENT", "Cluster", "ClusterUnavailable", "Node", "import_ray"]
 
-CLIENT = "ray://"
-"""Beginning of the address of a cluster that this machine is no part of."""
-
-_CONNECT_S = "20"
-_REACH_S = 10.0
-
-
-class ClusterUnavailable(DeepwellError):
-    """Raised where a cluster cannot be reached, or cannot do a work."""
-
-    status = 503
+_RECONNECT_S = "20"
+_CONNECT_S = 90.0  # a cluster that is there begins a process for a client, which takes some seconds
+_STARTS = 3  # attempts of a cluster to make this process: measured on two cores, 2 of some 30 died at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,7 @@ def import_ray() -> ModuleType:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", _CONNECT_S)
+    os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", _RECONNECT_S)
     try:
         import ray
     except ImportError:
@@ -64,6 +58,7 @@ class Cluster:
     Args:
         address: `ray`: the cluster that `RAY_ADDRESS` names, else the one that runs on this machine, else one of this machine
             alone, which ends with the connection; or `ray://HOST:PORT`: a cluster elsewhere.
+        niceness: niceness of processes of a cluster that is made here; None: Ray's own, 15. `RAY_worker_niceness` overrides it.
 
     Raises:
         MissingDependency: Ray is not installed.
@@ -71,16 +66,19 @@ class Cluster:
         ClusterUnavailable: nothing answers there.
     """
 
-    def __init__(self, address: str = "ray") -> None:
+    def __init__(self, address: str = "ray", *, niceness: int | None = None) -> None:
         if address != "ray" and not (address.startswith(CLIENT) and address != CLIENT):
             raise InvalidRequest.of("ray_address_wrong", address=address)
         self.ray: Any = import_ray()
         self.address = address
+        if niceness is not None:
+            os.environ.setdefault("RAY_worker_niceness", str(niceness))
         named = address if address.startswith(CLIENT) else os.environ.get("RAY_ADDRESS", "")
+        if named:
+            greet(named)
         try:
-            _reach(named.removeprefix(CLIENT))
             self._connect(named)
-        except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
             told = " ".join(str(error).split())[:300]
             raise ClusterUnavailable.of("ray_unreachable", address=named or address, reason=told) from None
 
@@ -88,13 +86,44 @@ class Cluster:
         """Connects to the cluster of an address, or to the one of this machine, or makes one."""
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if named:
-            self.ray.init(address=named, **quiet)
+            self._within(_CONNECT_S, lambda: self._named(named, quiet))
             return
         try:
             self.ray.init(address="auto", **quiet)
         except ConnectionError:
             # Nobody looks at the dashboard of a cluster that lives for one command.
             self.ray.init(address="local", include_dashboard=False, **quiet)
+
+    def _named(self, address: str, quiet: dict[str, Any]) -> None:
+        """Connects to the cluster of an address. It makes a process for each client, which now and then dies as it is made."""
+        for attempt in range(1, _STARTS + 1):
+            try:
+                self.ray.init(address=address, **quiet)
+                return
+            except ConnectionAbortedError:
+                if attempt == _STARTS:
+                    raise
+                with suppress(Exception):
+                    self.ray.shutdown()
+
+    @staticmethod
+    def _within(seconds: float, connect: Callable[[], Any]) -> None:
+        """Calls what connects, which may wait for a cluster for ever, and gives up after some time."""
+        raised: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                connect()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = Thread(target=work, name="ray-connect", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            raise TimeoutError(f"it takes connections, and was not ready within {seconds:.0f} s")
+        if raised:
+            raise raised[0]
 
     def nodes(self) -> list[Node]:
         """Returns the machines that are there now.
@@ -121,14 +150,3 @@ class Cluster:
         """Leaves the cluster, and ends one that was made for the connection."""
         with suppress(Exception):  # what is gone cannot be left
             self.ray.shutdown()
-
-
-def _reach(address: str) -> None:
-    """Connects to HOST:PORT and hangs up: Ray itself would try for minutes. Other forms of addresses are left to Ray.
-
-    Raises:
-        OSError: nothing listens there.
-    """
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()

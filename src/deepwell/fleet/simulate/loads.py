@@ -299,7 +299,7 @@ def read_trace(path: Path, *, speed: float = 1.0) -> TraceLoad:
                 if len(rows) == _MOST_ROWS:
                     raise ValueError(f"there are more than {_MOST_ROWS} requests")
                 rows.append(_row(json.loads(line), speed, numbers))
-            except (ValueError, RecursionError) as error:
+            except (ValueError, OverflowError, RecursionError) as error:
                 raise InvalidRequest.of(
                     "simulate_trace", path=path, line=number, reason=str(error)[:200]
                 ) from None

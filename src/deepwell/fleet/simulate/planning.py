@@ -18,6 +18,7 @@ __all__ = ["Goal", "Metric", "Plan", "fewest_replicas", "first_guess", "measured
 Metric = Literal["first", "answer"]
 
 _REQUESTS: Final = 20_000  # of the measured time, unless it becomes too long or too short
+_MOST_REQUESTS: Final = 50_000_000  # of one run
 _SHORTEST_S, _LONGEST_S, _WARMUP_S = 120.0, 3600.0, 60.0
 _STEP: Final = 1.3  # from a number of replicas to the next one, until one is enough
 
@@ -155,7 +156,21 @@ def first_guess(profile: Profile, load: Load) -> int:
 
 
 def measured_time(load: Load, seconds: float | None, warmup_s: float | None) -> tuple[float, float]:
-    """Returns seconds of arrivals and of warm-up: as given, else what shows the p95 of rare long answers too."""
+    """Returns seconds of arrivals and of warm-up: as given, else what shows the p95 of rare long answers too.
+
+    Raises:
+        InvalidRequest: so many requests would come that no machine simulates them.
+    """
+    long, warm = _measured_time(load, seconds, warmup_s)
+    if not (requests := _rate(load) * long) <= _MOST_REQUESTS:
+        raise InvalidRequest(
+            f"about {requests:.3g} requests would come within {long:g} s, and at most {_MOST_REQUESTS:,} are simulated",
+            fix="lower the load, or lower --seconds",
+        )
+    return long, warm
+
+
+def _measured_time(load: Load, seconds: float | None, warmup_s: float | None) -> tuple[float, float]:
     think_s = load.think_s if isinstance(load, UserLoad) else 0.0
     warm = max(_WARMUP_S, 2 * think_s) if warmup_s is None else warmup_s
     if seconds is not None:

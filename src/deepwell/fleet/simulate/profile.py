@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,6 +17,7 @@ __all__ = ["Profile", "read_profile", "write_profile"]
 _MOST_BYTES: Final = 1 << 20
 _MOST_POINTS: Final = 1024
 _MOST_BATCH: Final = 4096
+_MOST_S: Final = 86_400.0  # of one step, or one token: a slower replica is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +110,14 @@ def _check(profile: Profile) -> None:
         raise ValueError(f"decode holds {len(points)} points; it needs 1 to {_MOST_POINTS}")
     if points[0][0] < 1 or any(later[0] <= one[0] for one, later in pairwise(points)):
         raise ValueError("the numbers of sequences in decode do not rise from 1")
-    if not all(math.isfinite(seconds) and seconds > 0 for _, seconds in points):
-        raise ValueError("a time in decode is not above 0")
+    if not all(0 < seconds <= _MOST_S for _, seconds in points):
+        raise ValueError("a time in decode is not above 0, or above a day")
     for name in ("prefill_s_per_token", "prefill_s", "overhead_s", "context_s_per_token"):
-        if not 0 <= getattr(profile, name) < math.inf:
-            raise ValueError(f"{name} is {getattr(profile, name)}; it must be 0 or more")
-    if not 0 <= (profile.mixed_prefill_s_per_token or 0.0) < math.inf:
+        if not 0 <= getattr(profile, name) <= _MOST_S:
+            raise ValueError(
+                f"{name} is {getattr(profile, name)}; it must be 0 or more, and no more than a day"
+            )
+    if not 0 <= (profile.mixed_prefill_s_per_token or 0.0) <= _MOST_S:
         raise ValueError(f"mixed_prefill_s_per_token is {profile.mixed_prefill_s_per_token}")
     for name in ("kv_tokens", "context", "prefill_tokens", "mixed_prefill_tokens"):
         if getattr(profile, name) < 1:

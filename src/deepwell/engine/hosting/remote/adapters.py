@@ -13,7 +13,7 @@ import msgspec
 from deepwell.engine.hosting.remote.address import RemoteOptions
 from deepwell.engine.hosting.remote.faults import Retry, lacking, refused, said_by, unreachable
 from deepwell.engine.hosting.remote.parts import decoded
-from deepwell.engine.hosting.remote.transport import body_of, client_options
+from deepwell.engine.hosting.remote.transport import body_of, bounded_answer, client_options
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import ModelNotFound, UnsupportedModel
 
@@ -135,13 +135,16 @@ class RemoteAdapters:
         try:
             with httpx.Client(**client_options(self._options)) as http:
                 headers = {"content-type": "application/json"}
-                answer = http.post(self._url + path, content=body_of(body), headers=headers)
+                seconds, sent = self._options.first_s, body_of(body)
+                status, said = bounded_answer(
+                    http, "POST", self._url + path, self._url, seconds, content=sent, headers=headers
+                )
         except httpx.HTTPError as error:
             raise unreachable(self._url, f"{type(error).__name__}: {error}") from None
-        if answer.status_code in (401, 403, 429, 502, 503, 504):
-            found = refused(self._url, answer.status_code, answer.content)
+        if status in (401, 403, 429, 502, 503, 504):
+            found = refused(self._url, status, said)
             raise found.error if isinstance(found, Retry) else found
-        return answer.status_code, said_by(answer.content)
+        return status, said_by(said)
 
 
 def _info(name: str, path: str) -> AdapterInfo:

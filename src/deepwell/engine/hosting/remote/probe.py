@@ -22,7 +22,7 @@ from deepwell.engine.hosting.remote.facts import ModelFacts, facts_of
 from deepwell.engine.hosting.remote.faults import Retry, bad_answer, refused, unreachable
 from deepwell.engine.hosting.remote.parts import Part, Shape, embedding_body
 from deepwell.engine.hosting.remote.sglang import SglangShape
-from deepwell.engine.hosting.remote.transport import body_of, client_options
+from deepwell.engine.hosting.remote.transport import body_of, bounded_answer, client_options
 from deepwell.engine.protocol import Ability, Capabilities, GenerateRequest, Grammar, SamplingParams
 from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.models.text.hosted import open_tokenizer
@@ -30,7 +30,6 @@ from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["open_remote", "served_models"]
 
-_MOST_BYTES: Final = 1 << 20
 _PAUSE_S: Final = 0.5
 _WORD: Final = "zq7"  # what no model says by itself
 _ONLY: Final = Grammar("lark", f'start: %json {{"const": "{_WORD}"}}\n')
@@ -74,13 +73,13 @@ def served_models(options: RemoteOptions, *, timeout_s: float) -> list[str]:
     url = options.address.url
     try:
         with httpx.Client(**client_options(options)) as http:
-            answer = http.get(f"{url}/v1/models", timeout=timeout_s)
+            status, body = bounded_answer(http, "GET", f"{url}/v1/models", url, timeout_s, timeout=timeout_s)
     except httpx.HTTPError as error:
         raise unreachable(url, f"{type(error).__name__}: {error}") from None
-    if answer.status_code != 200:
-        found = refused(url, answer.status_code, answer.content)
+    if status != 200:
+        found = refused(url, status, body)
         raise found.error if isinstance(found, Retry) else found
-    return [one.id for one in models_of(answer.content, url)]
+    return [one.id for one in models_of(body, url)]
 
 
 class _Probe:
@@ -314,14 +313,16 @@ class _Probe:
         import httpx
 
         headers = {"content-type": "application/json"} if content is not None else {}
-        parts = bytearray()
         try:
-            with self._http.stream(method, self._url + path, content=content, headers=headers) as answer:
-                for piece in answer.iter_raw():
-                    parts += piece
-                    if len(parts) > _MOST_BYTES:
-                        raise bad_answer(self._url, f"more than {_MOST_BYTES} bytes")
-                return answer.status_code, bytes(parts)
+            return bounded_answer(
+                self._http,
+                method,
+                self._url + path,
+                self._url,
+                self._options.first_s,
+                content=content,
+                headers=headers,
+            )
         except httpx.HTTPError as error:
             raise Retry(unreachable(self._url, f"{type(error).__name__}: {error}"), sent=False) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
     from deepwell.engine.hosting.remote.address import RemoteOptions
 
-__all__ = ["Transport", "body_of", "client_options"]
+__all__ = ["Transport", "body_of", "bounded_answer", "client_options"]
 
 MOST_BODY_BYTES: Final = 256 << 20  # log probabilities of a long prompt with alternatives
+_MOST_ANSWER_BYTES: Final = 1 << 20  # of what is asked about a server
 _MOST_ERROR_BYTES: Final = 64 << 10
 _CONNECT_S: Final = 5.0
 _LOOK_S: Final = 5.0
@@ -49,6 +51,25 @@ def client_options(options: RemoteOptions) -> dict[str, Any]:
 def body_of(body: Any) -> bytes:
     """Returns a body as JSON."""
     return _encode(body)
+
+
+def bounded_answer(
+    http: httpx.Client, method: str, place: str, url: str, seconds: float, **options: Any
+) -> tuple[int, bytes]:
+    """Returns the status and the body of an answer as it comes over the wire: what is compressed is not unfolded.
+
+    Raises:
+        EngineUnavailable: the answer is longer than any to such a question, or has not ended in time.
+    """
+    parts, until = bytearray(), time.monotonic() + seconds
+    with http.stream(method, place, **options) as answer:
+        for piece in answer.iter_raw():
+            parts += piece
+            if len(parts) > _MOST_ANSWER_BYTES:
+                raise bad_answer(url, f"more than {_MOST_ANSWER_BYTES} bytes")
+            if time.monotonic() > until:
+                raise unreachable(url, f"an answer that has not ended after {seconds:g} seconds")
+        return answer.status_code, bytes(parts)
 
 
 class Transport:
@@ -81,19 +102,23 @@ class Transport:
 
         reader = EventReader(self.url)
         begun = False
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._first_s  # for the next event: comments alone keep no request open
         try:
             async with self._http.stream("POST", self.url + path, **_content(body)) as response:
                 if response.status_code != 200:
                     raise await self._refusal(response)
                 pieces = response.aiter_raw()
                 while not reader.done:
-                    async with asyncio.timeout(self._idle_s if begun else self._first_s):
+                    silence_s = self._idle_s if begun else self._first_s
+                    async with asyncio.timeout_at(min(until, clock() + silence_s)):
                         piece = await anext(pieces, None)
                     if piece is None:
                         break
                     for event in reader.feed(piece):
                         begun = True
                         yield event
+                        until = clock() + self._first_s
                 if not reader.done and (event := reader.end()) is not None:
                     begun = True
                     yield event

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,8 +21,9 @@ import httpx
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.ports import free_port
 from deepwell.bench.harness.report import Report, rounded
+from deepwell.bench.suites.fleet.ray.nodes import surroundings, two_nodes
 
-__all__ = ["measure_serve"]
+__all__ = ["bench_fleet_ray_serve"]
 
 _ROUNDS = 40
 _WARM = 4
@@ -31,7 +32,21 @@ _START_S = 120
 _GROW_S = 90
 
 
-def measure_serve(report: Report, environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
+def bench_fleet_ray_serve(report: Report) -> dict[str, Any]:
+    """Measures the first token through Ray Serve against the server alone, and the replicas under load, on two nodes.
+
+    Raises:
+        MissingDependency: Ray is not installed.
+        PeerError: a server does not start.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="deepwell-ray-") as name,
+        two_nodes(Path(name), niceness=0) as nodes,
+    ):
+        return _measured(report, nodes.environment, Path(name))
+
+
+def _measured(report: Report, environment: Mapping[str, str | None], folder: Path) -> dict[str, Any]:
     """Returns the time to the first token in turns, through Ray Serve and without it, and the replicas under load.
 
     Raises:
@@ -85,7 +100,7 @@ def _first_ms(url: str, question: str) -> float | None:
     return found
 
 
-def _under_load(url: str, environment: Mapping[str, str]) -> tuple[int, int]:
+def _under_load(url: str, environment: Mapping[str, str | None]) -> tuple[int, int]:
     """Asks without a pause until a second replica runs; returns the replicas and the failed requests."""
     ended = threading.Event()
 
@@ -106,18 +121,16 @@ def _under_load(url: str, environment: Mapping[str, str]) -> tuple[int, int]:
         return replicas, sum(one.result() for one in asking)
 
 
-def _replicas(environment: Mapping[str, str]) -> int:
+def _replicas(environment: Mapping[str, str | None]) -> int:
     command = [sys.executable, "-m", "deepwell", "ray", "status", "--json"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings(environment))
     if done.returncode:
         raise PeerError(f"deepwell ray status failed: {done.stderr[-300:]}")
     return json.loads(done.stdout.splitlines()[-1])["replicas"].get("RUNNING", 0)
 
 
 @contextmanager
-def _running(arguments: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[str]:
+def _running(arguments: list[str], environment: Mapping[str, str | None], folder: Path) -> Iterator[str]:
     """Runs a server until the end of the block, and yields its address."""
     port = free_port()
     log = folder / f"{arguments[0]}.log"
@@ -128,7 +141,7 @@ def _running(arguments: list[str], environment: Mapping[str, str], folder: Path)
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
-            env={**os.environ, **environment},
+            env=surroundings(environment),
         )
     timer = threading.Timer(_START_S, process.kill)
     timer.start()

@@ -1,0 +1,1 @@
+"""Benchmarks on a Ray cluster of two nodes on this machine."""
