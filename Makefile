@@ -16,6 +16,7 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
 AUDIT_VENV := .venv-audit
 LOCK = $(AUDIT_VENV)/bin/uv pip compile pyproject.toml --extra postgres --extra valkey --extra otel --extra knowledge \
+  --extra s3 --extra agents \
   --python-version 3.11 \
   --no-header --no-annotate --quiet
 

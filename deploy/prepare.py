@@ -33,6 +33,12 @@ ON_FIRST_USE = (
         "psycopg",
         "valkey.asyncio",
     ),
+    *(
+        "jsonschema",
+        "mcp",
+        "obstore.store",
+        "sqlglot",
+    ),
 )
 APART = (
     "deepwell.__main__",
@@ -42,7 +48,7 @@ APART = (
     "deepwell.storage.migrations.env",
 )
 OF_TUNE = ("torch", "transformers", "peft", "diffusers")
-OF_OTHERS = ("clingo", "zen", "mcp", "jsonschema", "sqlglot", "matplotlib")  # extras that the image lacks
+OF_OTHERS = ("clingo", "zen", "matplotlib")  # extras that the image lacks
 UNUSED = ("**/*.c", "**/*.h", "**/*.pxd", "**/*.pyi", "**/*.pyx", "**/tests/test_*.py")
 
 

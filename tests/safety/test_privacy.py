@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from tests.storage.conftest import database, opened, postgres  # noqa: F401
+from tests.object_store import credentials_file
+from tests.object_store import running as running_store
+from tests.storage.conftest import database, kind, opened, postgres  # noqa: F401
 
-from deepwell.errors import InvalidRequest
+from deepwell.errors import InvalidRequest, StorageUnavailable
 from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.privacy.attribution import Subject
 from deepwell.safety.privacy.erase import Eraser, Hooks, HostPlaces
@@ -19,9 +21,10 @@ from deepwell.safety.privacy.export import export_person
 from deepwell.safety.privacy.ledger import Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
 from deepwell.safety.privacy.places import PLACES, place_of_path
+from deepwell.storage.blobs import BlobPlace, open_blobs
 from deepwell.storage.completions import CompletionStore, StoredCompletion
 from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
-from deepwell.storage.database import LOCAL, Tenant
+from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback, voter_of
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
@@ -162,6 +165,27 @@ async def test_bytes_go_unless_another_tenant_has_the_same(database, tmp_path): 
     assert not files.blobs.path(mine.sha256).exists()
     assert files.blobs.path(shared.sha256).exists()
     assert (done.counts["files"], done.counts["blobs"]) == (2, 1)
+
+
+async def test_files_in_an_object_store_are_exported_and_erased_there(tmp_path):
+    """The machine that exports has no copy; an erasure while the store is away is not finished, and goes on later."""
+    kept = Database.open(tmp_path / "deepwell.db")
+    away = BlobPlace("bucket", "", "http://127.0.0.1:1", "us-east-1", credentials_file(tmp_path))
+    try:
+        with running_store() as store:
+            place = store.place(tmp_path)
+            await kept_files(FileStore(kept, open_blobs(tmp_path / "files", place)), A, "mine")
+            there = FileStore(kept, open_blobs(tmp_path / "there", place))
+            assert (await export_person(kept, there, Subject(A), tmp_path / "export"))["blobs"] == 1
+            assert [one.read_text() for one in (tmp_path / "export" / "files").iterdir()] == ["mine"]
+            lost = FileStore(kept, open_blobs(tmp_path / "lost", away))
+            with pytest.raises(StorageUnavailable):
+                await Eraser(kept, lost, settle_s=0.01).erase(Subject(A))
+            assert len(store.objects(place)) == 2
+            await Eraser(kept, there, settle_s=0.01).erase(Subject(A))
+            assert set(store.objects(place)) == {"deepwell-owner"}
+    finally:
+        kept.close()
 
 
 async def test_copies_of_votes_in_rounds_go_with_whom_they_name(database, tmp_path):  # noqa: F811

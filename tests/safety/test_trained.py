@@ -1,7 +1,7 @@
 """Erasure of a file takes the jobs, models and runs that were made from it, on SQLite and PostgreSQL."""
 
 import sqlalchemy as sa
-from tests.storage.conftest import database, opened, postgres  # noqa: F401
+from tests.storage.conftest import database, kind, opened, postgres  # noqa: F401
 from tests.storage.test_fine_tuning import Stores
 
 from deepwell.safety.privacy.trained import drop_runs, erase_trained

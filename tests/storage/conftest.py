@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.object_store import ObjectStore
+from tests.object_store import running as running_store
 from tests.postgres import Server, running
 
 from deepwell.storage import database as databases
@@ -23,10 +25,22 @@ def postgres() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    with running_store() as store:
+        yield store
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path):
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the database."""
+    return request.param
+
+
+@pytest.fixture
+def opened(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
     """How to open one and the same database."""
-    if request.param == "sqlite":
+    if kind == "sqlite":
         path = tmp_path / "data" / "deepwell.db"
         return lambda: Database.open(path)
     url = request.getfixturevalue("postgres").emptied()

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.batches import BatchStore
 from deepwell.storage.batches.lines import LineResult, Tokens
+from deepwell.storage.blobs import BlobPlace, open_blobs
 from deepwell.storage.database import Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
@@ -23,9 +24,28 @@ A, B = Tenant("a"), Tenant("b")
 LONG_AGO = 1_000_000_000
 
 
+@pytest.fixture(params=["sqlite-folder", "postgres-folder", "sqlite-bucket"])
+def kept_in(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The kind of the database, and that of the place of the bytes."""
+    database, _, place = request.param.partition("-")
+    return database, place
+
+
 @pytest.fixture
-def store(database, tmp_path: Path) -> FileStore:
-    return FileStore(database, tmp_path / "files")
+def kind(kept_in) -> str:
+    return kept_in[0]
+
+
+@pytest.fixture
+def place(kept_in, request: pytest.FixtureRequest, tmp_path: Path) -> BlobPlace | None:
+    if kept_in[1] == "folder":
+        return None
+    return request.getfixturevalue("object_store").place(tmp_path)
+
+
+@pytest.fixture
+def store(database, tmp_path: Path, place) -> FileStore:
+    return FileStore(database, open_blobs(tmp_path / "files", place))
 
 
 @pytest.fixture
@@ -49,7 +69,7 @@ async def keep(store: FileStore, data: bytes, tenant: Tenant = A, **named):
 
 
 def blobs(store: FileStore) -> set[str]:
-    return {path.name for path in store.blobs.folder.glob("??/*")}
+    return set(store.blobs.older_than(-1e9))
 
 
 async def execute(database, statement) -> None:
@@ -117,7 +137,7 @@ async def test_the_sweep_takes_what_killed_processes_left_and_nothing_young(stor
     for data in (b"orphan", b"young"):
         draft = store.draft()
         draft.write(data)
-        draft.close()
+        store.blobs.prepare(draft)
         store.blobs.place(draft)
     left, writing = store.draft(), store.draft()
     for old in (store.blobs.path(hashlib.sha256(b"orphan").hexdigest()), left.path):
@@ -131,12 +151,12 @@ async def test_the_sweep_takes_what_killed_processes_left_and_nothing_young(stor
 async def test_a_transaction_with_a_file_may_be_tried_again(store, database):
     draft = store.draft()
     draft.write(b"twice")
-    draft.close()
 
     def work(connection):
         return store.insert(connection, A, draft, filename="x", purpose="user_data")
 
-    first, second = await database.write(work), await database.write(work)
+    async with store.placing(draft):
+        first, second = await database.write(work), await database.write(work)
     assert (await store.path(A, first.id)).read_bytes() == (await store.path(A, second.id)).read_bytes()
 
 

@@ -181,7 +181,11 @@ class Ingestor:
 
     async def _document(self, run: JobRun, stored: StoredFile) -> tuple[str, Document] | None:
         """Returns the document of a file and the name under which it is kept; None: the job was cancelled."""
-        tenant, path = run.job.tenant, self._files.blobs.path(stored.sha256)
+        tenant = run.job.tenant
+        try:
+            path = await self._files.local(stored.sha256)
+        except FileNotFoundError:
+            raise _Failure("invalid_file", "the bytes of the file are gone: send it again") from None
         kind = None if self._media is None else await self._media.kind(path)
         if self._media is None or kind is None:
             digest = document_digest(stored.sha256, stored.filename)

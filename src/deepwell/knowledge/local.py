@@ -23,6 +23,7 @@ from deepwell.knowledge.search import Searcher, SearchOptions, shared_vectors
 from deepwell.knowledge.sources.options import Access
 from deepwell.knowledge.sources.source import SourceSpec
 from deepwell.settings import Settings
+from deepwell.storage.blobs import BlobPlace, open_blobs
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
@@ -100,7 +101,7 @@ class LocalKnowledge:
         self._senses: Senses | None = None
         self.settings = settings
         self.database = Database.of(settings)
-        self.files = FileStore(self.database, settings.data_dir / "files")
+        self.files = FileStore(self.database, open_blobs(settings.data_dir / "files", BlobPlace.of(settings)))
         self.kept = KnowledgeStorage(self.database)
         self.jobs = JobStore(self.database)
         self.embedders = Embedders(settings.models_dir)

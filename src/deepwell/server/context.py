@@ -216,7 +216,7 @@ class ServerContext:
     def _keep(self, database: Database) -> State:
         folder = self.options.files.anchors
         anchors = None if folder is None else Anchors(folder)
-        self._state = State(database, self.options.files.folder, anchors)
+        self._state = State(database, self.options.files.folder, anchors, self.options.files.blobs)
         self.kept.set()
         return self._state
 

@@ -18,6 +18,7 @@ from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.safety.terms.pull import lists_folder
 from deepwell.server.access.quota import RateLimits
 from deepwell.settings import InvalidSettings, Settings
+from deepwell.storage.blobs import BlobPlace
 from deepwell.storage.feedback import FeedbackLimits
 from deepwell.storage.retention import RetentionPolicy
 from deepwell.storage.safety.anchors import Anchors
@@ -53,6 +54,7 @@ class FileOptions:
 
     Attributes:
         anchors: directory of the audit trail's anchors; None: a cut of the trail may go unnoticed.
+        blobs: bucket of the files, of which the folder then has copies; None: the folder has them alone.
     """
 
     folder: Path | None = None  # for the files; None means a temporary one, gone with the server
@@ -62,6 +64,7 @@ class FileOptions:
     job_lease_s: float = 10.0
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
     anchors: Path | None = None
+    blobs: BlobPlace | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> FileOptions:
@@ -74,6 +77,7 @@ class FileOptions:
             settings.job_lease_s,
             RetentionPolicy.of(settings),
             Anchors.of(settings).folder,
+            BlobPlace.of(settings),
         )
 
 

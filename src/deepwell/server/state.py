@@ -12,6 +12,7 @@ from pathlib import Path
 from deepwell.storage.agents import AgentStore
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.batches import BatchStore
+from deepwell.storage.blobs import BlobPlace, open_blobs
 from deepwell.storage.completions import CompletionStore
 from deepwell.storage.conversations import ConversationStore
 from deepwell.storage.database import Database
@@ -41,9 +42,18 @@ class State:
     """
 
     def __init__(
-        self, database: Database, folder: Path | None = None, anchors: Anchors | None = None
+        self,
+        database: Database,
+        folder: Path | None = None,
+        anchors: Anchors | None = None,
+        blobs: BlobPlace | None = None,
     ) -> None:
-        """Opens the stores over `database`. Files lie in `folder`. Without one, they are temporary and gone with the state."""
+        """Opens the stores over `database`.
+
+        Args:
+            folder: directory of the files; None: they are temporary and gone with the state.
+            blobs: bucket of the files, of which the folder then has copies.
+        """
         self.database = database
         self.owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._folder = None
@@ -52,7 +62,7 @@ class State:
             folder = Path(self._folder.name)
         self.folder = folder
         self.jobs = JobStore(database)
-        self.files = FileStore(database, folder)
+        self.files = FileStore(database, open_blobs(folder, blobs))
         self.uploads = UploadStore(database, self.files)
         self.batches = BatchStore(database, self.files)
         self.jobs_changed = asyncio.Event()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from deepwell.errors import NotFound
-from deepwell.storage.blobs import Blobs, Draft
+from deepwell.errors import NotFound, StorageError, StorageUnavailable
+from deepwell.storage.blobs import Draft, FolderBlobs
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.pages import Order, Page, page_of
-from deepwell.storage.tables import batches, eval_runs, files, fine_tuning_jobs, upload_parts
+from deepwell.storage.tables import batches, eval_runs, files, fine_tuning_jobs, installation, upload_parts
 
 __all__ = ["FileStore", "StoredFile"]
 
@@ -54,9 +54,11 @@ _COLUMNS = [files.c[name] for name in StoredFile.__dataclass_fields__]
 class FileStore:
     """Files by tenant and id, in order of arrival. An expired file is treated as deleted."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, place: Path | FolderBlobs) -> None:
+        """Keeps files in a folder, or in the blobs that are given."""
         self._database = database
-        self.blobs = Blobs(folder)
+        self.blobs = FolderBlobs(place) if isinstance(place, Path) else place
+        self._claimed = False
 
     def draft(self) -> Draft:
         """Returns a draft to write the bytes of a new file to."""
@@ -74,7 +76,7 @@ class FileStore:
         """Stores a file. A draft is consumed; a path is copied.
 
         Raises:
-            StorageError: the disk cannot be written; nothing was kept.
+            StorageError: the disk cannot be written, or the object store not reached; nothing was kept.
         """
         draft = content if isinstance(content, Draft) else await asyncio.to_thread(self.draft)
         try:
@@ -83,19 +85,53 @@ class FileStore:
             elif not isinstance(content, Draft):
                 async for data in content:
                     await asyncio.to_thread(draft.write, data)
-            await asyncio.to_thread(draft.close)
-            return await self._database.write(
-                lambda connection: self.insert(
-                    connection,
-                    tenant,
-                    draft,
-                    filename=filename,
-                    purpose=purpose,
-                    expires_at=expires_at,
+            async with self.placing(draft):
+                return await self._database.write(
+                    lambda connection: self.insert(
+                        connection,
+                        tenant,
+                        draft,
+                        filename=filename,
+                        purpose=purpose,
+                        expires_at=expires_at,
+                    )
                 )
-            )
         finally:
             draft.discard()
+
+    @asynccontextmanager
+    async def placing(self, *drafts: Draft) -> AsyncGenerator[None]:
+        """Prepares drafts for a transaction inside, which places them or not, and leaves nothing of those it does not.
+
+        Raises:
+            StorageError: the bytes cannot be kept.
+        """
+        await self._claim()
+        prepared: list[Draft] = []
+        try:
+            for draft in drafts:
+                await asyncio.to_thread(self.blobs.prepare, draft)
+                prepared.append(draft)
+            yield
+        finally:
+            placed = [one.sha256 for one in prepared if not one.path.exists()]
+            left = [one.sha256 for one in prepared if one.path.exists()]
+            await asyncio.to_thread(self.blobs.confirm, placed)
+            with suppress(StorageError):  # the next sweep finds what is left
+                if await asyncio.to_thread(lambda: any(map(self.blobs.has, left))):
+                    await self.release(left)
+
+    async def _claim(self) -> None:
+        """Makes sure, once, that the blobs are those of this database.
+
+        Raises:
+            StorageError: they are another one's.
+        """
+        if not self._claimed:
+            query = sa.select(installation.c.id)
+            owner = await self._database.read(lambda connection: connection.scalars(query).one())
+            await asyncio.to_thread(self.blobs.claim, owner)
+            self._claimed = True
 
     def insert(
         self,
@@ -107,7 +143,7 @@ class FileStore:
         purpose: str,
         expires_at: int | None = None,
     ) -> StoredFile:
-        """Turns a closed draft into a file inside the caller's transaction, which commits both with its other changes."""
+        """Turns a prepared draft into a file inside the caller's transaction, which commits both with its other changes."""
         stored = StoredFile(
             id=f"file-{uuid.uuid4().hex}",
             created_at=int(shared_time()),
@@ -122,7 +158,7 @@ class FileStore:
         return stored
 
     def place(self, connection: Connection, draft: Draft) -> str:
-        """Turns a closed draft into a blob and returns its hash. The caller's transaction writes the row that names it."""
+        """Turns a prepared draft into a blob and returns its hash. The caller's transaction writes the row that names it."""
         _lock(connection, draft.sha256)
         return self.blobs.place(draft)
 
@@ -183,11 +219,24 @@ class FileStore:
 
         Raises:
             NotFound: the tenant has no file of this id.
+            FileNotFoundError: the bytes are gone.
         """
-        return self.blobs.path((await self.get(tenant, id)).sha256)
+        return await self.local((await self.get(tenant, id)).sha256)
+
+    async def local(self, sha256: str) -> Path:
+        """Returns the path of the bytes with this hash on this machine, where they are fetched to if need be.
+
+        Raises:
+            FileNotFoundError: they are gone, here or where the path is opened.
+            StorageError: the object store does not answer.
+        """
+        return await asyncio.to_thread(self.blobs.fetch, sha256)
 
     async def release(self, hashes: Iterable[str]) -> int:
-        """Deletes those blobs that no row names and returns their number. The deletion of the rows must be committed."""
+        """Deletes those blobs that no row names and returns their number. The deletion of the rows must be committed.
+
+        One that cannot be deleted is left to the next sweep.
+        """
         unused = await self._database.read(lambda connection: _unnamed(connection, sorted(set(hashes))))
         removed = 0
         for sha256 in unused:
@@ -201,12 +250,27 @@ class FileStore:
         _lock(connection, sha256)
         if not _unnamed(connection, [sha256]):
             return False
-        with suppress(OSError):  # the next sweep retries
+        try:
             self.blobs.remove(sha256)
+        except (OSError, StorageUnavailable):
+            return False
         return True
+
+    async def erase(self, hashes: Iterable[str]) -> int:
+        """Does the same as `release`, where it has to be certain.
+
+        Raises:
+            StorageUnavailable: one cannot be deleted now.
+        """
+        removed = await self.release(hashes)
+        left = await self._database.read(lambda connection: _unnamed(connection, sorted(set(hashes))))
+        if count := await asyncio.to_thread(lambda: sum(map(self.blobs.has, left))):
+            raise StorageUnavailable.of("blobs_not_erased", count=count)
+        return removed
 
     async def sweep(self) -> int:
         """Deletes expired files, blobs without a row and drafts of killed processes. Returns the number of blobs deleted."""
+        await self._claim()
 
         def expired(connection: Connection) -> int:
             chosen = sa.select(files.c.seq).where(sa.not_(_alive())).limit(_ROWS)
@@ -216,7 +280,9 @@ class FileStore:
             pass
         old = await asyncio.to_thread(lambda: list(self.blobs.older_than(_GRACE_S)))
         await asyncio.to_thread(self.blobs.remove_drafts, _GRACE_S)
-        return await self.release(old)
+        removed = await self.release(old)
+        await asyncio.to_thread(self.blobs.tend, _GRACE_S)
+        return removed
 
 
 def _alive() -> sa.ColumnElement[bool]:

@@ -93,7 +93,7 @@ class Installation:
         Raises:
             StoreLost: there were some, and none is left.
         """
-        if self._markers is None or self._markers.has_files():
+        if self._markers is None or not self._markers.has_folder or self._markers.has_files():
             return
         memory = self._markers.inside.read()
         if memory is None or not memory.files:

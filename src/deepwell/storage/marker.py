@@ -123,8 +123,8 @@ class Marker:
 class Markers:
     """The markers of one database: one in `data_dir`, and one in `state_dir` once there have been keys."""
 
-    def __init__(self, inside: Marker, outside: Marker, database: Path | None, files: Path) -> None:
-        """Names the markers. `database` is the file of an SQLite database, `files` the folder of files."""
+    def __init__(self, inside: Marker, outside: Marker, database: Path | None, files: Path | None) -> None:
+        """Names the markers. `database` is the file of an SQLite database, `files` the folder of files, if they have one."""
         self.inside = inside
         self.outside = outside
         self._database = database
@@ -143,7 +143,8 @@ class Markers:
             address = _without_credentials(settings.database_url.get_secret_value())
             name = f"postgresql-{_digest(address)[:12]}"
         outside = settings.state_dir / "stores" / f"{_digest(address)[:32]}.marker"
-        return cls(Marker(folder / f"{name}.marker"), Marker(outside), database, folder / "files")
+        files = folder / "files" if settings.blobs is None else None
+        return cls(Marker(folder / f"{name}.marker"), Marker(outside), database, files)
 
     def read(self) -> Sequence[Memory]:
         """Returns what the markers remember, of those that there are.
@@ -175,9 +176,14 @@ class Markers:
         if size == 0:
             raise StoreLost(f"the database {self._database} is empty, and was not before", fix=_INIT)
 
+    @property
+    def has_folder(self) -> bool:
+        """True if files are in a folder of this machine."""
+        return self._files is not None
+
     def has_files(self) -> bool:
         """Returns whether the folder of files holds any."""
-        return next(self._files.glob("[0-9a-f][0-9a-f]/*"), None) is not None
+        return self._files is not None and next(self._files.glob("[0-9a-f][0-9a-f]/*"), None) is not None
 
     def remember(self, memory: Memory) -> None:
         """Writes the markers that the database is to have, if they are not as they should be.

@@ -128,8 +128,8 @@ class UploadStore:
             return part
 
         try:
-            await asyncio.to_thread(draft.close)
-            return await self._database.write(work)
+            async with self._files.placing(draft):
+                return await self._database.write(work)
         finally:
             draft.discard()
 
@@ -167,7 +167,8 @@ class UploadStore:
                 done = replace(upload, status="completed", file_id=stored.id)
                 return done, stored, _close(connection, tenant, done)
 
-            upload, stored, hashes = await self._database.write(work)
+            async with self._files.placing(draft):
+                upload, stored, hashes = await self._database.write(work)
         finally:
             draft.discard()
         await self._files.release(hashes)
@@ -175,8 +176,7 @@ class UploadStore:
 
     def _join(self, draft: Draft, parts: Sequence[StoredPart]) -> None:
         for part in parts:
-            draft.copy(self._files.blobs.path(part.sha256))
-        draft.close()
+            draft.copy(self._files.blobs.fetch(part.sha256))
 
     async def cancel(self, tenant: Tenant, id: str) -> StoredUpload:
         """Cancels the upload and deletes its parts.

@@ -63,6 +63,19 @@ def test_a_whole_declaration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said", "fix"),
     [
+        (SMALL + "blobs: s3://bucket\n", "line 4: blobs", "correct"),
+        (SMALL + "blobs: {bucket: bucket}\n", "line 4: blobs.bucket: write it as s3://", "correct"),
+        (SMALL + "blobs: {bukket: x}\n", "no key blobs.bukket", "did you mean blobs.bucket?"),
+        (
+            SMALL + "blobs:\n  bucket: s3://bucket\n  endpoint: https://a:b@c\n",
+            "line 6: blobs.endpoint: write it as https://host:port, without a user",
+            "correct",
+        ),
+        (
+            SMALL + "blobs: {bucket: s3://bucket, credentials: AKIA}\n",
+            "blobs.credentials: name a file",
+            "correct",
+        ),
         (SMALL + "replica: 2\n", "line 4: a declaration has no key replica", "did you mean replicas?"),
         (SMALL + "serve:\n  contxt: 5\n", "line 5: a declaration has no key serve.contxt", "serve.context"),
         (SMALL + "zzzz: 2\n", "line 4: a declaration has no key zzzz", "the keys here are name"),

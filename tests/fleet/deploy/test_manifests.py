@@ -137,3 +137,13 @@ def test_what_cannot_be_written_is_refused_with_a_fix(
             **{"base": checkout_base(), **options},
         )
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_credentials_of_the_object_store_come_from_the_secret(tmp_path: Path, controller: Controller) -> None:
+    made = render_mesh(ExampleDeclaration(), tmp_path, base=checkout_base(), controller=controller)
+    text = (tmp_path / "kustomization.yaml").read_text("utf-8")
+    for said in ("DEEPWELL_BLOBS_CREDENTIALS", "/etc/deepwell-blobs/credentials", "secretName: deepwell"):
+        assert said in text
+    assert steps(yaml.safe_load(text), "NetworkPolicy")["/spec/egress/-"]["ports"][0]["port"] == 443
+    assert "--from-file=blobs-credentials=/run/secrets/blobs" in made.commands[0]

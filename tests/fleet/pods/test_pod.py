@@ -160,6 +160,21 @@ def test_images_are_those_of_the_containerfiles_and_are_built_in_a_clone_only(
     assert result.exit_code == 0 and "is built" in result.output
 
 
+def test_credentials_of_the_object_store_are_a_file_in_the_container(fake: Path, tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[default]\naws_secret_access_key = very-secret\n")
+    blobs = {"bucket": "s3://chat/files", "credentials": f"file:{tmp_path}/credentials"}
+    pod = pod_of(tmp_path, blobs=blobs)
+    pod.open(18000, [18001])
+    command = pod.replica(RELEASE, "blue0", 18001).command
+    assert "--secret=deepwell-toy-blobs,target=blobs,mode=0444" in command
+    assert {
+        "--env=DEEPWELL_BLOBS=s3://chat/files",
+        "--env=DEEPWELL_BLOBS_CREDENTIALS=/run/secrets/blobs",
+    } <= set(command)
+    assert "very-secret" not in " ".join(command) + fake.read_text(encoding="utf-8")
+    assert "very-secret" in Path(f"{fake}.secrets").read_text(encoding="utf-8")
+
+
 def test_a_path_that_podman_would_split_is_refused(tmp_path: Path) -> None:
     hostile = tmp_path / "calm:" / "etc:rw"
     hostile.mkdir(parents=True)

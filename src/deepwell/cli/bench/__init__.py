@@ -158,6 +158,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "fleet-switch-containers": deploy.fleet_switch_containers,
     "fleet-latency-containers": deploy.fleet_latency_containers,
     "fleet-dashboard": deploy.fleet_dashboard,
+    "fleet-compose": deploy.fleet_compose,
+    "fleet-blobs": deploy.fleet_blobs,
     "fleet-scaling": deploy.fleet_scaling,
     "fleet-faults-containers": deploy.fleet_faults_containers,
     "fleet-faults-machine": deploy.fleet_faults_machine,

@@ -11,6 +11,8 @@ from deepwell.cli.bench.options import Json, Model, Rate, Row, Seconds, measure,
 __all__ = [
     "console",
     "container",
+    "fleet_blobs",
+    "fleet_compose",
     "fleet_dashboard",
     "fleet_faults_containers",
     "fleet_faults_machine",
@@ -157,6 +159,28 @@ def fleet_dashboard(model: Model = None, row: Row = None, json: Json = False) ->
 
     path = model_path(model)
     measure("fleet_dashboard", row, json, lambda report: bench_dashboard(report, path))
+
+
+def fleet_compose(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Plays the compose file of a fleet by podman-compose: answers, state of all replicas, a kill, and nothing left."""
+    from deepwell.bench.suites.fleet.compose import bench_fleet_compose
+
+    path = model_path(model)
+    measure("fleet_compose", row, json, lambda report: bench_fleet_compose(report, path))
+
+
+def fleet_blobs(
+    files: Annotated[int, typer.Option(min=3, help="Files that each of two rounds sends.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of the files and of the moments of kills.")] = 24,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Keeps files of two servers in a bucket of an emulated S3: kills within uploads, an outage, a batch taken over."""
+    from deepwell.bench.suites.fleet.blobs import bench_fleet_blobs
+
+    path = model_path(model)
+    measure("fleet_blobs", row, json, lambda report: bench_fleet_blobs(report, path, files=files, seed=seed))
 
 
 def fleet_scaling(seconds: Seconds = 15.0, model: Model = None, row: Row = None, json: Json = False) -> None:

@@ -12,11 +12,11 @@ import typer
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
-    from deepwell.fleet.deploy.manifests import Declared
+    from deepwell.fleet.deploy.manifests import Declared, Rendered
 
 __all__ = ["Keys", "Load", "register"]
 
-_Target = Literal["mesh", "envoy"]
+_Target = Literal["mesh", "envoy", "compose"]
 _File = Annotated[Path, typer.Argument(help="Declaration, such as deploy.yaml.", metavar="FILE")]
 _Folder = Annotated[
     Path, typer.Argument(help="Folder to write into; it is made if need be.", metavar="FOLDER")
@@ -53,6 +53,27 @@ def _owners(declared: Declared) -> Mapping[str, tuple[str, str]] | None:
     return None if found is None else {key: (one.tenant, one.key_id) for key, one in found.items()}
 
 
+def _composed(declared: Declared, folder: Path) -> Rendered:
+    from deepwell.fleet.deploy.declaration import Declaration
+    from deepwell.fleet.pods.compose import render_compose
+    from deepwell.settings import Settings
+
+    assert isinstance(declared, Declaration)
+    settings = Settings.load()
+    return render_compose(declared, folder, settings.models_dir, answer_s=settings.request_timeout_s)
+
+
+def _show(made: Rendered, to: str, *, as_json: bool) -> None:
+    if as_json:
+        write_json({"to": to, "files": [str(one) for one in made.files], "commands": list(made.commands)})
+        return
+    out = console()
+    for one in made.files:
+        out.print(f"wrote {one}", soft_wrap=True)
+    for command in made.commands:
+        out.print(f"run   {command}", soft_wrap=True)
+
+
 def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> None:
     """Adds the verb.
 
@@ -68,7 +89,7 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
         to: Annotated[
             _Target,
             typer.Option(
-                help="Form to write: mesh, which is a Kustomize overlay, or envoy, for machines without Kubernetes."
+                help="Form to write; a mesh is a Kustomize overlay, a compose file has the grade containers."
             ),
         ] = "mesh",
         controller: Annotated[
@@ -99,10 +120,11 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
         ] = "",
         json: JsonFlag = False,
     ) -> None:
-        """Write the files that a mesh runs, and print the commands that apply them.
+        """Write the mesh or the compose file of a deployment, and print the commands that apply it.
 
         A Kustomize overlay names no secret: the Secret `deepwell` is made from files by a command that is printed. Files of
-        Envoys come with certificates. Written anew, they change shares and replicas of an edge that runs.
+        Envoys come with certificates. Written anew, they change shares and replicas of an edge that runs. A compose file comes
+        with passwords and a first API key in its folder `secrets`, which stay when it is written anew.
         """
         with reported_errors(as_json=json):
             from deepwell.fleet.deploy.envoys import parse_replicas, render_envoys
@@ -113,6 +135,8 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
             if to == "envoy":
                 traffic = Traffic(parse_replicas(replica or ()), share, rollout, keys(declared))
                 made = render_envoys(folder, traffic, port=declared.port)
+            elif to == "compose":
+                made = _composed(declared, folder)
             else:
                 made = render_mesh(
                     declared,
@@ -123,10 +147,4 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
                     candidate=candidate,
                     share=share,
                 )
-            if json:
-                write_json(
-                    {"to": to, "files": [str(one) for one in made.files], "commands": list(made.commands)}
-                )
-                return
-            for line in (*(f"wrote {one}" for one in made.files), *(f"run   {one}" for one in made.commands)):
-                console().print(line, soft_wrap=True)
+            _show(made, to, as_json=json)

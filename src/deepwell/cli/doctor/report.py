@@ -35,6 +35,7 @@ _EXTRAS = {
         "selectolax",
         "feedparser",
     ),
+    "s3": ("obstore",),
     "speech": ("faster_whisper", "ctranslate2", "onnxruntime", "av", "jieba", "pypinyin"),
     "images": ("onnxruntime", "PIL"),
     "diffusers": ("torch", "transformers", "diffusers"),

@@ -25,6 +25,8 @@ _DATABASE = "deepwell.db"
 _CHECKED_BYTES = 1 << 30  # SQLite reads about 1 GB/s here; doctor is to answer at once
 _CONNECT_S = 3.0
 _PORTS = {
+    "http": 80,
+    "https": 443,
     "postgresql": 5432,
     "postgres": 5432,
     "redis": 6379,
@@ -46,6 +48,20 @@ def store_findings(settings: Settings) -> Iterator[Finding]:
         yield from _service("database", "DEEPWELL_DATABASE_URL", settings.database_url.get_secret_value())
     if settings.valkey_url is not None:
         yield from _service("valkey", "DEEPWELL_VALKEY_URL", settings.valkey_url.get_secret_value())
+    yield from _blobs(settings)
+
+
+def _blobs(settings: Settings) -> Iterator[Finding]:
+    """Looks for what the object store needs, and whether it listens. Nothing is asked of it."""
+    from deepwell.storage.blobs import BlobPlace
+
+    try:
+        place = BlobPlace.of(settings)
+    except DeepwellError as error:
+        yield Finding("object store", error)
+        return
+    if place is not None and place.endpoint is not None:
+        yield from _service("object store", "DEEPWELL_BLOBS_ENDPOINT", place.endpoint)
 
 
 def _embedder(settings: Settings) -> Iterator[Finding]:

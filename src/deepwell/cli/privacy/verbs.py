@@ -49,13 +49,14 @@ def export(
     with reported_errors(as_json=json):
         from deepwell.safety.privacy.export import export_person
         from deepwell.settings import Settings
+        from deepwell.storage.blobs import BlobPlace, open_blobs
         from deepwell.storage.database import Database
         from deepwell.storage.files import FileStore
 
         settings = Settings.load()
         database = Database.of(settings)
         try:
-            files = FileStore(database, settings.data_dir / "files")
+            files = FileStore(database, open_blobs(settings.data_dir / "files", BlobPlace.of(settings)))
             host = _host(settings)
             counts = asyncio.run(export_person(database, files, _subject(tenant, user), output, host))
         finally:
@@ -129,13 +130,14 @@ def places(json: JsonFlag = False) -> None:
 async def _erase(subject: Subject, *, vacuum: bool) -> tuple[Erased, bool]:
     from deepwell.safety.privacy.erase import Eraser
     from deepwell.settings import Settings
+    from deepwell.storage.blobs import BlobPlace, open_blobs
     from deepwell.storage.database import Database
     from deepwell.storage.files import FileStore
 
     settings = Settings.load()
     database = Database.of(settings)
     try:
-        files = FileStore(database, settings.data_dir / "files")
+        files = FileStore(database, open_blobs(settings.data_dir / "files", BlobPlace.of(settings)))
         hooks = _hooks(settings, database)
         eraser = Eraser(database, files, _host(settings), hooks, vacuum=vacuum)
         return await eraser.erase(subject), eraser.overwritten

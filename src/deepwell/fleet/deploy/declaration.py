@@ -32,11 +32,13 @@ from pydantic import (
 )
 
 from deepwell.errors import InvalidRequest
+from deepwell.fleet.deploy.blobs import BlobTerms
 from deepwell.messages import nearest
 from deepwell.storage.aliases import check_alias
 from deepwell.storage.registry.story import Kind, Steps
 
 __all__ = [
+    "BlobTerms",
     "ContainerTerms",
     "Declaration",
     "Evaluation",
@@ -183,6 +185,7 @@ class Declaration(_Part):
         database: `file:PATH` of a file with the URL of a PostgreSQL database; unset: the one of the settings, and in the grade
             `containers` one of its own.
         valkey: likewise of a Valkey.
+        blobs: bucket of the files; unset: as the settings say, and in the grade `containers` a volume.
     """
 
     name: str
@@ -199,6 +202,7 @@ class Declaration(_Part):
     knowledge: str | None = None
     database: str | None = None
     valkey: str | None = None
+    blobs: BlobTerms | None = None
     rollout: RolloutTerms = RolloutTerms()
     containers: ContainerTerms = ContainerTerms()
 
@@ -304,6 +308,8 @@ def _placed(made: Declaration, folder: Path) -> Declaration:
         return f"file:{folder / place.removeprefix('file:')}"
 
     changes: dict[str, Any] = {"database": at(made.database), "valkey": at(made.valkey)}
+    if made.blobs is not None:
+        changes["blobs"] = made.blobs.model_copy(update={"credentials": at(made.blobs.credentials)})
     if made.policy is not None and made.policy.endswith((".yaml", ".yml")):
         changes["policy"] = str(folder / made.policy)
     changes["adapters"] = tuple(
@@ -397,6 +403,7 @@ def _problem(problem: Any, path: Path, lines: dict[tuple[Any, ...], int]) -> Inv
 _PARTS: Final[dict[tuple[str, ...], type[BaseModel]]] = {
     (): Declaration,
     ("serve",): ServeOptions,
+    ("blobs",): BlobTerms,
     ("containers",): ContainerTerms,
     ("rollout",): RolloutTerms,
     ("rollout", "gates"): Gates,

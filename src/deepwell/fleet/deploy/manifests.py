@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeGuard
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -30,6 +31,7 @@ _UNSCALED: Final[Mapping[str, Any]] = {
     "patch": "$patch: delete\napiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata:\n  name: deepwell\n",
 }
 _POLICY: Final = "/etc/deepwell/policy.yaml"
+_BLOBS: Final = "/etc/deepwell-blobs"
 Patch = dict[str, Any]
 
 
@@ -58,6 +60,16 @@ class DeclaredGates(Protocol):
     def first_token_p95_ms(self) -> float | None: ...
     @property
     def guard_rate(self) -> float | None: ...
+
+
+class DeclaredBlobs(Protocol):
+    """Bucket of the files."""
+
+    @property
+    def endpoint(self) -> str | None: ...
+    @property
+    def credentials(self) -> str | None: ...
+    def variables(self, credentials: str | None) -> dict[str, str]: ...
 
 
 class DeclaredRollout(Protocol):
@@ -96,6 +108,8 @@ class Declared(Protocol):
     def database(self) -> str | None: ...
     @property
     def valkey(self) -> str | None: ...
+    @property
+    def blobs(self) -> DeclaredBlobs | None: ...
     @property
     def rollout(self) -> DeclaredRollout: ...
 
@@ -176,6 +190,9 @@ def render_mesh(
         overlay["configMapGenerator"] = [{"name": "deepwell-policy", "files": ["policy.yaml"]}]
     patches = _releases(declared, controller, candidate)
     patches += _traffic(declared, controller, share)
+    if declared.blobs is not None:
+        store = {"ports": [{"protocol": "TCP", "port": _store_port(declared.blobs.endpoint)}]}
+        patches.append(_patch("NetworkPolicy", [_replace("/spec/egress/-", store, "add")]))
     overlay["patches"] = patches
     text = yaml.dump(overlay, Dumper=_Blocks, sort_keys=False, width=128, allow_unicode=True)
     written[0].write_text(
@@ -257,10 +274,22 @@ def _pod_steps(declared: Declared, pod: str, model: str) -> list[Patch]:
     added = {"DEEPWELL_RELEASE": f"{declared.alias}={model}"}
     if declared.policy is not None:
         added["DEEPWELL_GUARD"] = _POLICY if _is_file(declared.policy) else declared.policy
+    blobs = declared.blobs
+    held = blobs is not None and blobs.credentials is not None
+    if blobs is not None:
+        added |= blobs.variables(f"{_BLOBS}/credentials" if held else None)
     steps = [_replace(f"{container}/args", ["serve", model, *options])]
     steps += [
         _replace(f"{container}/env/-", {"name": name, "value": value}, "add") for name, value in added.items()
     ]
+    if held:
+        mount = {"name": "blobs", "mountPath": _BLOBS, "readOnly": True}
+        keys = [{"key": "blobs-credentials", "path": "credentials"}]
+        volume = {"name": "blobs", "secret": {"secretName": "deepwell", "items": keys}}
+        steps += [
+            _replace(f"{container}/volumeMounts/-", mount, "add"),
+            _replace(f"{pod}/volumes/-", volume, "add"),
+        ]
     if _is_file(declared.policy):
         mount = {"name": "policy", "mountPath": str(Path(_POLICY).parent), "readOnly": True}
         volume = {"name": "policy", "configMap": {"name": "deepwell-policy"}}
@@ -330,6 +359,12 @@ def _bounds(gates: DeclaredGates) -> list[Patch]:
     ]
 
 
+def _store_port(endpoint: str | None) -> int:
+    """Returns the port of an object store, which pods may reach."""
+    parts = urlsplit(endpoint or "https://")
+    return parts.port or (80 if parts.scheme == "http" else 443)
+
+
 def _commands(declared: Declared, folder: Path) -> tuple[str, ...]:
     """Returns the commands that bring an overlay into a cluster. Secrets go there by file, never through an overlay."""
     files = {
@@ -337,6 +372,8 @@ def _commands(declared: Declared, folder: Path) -> tuple[str, ...]:
         "database-url": _file(declared.database),
         "valkey-url": _file(declared.valkey),
     }
+    if declared.blobs is not None and declared.blobs.credentials is not None:
+        files["blobs-credentials"] = _file(declared.blobs.credentials)
     sources = " ".join(
         f"--from-file={name}={json.dumps(file) if ' ' in file else file}" for name, file in files.items()
     )

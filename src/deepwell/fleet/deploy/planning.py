@@ -24,7 +24,8 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     Raises:
         InvalidRequest: a secret or the questions of the evaluation cannot be read, or haproxy or podman is missing.
     """
-    for place in (declaration.database, declaration.valkey):
+    blobs = declaration.blobs
+    for place in (declaration.database, declaration.valkey, None if blobs is None else blobs.credentials):
         if place is not None:
             secret_of(place)
     terms = declaration.rollout
@@ -55,6 +56,8 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         f"roll-outs: {steps.kind.replace('_', '-')}, {shares} % of the users, {steps.hold_seconds:g} s each",
         f"gates: {', '.join(f'{name} {_shown(one)}' for name, one in gates.items())}",
     ]
+    if blobs is not None:
+        lines.append(f"files: {blobs.bucket} at {blobs.endpoint or 'Amazon S3'}")
     if contained:
         lines.append(f"containers: {', '.join(f'{name} {image}' for name, image in images.items())}")
     missing_model = _missing(declaration, settings)

@@ -85,6 +85,9 @@ def served_replica(declaration: Declaration, folder: Path, keys: Sequence[str] =
         further["DEEPWELL_DATABASE_URL"] = secret_of(declaration.database)
     if declaration.valkey is not None:
         further["DEEPWELL_VALKEY_URL"] = secret_of(declaration.valkey)
+    if (blobs := declaration.blobs) is not None:
+        place = None if blobs.credentials is None else blobs.credentials.removeprefix("file:")
+        further |= blobs.variables(place)
     if keys:
         further["DEEPWELL_API_KEYS"] = " ".join(keys)
 

@@ -46,6 +46,7 @@ class ServerLine:
     name: str
     port: int
     state: str = "maint"
+    host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class HaproxyTerms:
         routing: `prefix` sends requests that begin alike to one replica unless that has too much to do; `round_robin` does not.
         answer_s: longest silence within an answer.
         drain_s: longest time that it waits for answers when it is told to end.
-        metrics_port: port of the loopback with its figures for Prometheus; 0: none.
+        metrics_port: port with its figures for Prometheus; 0: none. `metrics_host`: its address.
+        resolves: whether replicas are named, and looked up again and again by the system's name server.
     """
 
     folder: Path
@@ -68,6 +70,8 @@ class HaproxyTerms:
     drain_s: float = 120.0
     most_connections: int = 2000
     metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
+    resolves: bool = False
 
 
 def owner_value(owner: KeyOwner) -> str:
@@ -105,7 +109,8 @@ def config_text(terms: HaproxyTerms, socket: Path, servers: Mapping[Slot, Sequen
     """Returns the configuration. `socket` is the one of the runtime API: its path has less than 100 characters."""
     parts = [
         _global(terms, socket),
-        *([_metrics(terms.metrics_port)] if terms.metrics_port else []),
+        *([_metrics(terms.metrics_host, terms.metrics_port)] if terms.metrics_port else []),
+        *([_RESOLVERS] if terms.resolves else []),
         _frontend(terms),
         *(_backend(terms, slot, servers[slot]) for slot in SLOTS),
     ]
@@ -176,9 +181,15 @@ def _frontend(terms: HaproxyTerms) -> str:
     return text.replace("@GENERATING@", " ".join(GENERATING))
 
 
-def _metrics(port: int) -> str:
+_RESOLVERS: Final = """resolvers names
+    parse-resolv-conf
+    hold valid 5s
+"""
+
+
+def _metrics(host: str, port: int) -> str:
     return f"""frontend metrics
-    bind 127.0.0.1:{port}
+    bind {host}:{port}
     http-request use-service prometheus-exporter if {{ path /metrics }}
     http-request return status 404
 """
@@ -191,12 +202,13 @@ def _backend(terms: HaproxyTerms, slot: Slot, servers: Sequence[ServerLine]) -> 
         # Load first: a replica with a quarter more than its part of the open requests is passed over
         balance = "    balance hash var(txn.affinity)\n    hash-type consistent\n    hash-balance-factor 125"
     lines = "\n".join(
-        f"    server {one.name} 127.0.0.1:{one.port}{'' if one.state == 'ready' else ' disabled'}"
+        f"    server {one.name} {one.host}:{one.port}{'' if one.state == 'ready' else ' disabled'}"
         for one in servers
     )
     # A dead replica is noticed by its connections. Checks are patient: one that is busy answers late, and still answers.
     checks = "inter 2s fastinter 500ms downinter 200ms rise 1 fall 3"
     noticed = "observe layer4 error-limit 1 on-error mark-down"
+    noticed += " resolvers names init-addr last,libc,none" if terms.resolves else ""
     return f"""backend {slot}
 {balance}
     option httpchk GET /readyz

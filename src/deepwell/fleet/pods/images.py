@@ -90,7 +90,9 @@ def build_image(
             said.append(line.rstrip())
             on_line(said[-1])
     if process.returncode:
-        reason = os.linesep.join(said)[-_SAID:]
+        # What failed stands before what podman says of it, which may be a trace of its own
+        wrong = [line for line in said if line.lower().startswith("error")]
+        reason = os.linesep.join(wrong)[:_SAID] or os.linesep.join(said)[-_SAID:]
         raise EngineUnavailable.of("deploy_podman", what=f"build {image.name}", reason=reason)
 
 

@@ -38,6 +38,7 @@ _LOCKED: Final = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privil
 _START_S: Final = 180.0
 _MODELS: Final = "/models"
 _GIVEN: Final = "/given"
+_BLOBS: Final = "blobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,8 @@ class Pod:
         settings = self._open_database(database)
         self._keep("database", settings.database_url.get_secret_value() if settings.database_url else "")
         self._keep("valkey", self._open_valkey(valkey))
+        if declaration.blobs is not None and declaration.blobs.credentials is not None:
+            self._keep(_BLOBS, secret_of(declaration.blobs.credentials))
         return settings
 
     def close(self) -> None:
@@ -196,16 +199,23 @@ class Pod:
             volumes=(f"{self._settings.models_dir.absolute()}:{_MODELS}:ro", f"{self.name}-data:/data"),
             variables=self.variables(release, port),
             secrets=self.secrets(),
+            options=self._blob_options(),
         )
         return self.contained(Program(name, (), {}, self._folder, (LOOPBACK, port)), inside)
 
     def variables(self, release: Release, port: int) -> tuple[tuple[str, str], ...]:
         """Returns the environment of a replica."""
+        blobs = self._declaration.blobs
+        place = None if blobs is None or blobs.credentials is None else f"/run/secrets/{_BLOBS}"
         return (
             ("DEEPWELL_MODELS_DIR", _MODELS),
             ("DEEPWELL_PORT", str(port)),  # for the health check of the image
             ("DEEPWELL_RELEASE", f"{self._declaration.alias}={release.model}"),
+            *(() if blobs is None else blobs.variables(place).items()),
         )
+
+    def _blob_options(self) -> tuple[str, ...]:
+        return self._secret_file(_BLOBS, _BLOBS) if f"{self.name}-{_BLOBS}" in self._secrets else ()
 
     def secrets(self) -> tuple[tuple[str, str], ...]:
         """Returns podman's secrets of a replica by variable."""

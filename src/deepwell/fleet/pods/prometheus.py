@@ -21,7 +21,7 @@ RULES_FILE: Final = "/etc/prometheus/deepwell.rules.yml"
 _TARGETS: Final = "replicas.json"
 
 
-def config_text(front_port: int) -> str:
+def config_text(front_port: int, host: str = "127.0.0.1") -> str:
     """Returns the configuration, which is JSON because that is YAML as well. `front_port` has the front's figures."""
     jobs: list[dict[str, Any]] = [
         {
@@ -33,7 +33,7 @@ def config_text(front_port: int) -> str:
         {
             "job_name": "front",
             "metrics_path": "/metrics",
-            "static_configs": [{"targets": [f"127.0.0.1:{front_port}"]}],
+            "static_configs": [{"targets": [f"{host}:{front_port}"]}],
         },
     ]
     whole = {

@@ -278,7 +278,7 @@ class Eraser:
         """Does what follows a commit: releases bytes, and brings indexes up to date. What was done twice is harmless."""
         if not ledger.blobs and not ledger.stores:
             return
-        released = await self._files.release(ledger.blobs)
+        released = await self._files.erase(ledger.blobs)
         known = await self._stores()
         for store_id in ledger.stores:
             if store_id in known:

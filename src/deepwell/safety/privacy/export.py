@@ -7,6 +7,7 @@ import base64
 import json
 import shutil
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from deepwell.safety.privacy.log_lines import lines_of
 from deepwell.safety.privacy.places import PLACES
 from deepwell.safety.privacy.rows import ERASE_JOB
 from deepwell.safety.privacy.trained import runs_of_files, trained_on
+from deepwell.storage.blobs import FolderBlobs
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.files import FileStore
@@ -255,16 +257,15 @@ async def _blobs(
     count = 0
     for query in queries:
         named = await database.read(lambda connection, query=query: connection.execute(query).all())
-        count += await asyncio.to_thread(
-            _copied, [(id, store.blobs.path(sha256)) for id, sha256 in named], folder
-        )
+        count += await asyncio.to_thread(_copied, [(id, sha256) for id, sha256 in named], store.blobs, folder)
     return count
 
 
-def _copied(named: Sequence[tuple[str, Path]], folder: Path) -> int:
+def _copied(named: Sequence[tuple[str, str]], blobs: FolderBlobs, folder: Path) -> int:
     count = 0
-    for id, source in named:
-        if source.exists():
+    for id, sha256 in named:
+        with suppress(FileNotFoundError):  # the bytes are gone
+            source = blobs.fetch(sha256)
             folder.mkdir(exist_ok=True, mode=0o700)
             shutil.copyfile(source, folder / id)
             count += 1

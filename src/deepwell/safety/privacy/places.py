@@ -165,7 +165,7 @@ PLACES: Final = (
         "blobs",
         "blobs",
         "the bytes of files, parts of uploads and inputs of batches are exported, and deleted unless another tenant has the "
-        "same bytes",
+        "same bytes; in an object store (setting `blobs`) as well, where copies on other hosts go with a server's next sweep",
         "as for a tenant, for the end user's files",
         paths=("files/[0-9a-f][0-9a-f]/*",),
     ),

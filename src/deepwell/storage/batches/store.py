@@ -160,7 +160,7 @@ class BatchStore:
     async def create_without_files(
         self, tenant: Tenant, *, endpoint: str, lines: Draft, total: int, payload: str = "{}"
     ) -> StoredBatch:
-        """Adds a batch of `total` requests, whose lines are in a closed draft, and the job that runs it.
+        """Adds a batch of `total` requests, whose lines are in a draft, and the job that runs it.
 
         Raises:
             TooManyBatches: the tenant has too many that have not ended.
@@ -183,7 +183,8 @@ class BatchStore:
             )
             return _insert(connection, tenant, batch, payload)
 
-        return await self._database.write(work)
+        async with self._files.placing(lines):
+            return await self._database.write(work)
 
     async def get(self, tenant: Tenant, id: str, *, without_files: bool | None = None) -> StoredBatch:
         """Returns the batch. With `without_files`, a batch of the other kind is not found."""
@@ -322,7 +323,6 @@ class BatchStore:
             for failed in (False, True):
                 drafts.append(await asyncio.to_thread(self._files.draft))
                 await self._write_lines(tenant, id, drafts[-1], failed=failed)
-                await asyncio.to_thread(drafts[-1].close)
             output, errors = drafts
 
             def work(connection: Connection) -> StoredBatch:
@@ -354,7 +354,8 @@ class BatchStore:
                 connection.execute(sa.delete(batch_lines).where(lines_of(tenant, id)))
                 return _change(connection, tenant, id, values)
 
-            ended = await self._database.write(work)
+            async with self._files.placing(*(draft for draft in drafts if draft.bytes)):
+                ended = await self._database.write(work)
         finally:
             for draft in drafts:
                 draft.discard()

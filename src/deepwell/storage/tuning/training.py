@@ -143,7 +143,7 @@ class TrainingStore:
     async def succeed(
         self, job: Job, models: Sequence[NewModel], *, trained_tokens: int, results: Draft
     ) -> StoredFineTuning:
-        """Ends a job with its models; the first is the one that the job names. `results` is a closed draft."""
+        """Ends a job with its models; the first is the one that the job names. `results` is a draft."""
         now = int(shared_time())
 
         def work(connection: Connection) -> StoredFineTuning:
@@ -182,7 +182,8 @@ class TrainingStore:
             add_event(connection, job.tenant, job.id, "The job has succeeded")
             return change(connection, job.tenant, job.id, values)
 
-        return await self._database.write(work)
+        async with self._files.placing(results):
+            return await self._database.write(work)
 
     async def fail(self, job: Job, code: str, message: str, param: str | None = None) -> StoredFineTuning:
         """Ends a job with an error."""

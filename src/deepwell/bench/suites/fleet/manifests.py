@@ -22,6 +22,7 @@ from deepwell.bench.harness.ports import free_port
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.suites.deploy.podman import needs_podman, podman, wait_for
 from deepwell.bench.suites.fleet.schemas import built, identity, reference_faults, schema_faults, spoiled
+from deepwell.fleet.deploy.blobs import BlobTerms
 from deepwell.fleet.deploy.manifests import CONTROLLERS, render_mesh
 
 __all__ = ["OVERLAYS", "ExampleDeclaration", "bench_fleet_manifests"]
@@ -67,6 +68,11 @@ class ExampleDeclaration:
     knowledge: str | None = None
     database: str | None = "file:/run/secrets/database"
     valkey: str | None = "file:/run/secrets/valkey"
+    blobs: BlobTerms | None = field(
+        default_factory=lambda: BlobTerms(
+            bucket="s3://chat/files", endpoint="https://s3.example", credentials="file:/run/secrets/blobs"
+        )
+    )
     rollout: _Rollout = field(default_factory=_Rollout)
 
 

@@ -48,7 +48,7 @@ class Source:
 async def open_source(state: State, tenant: Tenant, batch: StoredBatch) -> Source:
     """Returns the lines that have not ended."""
     done = await state.batches.done(tenant, batch.id)
-    return Source(read_lines(state.files.blobs.path(batch.input_sha256 or ""), done))
+    return Source(read_lines(await state.files.local(batch.input_sha256 or ""), done))
 
 
 async def record_rest(state: State, tenant: Tenant, batch: StoredBatch, code: str) -> None:

@@ -190,7 +190,7 @@ class BatchWorker:
 
     async def _validate(self, tenant: Tenant, batch: StoredBatch) -> StoredBatch:
         context, batches = self._context, self._context.state.batches
-        path = context.state.files.blobs.path(batch.input_sha256 or "")
+        path = await context.state.files.local(batch.input_sha256 or "")
         loop = asyncio.get_running_loop()
 
         def require_model(name: str) -> None:

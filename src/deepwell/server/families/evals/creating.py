@@ -144,6 +144,6 @@ async def _check_rows(
             fix=f"split it into files of at most {MAX_FILE_BYTES}",
             param=f"{param}.id",
         )
-    path = context.state.files.blobs.path(file.sha256)
+    path = await context.state.files.local(file.sha256)
     await asyncio.to_thread(check_rows, path, required, f"{param}.id")
     return file.id

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from pydantic import TypeAdapter
 
-from deepwell.errors import DeepwellError, ModelNotFound, NotFound
+from deepwell.errors import DeepwellError, ModelNotFound, NotFound, StorageUnavailable
 from deepwell.server.context import ServerContext
 from deepwell.server.families.batches.owner import principal_of_job
 from deepwell.server.families.evals.bodies import EvalError, EvalResult
@@ -95,6 +95,8 @@ class _Evaluation:
         try:
             sampler = await self._sampler(source)
             total = await asyncio.to_thread(lambda: sum(1 for _ in self._rows(row, source)))
+        except StorageUnavailable:  # the run is tried again
+            raise
         except (ModelNotFound, DeepwellError, FileNotFoundError) as error:
             code = getattr(error, "code", None) or "input_lost"
             return await self._fail(row, code, str(error))

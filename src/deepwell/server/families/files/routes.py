@@ -81,7 +81,8 @@ def router(context: ServerContext) -> APIRouter:
         files = context.state.files
         stored = await files.get(tenant_of(request), file_id)
         try:
-            opened = await asyncio.to_thread(files.blobs.path(stored.sha256).open, "rb")
+            path = await files.local(stored.sha256)
+            opened = await asyncio.to_thread(path.open, "rb")
         except FileNotFoundError:  # deleted meanwhile
             raise NotFound(f"there is no file {file_id!r}", fix="list the files") from None
         # A browser must never show it as a page of this host, whatever is in it.

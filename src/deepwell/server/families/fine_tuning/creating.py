@@ -120,5 +120,5 @@ async def _check(
         raise
     if file.purpose != "fine-tune":
         return  # refused where the job is made
-    path = context.state.files.blobs.path(file.sha256)
+    path = await context.state.files.local(file.sha256)
     await asyncio.to_thread(check_file, path, param, algorithm, fields)

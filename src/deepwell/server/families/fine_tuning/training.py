@@ -150,14 +150,18 @@ class Training:
 
     async def _configure(self, row: StoredFineTuning, base: ServedModel) -> _End | None:
         """Writes the configuration of the run. Returns its end if that cannot be."""
-        blobs = self._context.state.files.blobs
-        validation = None if row.validation_sha256 is None else blobs.path(row.validation_sha256)
-        files = blobs.path(row.training_sha256 or ""), validation
         lost = {
             "code": "input_lost",
             "message": "the training file's bytes are not on the disk any more",
             "fix": "upload it again",
         }
+        kept = self._context.state.files
+        try:
+            training = await kept.local(row.training_sha256 or "")
+            validation = None if row.validation_sha256 is None else await kept.local(row.validation_sha256)
+        except FileNotFoundError:
+            return _End("refused", lost)
+        files = training, validation
         if not await asyncio.to_thread(lambda: all(one is None or one.is_file() for one in files)):
             return _End("refused", lost)
         try:
@@ -293,7 +297,6 @@ class Training:
             rewards = algorithm_of(row) == "reinforcement"
             data = await asyncio.to_thread(results_csv, self._folder / METRICS_NAME, rewards=rewards)
             await asyncio.to_thread(draft.write, data)
-            await asyncio.to_thread(draft.close)
             ended = await self._store.succeed(job, made, trained_tokens=tokens, results=draft)
         finally:
             draft.discard()

@@ -119,7 +119,6 @@ def _write(draft: Draft, body: MessageBatchRequest) -> None:
     for one in body.requests:
         line = {"custom_id": one.custom_id, "method": "POST", "url": _MESSAGES, "body": one.params}
         draft.write(_encode(line) + b"\n")
-    draft.close()
 
 
 def _body(request: Request, batch: StoredBatch) -> MessageBatch:
