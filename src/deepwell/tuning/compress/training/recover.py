@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepwell.tuning.compress.training.layers import final_states
+from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 
 __all__ = ["Recovery", "distil"]
 
@@ -66,7 +67,8 @@ def distil(
         factor = min(1.0, (over + 0.01) / 0.1) * min(1.0, (1 - over) / 0.9)
         for group in optimizer.param_groups:
             group["lr"] = how.rate * factor
-        loss = _step(model, donor, part)
+        with torch.autocast("cpu", torch.bfloat16, enabled=processor_is_fast_at_bf16()):
+            loss = _step(model, donor, part)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

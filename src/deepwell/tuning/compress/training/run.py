@@ -25,13 +25,14 @@ from deepwell.tuning.compress.training.layers import predictions
 from deepwell.tuning.compress.training.recover import Recovery, distil
 from deepwell.tuning.train.artefact import base_hashes, library_versions
 from deepwell.tuning.train.bases import Base, hf_config, load_model, open_base
+from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 
 __all__ = ["WINDOW", "Donor", "Pruned", "prune", "pruned", "windows_of", "write_pruned"]
 
 WINDOW: Final = 256
 _LEAST_WINDOWS: Final = 8
 _CHOICE, _GREEDY = 4, 2  # windows that choose a candidate, and a layer
-_MOST_WINDOWS: Final = 64  # of the moments
+_MOST_WINDOWS: Final = 24  # of the moments
 Say = Callable[[str, float], None]
 
 
@@ -75,8 +76,12 @@ class Donor:
     def __init__(self, base: Base, windows: Tensor, say: Say = _silent) -> None:
         check_prunable(base.config)
         self.base, self.windows, self._say = base, windows, say
-        self.model = load_model(base)
-        self.model.requires_grad_(False)
+        self.model = load_model(base).requires_grad_(False)
+        self._dtype = torch.bfloat16 if processor_is_fast_at_bf16() else torch.float32
+        # What is searched is compared with itself, so bf16 does; what is reported is computed in float32.
+        self._scout = self.model
+        if self._dtype != torch.float32:
+            self._scout = load_model(base, self._dtype).requires_grad_(False)
         few = max(1, min(_CHOICE, len(windows) // 4))
         self.choice, self.fit = windows[:few], windows[few : few + _MOST_WINDOWS]
         self.learning = windows[few:]
@@ -94,7 +99,7 @@ class Donor:
                 done[0] += tokens
                 self._say("activations", done[0] / self.fit.numel())
 
-            self._analysis = analyse(self.model, self.fit, progress=seen)
+            self._analysis = analyse(self._scout, self.fit, progress=seen)
         return self._analysis
 
     def greedy(self, count: int) -> list[int]:
@@ -106,7 +111,7 @@ class Donor:
                 tried[0] += more
                 self._say("layers", min(1.0, tried[0] / (self.base.config.num_hidden_layers + 8 * (count - 1))))
 
-            self._order = greedy_order(self.model, self.choice[:_GREEDY], count, progress=one)
+            self._order = greedy_order(self._scout, self.choice[:_GREEDY], count, progress=one)
         gone = set(self._order[:count])
         return [one for one in range(self.base.config.num_hidden_layers) if one not in gone]
 
@@ -138,6 +143,10 @@ class Donor:
         model.tie_weights()
         return model.requires_grad_(False)
 
+    def scouted(self, cut: Cut) -> float:
+        """Returns the loss of a cut on the windows that choose, in the format of the search."""
+        return predictions(self.built(cut).to(self._dtype), self.choice).loss
+
     def best(self, share: float, ways: Collection[Way]) -> Cut:
         """Returns the cut of least loss on the windows that choose, over the shapes that leave out a share."""
         shapes = shapes_for(self.base.config, share, ways)
@@ -146,7 +155,7 @@ class Donor:
         cuts: list[tuple[float, Cut]] = []
         for number, shape in enumerate(shapes):
             cut = self.chosen(shape)
-            loss = predictions(self.built(cut), self.choice).loss if len(shapes) > 1 else 0.0
+            loss = self.scouted(cut) if len(shapes) > 1 else 0.0
             cuts.append((loss, cut))
             self._say("candidates", (number + 1) / len(shapes))
         return min(cuts, key=lambda one: one[0])[1]
