@@ -50,7 +50,7 @@ class Pruned:
 
 
 def windows_of(codec: Codec, texts: Sequence[str], width: int = WINDOW) -> Tensor:
-    """Returns texts as windows of tokens, int64 [windows, width]; the rest at the end that fills none is left out.
+    """Returns texts as windows of tokens in an order by chance, int64 [windows, width]; the rest that fills none is left out.
 
     Raises:
         InvalidRequest: there is too little of it.
@@ -63,14 +63,15 @@ def windows_of(codec: Codec, texts: Sequence[str], width: int = WINDOW) -> Tenso
             fix="give more text, best of the kind that the model will serve",
             param="text",
         )
-    return torch.tensor(tokens[: count * width], dtype=torch.int64).view(count, width)
+    windows = torch.tensor(tokens[: count * width], dtype=torch.int64).view(count, width)
+    return windows[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
 
 
 class Donor:
     """A model to prune, and what was found out about it once for every size.
 
     Args:
-        windows: calibration text, shuffled by the caller or not; the first windows choose, the others give moments.
+        windows: calibration text; the first windows choose, the others give moments and teach.
     """
 
     def __init__(self, base: Base, windows: Tensor, say: Say = _silent) -> None:
