@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 __all__ = ["Kept", "moments_factor", "remove_inputs"]
 
 _RIDGE: Final = 1e-3
-_ROUNDS: Final = 8
+_ROUNDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)

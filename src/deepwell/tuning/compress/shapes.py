@@ -17,7 +17,7 @@ MULTIPLE: Final = 32
 """Channels come in multiples of a block of quantised weights."""
 _PRUNABLE: Final = ("llama", "qwen2", "qwen3")
 _MOST_SHARE: Final = 0.7
-_DEPTHS: Final = 4
+_DEPTHS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,8 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
         shape
         for kv_heads in heads
         for layers in _depths(config, most, kv_heads, ways)
+        # Of both, heads cost more than layers and channels, so they are tried at the full depth alone.
+        if "width" not in ways or kv_heads == whole.kv_heads or layers == whole.layers
         if (shape := _filled(config, most, layers, kv_heads, "width" in ways))
     }
     if not found:
@@ -121,7 +123,7 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
 
 
 def _depths(config: ModelConfig, most: float, kv_heads: int, ways: Collection[Way]) -> list[int]:
-    """Returns numbers of layers to try: all, those that reach the size alone, and steps between."""
+    """Returns numbers of layers to try: those that reach the size alone; where MLPs narrow too, all, and up to half as many less."""
     if "depth" not in ways:
         return [config.num_hidden_layers]
     shape = Shape(config.num_hidden_layers, config.intermediate_size, kv_heads)
@@ -131,7 +133,7 @@ def _depths(config: ModelConfig, most: float, kv_heads: int, ways: Collection[Wa
     if "width" not in ways:
         return [layers]
     gone = config.num_hidden_layers - layers
-    return sorted({config.num_hidden_layers - gone * step // _DEPTHS for step in range(_DEPTHS + 1)})
+    return sorted({config.num_hidden_layers - gone * step // 4 for step in range(_DEPTHS + 1)})
 
 
 def _filled(config: ModelConfig, most: float, layers: int, kv_heads: int, width: bool) -> Shape | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,20 +71,25 @@ def predictions(
     windows: Tensor,
     donor: Any = None,
     *,
+    states: Tensor | None = None,
     batch: int = 4,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> Predictions:
-    """Returns what a model predicts on windows, and how far that is from a donor; without one they are 1 and 0."""
+    """Returns what a model predicts on windows, and how far that is from a donor; without one they are 1 and 0.
+
+    Args:
+        states: the donor's `final_states` of the windows, where they are had already.
+        progress: takes the tokens of a batch.
+    """
     losses: list[Tensor] = []
     agreed = divergence = 0.0
     with torch.inference_mode():
-        for part in windows.split(batch):
-            states = final_states(model, part)
-            wanted: Sequence[Any] | Iterator[Any] = (
-                _logits(donor, final_states(donor, part), part) if donor is not None else ()
-            )
-            others = iter(wanted)
-            for logits, targets in _logits(model, states, part):
+        for number, part in enumerate(windows.split(batch)):
+            others: Iterator[tuple[Tensor, Tensor]] = iter(())
+            if donor is not None:
+                had = final_states(donor, part) if states is None else states.split(batch)[number]
+                others = _logits(donor, had, part)
+            for logits, targets in _logits(model, final_states(model, part), part):
                 losses.append(F.cross_entropy(logits, targets, reduction="none"))
                 if donor is None:
                     continue
