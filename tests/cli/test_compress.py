@@ -25,7 +25,9 @@ from deepwell.errors import InvalidRequest
 def test_wrong_options_name_what_is_right(tmp_path: Path, arguments: list[str], words: str) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00text")
     filled = [one.format(home=tmp_path) for one in arguments]
-    result = CliRunner().invoke(app, ["compress", "prune", "smollm2", "--out", str(tmp_path / "out"), *filled])
+    result = CliRunner().invoke(
+        app, ["compress", "prune", "smollm2", "--out", str(tmp_path / "out"), *filled]
+    )
     assert result.exit_code != 0 and words in result.output
     assert not (tmp_path / "out").exists()
 

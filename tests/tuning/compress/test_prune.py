@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.tuning.compress.cut import Cut, chosen_cut
 from deepwell.tuning.compress.shapes import WAYS, shape_of
 from deepwell.tuning.compress.training.analysis import analyse, greedy_order
 from deepwell.tuning.compress.training.layers import final_states, predictions
@@ -59,11 +61,7 @@ def test_the_search_takes_the_layer_without_which_the_loss_is_least(donor: Donor
     assert found.moments[0, "down_proj"].shape == (96, 96)
 
 
-def _depth(donor: Donor, layers: list[int]):  # noqa: ANN202
-    from dataclasses import replace
-
-    from deepwell.tuning.compress.cut import chosen_cut
-
+def _depth(donor: Donor, layers: list[int]) -> Cut:
     shape = replace(shape_of(donor.base.config), layers=len(layers))
     return chosen_cut(donor.base.config, shape, layers, donor.tensor, donor.analysis.inverse)
 
@@ -73,7 +71,9 @@ def test_the_folder_computes_the_same_here_and_in_transformers(tiny: Path, tmp_p
     target = tmp_path / "small"
     steps: set[str] = set()
     # 2,048 tokens and more make windows of the usual width
-    card = prune(tiny, target, 0.2, texts=TEXTS * 6, ways=("width", "heads"), say=lambda step, _: steps.add(step))
+    card = prune(
+        tiny, target, 0.2, texts=TEXTS * 6, ways=("width", "heads"), say=lambda step, _: steps.add(step)
+    )
     assert steps >= {"activations", "candidates"}
     assert card["cut"] >= 0.2 and json.loads((target / "deepwell.json").read_text())["shape"] == card["shape"]
     assert card["calibration"]["sha256"] in (target / "README.md").read_text()

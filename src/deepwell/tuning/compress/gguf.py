@@ -66,9 +66,7 @@ def write_gguf(
     for name, value in replaced.items():
         writer.add_uint32(name, value)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    kind = next(
-        key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture
-    )
+    kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
     names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
     for name, values in weights.items():
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))

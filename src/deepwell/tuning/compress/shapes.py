@@ -123,7 +123,7 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
 
 
 def _depths(config: ModelConfig, most: float, kv_heads: int, ways: Collection[Way]) -> list[int]:
-    """Returns numbers of layers to try: those that reach the size alone; where MLPs narrow too, all, and up to half as many less."""
+    """Returns numbers of layers to try: those that reach the size; where MLPs narrow too, all, or fewer by up to half as many."""
     if "depth" not in ways:
         return [config.num_hidden_layers]
     shape = Shape(config.num_hidden_layers, config.intermediate_size, kv_heads)

@@ -67,7 +67,7 @@ def bench_prune_curve(
     from deepwell.tuning.compress.training.run import Donor, windows_of
     from deepwell.tuning.train.bases import open_base
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 0)) or torch.get_num_threads())
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()))
     data = bbc_news()
     base = open_base(str(model))
     donor = Donor(base, windows_of(base.codec, _texts(drawn(data.pool, _CALIBRATION, "prune"))))
@@ -85,7 +85,9 @@ def bench_prune_curve(
         )
         return _Point(name, parameters_of(base.config, cut.shape), found, rate)
 
-    whole = chosen_cut(base.config, shape_of(base.config), donor.greedy(0), donor.tensor, donor.analysis.inverse)
+    whole = chosen_cut(
+        base.config, shape_of(base.config), donor.greedy(0), donor.tensor, donor.analysis.inverse
+    )
     points = [point("donor", whole, donor.model, timed=True)]
     lows: list[float] = []
     behind: list[str] = []
@@ -95,7 +97,9 @@ def bench_prune_curve(
         made = donor.built(cut)
         ours = point(label, cut, made, timed=True)
         points.append(ours)
-        others = [point(f"{label} by chance, {n}", random_cut(base.config, cut.shape, n)) for n in range(seeds)]
+        others = [
+            point(f"{label} by chance, {n}", random_cut(base.config, cut.shape, n)) for n in range(seeds)
+        ]
         if share in _INFLUENCE_AT:
             others.append(point(f"{label} by block influence", _influence(donor, share)))
         points += others
@@ -157,9 +161,7 @@ def _influence(donor: Donor, share: float) -> Cut:
 
 
 def _beats(ours: Predictions, other: Predictions) -> bool:
-    return (
-        ours.loss < other.loss and ours.agreed > other.agreed and ours.divergence < other.divergence
-    )
+    return ours.loss < other.loss and ours.agreed > other.agreed and ours.divergence < other.divergence
 
 
 def _low(ours: Predictions, other: Predictions) -> float:

@@ -90,8 +90,8 @@ def greedy_order(
 ) -> list[int]:
     """Returns `count` layers in the order in which they go: each is the one without which the loss rises least.
 
-    The first round tries every layer, and gives the shortlist of those that later rounds try; the states in front of a layer are
-    kept, so a trial runs only what follows.
+    The first round tries every layer, and gives the shortlist of those that later rounds try. The states in front of a layer
+    are kept, so a trial runs only what follows.
 
     Args:
         windows: calibration text, int64 [windows, tokens], run at once.

@@ -110,7 +110,9 @@ class Donor:
 
             def one(more: int) -> None:
                 tried[0] += more
-                self._say("layers", min(1.0, tried[0] / (self.base.config.num_hidden_layers + 8 * (count - 1))))
+                self._say(
+                    "layers", min(1.0, tried[0] / (self.base.config.num_hidden_layers + 8 * (count - 1)))
+                )
 
             self._order = greedy_order(self._scout, self.choice[:_GREEDY], count, progress=one)
         gone = set(self._order[:count])
