@@ -123,7 +123,7 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
 
 
 def _depths(config: ModelConfig, most: float, kv_heads: int, ways: Collection[Way]) -> list[int]:
-    """Returns numbers of layers to try: those that reach the size; where MLPs narrow too, all, or fewer by up to half as many."""
+    """Returns numbers of layers to try: those that reach the size; where MLPs narrow too, all, or some fewer."""
     if "depth" not in ways:
         return [config.num_hidden_layers]
     shape = Shape(config.num_hidden_layers, config.intermediate_size, kv_heads)
