@@ -31,7 +31,7 @@ def moments_factor(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the inverse of second moments, with a ridge of a thousandth of their mean: rare inputs are never divided by 0."""
     size = len(moments)
     ridge = _RIDGE * max(float(np.trace(moments)) / size, 1e-12)
-    return np.linalg.inv(moments + ridge * np.eye(size))
+    return np.asarray(np.linalg.inv(moments + ridge * np.eye(size)), np.float64)
 
 
 def remove_inputs(

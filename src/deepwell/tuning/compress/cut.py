@@ -1,4 +1,4 @@
-"""`Cut`: what of a model stays, and the folder of weights that it makes. Nothing here needs torch."""
+"""`Cut`: the parts of a model that stay, and the folder of weights that it makes. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class LayerCut:
-    """What stays of a layer.
+    """Parts of a layer that stay.
 
     Attributes:
         channels: numbers of the MLP's channels.

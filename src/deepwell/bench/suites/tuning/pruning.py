@@ -5,7 +5,6 @@ Calibration is the pool of BBC News; what is measured are documents of its held-
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bench_prune_curve"]
 
-SHARES: Final = (0.2, 0.3, 0.1)
+SHARES: Final = (0.1, 0.2, 0.3)
+_RECOVERED_AT: Final = 0.2
 _INFLUENCE_AT: Final = (0.2, 0.3)
 _CALIBRATION: Final = 120
 _HELD_OUT: Final = 24  # documents, of which whole windows are measured
@@ -60,86 +60,101 @@ def bench_prune_curve(
         PeerError: this environment has no torch.
     """
     need_torch("prune-curve")
-    import torch
-
-    from deepwell.tuning.compress.training.layers import final_states, predictions
     from deepwell.tuning.compress.training.recover import Recovery, distil
     from deepwell.tuning.compress.training.run import Donor, windows_of
     from deepwell.tuning.train.bases import open_base
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()))
     data = bbc_news()
     base = open_base(str(model))
     donor = Donor(base, windows_of(base.codec, _texts(drawn(data.pool, _CALIBRATION, "prune"))))
-    measured = windows_of(base.codec, _texts(data.held_out[:_HELD_OUT]))[:windows]
-    with torch.inference_mode():
-        states = torch.cat([final_states(donor.model, part) for part in measured.split(4)])
-
-    def point(name: str, cut: Cut, made: Any = None, *, timed: bool = False) -> _Point:
-        made = made or donor.built(cut)
-        found = predictions(made, measured, donor.model, states=states)
-        rate = _rate(donor, cut, made) if timed else None
-        report.note(
-            f"{name}: {cut.shape}, loss {found.loss:.3f}, first choice {found.agreed:.1%}, "
-            f"divergence {found.divergence:.3f}"
-        )
-        return _Point(name, parameters_of(base.config, cut.shape), found, rate)
-
-    whole = chosen_cut(
-        base.config, shape_of(base.config), donor.greedy(0), donor.tensor, donor.analysis.inverse
-    )
-    points = [point("donor", whole, donor.model, timed=True)]
-    lows: list[float] = []
-    behind: list[str] = []
+    curve = _Curve(report, donor, windows_of(base.codec, _texts(data.held_out[:_HELD_OUT]))[:windows])
+    layers = list(range(base.config.num_hidden_layers))
+    whole = chosen_cut(base.config, shape_of(base.config), layers, donor.tensor, donor.analysis.inverse)
+    first = curve.point("donor", whole, donor.model, timed=True)
     for share in SHARES:
-        label = f"{share:.0%}"
-        cut = donor.best(share, WAYS)
-        made = donor.built(cut)
-        ours = point(label, cut, made, timed=True)
-        points.append(ours)
+        curve.compare(share, seeds)
+    made = donor.built(curve.cuts[_RECOVERED_AT])
+    tokens = distil(made, donor.model, donor.learning, Recovery(minutes))
+    plain = curve.ours[_RECOVERED_AT]
+    better = curve.point(f"{_RECOVERED_AT:.0%} recovered", curve.cuts[_RECOVERED_AT], made)
+    curve.show()
+    points = [first, *curve.ours.values()]
+    return {
+        "tokens": curve.windows.numel(),
+        "loss": [rounded(one.found.loss, 3) for one in points],
+        "agreement": [rounded(one.found.agreed, 3) for one in points],
+        "divergence": [rounded(one.found.divergence, 3) for one in points],
+        "tokens_s": [rounded(one.rate or 0.0, 1) for one in points],
+        "behind": curve.behind,
+        "gain_low": rounded(min(curve.lows), 3),
+        "recovery_tokens": tokens,
+        "recovery_closes": rounded(
+            (plain.found.loss - better.found.loss) / (plain.found.loss - first.found.loss), 3
+        ),
+        "recovery_divergence_closes": rounded(1 - better.found.divergence / plain.found.divergence, 3),
+    }
+
+
+class _Curve:
+    """Points of the curve and those that they are compared with.
+
+    Attributes:
+        cuts: ours by share.
+        ours: points of ours by share, not recovered.
+        lows: lower ends of the intervals of how much less our loss is.
+        behind: names of cuts that ours do not beat by each measure.
+    """
+
+    def __init__(self, report: Report, donor: Donor, windows: Any) -> None:
+        self.windows = windows
+        self.cuts: dict[float, Cut] = {}
+        self.ours: dict[float, _Point] = {}
+        self.lows: list[float] = []
+        self.behind: list[str] = []
+        self._report, self._donor = report, donor
+        self._points: list[_Point] = []
+
+    def point(self, name: str, cut: Cut, made: Any = None, *, timed: bool = False) -> _Point:
+        """Measures one model."""
+        made = self._donor.built(cut) if made is None else made
+        found = self._donor.compared(made, self.windows)
+        rate = _rate(self._donor, cut, made) if timed else None
+        point = _Point(name, parameters_of(self._donor.base.config, cut.shape), found, rate)
+        self._report.note(f"{name}: {cut.shape}, loss {found.loss:.3f}")
+        self._points.append(point)
+        return point
+
+    def compare(self, share: float, seeds: int) -> None:
+        """Measures our cut of a share, and others of its size."""
+        config = self._donor.base.config
+        cut = self.cuts[share] = self._donor.best(share, WAYS)
+        ours = self.ours[share] = self.point(f"{share:.0%}", cut, timed=True)
         others = [
-            point(f"{label} by chance, {n}", random_cut(base.config, cut.shape, n)) for n in range(seeds)
+            self.point(f"{share:.0%} by chance, {seed}", random_cut(config, cut.shape, seed))
+            for seed in range(seeds)
         ]
         if share in _INFLUENCE_AT:
-            others.append(point(f"{label} by block influence", _influence(donor, share)))
-        points += others
-        lows += [_low(ours.found, one.found) for one in others]
-        behind += [one.name for one in others if not _beats(ours.found, one.found)]
-        if share == 0.2:
-            tokens = distil(made, donor.model, donor.learning, Recovery(minutes))
-            recovered = point(f"{label} recovered", cut, made)
-            points.append(recovered)
-            gap = ours.found.loss - points[0].found.loss
-            closed = (ours.found.loss - recovered.found.loss) / gap
-            divergence = 1 - recovered.found.divergence / ours.found.divergence
-    report.table(
-        f"Pruned {base.name} on {measured.numel():,} held-out tokens of BBC News",
-        ["cut", "weights", "loss", "donor's first choice", "divergence", "tokens/s"],
-        [
+            others.append(self.point(f"{share:.0%} by block influence", _influence(self._donor, share)))
+        self.lows += [_low(ours.found, one.found) for one in others]
+        self.behind += [one.name for one in others if not _beats(ours.found, one.found)]
+
+    def show(self) -> None:
+        """Prints all points."""
+        self._report.table(
+            f"Pruned {self._donor.base.name} on {self.windows.numel():,} held-out tokens of BBC News",
+            ["cut", "weights", "loss", "donor's first choice", "divergence", "tokens/s"],
             [
-                one.name,
-                f"{one.weights:,}",
-                f"{one.found.loss:.3f}",
-                f"{one.found.agreed:.1%}",
-                f"{one.found.divergence:.3f}",
-                "" if one.rate is None else f"{one.rate:.0f}",
-            ]
-            for one in points
-        ],
-    )
-    curve = sorted((one for one in points if one.rate is not None), key=lambda one: -one.weights)
-    return {
-        "tokens": measured.numel(),
-        "loss": [rounded(one.found.loss, 3) for one in curve],
-        "agreement": [rounded(one.found.agreed, 3) for one in curve],
-        "divergence": [rounded(one.found.divergence, 3) for one in curve],
-        "tokens_s": [rounded(one.rate or 0.0, 1) for one in curve],
-        "behind": behind,
-        "gain_low": rounded(min(lows), 3),
-        "recovery_tokens": tokens,
-        "recovery_closes": rounded(closed, 3),
-        "recovery_divergence_closes": rounded(divergence, 3),
-    }
+                [
+                    one.name,
+                    f"{one.weights:,}",
+                    f"{one.found.loss:.3f}",
+                    f"{one.found.agreed:.1%}",
+                    f"{one.found.divergence:.3f}",
+                    "" if one.rate is None else f"{one.rate:.0f}",
+                ]
+                for one in self._points
+            ],
+        )
 
 
 def _texts(documents: Sequence[LabelledText]) -> list[str]:

@@ -22,7 +22,7 @@ _SHORTLIST = 8
 
 @dataclass
 class Analysis:
-    """What a pass over calibration text tells about a donor.
+    """Results of a pass over calibration text.
 
     Attributes:
         influence: block influence of every layer, 1 - cosine of its input and output.

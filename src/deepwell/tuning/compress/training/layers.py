@@ -18,7 +18,7 @@ PIECE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a model predicts at each position but the last of every window.
+    """Predictions of a model at each position but the last of every window.
 
     Attributes:
         losses: cross entropy of the token that follows, float32 [positions].

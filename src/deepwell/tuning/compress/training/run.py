@@ -21,7 +21,7 @@ from deepwell.tuning.compress.cut import Cut, chosen_cut, cut_tensors, write_cut
 from deepwell.tuning.compress.gguf import write_gguf
 from deepwell.tuning.compress.shapes import Shape, Way, check_prunable, parameters_of, shapes_for
 from deepwell.tuning.compress.training.analysis import Analysis, analyse, greedy_order
-from deepwell.tuning.compress.training.layers import predictions
+from deepwell.tuning.compress.training.layers import Predictions, final_states, predictions
 from deepwell.tuning.compress.training.recover import Recovery, distil
 from deepwell.tuning.train.artefact import base_hashes, library_versions
 from deepwell.tuning.train.bases import Base, hf_config, load_model, open_base
@@ -87,6 +87,7 @@ class Donor:
         self.choice, self.fit = windows[:few], windows[few : few + _MOST_WINDOWS]
         self.learning = windows[few:]
         self._analysis: Analysis | None = None
+        self._compared: tuple[Tensor, Tensor] | None = None
         self._order: list[int] = []
         self._weights: dict[str, NDArray[np.float32]] = {}
 
@@ -149,6 +150,14 @@ class Donor:
     def scouted(self, cut: Cut) -> float:
         """Returns the loss of a cut on the windows that choose, in the format of the search."""
         return predictions(self.built(cut).to(self._dtype), self.choice).loss
+
+    def compared(self, model: Any, windows: Tensor) -> Predictions:
+        """Returns the predictions of a model on windows beside the donor's, in float32; the donor runs once for each windows."""
+        if self._compared is None or self._compared[0] is not windows:
+            with torch.inference_mode():
+                states = torch.cat([final_states(self.model, part) for part in windows.split(4)])
+            self._compared = windows, states
+        return predictions(model, windows, self.model, states=self._compared[1])
 
     def best(self, share: float, ways: Collection[Way]) -> Cut:
         """Returns the cut of least loss on the windows that choose, over the shapes that leave out a share."""
