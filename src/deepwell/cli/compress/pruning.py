@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from deepwell.cli.options import stored_models
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.cli.progress import counted
+
+if TYPE_CHECKING:
+    from deepwell.tuning.compress.shapes import Way
 
 __all__ = ["prune", "texts_of"]
 
@@ -68,14 +71,9 @@ def prune(
     with reported_errors(as_json=json):
         from importlib.util import find_spec
 
-        from deepwell.errors import InvalidRequest, MissingDependency
-        from deepwell.tuning.compress.shapes import WAYS
+        from deepwell.errors import MissingDependency
 
-        wanted = [one.strip() for one in ways.split(",") if one.strip()]
-        if unknown := [one for one in wanted if one not in WAYS]:
-            raise InvalidRequest(
-                f"{unknown[0]!r} is no way to cut", fix=f"choose of {', '.join(WAYS)}", param="ways"
-            )
+        wanted = _ways(ways)
         texts = texts_of(text or [])
         if find_spec("torch") is None:
             raise MissingDependency.of("tune_missing", package="torch")
@@ -95,7 +93,7 @@ def prune(
                 out,
                 share,
                 texts=texts,
-                ways=[one for one in WAYS if one in wanted],
+                ways=wanted,
                 recovery=Recovery(minutes) if recover == "distil" else None,
                 gguf=gguf,
                 say=say,
@@ -105,6 +103,23 @@ def prune(
             write_json({"event": "end", "folder": str(out), "seconds": seconds, **card})
             return
         _show(card, out)
+
+
+def _ways(given: str) -> list[Way]:
+    """Returns the ways that an option names.
+
+    Raises:
+        InvalidRequest: one of them is none.
+    """
+    from deepwell.errors import InvalidRequest
+    from deepwell.tuning.compress.shapes import WAYS
+
+    wanted = [one.strip() for one in given.split(",") if one.strip()]
+    if unknown := [one for one in wanted if one not in WAYS]:
+        raise InvalidRequest(
+            f"{unknown[0]!r} is no way to cut", fix=f"choose of {', '.join(WAYS)}", param="ways"
+        )
+    return [one for one in WAYS if one in wanted]
 
 
 def _show(card: Mapping[str, Any], out: Path) -> None:

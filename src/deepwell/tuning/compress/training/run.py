@@ -152,7 +152,7 @@ class Donor:
         return predictions(self.built(cut).to(self._dtype), self.choice).loss
 
     def compared(self, model: Any, windows: Tensor) -> Predictions:
-        """Returns the predictions of a model on windows beside the donor's, in float32; the donor runs once for each windows."""
+        """Returns the predictions of a model on windows beside the donor's, in float32; the donor runs once."""
         if self._compared is None or self._compared[0] is not windows:
             with torch.inference_mode():
                 states = torch.cat([final_states(self.model, part) for part in windows.split(4)])
