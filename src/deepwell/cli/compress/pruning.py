@@ -98,11 +98,11 @@ def prune(
                 gguf=gguf,
                 say=say,
             )
-        seconds = round(time.perf_counter() - begin, 1)
         if json:
+            seconds = round(time.perf_counter() - begin, 1)
             write_json({"event": "end", "folder": str(out), "seconds": seconds, **card})
-            return
-        _show(card, out)
+        else:
+            _show(card, out)
 
 
 def _ways(given: str) -> list[Way]:
