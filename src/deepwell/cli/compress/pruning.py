@@ -69,14 +69,9 @@ def prune(
     extra `tune`; a model of 135 million weights takes some ten minutes, and as long again to recover.
     """
     with reported_errors(as_json=json):
-        from importlib.util import find_spec
-
-        from deepwell.errors import MissingDependency
-
         wanted = _ways(ways)
         texts = texts_of(text or [])
-        if find_spec("torch") is None:
-            raise MissingDependency.of("tune_missing", package="torch")
+        _need_torch()
         from deepwell.tuning.compress.training.recover import Recovery
         from deepwell.tuning.compress.training.run import prune as run
 
@@ -103,6 +98,15 @@ def prune(
             write_json({"event": "end", "folder": str(out), "seconds": seconds, **card})
         else:
             _show(card, out)
+
+
+def _need_torch() -> None:
+    from importlib.util import find_spec
+
+    from deepwell.errors import MissingDependency
+
+    if find_spec("torch") is None:
+        raise MissingDependency.of("tune_missing", package="torch")
 
 
 def _ways(given: str) -> list[Way]:
