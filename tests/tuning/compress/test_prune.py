@@ -15,7 +15,9 @@ pytest.importorskip("peft")
 import torch
 from tests.tuning.train.conftest import tiny  # noqa: F401  # a fixture
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
+from deepwell.cli import app
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.tuning.compress.cut import Cut, chosen_cut
@@ -95,3 +97,16 @@ def test_recovery_comes_nearer_to_the_donor(donor: Donor) -> None:
     better = pruned(donor, 0.2, ("width",), how)
     assert better.card["divergence"] < plain.card["divergence"]
     assert better.card["recovery"]["tokens_seen"] >= 40 * 128
+
+
+def test_the_verb_writes_a_folder_and_its_figures(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    text = tmp_path / "text.txt"
+    text.write_text("".join(TEXTS * 6), encoding="utf-8")
+    target = tmp_path / "small"
+    arguments = ["compress", "prune", str(tiny), "--out", str(target), "--share", "0.2", "--ways", "width"]
+    result = CliRunner().invoke(app, [*arguments, "--text", str(text), "--recover", "none", "--json"])
+    assert result.exit_code == 0, result.output
+    *progress, end = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {one["event"] for one in progress} == {"progress"}
+    assert end["event"] == "end" and end["cut"] >= 0.2
+    assert json.loads((target / "config.json").read_text())["intermediate_size"] == end["shape"]["channels"]
