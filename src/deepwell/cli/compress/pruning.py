@@ -141,7 +141,7 @@ def _show(card: Mapping[str, Any], out: Path) -> None:
         f"the same likeliest token at {card['agreement']:.1%}, divergence {card['divergence']:.3f}",
         soft_wrap=True,
     )
-    print_line(f"deepwell chat --model {out}", soft_wrap=True)
+    print_line(f"deepwell chat {out}", soft_wrap=True)
 
 
 def texts_of(paths: list[Path]) -> list[str]:
