@@ -81,10 +81,10 @@ def bench_prune_curve(
     points = [first, *curve.ours.values()]
     return {
         "tokens": curve.windows.numel(),
-        "loss": [rounded(one.found.loss, 3) for one in points],
+        "loss": [rounded(one.found.loss, 4) for one in points],
         "agreement": [rounded(one.found.agreed, 3) for one in points],
         "divergence": [rounded(one.found.divergence, 3) for one in points],
-        "tokens_s": [rounded(one.rate or 0.0, 1) for one in points],
+        "tokens_s": [rounded(one.rate or 0.0, 3) for one in points],
         "behind": curve.behind,
         "gain_low": rounded(min(curve.lows), 3),
         "recovery_tokens": tokens,
