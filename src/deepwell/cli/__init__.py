@@ -37,6 +37,7 @@ VERBS = (
     "ray",
     "data",
     "tune",
+    "compress",
     "world",
     "evaluate",
     "feedback",

@@ -70,6 +70,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "tuning-speed": tuning.tuning_speed,
     "tuning-parallel": tuning.tuning_parallel,
     "tuning-exactness": tuning.tuning_exactness,
+    "prune-curve": tuning.prune_curve,
     "tune-readme": tuning.tune_readme,
     "lora": tuning.lora,
     "parsing": service.parsing,

@@ -1,0 +1,21 @@
+"""`deepwell compress`: makes a model smaller, with the loss on the table."""
+
+from __future__ import annotations
+
+import typer
+
+from deepwell.cli.compress.pruning import prune
+from deepwell.cli.usage import Verbs
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb and its actions."""
+    compress = typer.Typer(
+        cls=Verbs,
+        no_args_is_help=True,
+        help="Make a smaller model of one in the store, and see what it loses.",
+    )
+    compress.command("prune")(prune)
+    app.add_typer(compress, name="compress")

@@ -1,0 +1,149 @@
+"""`Shape`: the numbers of layers, channels and key heads that a plain configuration expresses, and those that reach a share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
+
+from deepwell.errors import InvalidRequest, UnsupportedModel
+from deepwell.models.formats.config import ModelConfig
+
+__all__ = ["MULTIPLE", "WAYS", "Shape", "Way", "check_prunable", "parameters_of", "shape_of", "shapes_for"]
+
+Way = Literal["depth", "width", "heads"]
+WAYS: Final[tuple[Way, ...]] = get_args(Way)
+MULTIPLE: Final = 32
+"""Channels come in multiples of a block of quantised weights."""
+_PRUNABLE: Final = ("llama", "qwen2", "qwen3")
+_MOST_SHARE: Final = 0.7
+_DEPTHS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A size of a model; every layer has the same.
+
+    Attributes:
+        layers: number of layers.
+        channels: width of every MLP.
+        kv_heads: key heads of every layer; each keeps its query heads.
+    """
+
+    layers: int
+    channels: int
+    kv_heads: int
+
+    def applied(self, config: ModelConfig) -> ModelConfig:
+        """Returns the configuration of a model of this shape."""
+        queries = config.num_attention_heads // config.num_key_value_heads
+        return replace(
+            config,
+            num_hidden_layers=self.layers,
+            intermediate_size=self.channels,
+            num_key_value_heads=self.kv_heads,
+            num_attention_heads=self.kv_heads * queries,
+        )
+
+
+def check_prunable(config: ModelConfig) -> None:
+    """Checks that a model is dense and has Llama's shape.
+
+    Raises:
+        UnsupportedModel: it has another.
+    """
+    if config.architecture not in _PRUNABLE:
+        raise UnsupportedModel(
+            f"a model of the architecture {config.architecture} cannot be pruned",
+            fix=f"choose a model of one of: {', '.join(_PRUNABLE)}",
+        )
+
+
+def shape_of(config: ModelConfig) -> Shape:
+    """Returns the shape that a model has."""
+    return Shape(config.num_hidden_layers, config.intermediate_size, config.num_key_value_heads)
+
+
+def parameters_of(config: ModelConfig, shape: Shape | None = None) -> int:
+    """Returns the number of weights of the embedding, the layers and the head, in a shape or in the model's own."""
+    shape = shape or shape_of(config)
+    queries = config.num_attention_heads // config.num_key_value_heads
+    width, head = config.hidden_size, config.head_dim
+    attention = width * head * shape.kv_heads * (2 * queries + 2)
+    if config.attention_bias:
+        attention += head * shape.kv_heads * (queries + 2)
+    layer = attention + 3 * width * shape.channels + 2 * width
+    if config.architecture == "qwen3":
+        layer += 2 * head
+    heads = 1 if config.tie_word_embeddings else 2
+    return heads * config.vocab_size * width + shape.layers * layer + width
+
+
+def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list[Shape]:
+    """Returns shapes that leave out at least a share of all weights, each as little more as its ways allow.
+
+    Args:
+        share: part of the weights, 0 for the model as it is.
+        ways: what may be cut.
+
+    Raises:
+        InvalidRequest: the share is no part that can be cut, or the ways given do not reach it.
+    """
+    if not 0 <= share <= _MOST_SHARE:
+        raise InvalidRequest(
+            f"a share of {share:g} cannot be cut", fix=f"choose one of 0 to {_MOST_SHARE:g}", param="share"
+        )
+    if not ways or not set(ways) <= set(WAYS):
+        raise InvalidRequest(
+            f"the ways to cut are {', '.join(WAYS)}", fix="name one or several of them", param="ways"
+        )
+    whole = shape_of(config)
+    if share == 0:
+        return [whole]
+    most = (1 - share) * parameters_of(config)
+    heads = range(whole.kv_heads, max(0, whole.kv_heads // 2), -1) if "heads" in ways else [whole.kv_heads]
+    found = {
+        shape
+        for kv_heads in heads
+        for layers in _depths(config, most, kv_heads, ways)
+        # Of both, heads cost more than layers and channels, so they are tried at the full depth alone.
+        if "width" not in ways or kv_heads == whole.kv_heads or layers == whole.layers
+        if (shape := _filled(config, most, layers, kv_heads, "width" in ways))
+    }
+    if not found:
+        raise InvalidRequest(
+            f"{', '.join(ways)} alone cannot leave out {share:.0%} of the weights of this model",
+            fix="allow more ways, or choose a smaller share",
+            param="share",
+        )
+    if "width" not in ways:  # steps of whole layers and heads: the nearest size is the one that was asked for
+        size = max(parameters_of(config, shape) for shape in found)
+        found = {shape for shape in found if parameters_of(config, shape) >= 0.97 * size}
+    return sorted(found, key=lambda one: (-one.layers, -one.kv_heads))
+
+
+def _depths(config: ModelConfig, most: float, kv_heads: int, ways: Collection[Way]) -> list[int]:
+    """Returns numbers of layers to try: those that reach the size; where MLPs narrow too, all, or some fewer."""
+    if "depth" not in ways:
+        return [config.num_hidden_layers]
+    shape = Shape(config.num_hidden_layers, config.intermediate_size, kv_heads)
+    layers = config.num_hidden_layers
+    while layers > 1 and parameters_of(config, replace(shape, layers=layers)) > most:
+        layers -= 1
+    if "width" not in ways:
+        return [layers]
+    gone = config.num_hidden_layers - layers
+    return sorted({config.num_hidden_layers - gone * step // 4 for step in range(_DEPTHS + 1)})
+
+
+def _filled(config: ModelConfig, most: float, layers: int, kv_heads: int, width: bool) -> Shape | None:
+    """Returns the widest shape of at most a size, or None where none is; without `width`, the MLPs stay whole."""
+    whole = Shape(layers, config.intermediate_size, kv_heads)
+    if parameters_of(config, whole) <= most:
+        return whole
+    if not width:
+        return None
+    none = parameters_of(config, replace(whole, channels=0))
+    room = (most - none) / (layers * 3 * config.hidden_size)
+    channels = int(room) // MULTIPLE * MULTIPLE if config.intermediate_size >= 4 * MULTIPLE else int(room)
+    return replace(whole, channels=channels) if channels >= config.intermediate_size // 4 else None

@@ -1,0 +1,1 @@
+"""Computes of compression that need torch: activations of the donor, the search, and recovery."""
