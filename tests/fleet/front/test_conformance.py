@@ -94,6 +94,12 @@ async def test_a_conversation_keeps_its_version_while_shares_move(running: Runni
     promoted = Routes(BOTH, current="green", kept=frozenset(("blue", "green")))
     await running.front.route(promoted)
     assert [await running.slot_of(turn(number, 4)) for number in range(20)] == began, "they are waited for"
+    again = [await running.slot_of(turn(number, 0)) for number in range(3)]
+    assert set(again) == {"green"}, (
+        "the same first words begin another conversation, which would not be waited for"
+    )
+    assert {await running.slot_of(turn(number, 2)) for number in range(3)} == {"green"}
+    assert [await running.slot_of(turn(number, 6)) for number in range(3, 20)] == began[3:]
     await running.front.route(Routes(BOTH, current="green", kept=frozenset(("green",))))
     assert {await running.slot_of(turn(number, 6)) for number in range(20)} == {"green"}, (
         "the old one has gone"

@@ -94,10 +94,16 @@ def routes_value(routes: Routes) -> str:
         str(_POINTS if routes.share >= 1 else math.ceil(routes.share * _POINTS)),
         "all" if routes.share >= 1 else _NONE,
         open_tenant,
-        *("keep" if slot in routes.kept else _NONE for slot in SLOTS),
+        *(_kept(routes, slot) for slot in SLOTS),
         *(routes.releases.get(slot) or _NONE for slot in SLOTS),
     )
     return _SEPARATOR.join(fields)
+
+
+def _kept(routes: Routes, slot: Slot) -> str:
+    if slot not in routes.kept:
+        return _NONE
+    return "keep" if slot in (routes.current, routes.candidate) else "end"
 
 
 def routes_text(routes: Routes) -> str:

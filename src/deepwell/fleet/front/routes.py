@@ -71,7 +71,8 @@ class Routes:
         candidate: slot of the candidate; None: none is ready.
         rollout: id of the roll-out under way; empty: there is none.
         share: share of the users that get the candidate, 0 to 1.
-        kept: slots whose conversations stay there.
+        kept: slots whose conversations stay there. Those of a slot that is neither the current one nor the candidate go on
+            there until it ends, but none begins.
         keys: owners of API keys by the SHA-256 of the key, in hex; None: the servers need no keys.
     """
 
@@ -91,6 +92,7 @@ class Asked:
     Attributes:
         conversation: what tells a conversation from others, as one text; empty: the request belongs to none.
         affinity: what requests with the same beginning of a prompt have in common; empty: nothing is known.
+        begins: whether it is the first turn of a chat. Another one may have begun with the same words.
     """
 
     tenant: str
@@ -98,6 +100,7 @@ class Asked:
     conversation: str
     affinity: str
     preview: str = ""
+    begins: bool = False
 
 
 def asked_by(path: str, body: Any, key: bytes, preview: str, keys: Mapping[str, KeyOwner] | None) -> Asked:
@@ -122,7 +125,8 @@ def asked_by(path: str, body: Any, key: bytes, preview: str, keys: Mapping[str, 
         conversation = f"{owner.tenant}\0{identity}"
     model = told.get("model")
     affinity = f"{model}\0{first}\0{second}" if first else ""
-    return Asked(owner.tenant, identity, conversation, affinity, preview)
+    begins = bool(first) and not talk and not _goes_on(told)
+    return Asked(owner.tenant, identity, conversation, affinity, preview, begins)
 
 
 def choose(routes: Routes, asked: Asked, kept_on: Slot | None) -> Slot:
@@ -136,7 +140,8 @@ def choose(routes: Routes, asked: Asked, kept_on: Slot | None) -> Slot:
         return candidate
     if asked.preview == "current":
         return routes.current
-    if kept_on is not None and kept_on in routes.kept:
+    ends = kept_on not in (routes.current, candidate)
+    if kept_on is not None and kept_on in routes.kept and not (ends and asked.begins):
         return kept_on
     if candidate is not None and (
         routes.share >= 1
@@ -172,6 +177,14 @@ def _beginning(told: Mapping[str, Any]) -> tuple[str, str]:
     first, second = [*map(_content, some), ""][:2]
     system = isinstance(some[0], dict) and some[0].get("role") in _SYSTEM  # pyright: ignore[reportUnknownMemberType]
     return first, second if system else ""
+
+
+def _goes_on(told: Mapping[str, Any]) -> bool:
+    """Tells whether a chat has a message behind its first one, or its first two if that is the system's."""
+    messages: list[Any] = told["messages"]
+    behind = 2 if isinstance(messages[0], dict) and messages[0].get("role") in _SYSTEM else 1  # pyright: ignore[reportUnknownMemberType]
+    found = messages[behind] if len(messages) > behind else None
+    return isinstance(found, dict) and isinstance(found.get("role"), str)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _content(message: Any) -> str:
