@@ -102,10 +102,12 @@ class Running:
 async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
     if request.param == "haproxy" and find_haproxy() is None:
         pytest.skip("haproxy is not installed")
-    replicas = {slot: [Replica(f"{slot}{number}") for number in range(2)] for slot in SLOTS}
+    replicas: dict[Slot, list[Replica]] = {
+        slot: [Replica(f"{slot}{number}") for number in range(2)] for slot in SLOTS
+    }
     port = free_port()
     routes = Routes({"blue": "prod#1", "green": "prod#2"})
-    ports = {slot: [one.port for one in replicas[slot]] for slot in SLOTS}
+    ports: dict[Slot, list[int]] = {slot: [one.port for one in replicas[slot]] for slot in SLOTS}
     made_by = HaproxyFront if request.param == "haproxy" else OwnFront
     # Characters that mean something to haproxy, in its configuration and on its socket
     folder = tmp_path / "a b,c(d)#;'$"
