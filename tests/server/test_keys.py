@@ -40,6 +40,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(auth, "time", clock)
+    monkeypatch.setattr(auth, "shared_time", clock.time)
     return clock
 
 
