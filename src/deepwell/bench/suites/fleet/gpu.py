@@ -34,7 +34,7 @@ _IMPORT_S: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is measured, and by what.
+    """Machine, model and options of a run.
 
     Attributes:
         gpus: GPUs that this machine shows.
