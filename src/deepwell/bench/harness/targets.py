@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from deepwell.bench.harness.assets import repository
 from deepwell.bench.harness.report import Outcome
@@ -45,7 +45,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One row of `targets.toml`."""
+    """One row of `targets.toml`.
+
+    Attributes:
+        needs: what not every machine has: "gpu", or nothing. Without it the row is left out: neither held nor missed.
+    """
 
     name: str
     what: str
@@ -53,6 +57,7 @@ class Target:
     bar: str
     minutes: float
     limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
+    needs: Literal["", "gpu"] = ""
 
 
 def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
@@ -71,9 +76,12 @@ def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
                 bar=row["bar"],
                 minutes=row["minutes"],
                 limits={figure: Limit(**limit) for figure, limit in row["limits"].items()},
+                needs=row.get("needs", ""),
             )
         except (KeyError, TypeError) as error:
             raise DeepwellError(f"{path.name}: row {row.get('name')!r}: {error}", fix="complete it") from None
+        if target.needs not in ("", "gpu"):
+            raise DeepwellError(f"{path.name}: row {target.name!r} needs {target.needs!r}", fix="write gpu")
         if target.name in targets or not 0 < target.minutes <= 30 or not target.limits:
             raise DeepwellError(
                 f"{path.name}: row {target.name!r} is named twice, has no limit, or needs more than 30 minutes",

@@ -167,6 +167,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fleet-faults-mesh": mesh.fleet_faults_mesh,
     "fleet-faults-state": deploy.fleet_faults_state,
     "vllm": deploy.vllm,
+    "gpu": deploy.gpu,
     "fleet-ray": deploy.fleet_ray,
     "fleet-ray-client": deploy.fleet_ray_client,
     "fleet-ray-serve": deploy.fleet_ray_serve,

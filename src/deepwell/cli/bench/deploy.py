@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from deepwell.cli.bench.options import Json, Model, Rate, Row, Seconds, measure, model_path
+
+if TYPE_CHECKING:
+    from deepwell.bench.suites.fleet.gpu import Setup
 
 __all__ = [
     "console",
@@ -25,6 +31,8 @@ __all__ = [
     "fleet_scaling",
     "fleet_switch_containers",
     "fleet_switch_machine",
+    "gpu",
+    "gpu_setup",
     "simulator",
     "up",
     "vllm",
@@ -236,6 +244,60 @@ def vllm(model: Model = None, row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.fleet.remote_engines import bench_vllm
 
     measure("vllm", row, json, lambda report: bench_vllm(report, model_path(model)))
+
+
+def gpu_setup(model: Path | None = None, vllm_python: Path | None = None) -> Setup:
+    """Returns what this machine has for the row `gpu_vllm`: its GPUs, the Python that has vLLM, and the model."""
+    from deepwell.bench.suites.fleet.gpu import Setup
+    from deepwell.cli.engines.gpus import count_nvidia
+    from deepwell.cli.engines.vllm import find_vllm
+    from deepwell.settings import Settings
+
+    named = os.environ.get("DEEPWELL_BENCH_GPU_MODEL")
+    folder = model or (Path(named) if named else None)
+    return Setup(count_nvidia(), vllm_python or find_vllm(Settings.load()), folder)
+
+
+def gpu(
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a DeepSeek-class model as safetensors, on disk; unset: DEEPWELL_BENCH_GPU_MODEL."
+        ),
+    ] = None,
+    vllm_python: Annotated[
+        Path | None,
+        typer.Option(
+            help="Interpreter of the environment that has vLLM; unset: the setting vllm_python, this one, or that of PATH."
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="Format of the weights in vLLM.")
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences that vLLM works on at once.")] = 32,
+    context: Annotated[int, typer.Option(min=512, help="Tokens of prompt and answer.")] = 4096,
+    tokens: Annotated[int, typer.Option(min=16, help="Length of each answer, in tokens.")] = 256,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Streams 1, 8 and 32 answers of vLLM on one NVIDIA GPU behind Deepwell, beside the guide's 120 to 380 tokens/s."""
+    from deepwell.bench.suites.fleet.gpu import bench_gpu
+
+    measure(
+        "gpu",
+        row,
+        json,
+        lambda report: bench_gpu(
+            report,
+            replace(
+                gpu_setup(model, vllm_python),
+                precision=precision,
+                batch_size=batch_size,
+                context=context,
+                tokens=tokens,
+            ),
+        ),
+    )
 
 
 def fleet_ray(

@@ -12,7 +12,7 @@ from deepwell.messages import Note
 if TYPE_CHECKING:
     from deepwell.settings import Settings
 
-__all__ = ["check_devices", "check_gpus", "check_tensor_parallel", "count_gpus"]
+__all__ = ["check_devices", "check_gpus", "check_tensor_parallel", "count_gpus", "count_nvidia"]
 
 _NVIDIA = re.compile(r"nvidia\d+")
 
@@ -21,8 +21,14 @@ def count_gpus(devices: Path = Path("/dev")) -> int:
     """Returns the number of GPUs that this process can see: NVIDIA's devices, and the render nodes of others."""
     if not devices.is_dir():
         return 0
-    nvidia = sum(bool(_NVIDIA.fullmatch(one.name)) for one in devices.iterdir())
-    return nvidia or sum(1 for _ in (devices / "dri").glob("renderD*"))
+    return count_nvidia(devices) or sum(1 for _ in (devices / "dri").glob("renderD*"))
+
+
+def count_nvidia(devices: Path = Path("/dev")) -> int:
+    """Returns the number of NVIDIA's GPUs that this process can see."""
+    if not devices.is_dir():
+        return 0
+    return sum(bool(_NVIDIA.fullmatch(one.name)) for one in devices.iterdir())
 
 
 def check_gpus(asked: str | None, present: int, *, vllm: bool) -> tuple[Note, ...]:
