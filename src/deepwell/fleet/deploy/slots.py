@@ -39,6 +39,7 @@ class _Replica:
     warming: asyncio.Task[None] | None = None
     took: bool = field(default=False)  # the front was told that it takes requests
     strange_since: float | None = None  # since when it is ready and does not know the alias
+    waits: str = "it does not listen"  # for what, in words
     told: bool = False
 
 
@@ -73,6 +74,7 @@ class SlotKeeper:
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._replicas: list[_Replica] = []
         self.was_current = False
+        self._began = 0.0  # of the start, monotonic seconds
         self._until = 0.0  # end of the phase, monotonic seconds
         self._drain_s = 0.0
         self._told_to_drain = False
@@ -87,6 +89,12 @@ class SlotKeeper:
         """End of a replica that was given up, in words; empty: none was."""
         return next((one.kept.last_end for one in self._replicas if one.kept.state == "failed"), "")
 
+    def late(self, seconds: float) -> str:
+        """Returns which replicas are not ready after a time, and what each waits for; empty: it may go on."""
+        if self.phase != "starting" or time.monotonic() - self._began < seconds:
+            return ""
+        return "; ".join(f"{one.kept.program.name}: {one.waits}" for one in self._replicas if not one.ready)
+
     def start(self, release: Release) -> None:
         """Starts the replicas of a release in a slot that is free.
 
@@ -96,6 +104,7 @@ class SlotKeeper:
         assert self.phase == "free"
         made = [self._make(release, f"{self.slot}{number}", port) for number, port in enumerate(self._ports)]
         self.release, self.phase, self.was_current = release, "starting", False
+        self._began = time.monotonic()
         self._replicas = [_Replica(self._programs.add(one)) for one in made]
 
     def retire(self, conversation_s: float, drain_s: float) -> None:
@@ -137,6 +146,7 @@ class SlotKeeper:
             if one.ready or one.kept.state != "ready":
                 continue
             if one.warming is None and await self._answers(http, one, port, alias):
+                one.waits = "it answers its first request"
                 one.warming = asyncio.create_task(self._warm(http, port, alias))
             one.ready = one.warming is not None and one.warming.done()
         if all(one.ready for one in self._replicas):
@@ -147,13 +157,16 @@ class SlotKeeper:
         """Returns whether a replica is ready and knows what the alias means in its release."""
         url = f"http://{LOOPBACK}:{port}"
         try:
-            if (await http.get(f"{url}/readyz", timeout=_PROBE_S)).status_code != 200:
-                one.strange_since = None
+            ready = await http.get(f"{url}/readyz", timeout=_PROBE_S)
+            if ready.status_code != 200:
+                one.strange_since, one.waits = None, f"/readyz answers {ready.status_code}"
                 return False
             known = await http.get(f"{url}/v1/models/{alias}", headers=self._headers, timeout=_PROBE_S)
             if known.status_code != 200:
+                one.waits = f"/v1/models/{alias} answers {known.status_code}"
                 await self._wait(http, one, url, alias, known.status_code)
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            one.waits = f"it listens, and does not answer ({type(error).__name__})"
             return False
         return known.status_code == 200
 

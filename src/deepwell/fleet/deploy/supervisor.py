@@ -340,6 +340,11 @@ class Deployment:
                 rollout, Decision("abort", f"no replica of {release.name} starts: {self._why(keeper)[0]}")
             )
             return
+        bound_s = self.declaration.rollout.start_seconds
+        if keeper is not None and keeper.slot != self._current and (late := keeper.late(bound_s)):
+            said = f"{release.name} is not ready {bound_s:g} s after its start (start_seconds): {late}"
+            await self._obey(rollout, Decision("abort", said))
+            return
         if keeper is None or not keeper.is_ready:
             return
         if self._driver is None or self._driver.rollout != rollout.id:
