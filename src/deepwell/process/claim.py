@@ -27,9 +27,11 @@ class Claim:
     Args:
         folder: it exists, or is made.
         name: the files are NAME.lock and NAME.json.
+        mode: mode of both; others may read them at 0o644.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, mode: int = 0o600) -> None:
+        self._mode = mode
         self._lock_path, self._facts_path = _paths(folder, name)
         self._descriptor = -1
 
@@ -37,6 +39,7 @@ class Claim:
         """Returns whether the folder is this process's now. If not, another process has it."""
         self._lock_path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.fchmod(descriptor, self._mode)
         for _ in range(_TRIES):
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,6 +56,7 @@ class Claim:
         descriptor, name = tempfile.mkstemp(dir=self._facts_path.parent, prefix=f".{self._facts_path.name}")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(whole, file, ensure_ascii=False)
+            os.fchmod(file.fileno(), self._mode)
         Path(name).replace(self._facts_path)
 
     def release(self) -> None:

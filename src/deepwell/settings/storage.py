@@ -28,6 +28,10 @@ class StorageSettings(Section):
         default_factory=state_root,
         description="Directory that remembers databases with keys, so that a lost data_dir is noticed.",
     )
+    deployments_dir: Path | None = Field(
+        None,
+        description="Directory in which a server finds what deployments tell of themselves. Unset: deploy in state_dir.",
+    )
     database_url: SecretStr | None = Field(
         None,
         description="PostgreSQL database in place of the one in data_dir: postgresql://user:password@host/name.",

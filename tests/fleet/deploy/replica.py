@@ -2,7 +2,8 @@
 
 It answers what the supervisor and the front ask of one: readiness, the model of its alias, metrics, and chats, as streams of
 three events. It listens on $REPLICA_HOST. HOW: `refuses` ends with an error as `deepwell serve --json` does,
-`fails` answers 500, `unsafe` counts a decision of its guard for each answer.
+`fails` answers 500, `unsafe` counts a decision of its guard for each answer, `strange` knows no alias,
+`unready` is never ready.
 """
 
 from __future__ import annotations
@@ -52,6 +53,12 @@ class Replica:
                 path = first.split()[1]
                 if path == "/metrics":
                     self.answer(writer, "200 OK", self.metrics())
+                elif path == "/readyz" and self.how == "unready":
+                    self.answer(writer, "503 Service Unavailable", "{}")
+                elif path == "/v1/models":
+                    self.answer(writer, "200 OK", '{"data": [{"id": "another"}]}')
+                elif path.startswith("/v1/models/") and self.how == "strange":
+                    self.answer(writer, "404 Not Found", "{}")
                 elif not path.startswith("/v1/chat"):
                     self.answer(writer, "200 OK", "{}")
                 elif self.how == "fails":

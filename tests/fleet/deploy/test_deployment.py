@@ -255,6 +255,35 @@ async def test_a_version_that_cannot_start_is_aborted_for_the_reason_that_it_nam
     assert running.facts["model"] == "v1"
 
 
+async def test_a_replica_that_does_not_know_the_alias_is_named_with_the_fix(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepwell.fleet.deploy.slots._TELL_S", 0.1)
+    running.ways["v2"] = ("0", "strange")
+    rollout = await running.start("v2")
+    await running.until(lambda: sum(one["event"] == "stuck" for one in running.events) == 2)
+    said = [str(one["text"]) for one in running.events if one["event"] == "stuck"]
+    assert {one["part"] for one in running.events if one["event"] == "stuck"} == {"green0", "green1"}
+    assert all("404" in one and "it serves another" in one and "alias set" in one for one in said), said
+    assert (await running.ended_by_order(rollout)).state == "aborted"
+
+
+@pytest.mark.parametrize(("how", "said"), [("unready", "/readyz answers 503"), ("strange", "answers 404")])
+async def test_a_version_that_never_becomes_ready_is_aborted_and_the_current_one_serves_on(
+    tmp_path: Path, how: str, said: str
+) -> None:
+    made = Running(tmp_path, replicas=1, rollout=RolloutTerms(start_seconds=1.5))
+    await made.until(lambda: made.facts.get("current"))
+    before = made.facts["slots"][0]["replicas"]
+    made.ways["v2"] = ("0", how)
+    ended = await made.ended(await made.start("v2"))
+    assert ended.state == "aborted" and "not ready 1.5 s after its start" in ended.reason
+    assert "green0: " in ended.reason and said in ended.reason
+    await made.until(lambda: made.facts["slots"][1]["phase"] == "free")
+    assert made.facts["model"] == "v1" and made.facts["slots"][0]["replicas"] == before
+    await made.stop()
+
+
 async def test_an_evaluation_that_fails_says_so_and_a_removed_alias_ends_nothing(tmp_path: Path) -> None:
     gates = Gates(evaluation=Evaluation(questions=tmp_path / "none.jsonl", least=0.5))
     made = Running(tmp_path, replicas=1, rollout=RolloutTerms(gates=gates))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from deepwell.cli import app
 from deepwell.errors import EngineUnavailable, InvalidRequest
 from deepwell.fleet.deploy.declaration import ContainerTerms, Declaration
-from deepwell.fleet.deploy.machine import Opened, deployment_folder
+from deepwell.fleet.deploy.machine import Opened, deployment_folder, running_deployments, told_claim
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.pods.pod import Pod, inside_release
 from deepwell.fleet.pods.podman import podman
@@ -121,6 +121,25 @@ def test_prometheus_is_told_the_replicas_that_run(tmp_path: Path) -> None:
     assert (tmp_path / "replicas.json").stat().st_mtime_ns == before
     jobs = {one["job_name"] for one in json.loads(config_text(9000))["scrape_configs"]}
     assert jobs == {"deepwell", "front"}
+
+
+def test_replicas_read_what_their_deployment_tells_and_none_of_its_secrets(
+    fake: Path, tmp_path: Path
+) -> None:
+    pod = pod_of(tmp_path)
+    claim = told_claim(told := pod.told_folder)
+    claim.tell({"name": "toy", "alias": "toy@prod", "slots": []})
+    command = pod.replica(RELEASE, "blue0", 18001).command
+    assert f"--volume={told}:/deployments/toy:ro" in command
+    assert "--env=DEEPWELL_DEPLOYMENTS_DIR=/deployments" in command
+    seen = Settings.load(state_dir=tmp_path / "none", deployments_dir=told.parent)
+    found = running_deployments(seen)["toy"]
+    assert (found["alias"], found["slots"]) == ("toy@prod", [])
+    assert {one.name for one in told.iterdir()} == {"deployment.lock", "deployment.json"}
+    assert {one.stat().st_mode & 0o777 for one in told.iterdir()} == {0o644}, "their user is another one"
+    assert (told.stat().st_mode & 0o777, told.parent.stat().st_mode & 0o777) == (0o755, 0o700)
+    claim.release()
+    assert running_deployments(seen) == {}
 
 
 def test_a_missing_podman_a_missing_image_and_a_failure_name_the_fix(

@@ -13,6 +13,7 @@ import pytest
 from tests.fleet.deploy.test_deployment import PROD, REPLICA, Running, some
 
 from deepwell.errors import StorageUnavailable
+from deepwell.fleet.deploy.machine import running_deployments
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.pods.pod import ANY, Contained, images_of
 from deepwell.fleet.pods.podman import container_states, has_image, podman
@@ -81,6 +82,8 @@ async def running(tmp_path: Path) -> AsyncIterator[InPod]:
 
 async def test_a_roll_out_and_kills_in_a_pod_lose_nothing_and_nothing_is_left_behind(running: InPod) -> None:
     assert set(images_of(running.declaration)) == {"replicas", "front", "postgres", "valkey"}
+    seen = running.settings.model_copy(update={"deployments_dir": running.pod.told_folder.parent})
+    assert running_deployments(seen)[running.declaration.name]["current"] == "blue", "as its replicas see it"
     async with running.loaded():
         await running.until(lambda: len(running.asked) > 20)
         ended = await running.ended(await running.start("v2"))

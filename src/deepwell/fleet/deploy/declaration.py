@@ -120,6 +120,8 @@ class RolloutTerms(_Part):
     Attributes:
         steps: shares of the users in percent, one after the other; the last is 100.
         hold_seconds: time that each share is held.
+        start_seconds: time in which all replicas of a candidate become ready, or the roll-out is aborted; a mesh has its
+            startup probe for that.
         conversation_seconds: time for which conversations that began before a promotion keep their version.
         drain_seconds: time that answers of the old version may still go on after that.
     """
@@ -127,6 +129,7 @@ class RolloutTerms(_Part):
     kind: Kind = "canary"
     steps: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (5, 25, 50, 75, 100)
     hold_seconds: float = Field(default=30, ge=0, le=86_400)
+    start_seconds: float = Field(default=600, gt=0, le=86_400)
     conversation_seconds: float = Field(default=60, ge=0, le=86_400)
     drain_seconds: float = Field(default=120, ge=0, le=86_400)
     gates: Gates = Gates()

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from deepwell.errors import InvalidRequest, PortInUse
+from deepwell.errors import EngineUnavailable, InvalidRequest, PortInUse
 from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.owners import owners_of
 from deepwell.fleet.deploy.release import current_release
@@ -44,6 +44,7 @@ __all__ = [
     "run_opened",
     "running_deployments",
     "settings_of",
+    "told_claim",
     "wait_for_end",
 ]
 
@@ -62,7 +63,7 @@ def deployment_folder(settings: Settings, name: str) -> Path:
 
 def running_deployments(settings: Settings) -> dict[str, dict[str, Any]]:
     """Returns what the deployments tell that run on this machine, by name."""
-    root = settings.state_dir.absolute() / "deploy"
+    root = (settings.deployments_dir or settings.state_dir / "deploy").absolute()
     names = sorted(one.name for one in root.iterdir()) if root.is_dir() else []
     found = {name: read_claim(root / name, CLAIM) for name in names}
     return {name: facts for name, facts in found.items() if facts is not None}
@@ -108,6 +109,19 @@ def _claim_port(declaration: Declaration) -> int:
         ) from None
 
 
+def told_claim(folder: Path) -> Claim:
+    """Takes the claim that the replicas of a pod read, as another user."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    claim = Claim(folder, CLAIM, mode=0o644)
+    if not claim.take():
+        raise EngineUnavailable(
+            f"{folder} is locked by another program", fix="end what holds it, and apply the deployment again"
+        )
+    return claim
+
+
 class Opened:
     """A deployment of this process, with what it holds: its claim, its database and its front.
 
@@ -138,12 +152,14 @@ class Opened:
             facts = read_claim(self.folder, CLAIM) or {}
             raise InvalidRequest.of("deploy_running", name=declaration.name, pid=facts.get("pid", "?"))
         self.pod: Pod | None = None
+        self._told_claim: Claim | None = None
         self._declaration = declaration
         self._events = events
         try:
             if declaration.grade == "containers":
                 self.pod = Pod(declaration, self.folder, settings)
                 self.pod.clear()
+                self._told_claim = told_claim(self.pod.told_folder)
             self._port = _claim_port(declaration)
             self._ports = free_ports(2 * declaration.replicas, [self._port])
             if self.pod is not None:
@@ -275,6 +291,8 @@ class Opened:
             self._told = facts
             with suppress(OSError):  # a full disk: what runs goes on
                 self.claim.tell(facts)
+                if self._told_claim is not None:
+                    self._told_claim.tell(facts)
                 if self.pod is not None and self._declaration.containers.prometheus_port is not None:
                     write_targets(self.folder / "prometheus", facts["slots"])
 
@@ -286,6 +304,8 @@ class Opened:
     def _give_back(self) -> None:
         if self.pod is not None:
             self.pod.close()
+        if self._told_claim is not None:
+            self._told_claim.release()
         self.claim.release()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -27,6 +27,8 @@ Phase = Literal["free", "starting", "serving", "retiring", "draining", "stopping
 
 _PROBE_S: Final = 2.0
 _WARM_S: Final = 30.0
+_TELL_S: Final = 5.0
+_MOST_NAMES: Final = 20
 _END_S: Final = 60.0
 
 
@@ -36,6 +38,9 @@ class _Replica:
     ready: bool = False
     warming: asyncio.Task[None] | None = None
     took: bool = field(default=False)  # the front was told that it takes requests
+    strange_since: float | None = None  # since when it is ready and does not know the alias
+    waits: str = "it does not listen"  # for what, in words
+    told: bool = False
 
 
 class SlotKeeper:
@@ -44,6 +49,7 @@ class SlotKeeper:
     Args:
         ports: ports of its replicas.
         keys: an API key for probes and metrics; empty: the servers need none.
+        tell: takes what a replica waits for that nobody but a person can mend: its name, and the words.
     """
 
     def __init__(
@@ -55,7 +61,9 @@ class SlotKeeper:
         front: Front,
         *,
         key: str = "",
+        tell: Callable[[str, str], None] = lambda _name, _text: None,
     ) -> None:
+        self._tell = tell
         self.slot: Slot = slot
         self.phase: Phase = "free"
         self.release: Release | None = None
@@ -66,6 +74,7 @@ class SlotKeeper:
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._replicas: list[_Replica] = []
         self.was_current = False
+        self._began = 0.0  # of the start, monotonic seconds
         self._until = 0.0  # end of the phase, monotonic seconds
         self._drain_s = 0.0
         self._told_to_drain = False
@@ -80,6 +89,12 @@ class SlotKeeper:
         """End of a replica that was given up, in words; empty: none was."""
         return next((one.kept.last_end for one in self._replicas if one.kept.state == "failed"), "")
 
+    def late(self, seconds: float) -> str:
+        """Returns which replicas are not ready after a time, and what each waits for; empty: it may go on."""
+        if self.phase != "starting" or time.monotonic() - self._began < seconds:
+            return ""
+        return "; ".join(f"{one.kept.program.name}: {one.waits}" for one in self._replicas if not one.ready)
+
     def start(self, release: Release) -> None:
         """Starts the replicas of a release in a slot that is free.
 
@@ -89,6 +104,7 @@ class SlotKeeper:
         assert self.phase == "free"
         made = [self._make(release, f"{self.slot}{number}", port) for number, port in enumerate(self._ports)]
         self.release, self.phase, self.was_current = release, "starting", False
+        self._began = time.monotonic()
         self._replicas = [_Replica(self._programs.add(one)) for one in made]
 
     def retire(self, conversation_s: float, drain_s: float) -> None:
@@ -129,23 +145,52 @@ class SlotKeeper:
         for one, port in zip(self._replicas, self._ports, strict=True):
             if one.ready or one.kept.state != "ready":
                 continue
-            if one.warming is None and await self._answers(http, port, alias):
+            if one.warming is None and await self._answers(http, one, port, alias):
+                one.waits = "it answers its first request"
                 one.warming = asyncio.create_task(self._warm(http, port, alias))
             one.ready = one.warming is not None and one.warming.done()
         if all(one.ready for one in self._replicas):
             await self._take()
             self.phase = "serving"
 
-    async def _answers(self, http: httpx.AsyncClient, port: int, alias: str) -> bool:
+    async def _answers(self, http: httpx.AsyncClient, one: _Replica, port: int, alias: str) -> bool:
         """Returns whether a replica is ready and knows what the alias means in its release."""
         url = f"http://{LOOPBACK}:{port}"
         try:
-            if (await http.get(f"{url}/readyz", timeout=_PROBE_S)).status_code != 200:
+            ready = await http.get(f"{url}/readyz", timeout=_PROBE_S)
+            if ready.status_code != 200:
+                one.strange_since, one.waits = None, f"/readyz answers {ready.status_code}"
                 return False
             known = await http.get(f"{url}/v1/models/{alias}", headers=self._headers, timeout=_PROBE_S)
-        except httpx.HTTPError:
+            if known.status_code != 200:
+                one.waits = f"/v1/models/{alias} answers {known.status_code}"
+                await self._wait(http, one, url, alias, known.status_code)
+        except httpx.HTTPError as error:
+            one.waits = f"it listens, and does not answer ({type(error).__name__})"
             return False
         return known.status_code == 200
+
+    async def _wait(self, http: httpx.AsyncClient, one: _Replica, url: str, alias: str, status: int) -> None:
+        """Tells once of a replica that is ready and has not known the alias for some seconds: it never may."""
+        now = time.monotonic()
+        one.strange_since = now if one.strange_since is None else one.strange_since
+        if one.told or now - one.strange_since < _TELL_S:
+            return
+        served = await _models_of(http, url, self._headers)
+        one.told = True
+        assert self.release is not None
+        name = one.kept.program.name
+        said = f"{name} is ready, but answers {status} for /v1/models/{alias}, so that it gets no users"
+        if status in (401, 403):
+            said += "; fix: give the deployment a key that its replicas take (DEEPWELL_API_KEYS, or `deepwell keys`)"
+        else:
+            names = ", ".join(served) or "no model that it names"
+            said += (
+                f"; {alias} means {self.release.model} in {self.release.name}, and it serves {names};"
+                f" fix: let it mean one of them: deepwell models alias set {alias} MODEL,"
+                " or abort the roll-out and register a version of such a model"
+            )
+        self._tell(name, said)
 
     async def _warm(self, http: httpx.AsyncClient, port: int, alias: str) -> None:
         """Asks a replica for a token before users come, who would wait for what a server does at its first request alone.
@@ -213,3 +258,12 @@ class SlotKeeper:
                 for one, port in zip(self._replicas, self._ports, strict=False)
             ],
         }
+
+
+async def _models_of(http: httpx.AsyncClient, url: str, headers: dict[str, str]) -> list[str]:
+    """Returns the first names that a replica lists; none where its answer has no list of them."""
+    answer = await http.get(f"{url}/v1/models", headers=headers, timeout=_PROBE_S)
+    try:
+        return [str(one["id"])[:200] for one in answer.json()["data"]][:_MOST_NAMES]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []

@@ -89,7 +89,8 @@ class Deployment:
         contained = declaration.grade == "containers"
         self._programs = Programs((self._front.program,), self._line, self._changed, adopting=not contained)
         self._slots: dict[Slot, SlotKeeper] = {
-            slot: SlotKeeper(slot, ports[slot], self._programs, make, self._front, key=key) for slot in SLOTS
+            slot: SlotKeeper(slot, ports[slot], self._programs, make, self._front, key=key, tell=self._stuck)
+            for slot in SLOTS
         }
         self._current: Slot | None = None
         self._names: AliasNames | None = None
@@ -339,6 +340,11 @@ class Deployment:
                 rollout, Decision("abort", f"no replica of {release.name} starts: {self._why(keeper)[0]}")
             )
             return
+        bound_s = self.declaration.rollout.start_seconds
+        if keeper is not None and keeper.slot != self._current and (late := keeper.late(bound_s)):
+            said = f"{release.name} is not ready {bound_s:g} s after its start (start_seconds): {late}"
+            await self._obey(rollout, Decision("abort", said))
+            return
         if keeper is None or not keeper.is_ready:
             return
         if self._driver is None or self._driver.rollout != rollout.id:
@@ -428,6 +434,9 @@ class Deployment:
             self._tell(
                 "replica", f"{one.program.name} is {one.state}{how}", part=one.program.name, state=one.state
             )
+
+    def _stuck(self, name: str, text: str) -> None:
+        self._tell("stuck", text, part=name)
 
     def _tell(self, event: str, text: str, **more: Any) -> None:
         self._events({"event": event, "text": text, **more})

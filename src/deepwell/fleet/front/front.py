@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from deepwell.fleet.front.haproxy import (
     routes_text,
     routes_value,
 )
+from deepwell.fleet.front.private import PrivateFolder
 from deepwell.fleet.front.routes import SLOTS, KeyOwner, Routes, Slot
 from deepwell.fleet.front.runtime import HaproxyRuntime, ServerStat
 from deepwell.process.programs import Program
@@ -100,9 +100,8 @@ class HaproxyFront:
             slot: [ServerLine(f"{slot}{number}", port) for number, port in enumerate(ports[slot])]
             for slot in SLOTS
         }
-        # A folder of its own, because the path of a socket is short
-        self._private = tempfile.TemporaryDirectory(prefix="deepwell-front-")
-        self._socket = Path(self._private.name) / "haproxy.sock"
+        self._private = PrivateFolder()
+        self._socket = self._private.path / "haproxy.sock"
         self._runtime = HaproxyRuntime(self._socket)
         terms.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._write()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from deepwell.errors import EngineUnavailable
 from deepwell.fleet.front.front import ServerState, write_whole
 from deepwell.fleet.front.haproxy import HaproxyTerms
+from deepwell.fleet.front.private import PrivateFolder
 from deepwell.fleet.front.routes import SLOTS, KeyOwner, Routes, Slot
 from deepwell.fleet.front.runtime import HaproxyRuntime, ServerStat
 from deepwell.process.programs import Program
@@ -62,8 +62,8 @@ class OwnFront:
         self._routes = routes
         self._ports = {slot: list(ports[slot]) for slot in SLOTS}
         self._states: dict[str, list[ServerState]] = {slot: ["maint"] * len(ports[slot]) for slot in SLOTS}
-        self._private = tempfile.TemporaryDirectory(prefix="deepwell-front-")
-        self._socket = Path(self._private.name) / "front.sock"
+        self._private = PrivateFolder()
+        self._socket = self._private.path / "front.sock"
         self._runtime = HaproxyRuntime(self._socket)
         terms.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._write()

@@ -39,6 +39,7 @@ _START_S: Final = 180.0
 _MODELS: Final = "/models"
 _GIVEN: Final = "/given"
 _BLOBS: Final = "blobs"
+_DEPLOYMENTS: Final = "/deployments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,14 @@ class Pod:
         for image in images_of(declaration).values():
             if not has_image(image):
                 raise InvalidRequest.of("deploy_no_image", image=image)
+
+    @property
+    def told_folder(self) -> Path:
+        """The folder of a second claim, which replicas read: the first one lies beside secrets.
+
+        It is apart from the rest, so that they see nothing else, and readable by their user; its parent is this user's alone.
+        """
+        return self._folder / "told" / self._declaration.name
 
     @property
     def database_file(self) -> Path:
@@ -195,7 +204,7 @@ class Pod:
         inside = Contained(
             declaration.containers.image,
             ("serve", *serve_arguments(declaration, moved, port, ANY)),
-            folders=folders,
+            folders=(*folders, (self.told_folder, f"{_DEPLOYMENTS}/{declaration.name}")),
             volumes=(f"{self._settings.models_dir.absolute()}:{_MODELS}:ro", f"{self.name}-data:/data"),
             variables=self.variables(release, port),
             secrets=self.secrets(),
@@ -209,6 +218,7 @@ class Pod:
         place = None if blobs is None or blobs.credentials is None else f"/run/secrets/{_BLOBS}"
         return (
             ("DEEPWELL_MODELS_DIR", _MODELS),
+            ("DEEPWELL_DEPLOYMENTS_DIR", _DEPLOYMENTS),
             ("DEEPWELL_PORT", str(port)),  # for the health check of the image
             ("DEEPWELL_RELEASE", f"{self._declaration.alias}={release.model}"),
             *(() if blobs is None else blobs.variables(place).items()),
