@@ -18,6 +18,7 @@ from deepwell.errors import EngineUnavailable, InvalidRequest
 from deepwell.fleet.cluster.deployment import MeshDeployment
 from deepwell.fleet.deploy.declaration import load_declaration
 from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.server.observe.semconv import REQUEST_DURATION, Attribute, prometheus_label, prometheus_name
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database
 from deepwell.storage.registry.store import NewVersion
@@ -46,14 +47,13 @@ if words[0] == "apply":
     number = len(list(here.glob("applied-*")))
     (here / f"applied-{number:03}").write_text(text)
     kept.write_text(text)
-elif words[0] == "get" and words[1] == "--raw":
-    side = "candidate" if "candidate" in words[2] else "current"
+elif words[0] == "exec":
+    side = words[3].partition("-")[0]
     count = here / f"count-{side}"
     asked = int(count.read_text()) + 10 if count.exists() else 10
     count.write_text(str(asked))
-    failed = asked if side == "candidate" and (here / "failing").exists() else 0
-    print(f'deepwell_requests_total{{route="/v1/chat/completions",status="200"}} {asked - failed}')
-    print(f'deepwell_requests_total{{route="/v1/chat/completions",status="500"}} {failed}')
+    error = "internal_error" if side == "candidate" and (here / "failing").exists() else ""
+    print(f'METRIC_count{{LABEL="{error}"}} {asked}')
 elif words[0] == "get":
     items = []
     text = kept.read_text() if kept.exists() else ""
@@ -78,8 +78,10 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        metric, label = prometheus_name(*REQUEST_DURATION[:2]), prometheus_label(Attribute.ERROR_TYPE)
+        text = KUBECTL.replace("PYTHON", sys.executable).replace("METRIC", metric).replace("LABEL", label)
         program = folder / "kubectl"
-        program.write_text(KUBECTL.replace("PYTHON", sys.executable))
+        program.write_text(text)
         program.chmod(0o755)
 
     def calls(self, verb: str) -> list[list[str]]:
@@ -150,7 +152,7 @@ async def rolled_out(tmp_path: Path, database: Database) -> tuple[Rollout, dict[
     made = MeshDeployment(
         load_declaration(declared(tmp_path)), rollouts, aliases, tmp_path / "state", said, take, tick_s=0.01
     )
-    await asyncio.wait_for(made.run(), 30)
+    await asyncio.wait_for(made.run(), 9)
     assert facts[0]["rollout"]["version"] == version.id
     return (await rollouts.registry.story(PROD)).rollouts[started.id], facts[-1]
 
@@ -168,9 +170,7 @@ async def test_a_good_version_is_stepped_and_becomes_the_current_one(
         (["v2"], [1000, 0]),
     ]
     assert facts["model"] == "v2" and facts["slots"][0]["replicas"][0]["state"] == "ready"
-    assert ["get", "--raw", "/api/v1/namespaces/llm/pods/candidate-0:8000/proxy/metrics"] in cluster.calls(
-        "get"
-    )
+    assert cluster.calls("exec")[0][:6] == ["exec", "-n", "llm", "current-0", "-c", "api"]
 
 
 async def test_a_failing_version_is_aborted_and_taken_away(

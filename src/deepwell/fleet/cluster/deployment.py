@@ -43,7 +43,7 @@ STEPPED_HERE: Final = ("gateway-api", "istio")
 
 _BY: Final = "fleet"
 _FOLDER: Final = "mesh"
-_TICK_S: Final = 1.0
+_TICK_S: Final = 2.0
 _KEPT: Final = {
     "apiVersion": "kustomize.config.k8s.io/v1beta1",
     "kind": "Kustomization",
@@ -200,7 +200,7 @@ class MeshDeployment:
 
     async def _look(self) -> None:
         if self._declaration.mesh.controller in STEPPED_HERE:
-            self._live, self._pods = await live_of(self._declaration.name), await pods_of()
+            self._live, self._pods = await asyncio.gather(live_of(self._declaration.name), pods_of())
 
     async def _read(self) -> tuple[Release, Rollout | None]:
         alias = self._declaration.alias
