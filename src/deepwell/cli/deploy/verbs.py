@@ -212,12 +212,12 @@ def _print(facts: Mapping[str, Any]) -> None:
         soft_wrap=True,
     )
     front = facts["front"]
-    rows = [("front", "", front["state"], str(front["pid"]), str(front["restarts"]))]
+    rows = [("front", "", front["state"], str(front["pid"] or ""), str(front["restarts"]))]
     for slot in facts["slots"]:
         named = "" if slot["release"] is None else slot["release"]["name"]
         role = f"{named} ({'current' if slot['slot'] == facts['current'] else slot['phase']})"
         rows += [
-            (one["name"], role, one["state"], str(one["pid"]), str(one["restarts"]))
+            (one["name"], role, one["state"], str(one["pid"] or ""), str(one["restarts"]))
             for one in slot["replicas"]
         ]
     kept = {"front", *(one["name"] for slot in facts["slots"] for one in slot["replicas"])}
