@@ -39,7 +39,10 @@ def apply(
     ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Run a deployment until Ctrl-C: its replicas, the front before them, and the steps of roll-outs."""
+    """Run a deployment until Ctrl-C: its replicas, the front before them, and the steps of roll-outs.
+
+    The grade mesh is applied to a cluster by kubectl, and goes on there after Ctrl-C.
+    """
     with reported_errors(as_json=json):
         from deepwell.cli.keys import check_store, has_stored_key
         from deepwell.fleet.deploy.declaration import load_declaration
@@ -54,6 +57,16 @@ def apply(
             check_store(settings, init=False)
             exposed = settings.model_copy(update={"host": declaration.host})
             exposed.require_safe_address(stored_keys=lambda: has_stored_key(settings))
+        if declaration.grade == "mesh":
+            from deepwell.fleet.cluster.deployment import STEPPED_HERE
+            from deepwell.fleet.cluster.running import run_mesh
+
+            steps_here = declaration.mesh.controller in STEPPED_HERE
+            if not detach or not steps_here:
+                run_mesh(declaration, settings, _Shown(as_json=json).take)
+                if not json:
+                    _tell_how_a_mesh_goes_on(declaration.name, driven=steps_here)
+                return
         if detach:
             _detach(file, declaration.name, settings, as_json=json)
             return
@@ -61,6 +74,11 @@ def apply(
         run_opened(Opened(declaration, settings, shown.take))
         if not json:
             console().print(f"The deployment {declaration.name} has ended.")
+
+
+def _tell_how_a_mesh_goes_on(name: str, *, driven: bool) -> None:
+    again = "Roll-outs wait for the next `deepwell deploy apply`; " if driven else ""
+    console().print(f"{name} goes on in the cluster. {again}`deepwell deploy down {name}` takes it away.")
 
 
 class _Shown:
@@ -194,12 +212,12 @@ def _print(facts: Mapping[str, Any]) -> None:
         soft_wrap=True,
     )
     front = facts["front"]
-    rows = [("front", "", front["state"], str(front["pid"]), str(front["restarts"]))]
+    rows = [("front", "", front["state"], str(front["pid"] or ""), str(front["restarts"]))]
     for slot in facts["slots"]:
         named = "" if slot["release"] is None else slot["release"]["name"]
         role = f"{named} ({'current' if slot['slot'] == facts['current'] else slot['phase']})"
         rows += [
-            (one["name"], role, one["state"], str(one["pid"]), str(one["restarts"]))
+            (one["name"], role, one["state"], str(one["pid"] or ""), str(one["restarts"]))
             for one in slot["replicas"]
         ]
     kept = {"front", *(one["name"] for slot in facts["slots"] for one in slot["replicas"])}
@@ -224,29 +242,47 @@ def down(
 ) -> None:
     """End a deployment on this machine: answers under way finish, then everything ends."""
     with reported_errors(as_json=json):
-        from deepwell.fleet.deploy.machine import running_deployments, wait_for_end
+        from deepwell.fleet.cluster.running import applied_meshes, delete_mesh
+        from deepwell.fleet.deploy.machine import running_deployments
         from deepwell.settings import Settings
 
         settings = Settings.load()
         found = running_deployments(settings)
-        if name is None and len(found) > 1:
-            raise InvalidRequest.of("deploy_several", names=", ".join(found))
-        if name is None and not found:
+        meshes = applied_meshes(settings)
+        known = sorted({*found, *meshes})
+        if name is None and len(known) > 1:
+            raise InvalidRequest.of("deploy_several", names=", ".join(known))
+        if name is None and not known:
             raise InvalidRequest.of("deploy_none")
-        chosen = name if name is not None else next(iter(found))
+        chosen = name if name is not None else known[0]
         facts = found.get(chosen)
-        if facts is None or not facts["here"]:
+        if (facts is None and chosen not in meshes) or (facts is not None and not facts["here"]):
             raise InvalidRequest.of("deploy_absent", name=chosen)
-        pid = facts["pid"]
-        os.kill(pid, signal.SIGTERM)
-        if now:
-            os.kill(pid, signal.SIGTERM)
-        seconds = facts.get("drain_s", 0.0) * 2 + _END_S
-        with waiting("Answers under way finish; --now cuts them off", shown=not json):
-            ended = wait_for_end(settings, chosen, pid, seconds)
-        if not ended:
-            raise DeepwellError.of("deploy_does_not_end", name=chosen, seconds=f"{seconds:g}")
+        pid = None if facts is None else facts["pid"]
+        if facts is not None:
+            _end(settings, chosen, facts, now=now, shown=not json)
+        with waiting("kubectl takes it out of the cluster", shown=not json and chosen in meshes):
+            delete_mesh(settings, chosen)
         if json:
             write_json({"ended": chosen, "pid": pid})
         else:
             console().print(f"The deployment {chosen} has ended.")
+
+
+def _end(settings: Settings, name: str, facts: Mapping[str, Any], *, now: bool, shown: bool) -> None:
+    """Ends the process of a deployment, and waits until it has ended.
+
+    Raises:
+        DeepwellError: it does not end.
+    """
+    from deepwell.fleet.deploy.machine import wait_for_end
+
+    pid = facts["pid"]
+    os.kill(pid, signal.SIGTERM)
+    if now:
+        os.kill(pid, signal.SIGTERM)
+    seconds = facts.get("drain_s", 0.0) * 2 + _END_S
+    with waiting("Answers under way finish; --now cuts them off", shown=shown):
+        ended = wait_for_end(settings, name, pid, seconds)
+    if not ended:
+        raise DeepwellError.of("deploy_does_not_end", name=name, seconds=f"{seconds:g}")

@@ -32,6 +32,7 @@ from pydantic import (
 )
 
 from deepwell.errors import InvalidRequest
+from deepwell.fleet.cluster.terms import MeshTerms
 from deepwell.fleet.deploy.blobs import BlobTerms
 from deepwell.messages import nearest
 from deepwell.storage.aliases import check_alias
@@ -208,6 +209,7 @@ class Declaration(_Part):
     blobs: BlobTerms | None = None
     rollout: RolloutTerms = RolloutTerms()
     containers: ContainerTerms = ContainerTerms()
+    mesh: MeshTerms = MeshTerms()
 
     @field_validator("name")
     @classmethod
@@ -318,6 +320,8 @@ def _placed(made: Declaration, folder: Path) -> Declaration:
     changes["adapters"] = tuple(
         f"{name}={folder / place}" for name, _, place in (one.partition("=") for one in made.adapters)
     )
+    if made.mesh.base is not None:
+        changes["mesh"] = made.mesh.model_copy(update={"base": folder / made.mesh.base})
     if (evaluation := made.rollout.gates.evaluation) is not None:
         placed = evaluation.model_copy(update={"questions": folder / evaluation.questions})
         gates = made.rollout.gates.model_copy(update={"evaluation": placed})
@@ -408,6 +412,7 @@ _PARTS: Final[dict[tuple[str, ...], type[BaseModel]]] = {
     ("serve",): ServeOptions,
     ("blobs",): BlobTerms,
     ("containers",): ContainerTerms,
+    ("mesh",): MeshTerms,
     ("rollout",): RolloutTerms,
     ("rollout", "gates"): Gates,
     ("rollout", "gates", "evaluation"): Evaluation,

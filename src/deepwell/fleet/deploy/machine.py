@@ -144,7 +144,10 @@ class Opened:
         routing: str = "prefix",
     ) -> None:
         if declaration.grade == "mesh":
-            raise InvalidRequest.of("deploy_grade", grade=declaration.grade)
+            raise InvalidRequest(
+                "the grade mesh runs in a cluster, and not on this machine",
+                fix="apply it: deepwell deploy apply FILE",
+            )
         settings = settings_of(declaration, settings)
         self.folder = deployment_folder(settings, declaration.name)
         self.claim = Claim(self.folder, CLAIM)

@@ -151,6 +151,7 @@ def render_mesh(
     image: str = f"{_IMAGE}:api",
     candidate: str | None = None,
     share: float = 0.0,
+    scaled: Mapping[str, int] | None = None,
 ) -> Rendered:
     """Writes an overlay for a declaration.
 
@@ -160,6 +161,7 @@ def render_mesh(
         image: image of the server, with its tag or digest.
         candidate: model of the second release; None: none is rolled out, and there are no pods of it.
         share: part of the requests that the candidate gets, from 0 to 1, where the cluster itself has no steps.
+        scaled: pods of each release that autoscalers want by now, below which a rendering does not go.
 
     Raises:
         InvalidRequest: the base is missing, or the share is none.
@@ -188,7 +190,7 @@ def render_mesh(
     if _is_file(declared.policy):
         written.append(_copied_policy(Path(declared.policy), folder))
         overlay["configMapGenerator"] = [{"name": "deepwell-policy", "files": ["policy.yaml"]}]
-    patches = _releases(declared, controller, candidate)
+    patches = _releases(declared, controller, candidate, scaled or {})
     patches += _traffic(declared, controller, share)
     if declared.blobs is not None:
         store = {"ports": [{"protocol": "TCP", "port": _store_port(declared.blobs.endpoint)}]}
@@ -237,7 +239,9 @@ def _patch(kind: str, steps: Sequence[Patch], *, release: str = "") -> Mapping[s
     return {"target": target, "patch": yaml.safe_dump(list(steps), sort_keys=False, width=128)}
 
 
-def _releases(declared: Declared, controller: Controller, candidate: str | None) -> list[Mapping[str, Any]]:
+def _releases(
+    declared: Declared, controller: Controller, candidate: str | None, scaled: Mapping[str, int]
+) -> list[Mapping[str, Any]]:
     """Returns the patches of the pods: which model they serve, as which release, and how many there are."""
     if controller == "kserve":
         pod = "/spec/template"
@@ -255,7 +259,8 @@ def _releases(declared: Declared, controller: Controller, candidate: str | None)
     patches: list[Mapping[str, Any]] = []
     for release, model in models.items():
         replicas = declared.replicas if release == "current" or candidate else 0
-        pods = [*_pod_steps(declared, "/spec/template/spec", model), _replace("/spec/replicas", replicas)]
+        pods_now = max(replicas, scaled.get(release, 0)) if replicas else 0
+        pods = [*_pod_steps(declared, "/spec/template/spec", model), _replace("/spec/replicas", pods_now)]
         patches += [
             _patch("Deployment", pods, release=release),
             # An autoscaler would start pods of its own; without one there are none.

@@ -6,11 +6,11 @@ figures of both sides decide, and whoever carries the traffic is told the share.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from deepwell.errors import InvalidRequest
-from deepwell.fleet.deploy.analysis import Figures
+from deepwell.fleet.deploy.analysis import Figures, GateFinding
 from deepwell.fleet.deploy.declaration import Gates
 from deepwell.fleet.deploy.driver import Decision, Driver
 from deepwell.fleet.promotion.rollout import Rollouts
@@ -55,6 +55,16 @@ class Pilot:
         self._by = by
         self._driver: Driver | None = None
         self._told: tuple[float, str] | None = None
+
+    @property
+    def findings(self) -> Sequence[GateFinding]:
+        """Findings of the gates by now; none while nothing is rolled out."""
+        return () if self._driver is None else self._driver.findings
+
+    @property
+    def held_s(self) -> float | None:
+        """Seconds for which the share was held; None: nothing is rolled out."""
+        return None if self._driver is None else round(self._driver.held_s, 1)
 
     async def tick(self) -> Decision:
         """Brings the mesh to what the ledger says, looks at the figures, and takes the next step if they let it."""

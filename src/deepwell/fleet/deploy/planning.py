@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from deepwell.errors import ModelNotFound
+from deepwell.fleet.cluster.deployment import STEPPED_HERE, check_mesh
 from deepwell.fleet.deploy.declaration import Declaration, secret_of
 from deepwell.fleet.deploy.evaluation import read_questions
-from deepwell.fleet.deploy.machine import front_of, running_deployments
+from deepwell.fleet.deploy.machine import deployment_folder, front_of, running_deployments
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.deploy.replicas import LOOPBACK, serve_arguments
 from deepwell.fleet.pods.pod import ANY, images_of
@@ -32,7 +34,7 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     questions = 0
     if (evaluation := terms.gates.evaluation) is not None:
         questions = len(read_questions(evaluation.questions))
-    front = front_of(declaration)
+    front = declaration.mesh.controller if declaration.grade == "mesh" else front_of(declaration)
     release = Release(
         declaration.model,
         declaration.model,
@@ -42,6 +44,9 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         declaration.knowledge,
     )
     contained = declaration.grade == "containers"
+    meshed = declaration.grade == "mesh"
+    if meshed:
+        check_mesh(declaration)
     command = " ".join(("serve", *serve_arguments(declaration, release, 0, ANY if contained else LOOPBACK)))
     images, absent = _images(declaration) if contained else ({}, [])
     running = declaration.name in running_deployments(settings)
@@ -49,13 +54,21 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     gates = terms.gates.model_dump(mode="json", exclude_none=True)
     missing = front == "own" and declaration.front == "auto"
     shares = ", ".join(f"{100 * one:g}" for one in steps.shares)
+    where = "the gateway of the cluster" if meshed else f"http://{declaration.host}:{declaration.port}"
     lines = [
-        f"{declaration.name}: {declaration.alias} at http://{declaration.host}:{declaration.port}, grade {declaration.grade}",
+        f"{declaration.name}: {declaration.alias} at {where}, grade {declaration.grade}",
         f"front: {front}{' (haproxy is not installed)' if missing else ''}",
         f"replicas: {declaration.replicas} of each release, as {command.replace('--port 0', '--port PORT')}",
         f"roll-outs: {steps.kind.replace('_', '-')}, {shares} % of the users, {steps.hold_seconds:g} s each",
         f"gates: {', '.join(f'{name} {_shown(one)}' for name, one in gates.items())}",
     ]
+    if meshed:
+        place = deployment_folder(settings, declaration.name) / "mesh"
+        lines.append(f"applied: kubectl apply -k {place}, with the image {declaration.mesh.image}")
+        if declaration.mesh.controller not in STEPPED_HERE:
+            lines.append(f"roll-outs go by {declaration.mesh.controller}, and not by `deepwell rollout`")
+        if shutil.which("kubectl") is None:
+            lines.append("kubectl is not installed, and `apply` needs it")
     if blobs is not None:
         lines.append(f"files: {blobs.bucket} at {blobs.endpoint or 'Amazon S3'}")
     if contained:
