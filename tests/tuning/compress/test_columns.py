@@ -1,4 +1,4 @@
-"""What is cut: sizes that reach a share, columns that matter least, and weights that still compute the same."""
+"""Cuts reach a share of the sizes, take the columns that matter least, and leave weights that compute the same."""
 
 from __future__ import annotations
 
