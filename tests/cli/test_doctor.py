@@ -133,7 +133,9 @@ def test_an_object_store_is_asked_for_its_bucket(
                 connection.execute("UPDATE installation SET id = ?", (OWNED.decode(),))
                 connection.commit()
             assert stores() == {}  # the bucket of this database
-    assert "DEEPWELL_BLOBS`" in stores()["object store"]  # nobody listens any more: files without a store, not Amazon's
+    assert (
+        "DEEPWELL_BLOBS`" in stores()["object store"]
+    )  # nobody listens any more: files without a store, not Amazon's
 
 
 def test_a_context_policy_without_its_embedder_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

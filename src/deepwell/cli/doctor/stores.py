@@ -67,7 +67,10 @@ def _blobs(settings: Settings) -> Iterator[Finding]:
         bucket = Bucket(place)
         owner = bucket.owner()
         # The id of a database on PostgreSQL is not looked up here: its servers say it at their start.
-        if settings.database_url is None and owner not in (None, _installation(settings.data_dir / _DATABASE)):
+        if settings.database_url is None and owner not in (
+            None,
+            _installation(settings.data_dir / _DATABASE),
+        ):
             raise bucket.foreign()
     except DeepwellError as error:
         yield Finding("object store", error)
