@@ -10,10 +10,12 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.object_store import answering, credentials_file
 from tests.server.conftest import Live
 from typer.testing import CliRunner
 
@@ -95,6 +97,45 @@ def test_a_service_that_is_not_there_is_named_without_its_password(
     monkeypatch.setenv("DEEPWELL_VALKEY_URL", f"redis://:a-secret-word@127.0.0.1:{port}")
     (found,) = store_findings(Settings.load())
     assert f"127.0.0.1:{port}" in found.error.message and "a-secret-word" not in str(found.shown())
+
+
+OWNED = b"0" * 32
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fix"),
+    [
+        (404, b"<Error><Code>NoSuchKey</Code></Error>", None),
+        (404, b"<Error><Code>NoSuchBucket</Code></Error>", "make the bucket"),
+        (403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>", "check the credentials"),
+        (200, OWNED, "choose another prefix"),
+    ],
+)
+def test_an_object_store_is_asked_for_its_bucket(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, fix: str | None
+) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("content-length", str(len(body)))
+        request.send_header("last-modified", "Sat, 28 Nov 2026 12:00:00 GMT")
+        request.end_headers()
+        request.wfile.write(body)
+
+    monkeypatch.setenv("DEEPWELL_BLOBS", "s3://bucket/prefix")
+    monkeypatch.setenv("DEEPWELL_BLOBS_CREDENTIALS", str(credentials_file(tmp_path)))
+    with answering(answer) as url:
+        monkeypatch.setenv("DEEPWELL_BLOBS_ENDPOINT", url)
+        fixes = stores()
+        assert fixes.keys() == ({"object store"} if fix else set())
+        assert (fix or "") in fixes.get("object store", "")
+        if body is OWNED:
+            with closing(sqlite3.connect(data / "deepwell.db")) as connection:
+                connection.execute("UPDATE installation SET id = ?", (OWNED.decode(),))
+                connection.commit()
+            assert stores() == {}  # the bucket of this database
+    assert (
+        "DEEPWELL_BLOBS`" in stores()["object store"]
+    )  # nobody listens any more: files without a store, not Amazon's
 
 
 def test_a_context_policy_without_its_embedder_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def told(world: World) -> World:
     return world
 
 
-def deploy(world: World, rollout: Rollout | None) -> None:
+def deploy(world: World, rollout: Rollout | None, waits: str = "the next step is in 12 s") -> None:
     """Lets the server find a deployment as its supervisor tells of it."""
     gates = [
         {"name": "error_rate", "current": 0.001, "candidate": 0.25, "bound": 0.02, "holds": False},
@@ -165,7 +165,7 @@ def deploy(world: World, rollout: Rollout | None) -> None:
             "version": rollout.version,
             "share": 0.25,
             "steps": [0.05, 0.25, 1.0],
-            "next": "the next step is in 12 s",
+            "next": waits,
             "findings": gates,
         }
     slots = [
@@ -203,9 +203,15 @@ def test_a_deployment_shows_parts_and_gates_and_its_roll_out_is_aborted_and_star
     card = page.get_by_role("article", name="prod")
     expect(card.get_by_text(f"25 % of the users get {PROD}#3")).to_be_visible()
     expect(card.get_by_role("row", name="Failed answers")).to_contain_text("Refused")
-    expect(card.get_by_role("row", name="green0")).to_contain_text("Starts again")
+    expect(card.get_by_role("row", name="green0")).to_contain_text("Restarting")
     expect(card.get_by_role("status")).to_have_text("Next: the next step is in 12 s")
+    expect(card.get_by_role("row", name="First token, p95")).to_contain_text("No figure yet")
     assert console.accessibility() == []
+    console.open("#/rollouts/now")
+    canary = page.get_by_role("article", name=f"{PROD}#3")
+    expect(canary.get_by_text("A deployment serves both sides")).to_be_visible()
+    expect(canary.get_by_text("This server does not serve")).to_have_count(0)
+    canary.get_by_role("link", name="Deployments").click()
     card.get_by_role("button", name="Abort").click()
     page.get_by_role("dialog").get_by_role("button", name="Abort", exact=True).click()
     expect(page.get_by_text("The roll-out was aborted")).to_be_visible()
@@ -234,7 +240,8 @@ def test_without_aliases_each_part_says_what_to_do_first(open_tab: Open, world: 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_part_fits_a_small_screen_in_chinese(open_tab: Open, told: World, dark: bool) -> None:
-    deploy(told, done(Rollouts(told.database).status(PROD)).rollout)
+    waits = "users have to get 1 more answer of the candidate before it goes on"  # as the supervisor says it
+    deploy(told, done(Rollouts(told.database).status(PROD)).rollout, waits)
     console = open_tab(told.url, size=NARROW, locale="zh-CN", dark=dark)
     for tab, words in (
         ("now", "认可度之差"),
@@ -242,6 +249,7 @@ def test_every_part_fits_a_small_screen_in_chinese(open_tab: Open, told: World, 
         ("loop", "门禁未通过：损失"),
         ("log", "未通过门禁：损失"),
         ("deployments", "首 token 延迟 p95"),
+        ("deployments", "还需要候选版本的 1 个回答"),
     ):
         page = console.open(f"#/rollouts/{tab}")
         expect(page.get_by_role("tabpanel").get_by_text(words).first).to_be_visible()

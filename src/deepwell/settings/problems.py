@@ -71,7 +71,7 @@ def _problem(
             return InvalidSettings.of("setting_between", low=low, high=high, example=example, **where)
         if low is not None:
             return InvalidSettings.of("setting_least", low=low, **where)
-    return InvalidSettings.of("setting_wrong", reason=problem["msg"], **where)
+    return InvalidSettings.of("setting_wrong", reason=problem["msg"].removeprefix("Value error, "), **where)
 
 
 def _choices(field: FieldInfo) -> list[str]:

@@ -16,11 +16,13 @@ export interface CanaryProps {
   rollout: Rollout;
   /** Whether this server serves the candidate. */
   served: boolean;
+  /** Whether a deployment of this machine takes its steps, and serves both sides. */
+  driven: boolean;
   onChange: () => void;
 }
 
 /** A roll-out under way: its votes by side, the sequential interval, and what can be done about it. */
-export function Canary({ rollout, served, onChange }: CanaryProps) {
+export function Canary({ rollout, served, driven, onChange }: CanaryProps) {
   const [deciding, setDeciding] = useState<"promote" | "abort" | null>(null);
   const { alias, candidate, current } = rollout;
   const decide = async (verb: "promote" | "abort", reason: string) => {
@@ -46,9 +48,14 @@ export function Canary({ rollout, served, onChange }: CanaryProps) {
           {say("abort")}
         </Button>
       </header>
-      {!served && <p class="rollouts-warning">{say("canary.unserved", { candidate, current })}</p>}
+      {driven && (
+        <p>
+          {say("canary.driven")} <a href="#/rollouts/deployments">{say("tab.deployments")}</a>
+        </p>
+      )}
+      {!served && !driven && <p class="rollouts-warning">{say("canary.unserved", { candidate, current })}</p>}
       {rollout.reason !== "" && <p class="rollouts-warning">{say("canary.undone", { reason: rollout.reason })}</p>}
-      {rollout.votes && <Sides rollout={rollout} votes={rollout.votes} />}
+      {rollout.votes && <Sides rollout={rollout} votes={rollout.votes} driven={driven} />}
       {deciding !== null && (
         <Decide
           title={say(`${deciding}.ask`, { candidate })}
@@ -63,7 +70,7 @@ export function Canary({ rollout, served, onChange }: CanaryProps) {
   );
 }
 
-function Sides({ rollout, votes }: { rollout: Rollout; votes: Votes }) {
+function Sides({ rollout, votes, driven }: { rollout: Rollout; votes: Votes; driven: boolean }) {
   const rows = [
     { ...votes.current, name: say("side.current", { share: percent(1 - rollout.share) }) },
     { ...votes.candidate, name: say("side.candidate", { share: percent(rollout.share) }) },
@@ -93,7 +100,7 @@ function Sides({ rollout, votes }: { rollout: Rollout; votes: Votes }) {
       <p role="status">
         <span class={`badge ${{ promote: "good", roll_back: "bad", wait: "" }[votes.action] ?? ""}`}>{verdictOf(rollout, votes)}</span>
       </p>
-      {SAFE_NAME.test(rollout.alias) && (
+      {!driven && SAFE_NAME.test(rollout.alias) && (
         <>
           <p class="muted small">{say("verdict.judge")}</p>
           <Command text={`deepwell rollout judge ${rollout.alias}`} />

@@ -161,9 +161,19 @@ function gateColumns(): Column<Finding>[] {
     {
       name: "now",
       title: say("column.now"),
-      cell: (one) => <span class={`badge ${one.holds ? "good" : "bad"}`}>{say(one.holds ? "gates.passed" : "gates.refused")}</span>,
+      cell: (one) => <span class={`badge ${badgeOf(one)}`}>{say(verdictOf(one))}</span>,
     },
   ];
+}
+
+function verdictOf(one: Finding): "gates.passed" | "gates.refused" | "gates.unseen" {
+  if (!one.holds) return "gates.refused";
+  return one.candidate === null ? "gates.unseen" : "gates.passed";
+}
+
+function badgeOf(one: Finding): string {
+  if (!one.holds) return "bad";
+  return one.candidate === null ? "" : "good";
 }
 
 const KINDS: Record<string, string> = { ready: "good", failed: "bad", restarting: "warn", starting: "accent" };
@@ -201,8 +211,9 @@ function shown(name: string, value: number | null): string {
 function nextOf(words: string): string {
   const [number] = words.match(/\d+/) ?? ["0"];
   if (words.startsWith("the next step is in")) return say("next.step", { seconds: number });
-  if (words.includes("more answers of the candidate")) return say("next.answers", { count: number });
+  if (/more answers? of the candidate/.test(words)) return say("next.answers", { count: number });
   if (words.includes("replicas start")) return say("next.starts");
+  if (words.startsWith("the next step is taken")) return say("next.taken");
   if (words.startsWith("its share was given once")) return say("next.votes");
   if (words.startsWith("the evaluation is under way")) return say("next.evaluation");
   return words;

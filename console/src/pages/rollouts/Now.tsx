@@ -4,7 +4,7 @@ import { collect } from "../../api/collect";
 import type { Page as Listed, Model } from "../../api/types";
 import { count, percent, t, time } from "../../i18n";
 import { Button } from "../../ui/Button";
-import { Command, Empty } from "../../ui/Empty";
+import { Empty } from "../../ui/Empty";
 import { Failure } from "../../ui/Failure";
 import { type Column, Table } from "../../ui/Table";
 import { toast } from "../../ui/Toast";
@@ -13,7 +13,7 @@ import { Canary } from "./Canary";
 import { Decide } from "./Decide";
 import { say } from "./say";
 import { Start } from "./Start";
-import type { RegistryAlias, Rollout } from "./types";
+import type { Deployment, RegistryAlias, Rollout } from "./types";
 import { authorOf, reasonOf } from "./words";
 
 const LIVE_MS = 4000;
@@ -29,6 +29,8 @@ export function Now({ alias, aliases, failed, onChange }: NowProps) {
   const { data, error, loading, reload } = useLoad(load, [alias, limit], LIVE_MS);
   const models = useLoad((signal) => api<Listed<Model>>("/v1/models", { signal }), [], LIVE_MS);
   const names = models.data?.data.map((one) => one.id);
+  const deployed = useLoad((signal) => api<Listed<Deployment>>("/v1/deployments", { query: { limit: 100 }, signal }), [], LIVE_MS);
+  const driven = new Set(deployed.data?.data.map((one) => one.rollout?.id));
   const changed = () => {
     reload();
     onChange();
@@ -59,12 +61,11 @@ export function Now({ alias, aliases, failed, onChange }: NowProps) {
       <section class="stack">
         <h2>{say("now.canaries")}</h2>
         {open.map((one) => (
-          <Canary key={one.id} rollout={one} served={names?.includes(one.candidate) ?? true} onChange={changed} />
+          <Canary key={one.id} rollout={one} served={names?.includes(one.candidate) ?? true} driven={driven.has(one.id)} onChange={changed} />
         ))}
         {open.length === 0 && (
           <>
             <p class="muted">{say("now.quiet")}</p>
-            <Command text={`deepwell rollout start ${commandName(shown)} 1`} />
             <Start aliases={shown} onChange={changed} />
           </>
         )}
@@ -108,10 +109,6 @@ export interface NowProps {
 }
 
 /** The name of an alias that a shell takes as it is. */
-function commandName(aliases: readonly RegistryAlias[]): string {
-  return aliases.find((one) => /^[\w.:@/-]+$/.test(one.id))?.id ?? "ALIAS";
-}
-
 function aliasColumns(onRevert: (alias: RegistryAlias) => void): Column<RegistryAlias>[] {
   return [
     { name: "alias", title: say("column.alias"), cell: (one) => <span class="rollouts-words">{one.id}</span> },

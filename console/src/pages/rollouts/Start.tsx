@@ -4,6 +4,7 @@ import { collect } from "../../api/collect";
 import { t } from "../../i18n";
 import { Button } from "../../ui/Button";
 import { Dialog } from "../../ui/Dialog";
+import { Command } from "../../ui/Empty";
 import { Failure } from "../../ui/Failure";
 import { SelectField, TextField } from "../../ui/Field";
 import { toast } from "../../ui/Toast";
@@ -68,7 +69,12 @@ function Ask({ aliases, onChange, onClose }: StartProps & { onClose: () => void 
     >
       <p>{say("start.text")}</p>
       {error !== null && <Failure error={error} />}
-      {offered?.length === 0 && <p class="muted">{say("start.none")}</p>}
+      {offered?.length === 0 && (
+        <>
+          <p class="muted">{say("start.none")}</p>
+          <Command text={`deepwell models register ${aliases[0]?.id ?? "ALIAS"} MODEL`} />
+        </>
+      )}
       {version !== undefined && (
         <>
           <SelectField

@@ -42,6 +42,9 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
         drawn = ", ".join(f"{name} {value:g}" for name, value in sampling.items() if name != "source")
         table.add_row("sampling", f"{drawn}, where a request does not say ({sampling['source']})")
     table.add_row("store", f"{report['store']['folder']}: {', '.join(report['store']['models']) or 'empty'}")
+    files = report["files"]
+    beside = f" at {files['endpoint']}, copies in {files['copies']}" if "endpoint" in files else ""
+    table.add_row("files", f"{files['place']}{beside}")
     recognition = report["recognition"]
     table.add_row("recognition", f"{recognition['model']}  {recognition['state']}")
     speech = report["speech"]

@@ -60,6 +60,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "model": _model(settings, problems),
         "engine": examine_engine(settings, problems),
         "store": _store(settings),
+        "files": _files(settings),
         "recognition": _recognition(settings),
         "speech": _speech(settings),
         "images": _images(settings, problems),
@@ -147,6 +148,14 @@ def _store(settings: Settings) -> dict[str, Any]:
     folder = settings.models_dir
     found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     return {"folder": str(folder), "models": [name for name in found if not name.startswith(".")]}
+
+
+def _files(settings: Settings) -> dict[str, str]:
+    """The place of the bytes of files: a folder, or a bucket with copies in that folder."""
+    folder = str(settings.data_dir / "files")
+    if settings.blobs is None:
+        return {"place": folder}
+    return {"place": settings.blobs, "endpoint": settings.blobs_endpoint or "Amazon S3", "copies": folder}
 
 
 def _recognition(settings: Settings) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from deepwell.cli.doctor.findings import Finding, found
@@ -52,16 +52,38 @@ def store_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _blobs(settings: Settings) -> Iterator[Finding]:
-    """Looks for what the object store needs, and whether it listens. Nothing is asked of it."""
+    """Asks the object store whose files it has: a wrong bucket and refused credentials show so. Nothing is written."""
     from deepwell.storage.blobs import BlobPlace
 
     try:
         place = BlobPlace.of(settings)
+        if place is None:
+            return
+        if place.endpoint is not None and (away := _away(place.endpoint)) is not None:
+            yield found("object store", "doctor_object_store", **away)
+            return
+        from deepwell.storage.blobs.bucket import Bucket
+
+        bucket = Bucket(place)
+        owner = bucket.owner()
+        # The id of a database on PostgreSQL is not looked up here: its servers say it at their start.
+        if settings.database_url is None and owner not in (
+            None,
+            _installation(settings.data_dir / _DATABASE),
+        ):
+            raise bucket.foreign()
     except DeepwellError as error:
         yield Finding("object store", error)
-        return
-    if place is not None and place.endpoint is not None:
-        yield from _service("object store", "DEEPWELL_BLOBS_ENDPOINT", place.endpoint)
+
+
+def _installation(path: Path) -> str | None:
+    """Returns the id of a database in a file; None: it has none yet."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_CONNECT_S)) as connection:
+            row = connection.execute("SELECT id FROM installation").fetchone()
+    except sqlite3.DatabaseError:
+        return None
+    return None if row is None else str(row[0])
 
 
 def _embedder(settings: Settings) -> Iterator[Finding]:
@@ -152,13 +174,22 @@ def _database(path: Path) -> Iterator[Finding]:
 
 
 def _service(check: str, variable: str, url: str) -> Iterator[Finding]:
-    """Connects to the host and port of a URL. The URL itself has a password, and is never shown."""
+    """Looks for a service that a setting names by its URL."""
+    if (away := _away(url)) is not None:
+        yield found(check, "doctor_service", variable=variable, **away)
+
+
+def _away(url: str) -> dict[str, Any] | None:
+    """Connects to the host and port of a URL, and returns them with the reason if nobody answers.
+
+    The URL itself may have a password, and is never shown.
+    """
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", _PORTS.get(parts.scheme.partition("+")[0], 0)
     try:
         port = parts.port or port
         with closing(socket.create_connection((host, port), timeout=_CONNECT_S)):
-            return
+            return None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        yield found(check, "doctor_service", variable=variable, host=host, port=port, reason=reason)
+        return {"host": host, "port": port, "reason": reason}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +16,25 @@ from typing import Any, Final, Literal
 
 from deepwell.errors import EngineUnavailable, InvalidRequest
 
-__all__ = ["Live", "LivePod", "Side", "apply_folder", "delete_folder", "live_of", "metrics_of", "pods_of"]
+__all__ = [
+    "Live",
+    "LivePod",
+    "Side",
+    "apply_folder",
+    "current_context",
+    "delete_folder",
+    "live_of",
+    "metrics_of",
+    "pods_of",
+]
 
 Side = Literal["current", "candidate"]
 """One of the two releases in a cluster, as the label `deepwell-release` names it."""
 
 _PATIENCE_S: Final = 120.0
 _SAID: Final = 500
+_LOGGED: Final = re.compile(r"[EWIF]\d{4} \d\d:\d\d:")
+_NOWHERE: Final = "server localhost:8080 was refused"  # where kubectl looks if it has no configuration
 _PORT: Final = 8000  # of the pods, as deploy/kustomize/shared/config.yaml says
 _READ: Final = f"""
 import os, urllib.request as u
@@ -180,6 +194,27 @@ async def _kubectl(*arguments: str) -> str:
                 child.kill()
             await child.wait()
     if child.returncode:
-        reason = said.decode(errors="replace").strip()[-_SAID:] or f"exit {child.returncode}"
-        raise EngineUnavailable.of("deploy_kubectl", what=what, reason=reason)
+        raise _failed(what, said.decode(errors="replace"), child.returncode)
     return out.decode(errors="replace")
+
+
+def _failed(what: str, said: str, code: int) -> EngineUnavailable:
+    """Returns the error of a command that failed, without the lines of kubectl's own log."""
+    lines = [one for line in said.splitlines() if (one := line.strip()) and not _LOGGED.match(one)]
+    reason = os.linesep.join(lines)[-_SAID:] or said.strip()[-_SAID:] or f"exit {code}"
+    if _NOWHERE in reason:
+        return EngineUnavailable.of("deploy_no_cluster", what=what)
+    return EngineUnavailable.of("deploy_kubectl", what=what, reason=reason)
+
+
+def current_context() -> str | None:
+    """Returns the name of kubectl's current context; None: it has none, or is not installed. No cluster is asked."""
+    program = shutil.which("kubectl")
+    if program is None:
+        return None
+    command = [program, "config", "current-context"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

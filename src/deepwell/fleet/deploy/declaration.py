@@ -36,6 +36,7 @@ from deepwell.fleet.cluster.terms import MeshTerms
 from deepwell.fleet.deploy.blobs import BlobTerms
 from deepwell.messages import nearest
 from deepwell.storage.aliases import check_alias
+from deepwell.storage.blobs.place import read_credentials
 from deepwell.storage.registry.story import Kind, Steps
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Grade",
     "RolloutTerms",
     "ServeOptions",
+    "credentials_of",
     "load_declaration",
     "secret_of",
 ]
@@ -302,6 +304,19 @@ def secret_of(place: str) -> str:
             "deploy_secret", file=path, reason="it is empty" if not text else "it is too long"
         )
     return text
+
+
+def credentials_of(place: str) -> str:
+    """Returns what the file of an object store's credentials holds.
+
+    Raises:
+        InvalidRequest: it cannot be read, or has no key.
+    """
+    path = Path(place.removeprefix("file:"))
+    if path.exists() and not path.is_file():
+        raise InvalidRequest.of("blobs_credentials", file=path, reason="it is no ordinary file")
+    read_credentials(path)
+    return secret_of(place)
 
 
 def _placed(made: Declaration, folder: Path) -> Declaration:

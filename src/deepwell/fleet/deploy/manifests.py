@@ -18,7 +18,15 @@ import yaml
 
 from deepwell.errors import InvalidRequest
 
-__all__ = ["CONTROLLERS", "Controller", "Declared", "Rendered", "checkout_base", "render_mesh"]
+__all__ = [
+    "CONTROLLERS",
+    "Controller",
+    "Declared",
+    "Rendered",
+    "checkout_base",
+    "pod_arguments",
+    "render_mesh",
+]
 
 Controller = Literal["gateway-api", "argo-rollouts", "istio", "kserve"]
 """Part of the cluster that switches releases, named like its overlay."""
@@ -273,9 +281,14 @@ def _releases(
     return patches
 
 
+def pod_arguments(declared: Declared, model: str) -> list[str]:
+    """Returns the arguments of a pod's server. It listens as the setting of the base says."""
+    adapters = (part for one in declared.adapters for part in ("--adapter", one))
+    return ["serve", model, *declared.serve.flags(), *adapters]
+
+
 def _pod_steps(declared: Declared, pod: str, model: str) -> list[Patch]:
     container = f"{pod}/containers/0"
-    options = [*declared.serve.flags(), *(part for one in declared.adapters for part in ("--adapter", one))]
     added = {"DEEPWELL_RELEASE": f"{declared.alias}={model}"}
     if declared.policy is not None:
         added["DEEPWELL_GUARD"] = _POLICY if _is_file(declared.policy) else declared.policy
@@ -283,7 +296,7 @@ def _pod_steps(declared: Declared, pod: str, model: str) -> list[Patch]:
     held = blobs is not None and blobs.credentials is not None
     if blobs is not None:
         added |= blobs.variables(f"{_BLOBS}/credentials" if held else None)
-    steps = [_replace(f"{container}/args", ["serve", model, *options])]
+    steps = [_replace(f"{container}/args", pod_arguments(declared, model))]
     steps += [
         _replace(f"{container}/env/-", {"name": name, "value": value}, "add") for name, value in added.items()
     ]

@@ -7,9 +7,11 @@ from typing import Any
 
 from deepwell.errors import ModelNotFound
 from deepwell.fleet.cluster.deployment import STEPPED_HERE, check_mesh
-from deepwell.fleet.deploy.declaration import Declaration, secret_of
+from deepwell.fleet.cluster.kubectl import current_context
+from deepwell.fleet.deploy.declaration import Declaration, credentials_of, secret_of
 from deepwell.fleet.deploy.evaluation import read_questions
 from deepwell.fleet.deploy.machine import deployment_folder, front_of, running_deployments
+from deepwell.fleet.deploy.manifests import pod_arguments
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.deploy.replicas import LOOPBACK, serve_arguments
 from deepwell.fleet.pods.pod import ANY, images_of
@@ -27,9 +29,11 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         InvalidRequest: a secret or the questions of the evaluation cannot be read, or haproxy or podman is missing.
     """
     blobs = declaration.blobs
-    for place in (declaration.database, declaration.valkey, None if blobs is None else blobs.credentials):
+    for place in (declaration.database, declaration.valkey):
         if place is not None:
             secret_of(place)
+    if blobs is not None and blobs.credentials is not None:
+        credentials_of(blobs.credentials)
     terms = declaration.rollout
     questions = 0
     if (evaluation := terms.gates.evaluation) is not None:
@@ -47,7 +51,12 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     meshed = declaration.grade == "mesh"
     if meshed:
         check_mesh(declaration)
-    command = " ".join(("serve", *serve_arguments(declaration, release, 0, ANY if contained else LOOPBACK)))
+    served = (
+        pod_arguments(declaration, declaration.model)
+        if meshed
+        else ["serve", *serve_arguments(declaration, release, 0, ANY if contained else LOOPBACK)]
+    )
+    command = " ".join(served)
     images, absent = _images(declaration) if contained else ({}, [])
     running = declaration.name in running_deployments(settings)
     steps = terms.for_ledger()
@@ -67,8 +76,7 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         lines.append(f"applied: kubectl apply -k {place}, with the image {declaration.mesh.image}")
         if declaration.mesh.controller not in STEPPED_HERE:
             lines.append(f"roll-outs go by {declaration.mesh.controller}, and not by `deepwell rollout`")
-        if shutil.which("kubectl") is None:
-            lines.append("kubectl is not installed, and `apply` needs it")
+        lines.append(_cluster())
     if blobs is not None:
         lines.append(f"files: {blobs.bucket} at {blobs.endpoint or 'Amazon S3'}")
     if contained:
@@ -98,6 +106,15 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         "running": running,
         "lines": lines,
     }
+
+
+def _cluster() -> str:
+    if shutil.which("kubectl") is None:
+        return "kubectl is not installed, and `apply` needs it"
+    context = current_context()
+    if context is None:
+        return "cluster: kubectl has no current context; `kubectl config use-context NAME` sets it"
+    return f"cluster: {context}, the current context of kubectl"
 
 
 def _images(declaration: Declaration) -> tuple[dict[str, str], list[str]]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from deepwell.errors import InvalidRequest
-from deepwell.fleet.deploy.declaration import Declaration, secret_of
+from deepwell.fleet.deploy.declaration import Declaration, credentials_of, secret_of
 from deepwell.fleet.deploy.manifests import Rendered
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.deploy.replicas import LOOPBACK, serve_arguments
@@ -105,7 +105,7 @@ def _secrets(declaration: Declaration, folder: Path) -> list[str]:
         settings["api_keys"].append(made("scrape", f"fleet-{secrets.token_urlsafe(32)}"))
         names.append("scrape")
     if declaration.blobs is not None and declaration.blobs.credentials is not None:
-        _readable(folder / "blobs", f"{secret_of(declaration.blobs.credentials)}\n")
+        _readable(folder / "blobs", f"{credentials_of(declaration.blobs.credentials)}\n")
         names.append("blobs")
     # Strings of JSON are strings of TOML, but for DEL, which no secret of one line has
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in settings.items()]

@@ -20,7 +20,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from deepwell.errors import EngineUnavailable, InvalidRequest
-from deepwell.fleet.deploy.declaration import Declaration, secret_of
+from deepwell.fleet.deploy.declaration import Declaration, credentials_of, secret_of
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.deploy.replicas import LOOPBACK, free_ports, serve_arguments
 from deepwell.fleet.front.front import write_whole
@@ -142,7 +142,7 @@ class Pod:
         self._keep("database", settings.database_url.get_secret_value() if settings.database_url else "")
         self._keep("valkey", self._open_valkey(valkey))
         if declaration.blobs is not None and declaration.blobs.credentials is not None:
-            self._keep(_BLOBS, secret_of(declaration.blobs.credentials))
+            self._keep(_BLOBS, credentials_of(declaration.blobs.credentials))
         return settings
 
     def close(self) -> None:

@@ -18,11 +18,12 @@ from deepwell.storage.blobs.draft import CHUNK_BYTES
 from deepwell.storage.blobs.place import BlobPlace, read_credentials
 
 if TYPE_CHECKING:
-    from obstore.store import S3Credential
+    from obstore.store import S3Credential, S3Store
 
 __all__ = ["BlobsUnavailable", "Bucket", "Stored"]
 
 _OWNER: Final = "deepwell-owner"
+_OWNER_BYTES: Final = 64
 _NAME: Final = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _PART_BYTES: Final = 16 << 20
 _PARTS_AT_ONCE: Final = 4
@@ -105,20 +106,36 @@ class Bucket:
         from obstore.exceptions import AlreadyExistsError
 
         with self._explained(), suppress(AlreadyExistsError):
-            if self._owner() is None:
+            try:
+                self._owner(self._asked)
+            except FileNotFoundError:
                 obstore.put(self._asked, _OWNER, owner.encode(), mode="create")
         with self._explained():
-            found = self._owner()
-        if found != owner.encode():
-            raise StorageError.of("blobs_foreign", place=self.shown, object=_OWNER)
+            found = self._owner(self._asked)
+        if found != owner:
+            raise self.foreign()
 
-    def _owner(self) -> bytes | None:
-        import obstore
+    def owner(self) -> str | None:
+        """Returns the id of the database that the bucket belongs to; None: it belongs to none yet. Nothing is written.
 
+        Raises:
+            BlobsUnavailable: there is no bucket, or the store refuses, or it does not answer within two seconds.
+        """
         try:
-            return bytes(next(iter(obstore.get(self._asked, _OWNER).stream(min_chunk_size=64)), b""))[:64]
+            with self._explained(missing=False):
+                return self._owner(self._hasty)
         except FileNotFoundError:
             return None
+
+    def foreign(self) -> StorageError:
+        """Returns the error of a bucket that belongs to another database."""
+        return StorageError.of("blobs_foreign", place=self.shown, object=_OWNER)
+
+    def _owner(self, store: S3Store) -> str:
+        import obstore
+
+        data = next(iter(obstore.get(store, _OWNER).stream(min_chunk_size=_OWNER_BYTES)), b"")
+        return bytes(data)[:_OWNER_BYTES].decode(errors="replace")
 
     def bytes_of(self, sha256: str) -> int | None:
         """Returns the size of an object; None: there is none."""
