@@ -223,11 +223,11 @@ class Bucket:
             ) from None
 
 
-def _kept_at(place: BlobPlace, environ: Mapping[str, str]) -> dict[str, str]:
+def _kept_at(place: BlobPlace, environ: Mapping[str, str]) -> dict[str, Any]:
     """Returns the options by which requests to other hosts than that of the endpoint reach nobody.
 
-    The client follows redirects and takes a session token along (obstore 0.12 has no option against it), so other hosts are
-    left to a proxy where nobody listens. Amazon's own hosts, and requests that a proxy of the environment carries, are not bound.
+    The client follows redirects and takes a session token along (obstore 0.12 has no option against it), so other hosts
+    are left to a proxy where nobody listens. Amazon's own hosts, and what a proxy of the environment carries, are not bound.
     """
     host = urlsplit(place.endpoint or "").hostname
     named = any(environ.get(one) or environ.get(one.lower()) for one in _ELSEWHERE)
