@@ -79,16 +79,17 @@ class Bucket:
 
         def opened(retries: int, answer_s: float) -> S3Store:
             # A store that trickles is left after `timeout`, one that is silent after `read_timeout`.
+            client: Any = {
+                "allow_http": (place.endpoint or "").startswith("http://"),
+                "connect_timeout": timedelta(seconds=min(5.0, answer_s)),
+                "read_timeout": timedelta(seconds=answer_s),
+                "timeout": timedelta(hours=1) if retries else timedelta(seconds=answer_s),
+                **_kept_at(place, os.environ),
+            }
             return S3Store(
                 place.bucket,
                 prefix=place.prefix or None,
-                client_options={
-                    "allow_http": (place.endpoint or "").startswith("http://"),
-                    "connect_timeout": timedelta(seconds=min(5.0, answer_s)),
-                    "read_timeout": timedelta(seconds=answer_s),
-                    "timeout": timedelta(hours=1) if retries else timedelta(seconds=answer_s),
-                    **_kept_at(place, os.environ),
-                },
+                client_options=client,
                 retry_config={
                     "max_retries": retries,
                     "retry_timeout": timedelta(seconds=30),
@@ -223,7 +224,7 @@ class Bucket:
             ) from None
 
 
-def _kept_at(place: BlobPlace, environ: Mapping[str, str]) -> dict[str, Any]:
+def _kept_at(place: BlobPlace, environ: Mapping[str, str]) -> dict[str, str]:
     """Returns the options by which requests to other hosts than that of the endpoint reach nobody.
 
     The client follows redirects and takes a session token along (obstore 0.12 has no option against it), so other hosts
