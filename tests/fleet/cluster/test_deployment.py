@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from deepwell.cli import app
 from deepwell.errors import EngineUnavailable, InvalidRequest
 from deepwell.fleet.cluster.deployment import MeshDeployment
+from deepwell.fleet.cluster.kubectl import live_of, pods_of
 from deepwell.fleet.deploy.declaration import load_declaration
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.server.observe.semconv import REQUEST_DURATION, Attribute, prometheus_label, prometheus_name
@@ -83,6 +84,11 @@ class Cluster:
         program = folder / "kubectl"
         program.write_text(text)
         program.chmod(0o755)
+
+    def says(self, said: str | dict[str, Any]) -> None:
+        """Makes the program print a list, or run a line of shell."""
+        text = said if isinstance(said, str) else f"cat <<'END'\n{json.dumps(said)}\nEND"
+        (self.folder / "kubectl").write_text(f"#!/bin/sh\n{text}\n")
 
     def calls(self, verb: str) -> list[list[str]]:
         lines = (self.folder / "calls").read_text().splitlines()
@@ -196,6 +202,67 @@ async def test_a_kubectl_that_refuses_or_is_missing_is_told_with_a_fix(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InvalidRequest, match="kubectl is not installed"):
         await made.run()
+
+
+def pod(**metadata: Any) -> dict[str, Any]:
+    named = {"name": "current-0", "namespace": "llm", "labels": {"deepwell-release": "current"}}
+    return {"metadata": named | metadata, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+
+
+def deployment(**spec: Any) -> dict[str, Any]:
+    template = {"spec": {"containers": [{"args": ["serve", "toy"]}]}}
+    return {"metadata": {"labels": {"deepwell-release": "current"}}, "spec": {"template": template} | spec}
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "cat /dev/zero",
+        "cat /dev/zero >&2",
+        "echo",
+        "echo '{}'",
+        """echo '{"items": 1}'""",
+        f"printf '{{\"items\": '; printf '[%.0s' $(seq {50_000})",
+        {"items": [None]},
+        {"items": [pod(name="--kubeconfig=/tmp/other")]},
+        {"items": [pod(name="a/b")]},
+        {"items": [pod(name="current-0\n")]},
+        {"items": [pod(namespace="-A")]},
+        {"items": [pod(labels=7)]},
+        {"items": [pod()] * 1001},
+        {"items": [deployment(replicas=10**400)]},
+        {"items": [deployment(replicas=-1)]},
+        {"items": [deployment(replicas="two")]},
+        {"items": [deployment(template={"spec": {"containers": []}})]},
+    ],
+)
+async def test_answers_of_a_hostile_kubectl_are_refused(cluster: Cluster, says: str | dict[str, Any]) -> None:
+    cluster.says(says)
+    told = await asyncio.gather(live_of("chat"), pods_of(), return_exceptions=True)
+    refused = [one for one in told if one]
+    assert refused and all(isinstance(one, EngineUnavailable) for one in refused), told
+
+
+async def test_what_kubectl_says_is_told_without_secrets(cluster: Cluster) -> None:
+    lines = [
+        "token=of-a-user",
+        "https://admin:pass-word@host",
+        "Bearer abcdef",
+        "eyJhbGciOiJSUzI1NiJ9.e30.c2ln",
+        "\x1b[2J",
+    ]
+    cluster.says(f"cat >&2 <<'END'\n{chr(10).join(lines)} refused\nEND\nexit 1")
+    with pytest.raises(EngineUnavailable) as raised:
+        await live_of("chat")
+    assert "refused" in raised.value.message and "\x1b" not in raised.value.message
+    for secret in ("of-a-user", "pass-word", "abcdef", "eyJhbG"):
+        assert secret not in raised.value.message
+
+
+async def test_models_with_variables_are_written_and_read_as_they_are(cluster: Cluster) -> None:
+    template = {"spec": {"containers": [{"args": ["serve", "$$(DEEPWELL_API_KEYS)"]}]}}
+    cluster.says({"items": [deployment(template=template)]})
+    assert (await live_of("chat"))["current"].model == "$(DEEPWELL_API_KEYS)"
 
 
 def test_the_verbs_plan_apply_and_take_away(cluster: Cluster, tmp_path: Path) -> None:

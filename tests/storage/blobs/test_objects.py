@@ -100,6 +100,15 @@ async def test_other_bytes_than_the_name_says_are_never_read(database, place, ob
         await there.path(A, kept.id)
 
 
+async def test_bytes_are_sent_whoever_has_them(database, place, object_store, tmp_path):
+    """An upload that is shorter where another tenant has the same file would tell of it; one that is sent mends damage."""
+    store = FileStore(database, open_blobs(tmp_path / "files", place))
+    await keep(store, b"right")
+    object_store.change(place, name_of(b"right"), b"wrong")
+    await keep(store, b"right")
+    assert object_store.objects(place)[name_of(b"right")] == b"right"
+
+
 async def test_large_files_go_in_parts_with_the_checksum_of_each(place, object_store, tmp_path, monkeypatch):
     monkeypatch.setattr(bucket, "_PART_BYTES", 5 << 20)
     blobs, data = open_blobs(tmp_path / "files", place), os.urandom(6 << 20)
@@ -208,8 +217,15 @@ def test_a_refusal_names_its_code_and_nothing_of_the_credentials(tmp_path, caplo
     assert "AKIATESTS" not in shown and SECRET not in shown
 
 
-def test_a_redirect_to_another_host_gets_no_credentials(tmp_path):
+@pytest.mark.parametrize("code", [301, 307, 308])
+def test_a_redirect_to_another_host_reaches_nobody(code, tmp_path, monkeypatch):
+    """The client would take a session token along, and could be sent to any port that this machine reaches."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     seen: list[str] = []
+    credentials = credentials_file(tmp_path)
+    credentials.write_text(credentials.read_text() + "aws_session_token = of-a-session\n")
 
     def note(request) -> None:
         seen.append(str(request.headers))
@@ -220,16 +236,52 @@ def test_a_redirect_to_another_host_gets_no_credentials(tmp_path):
     with answering(note) as other:
 
         def send_away(request) -> None:
-            request.send_response(307)
+            request.send_response(code)
             request.send_header("location", other.replace("127.0.0.1", "localhost") + "/taken")
             request.send_header("content-length", "0")
             request.end_headers()
 
         with answering(send_away) as url:
-            place = BlobPlace("bucket", "", url, "us-east-1", credentials_file(tmp_path))
+            place = BlobPlace("bucket", "", url, "us-east-1", credentials)
+            blobs = open_blobs(tmp_path / "files", place)
             with pytest.raises(StorageUnavailable):
-                open_blobs(tmp_path / "files", place).fetch("ab" * 32)
-    assert "authorization" not in "".join(seen).lower()
+                blobs.claim(OWNER)
+            with pytest.raises(StorageUnavailable):
+                blobs.remove("ab" * 32)
+    assert not seen
+
+
+def test_an_object_that_trickles_is_left(place, object_store, tmp_path, monkeypatch):
+    draft = (blobs := open_blobs(tmp_path / "files", place)).draft()
+    draft.write(b"slow")
+    blobs.prepare(draft)
+    monkeypatch.setattr(bucket, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(bucket, "_LEAST_PER_S", 1 << 60)
+    with pytest.raises(BlobsUnavailable, match="a second"):
+        open_blobs(tmp_path / "there", place).fetch(draft.sha256)
+    assert not list((tmp_path / "there/drafts").iterdir())
+
+
+def test_a_list_without_an_end_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(bucket, "_MOST_OBJECTS", 3)
+    entry = "<Contents><Key>{0}/{1}</Key><Size>1</Size><LastModified>2020-01-01T00:00:00.000Z</LastModified></Contents>"
+    body = (
+        "<ListBucketResult><Name>b</Name><IsTruncated>true</IsTruncated>"
+        "<NextContinuationToken>again</NextContinuationToken>"
+        + "".join(entry.format(one, one * 32) for one in ("ab", "cd"))
+        + "</ListBucketResult>"
+    ).encode()
+
+    def again(request) -> None:
+        request.send_response(200)
+        request.send_header("content-length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    with answering(again) as url:
+        place = BlobPlace("bucket", "", url, "us-east-1", credentials_file(tmp_path))
+        with pytest.raises(BlobsUnavailable, match="more than 3 objects"):
+            list(open_blobs(tmp_path / "files", place).older_than(0))
 
 
 @pytest.mark.parametrize("body", [b"", b"<", b"<Error>" * 1000, b"\xff" * 4096, b"<ListBucketResult/>"])

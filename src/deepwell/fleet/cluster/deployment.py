@@ -44,6 +44,7 @@ STEPPED_HERE: Final = ("gateway-api", "istio")
 _BY: Final = "fleet"
 _FOLDER: Final = "mesh"
 _TICK_S: Final = 2.0
+_ASKED_AT_ONCE: Final = 8  # each is a process of kubectl
 _KEPT: Final = {
     "apiVersion": "kustomize.config.k8s.io/v1beta1",
     "kind": "Kustomization",
@@ -323,7 +324,13 @@ class MeshDeployment:
 
     async def _scrape(self, side: Side) -> dict[str, Figures]:
         pods = [one for one in self._pods if one.side == side and one.ready]
-        texts = await asyncio.gather(*(metrics_of(one) for one in pods))
+        turn = asyncio.Semaphore(_ASKED_AT_ONCE)
+
+        async def asked(pod: LivePod) -> str:
+            async with turn:
+                return await metrics_of(pod)
+
+        texts = await asyncio.gather(*map(asked, pods))
         named = zip(pods, texts, strict=True)
         return {f"{pod.name}-{pod.restarts}": parse_figures(text) for pod, text in named}
 

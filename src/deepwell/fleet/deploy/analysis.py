@@ -224,6 +224,10 @@ def parse_figures(text: str) -> Figures:
     cumulated: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
+            if not 0 <= sample.value < math.inf:  # which no counter is, and what compares with nothing
+                if sample.name in (f"{_DURATION}_count", f"{_DECISIONS}_total", f"{_FIRST}_bucket"):
+                    raise ValueError(f"{sample.name} is {sample.value}")
+                continue
             if sample.name == f"{_DURATION}_count":
                 requests += sample.value
                 failed += 0 if sample.labels.get(_ERROR, "") in clients else sample.value
@@ -231,8 +235,14 @@ def parse_figures(text: str) -> Figures:
                 guarded += sample.value
             elif sample.name == f"{_FIRST}_bucket":
                 labels = tuple(sorted((name, one) for name, one in sample.labels.items() if name != "le"))
-                cumulated.setdefault(labels, {})[float(sample.labels["le"])] = sample.value
+                cumulated.setdefault(labels, {})[_bound(sample.labels.get("le", ""))] = sample.value
     return Figures(requests, failed, guarded=guarded, first_token=_apart(cumulated.values()))
+
+
+def _bound(text: str) -> float:
+    if math.isnan(bound := float(text)):
+        raise ValueError("a bucket has no bound")
+    return bound
 
 
 def _of_clients(kind: type[DeepwellError]) -> set[str]:

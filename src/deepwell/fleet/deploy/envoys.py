@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -87,4 +88,4 @@ def render_envoys(folder: Path, traffic: Traffic, *, port: int, replica_port: in
             place / "admin.sock",
         )
         files.append(write_sidecar(sidecar, place / "sidecar.json"))
-    return Rendered(tuple(files), tuple(f"envoy -c {file}" for file in files))
+    return Rendered(tuple(files), tuple(f"envoy -c {shlex.quote(str(file))}" for file in files))

@@ -5,8 +5,8 @@ The overlay is a few patches that a person can read and commit; it names no secr
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -296,9 +296,10 @@ def _pod_steps(declared: Declared, pod: str, model: str) -> list[Patch]:
     held = blobs is not None and blobs.credentials is not None
     if blobs is not None:
         added |= blobs.variables(f"{_BLOBS}/credentials" if held else None)
-    steps = [_replace(f"{container}/args", pod_arguments(declared, model))]
+    steps = [_replace(f"{container}/args", list(map(_literal, pod_arguments(declared, model))))]
     steps += [
-        _replace(f"{container}/env/-", {"name": name, "value": value}, "add") for name, value in added.items()
+        _replace(f"{container}/env/-", {"name": name, "value": _literal(value)}, "add")
+        for name, value in added.items()
     ]
     if held:
         mount = {"name": "blobs", "mountPath": _BLOBS, "readOnly": True}
@@ -316,6 +317,11 @@ def _pod_steps(declared: Declared, pod: str, model: str) -> list[Patch]:
             _replace(f"{pod}/volumes/-", volume, "add"),
         ]
     return steps
+
+
+def _literal(text: str) -> str:
+    """Returns a text in which Kubernetes sees no variables: `$(NAME)` would become what NAME is, such as an API key."""
+    return text.replace("$", "$$")
 
 
 def _autoscaled(replicas: int) -> list[Patch]:
@@ -392,10 +398,11 @@ def _commands(declared: Declared, folder: Path) -> tuple[str, ...]:
     }
     if declared.blobs is not None and declared.blobs.credentials is not None:
         files["blobs-credentials"] = _file(declared.blobs.credentials)
-    sources = " ".join(
-        f"--from-file={name}={json.dumps(file) if ' ' in file else file}" for name, file in files.items()
+    sources = " ".join(f"--from-file={name}={shlex.quote(file)}" for name, file in files.items())
+    return (
+        f"kubectl create secret generic deepwell {sources}",
+        f"kubectl apply -k {shlex.quote(str(folder))}",
     )
-    return (f"kubectl create secret generic deepwell {sources}", f"kubectl apply -k {folder}")
 
 
 def _file(place: str | None) -> str:

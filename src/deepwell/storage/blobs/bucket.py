@@ -5,16 +5,18 @@ What the store answers is never repeated but for its error code: its texts have 
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from deepwell.errors import StorageError, StorageUnavailable
-from deepwell.storage.blobs.draft import CHUNK_BYTES
 from deepwell.storage.blobs.place import BlobPlace, read_credentials
 
 if TYPE_CHECKING:
@@ -34,6 +36,13 @@ _REFUSED: Final = frozenset(
     {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 )
 _OF_THE_MACHINE: Final = "://169.254."  # where a cloud tells its machines credentials
+_MOST_OBJECTS: Final = 5_000_000
+_PATIENCE_S: Final = 60.0
+_LEAST_PER_S: Final = 16 << 10
+"""Bytes a second, on average after `_PATIENCE_S`: the threads that read are few, and others wait for them."""
+_NOBODY: Final = "http://127.0.0.1:1"
+_ELSEWHERE: Final = ("AWS_WEB_IDENTITY_TOKEN_FILE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+"""Variables with which requests have to reach another host than the store's."""
 
 
 class BlobsUnavailable(StorageUnavailable):
@@ -71,15 +80,17 @@ class Bucket:
 
         def opened(retries: int, answer_s: float) -> S3Store:
             # A store that trickles is left after `timeout`, one that is silent after `read_timeout`.
+            client: Any = {
+                "allow_http": (place.endpoint or "").startswith("http://"),
+                "connect_timeout": timedelta(seconds=min(5.0, answer_s)),
+                "read_timeout": timedelta(seconds=answer_s),
+                "timeout": timedelta(hours=1) if retries else timedelta(seconds=answer_s),
+                **_kept_at(place, os.environ),
+            }
             return S3Store(
                 place.bucket,
                 prefix=place.prefix or None,
-                client_options={
-                    "allow_http": (place.endpoint or "").startswith("http://"),
-                    "connect_timeout": timedelta(seconds=min(5.0, answer_s)),
-                    "read_timeout": timedelta(seconds=answer_s),
-                    "timeout": timedelta(hours=1) if retries else timedelta(seconds=answer_s),
-                },
+                client_options=client,
                 retry_config={
                     "max_retries": retries,
                     "retry_timeout": timedelta(seconds=30),
@@ -165,11 +176,17 @@ class Bucket:
 
         Raises:
             FileNotFoundError: there is none.
+            BlobsUnavailable: the store does not answer, or trickles.
         """
         import obstore
 
+        began, seen = time.monotonic(), 0
         with self._explained(missing=False):
-            for data in obstore.get(self._store, _name(sha256)).stream(min_chunk_size=CHUNK_BYTES):
+            for data in obstore.get(self._store, _name(sha256)).stream(min_chunk_size=1):
+                seen += len(data)
+                if (took_s := time.monotonic() - began) > _PATIENCE_S and seen < took_s * _LEAST_PER_S:
+                    reason = f"less than {_LEAST_PER_S >> 10} KiB a second"
+                    raise BlobsUnavailable.of("blobs_unreachable", place=self.shown, reason=reason)
                 yield bytes(data)
 
     def remove(self, sha256: str) -> None:
@@ -180,11 +197,19 @@ class Bucket:
             obstore.delete(self._hasty, _name(sha256))
 
     def list(self) -> Iterator[Stored]:
-        """Yields all objects. What else lies in the bucket is left alone."""
+        """Yields all objects. What else lies in the bucket is left alone.
+
+        Raises:
+            BlobsUnavailable: the store does not answer, or its list does not end.
+        """
         import obstore
 
+        seen = 0
         with self._explained():
             for some in obstore.list(self._store, chunk_size=1000):
+                if (seen := seen + len(some)) > _MOST_OBJECTS:
+                    reason = f"its list has more than {_MOST_OBJECTS} objects"
+                    raise BlobsUnavailable.of("blobs_unreachable", place=self.shown, reason=reason)
                 for one in some:
                     if found := _NAME.fullmatch(one["path"]):
                         yield Stored(found[2], one["size"], one["last_modified"].timestamp())
@@ -214,6 +239,22 @@ class Bucket:
             raise BlobsUnavailable.of(
                 "blobs_unreachable", place=self.shown, reason=reason or "no connection, or no answer in time"
             ) from None
+
+
+def _kept_at(place: BlobPlace, environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the options by which requests to other hosts than that of the endpoint reach nobody.
+
+    The client follows redirects and takes a session token along (obstore 0.12 has no option against it), so other hosts
+    are left to a proxy where nobody listens. Amazon's own hosts, and what a proxy of the environment carries, are not bound.
+    """
+    host = urlsplit(place.endpoint or "").hostname
+    named = any(environ.get(one) or environ.get(one.lower()) for one in _ELSEWHERE)
+    if host is None or named:
+        return {}
+    own = (
+        "" if place.credentials is not None else ",169.254.0.0/16"
+    )  # where a cloud tells its machines credentials
+    return {"proxy_url": _NOBODY, "proxy_excludes": f"{host}{own}"}
 
 
 def _name(sha256: str) -> str:

@@ -67,14 +67,15 @@ class ObjectBlobs(FolderBlobs):
         return path
 
     def prepare(self, draft: Draft) -> None:
-        """Closes a draft and sends its bytes, unless the bucket has them.
+        """Closes a draft and sends its bytes, whether or not the bucket has them.
+
+        Otherwise the time would tell a tenant which files others have. It also mends an object that was damaged.
 
         Raises:
             BlobsUnavailable: the store does not answer.
         """
         super().prepare(draft)
-        if self._bucket.bytes_of(draft.sha256) != draft.bytes:
-            self._bucket.send(draft.sha256, draft.path)
+        self._bucket.send(draft.sha256, draft.path)
 
     def confirm(self, hashes: Iterable[str]) -> None:
         """Sends blobs again that somebody deleted between `prepare` and the commit, because no row had named them."""
@@ -123,11 +124,12 @@ class ObjectBlobs(FolderBlobs):
 
         Nothing is touched that is younger than `age_s` seconds.
         """
-        stored = {one.sha256: one for one in self._bucket.list()}
         old = sorted(self._copies(age_s), key=lambda one: one.placed_at)
+        here = {one.sha256 for one in old}
+        stored = {one.sha256: one.bytes for one in self._bucket.list() if one.sha256 in here}
         sent = 0
         for one in old:
-            if (found := stored.get(one.sha256)) is None or found.bytes != one.bytes:
+            if stored.get(one.sha256) != one.bytes:
                 with suppress(FileNotFoundError):
                     self._bucket.send(one.sha256, self.path(one.sha256))
                     sent += 1
