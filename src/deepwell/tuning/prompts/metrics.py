@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from deepwell.errors import InvalidRequest
+from deepwell.errors import ContextLengthExceeded, InvalidRequest
 from deepwell.llm import LLM
 from deepwell.tuning.evaluate.graders import Grader, LabelModel, Multi, ScoreModel, run_grader, sample_of
 from deepwell.tuning.evaluate.likelihood import ChoiceScore
@@ -75,22 +75,16 @@ class LabelMetric:
 
     def ask(self, conversations: Sequence[Conversation], rows: Sequence[Row]) -> list[Outcome]:
         """Returns the outcome of each conversation. The first is scored alone, so that others find its head in the cache."""
-        contexts = [self._llm.tokenize(one) for one in conversations]
         most = max(map(len, self._tokens))
-        fitting = [len(one) + most <= self._llm.context for one in contexts]
-        pairs = [
-            (context, label)
-            for context, fits in zip(contexts, fitting, strict=True)
-            if fits
-            for label in self._tokens
-        ]
+        contexts = [_fitting(self._llm, one, most) for one in conversations]
+        pairs = [(context, label) for context in contexts if context for label in self._tokens]
         scored = self._scored(pairs[:1]) + self._scored(pairs[1:])
         sums = iter(scored)
         return [
             self._outcome([next(sums) for _ in self.labels], row, len(context))
-            if fits
+            if context
             else Outcome(0.0, "", False, 0, 0, refused=True)
-            for context, fits, row in zip(contexts, fitting, rows, strict=True)
+            for context, row in zip(contexts, rows, strict=True)
         ]
 
     def _scored(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
@@ -116,8 +110,7 @@ class _Answering:
 
     def _answers(self, conversations: Sequence[Conversation]) -> list[Any]:
         """Returns a completion for each conversation; None where it does not fit the context."""
-        sizes = [len(self._llm.tokenize(one)) for one in conversations]
-        fits = [size + self._max_tokens <= self._llm.context for size in sizes]
+        fits = [bool(_fitting(self._llm, one, self._max_tokens)) for one in conversations]
         asked = [one for one, fit in zip(conversations, fits, strict=True) if fit]
         options: dict[str, Any] = {
             "adapter": self._adapter,
@@ -184,6 +177,15 @@ class GraderMetric(_Answering):
             score = min(1.0, max(0.0, grade.score))
             found.append(Outcome(score, one.text, grade.passed, one.prompt_tokens, one.completion_tokens))
         return found
+
+
+def _fitting(llm: LLM, conversation: Conversation, most: int) -> list[int]:
+    """Returns the tokens of a conversation; none where it does not fit the context with an answer of `most` tokens."""
+    try:
+        tokens = llm.tokenize(conversation)
+    except ContextLengthExceeded:
+        return []
+    return tokens if len(tokens) + most <= llm.context else []
 
 
 def plain(text: str) -> str:

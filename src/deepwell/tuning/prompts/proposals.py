@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from deepwell.dialogue.prompts.text import PromptText
+from deepwell.errors import ContextLengthExceeded
 from deepwell.llm import LLM
 from deepwell.tuning.prompts.candidates import Instruction
 from deepwell.tuning.prompts.rows import Row
@@ -19,6 +20,7 @@ MAX_REWRITE: Final = 1200
 
 _SHOWN: Final = 4  # rows that a request for a rewrite shows
 _SHOWN_CHARACTERS: Final = 200
+_MOST_TOKENS: Final = 200  # of a rewrite
 _CHINESE: Final = re.compile(r"[\u3400-\u9fff]")
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _SLOT: Final = re.compile(r"\{\{[^{}]*\}\}")
@@ -93,8 +95,14 @@ def rewrite_messages(
 
 
 def asked_rewrite(llm: LLM, messages: Sequence[dict[str, str]], seed: int) -> tuple[str, int, int]:
-    """Returns the text that a model proposes, with the tokens of the request and of the answer."""
-    answer = llm.chat(list(messages), temperature=0.9, top_p=0.95, seed=seed, max_tokens=200)
+    """Returns the text that a model proposes, with the tokens of the request and of the answer.
+
+    The text is empty where the request does not fit the context.
+    """
+    try:
+        answer = llm.chat(list(messages), temperature=0.9, top_p=0.95, seed=seed, max_tokens=_MOST_TOKENS)
+    except ContextLengthExceeded:
+        return "", 0, 0
     return answer.text, answer.prompt_tokens, answer.completion_tokens
 
 
