@@ -19,7 +19,8 @@ from deepwell.tuning.prompts.search import Plan
 
 LABELS = ("yes", "no, never")
 TALKS = [
-    [{"role": "system", "content": "Is it so?"}, {"role": "user", "content": text}] for text in ("hello", "12", "ll")
+    [{"role": "system", "content": "Is it so?"}, {"role": "user", "content": text}]
+    for text in ("hello", "12", "ll")
 ]
 ROWS = [Row(str(number), talk[1]["content"], LABELS[number % 2], {}) for number, talk in enumerate(TALKS)]
 
@@ -31,7 +32,9 @@ def test_labels_are_scored_as_the_evaluation_scores_choices(tiny: LLM) -> None:
     for outcome, score, row, talk in zip(found, scores, ROWS, TALKS, strict=True):
         assert outcome.answer == LABELS[score.best()] and outcome.passed == (outcome.answer == row.answer)
         assert outcome.loss == pytest.approx(score.loss(LABELS.index(row.answer)), abs=1e-5)
-        assert outcome.prompt_tokens == len(tiny.tokenize(talk)) and outcome.answer_tokens == sum(score.tokens)
+        assert outcome.prompt_tokens == len(tiny.tokenize(talk)) and outcome.answer_tokens == sum(
+            score.tokens
+        )
     with pytest.raises(InvalidRequest, match="1 labels"):
         LabelMetric(tiny, ["yes"])
 
@@ -55,7 +58,10 @@ def test_a_grader_judges_answers_by_the_fields_of_the_row(tiny: LLM) -> None:
     check = {"type": "string_check", "name": "same", "operation": "eq", "input": "{{ sample.output_text }}"}
     grader = parse_grader(check | {"reference": "{{ item.word }}"})
     rows = [Row("0", "hello", "", {"word": said}), Row("1", "hello", "", {"word": "other"})]
-    assert [one.passed for one in GraderMetric(tiny, grader, max_tokens=4).ask([TALKS[0]] * 2, rows)] == [True, False]
+    assert [one.passed for one in GraderMetric(tiny, grader, max_tokens=4).ask([TALKS[0]] * 2, rows)] == [
+        True,
+        False,
+    ]
     wrong = parse_grader(check | {"reference": "{{ item.wort }}"})
     with pytest.raises(InvalidRequest, match="wort"):
         GraderMetric(tiny, wrong, max_tokens=4).ask([TALKS[0]], rows[:1])

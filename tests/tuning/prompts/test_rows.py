@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from deepwell.tuning.prompts.rows import Fields, Shares, freeze, key_of, read_ro
 FIELDS = Fields()
 
 
-def written(path: Path, rows: list[dict[str, object]]) -> Path:
+def written(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -55,9 +56,7 @@ def test_a_folder_keeps_its_split_and_takes_no_other(tmp_path: Path) -> None:
 
 
 def test_without_a_share_no_row_is_held_out(tmp_path: Path) -> None:
-    frozen = freeze(
-        written(tmp_path / "a.jsonl", many()), tmp_path / "out", Shares(0.6, 0.4, 0.0), FIELDS
-    )
+    frozen = freeze(written(tmp_path / "a.jsonl", many()), tmp_path / "out", Shares(0.6, 0.4, 0.0), FIELDS)
     assert frozen.counts["held_out"] == 0 and frozen.counts["development"] > 40
 
 

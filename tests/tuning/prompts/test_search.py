@@ -104,7 +104,9 @@ def test_the_same_seed_finds_the_same_and_a_journal_asks_nothing_twice(task: Tas
 
 
 def test_own_instructions_take_part_and_examples_can_be_left_out(task: Task) -> None:
-    found = found_by(task, Oracle(), plan=Plan(rewrites=0, edits=0, most_examples=0, own=("Say one of: a, b.",)))
+    found = found_by(
+        task, Oracle(), plan=Plan(rewrites=0, edits=0, most_examples=0, own=("Say one of: a, b.",))
+    )
     assert {one.candidate.name for one in found.found.tried} == {"start", "own 1"}
     assert found.found.winner.candidate.name == "own 1"
 

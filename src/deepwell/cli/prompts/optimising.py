@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -95,8 +95,9 @@ def optimise(
             "models_dir": models_dir,
         }
         engine: Any = {name: value for name, value in given.items() if value is not None}
+        judge = _judge(asked, frozen)
         with open_subjects([parse_subject(model)], engine) as (subject,):
-            found = _searched(subject, asked, frozen, shown=not json)
+            found = _searched(subject, asked, frozen, judge, shown=not json)
         report = _report(found, asked, model, frozen)
         _write(folder, report, found, asked)
         stored = None
@@ -213,11 +214,24 @@ def _shares(text: str, held_out: Path | None) -> Shares:
     return Shares(given["train"] / whole, given["development"] / whole, 0.0)
 
 
-def _metric(asked: _Asked, subject: Subject, rows: Sequence[Row]) -> tuple[Metric, Any]:
-    """Returns the metric of a name, and what its outcomes depend on.
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """The metric of a name, checked before a model is opened.
+
+    Attributes:
+        depends: what its outcomes depend on.
+        metric: makes it for a model.
+    """
+
+    depends: Any
+    metric: Callable[[Subject], Metric]
+
+
+def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
+    """Returns the metric that the command line names.
 
     Raises:
-        InvalidRequest: there is no such metric, or the grader's file cannot be used.
+        InvalidRequest: there is no such metric, the grader's file cannot be used, or rows lack answers.
     """
     import json
 
@@ -225,23 +239,31 @@ def _metric(asked: _Asked, subject: Subject, rows: Sequence[Row]) -> tuple[Metri
     from deepwell.tuning.evaluate.graders import parse_grader
     from deepwell.tuning.prompts.metrics import ExactMetric, GraderMetric, LabelMetric
     from deepwell.tuning.prompts.rows import labels_of
+    from deepwell.tuning.prompts.run import check_answers, check_calls
 
-    name, llm, adapter, most = asked.metric, subject.llm, subject.adapter, asked.max_tokens
-    if name == "label":
-        labels = labels_of(row for row in rows if row.answer)
-        return LabelMetric(llm, labels, adapter=adapter), list(labels)
-    if name == "exact":
-        return ExactMetric(llm, max_tokens=most, adapter=adapter), most
-    if not Path(name).is_file():
+    name, most = asked.metric, asked.max_tokens
+    check_calls(asked.calls)
+    if name not in ("label", "exact") and not Path(name).is_file():
         raise InvalidRequest.of("prompts_metric", name=name, param="metric")
+    rows = [*frozen.rows("train"), *frozen.rows("development")]
+    if name in ("label", "exact"):
+        check_answers(name, rows)
+    if name == "label":
+        labels = labels_of(rows)
+        return _Judge([name, *labels], lambda one: LabelMetric(one.llm, labels, adapter=one.adapter))
+    if name == "exact":
+        return _Judge([name, most], lambda one: ExactMetric(one.llm, max_tokens=most, adapter=one.adapter))
     try:
         given: Any = json.loads(_text_of(Path(name)))
     except ValueError as error:
         raise InvalidRequest(f"{name} is no JSON: {error}", fix="correct it", param="metric") from None
-    return GraderMetric(llm, parse_grader(given), max_tokens=most, adapter=adapter), [given, most]
+    grader = parse_grader(given)
+    return _Judge(
+        [name, given, most], lambda one: GraderMetric(one.llm, grader, max_tokens=most, adapter=one.adapter)
+    )
 
 
-def _searched(subject: Subject, asked: _Asked, frozen: Frozen, *, shown: bool) -> Optimised:
+def _searched(subject: Subject, asked: _Asked, frozen: Frozen, judge: _Judge, *, shown: bool) -> Optimised:
     """Searches, and looks at the held-out rows."""
     from contextlib import ExitStack
 
@@ -250,14 +272,12 @@ def _searched(subject: Subject, asked: _Asked, frozen: Frozen, *, shown: bool) -
     from deepwell.tuning.prompts.run import Data, optimise
     from deepwell.tuning.prompts.trials import Journal
 
-    train, development = frozen.rows("train"), frozen.rows("development")
-    metric, depends = _metric(asked, subject, [*train, *development])
     config = {
         "data": frozen.data_sha256,
         "model": subject.llm.capabilities.weights_hash,
         "adapter": subject.adapter,
         "context": subject.llm.context,
-        "metric": [metric.name, depends],
+        "metric": judge.depends,
     }
     journal = Journal(frozen.folder / "journal.jsonl", config)
     held_out = asked.held_out
@@ -278,8 +298,8 @@ def _searched(subject: Subject, asked: _Asked, frozen: Frozen, *, shown: bool) -
             return optimise(
                 subject.llm,
                 asked.content.text,
-                metric,
-                Data(train, development, rows),
+                judge.metric(subject),
+                Data(frozen.rows("train"), frozen.rows("development"), rows),
                 calls=asked.calls,
                 plan=asked.plan,
                 journal=journal,

@@ -15,6 +15,7 @@ __all__ = ["ExamplePool", "Kind"]
 Kind = Literal["right", "wrong", "mixed"]
 """Rows that examples are drawn from: those whose answer of the start was right, was wrong, or all."""
 
+_FEWEST: Final = 8  # rows of a kind that is drawn from
 _FORMS: Final = 24  # most different answers that are taken for classes
 
 
@@ -50,7 +51,7 @@ class ExamplePool:
         answers = labels_of(row for row, _ in self._rows["mixed"])
         few = 2 <= len(answers) <= min(_FORMS, most)
         self.classes = answers if few and len(answers) * 4 <= len(self._rows["mixed"]) else ()
-        known = [kind for kind, found in self._rows.items() if len(found) >= 8]
+        known: list[Kind] = [kind for kind, found in self._rows.items() if len(found) >= _FEWEST]
         self.kinds: tuple[Kind, ...] = tuple(known) or ("mixed",)
         step = len(self.classes) or 2
         room = min(most, len(self._rows["mixed"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import InvalidRequest
@@ -14,7 +15,10 @@ from deepwell.tuning.prompts.search import Found, Plan, search
 from deepwell.tuning.prompts.trials import Cost, Journal, Trials
 from deepwell.tuning.prompts.verdict import Verdict, verdict_of
 
-__all__ = ["Data", "Optimised", "optimise"]
+__all__ = ["LEAST_CALLS", "Data", "Optimised", "check_answers", "check_calls", "optimise"]
+
+LEAST_CALLS: Final = 100
+"""Smallest budget: below it no two prompts can be told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ def optimise(
         InvalidRequest: the budget is too small, or rows lack what the prompt or the metric needs.
     """
     kept = journal or Journal(None, {})
-    _check_answers(metric, [*data.train, *data.development])
+    check_calls(calls)
+    check_answers(metric.name, [*data.train, *data.development])
     trials = Trials(metric, kept, calls, lambda count: counted("search", count))
     found = search(llm, start, trials, data.train, data.development, plan)
     if found.winner.candidate.key == found.start.candidate.key:
@@ -87,8 +92,21 @@ def optimise(
     return Optimised(found, trials.cost, replace(verdict, looks=kept.count("look:")))
 
 
-def _check_answers(metric: Metric, rows: Sequence[Row]) -> None:
-    if metric.name == "grader":
-        return
-    if missing := sum(not row.answer for row in rows):
-        raise InvalidRequest.of("prompts_no_answers", count=missing, metric=metric.name, param="data")
+def check_answers(metric: str, rows: Sequence[Row]) -> None:
+    """Checks that rows have the answers that a metric compares with.
+
+    Raises:
+        InvalidRequest: some have none, and the metric is no grader.
+    """
+    if metric != "grader" and (missing := sum(not row.answer for row in rows)):
+        raise InvalidRequest.of("prompts_no_answers", count=missing, metric=metric, param="data")
+
+
+def check_calls(calls: int) -> None:
+    """Checks that a budget is worth a search.
+
+    Raises:
+        InvalidRequest: it is too small.
+    """
+    if calls < LEAST_CALLS:
+        raise InvalidRequest.of("prompts_budget", calls=calls, least=LEAST_CALLS, param="calls")

@@ -23,10 +23,7 @@ from deepwell.tuning.prompts.proposals import asked_rewrite, cleaned, mutations,
 from deepwell.tuning.prompts.rows import Row, labels_of
 from deepwell.tuning.prompts.trials import Standing, Trials
 
-__all__ = ["LEAST_CALLS", "Found", "Plan", "Tried", "search"]
-
-LEAST_CALLS: Final = 100
-"""Smallest budget: below it no two prompts can be told apart."""
+__all__ = ["Found", "Plan", "Tried", "search"]
 
 _BOOTSTRAP: Final = 0.1  # shares of the budget
 _FIRST: Final = 0.45
@@ -93,11 +90,9 @@ def search(
     """Returns the best prompt for the development rows within the budget of the trials.
 
     Raises:
-        InvalidRequest: the budget is too small, or rows lack fields that the prompt has variables for.
+        InvalidRequest: rows lack fields that the prompt has variables for.
     """
     plan = plan or Plan()
-    if trials.left < LEAST_CALLS:
-        raise InvalidRequest.of("prompts_budget", calls=trials.left, least=LEAST_CALLS, param="calls")
     _check_variables(start, [*train, *development])
     return _Search(llm, start, trials, plan).run(train, development)
 
