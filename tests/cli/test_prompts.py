@@ -106,3 +106,79 @@ def test_one_bad_file_keeps_all_of_a_folder_out(runner: CliRunner, tmp_path: Pat
     error = prompts(runner, "load", folder, code=1)["error"]
     assert "z.toml" in error["message"] and error["fix"]
     assert prompts(runner, "list")["data"] == []
+
+
+def rows(path: Path, count: int = 90) -> str:
+    """Writes rows whose labels are the first letter of their input."""
+    lines = [{"input": f"{'ab'[n % 2]} {n}", "label": "ab"[n % 2]} for n in range(count)]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return str(path)
+
+
+def test_a_prompt_is_optimised_and_a_second_run_asks_nothing_again(
+    runner: CliRunner, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompts(runner, "load", pack(tmp_path / "packs", 1, "Greet"))
+    start = tmp_path / "letter.toml"
+    start.write_text(
+        'id = "letter"\nversion = 1\nlanguage = "en"\nindustry = "other"\npurpose = "Letters."\n'
+        'license = "MIT"\ntext = "Name the letter."\n'
+    )
+    words = [str(start), "--data", rows(tmp_path / "rows.jsonl"), "--model", str(tiny_model)]
+    options = ["--calls", "100", "--save", "letter", "--precision", "fp32", "--max-examples", "2"]
+    found = prompts(runner, "optimise", *words, *options)
+    folder = tmp_path / "prompt-letter"
+    assert found["folder"] == "prompt-letter" and found["rows"]["dropped"] == 0
+    assert found["search"]["calls"] <= 100 and found["search"]["remembered"] == 0
+    assert {one["key"] for one in found["candidates"]} >= {found["start"], found["winner"]}
+    assert (found["saved"] is not None) == (
+        found["held_out"] is not None and found["held_out"]["verdict"] == "better"
+    )
+    assert json.loads((folder / "report.json").read_text())["winner"] == found["winner"]
+    prompts(runner, "load", str(folder / "winner.toml"))
+    again = prompts(runner, "optimise", *words, *options)
+    assert again["search"]["remembered"] == again["search"]["calls"] == found["search"]["calls"]
+    assert again["winner"] == found["winner"]
+    shown = runner.invoke(app, ["prompts", "optimise", *words, *options]).output
+    assert "search:" in shown and "from the journal" in shown
+    other = prompts(runner, "optimise", *words, "--seed", "1", "--precision", "bf16", code=1)["error"]
+    assert "other options" in other["message"] and "--output" in other["fix"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "no prompt 'nothing'"),
+        (["law-clause-en", "--save", "../x"], "cannot be used"),
+        (["law-clause-en", "--shares", "train=0.5,test=0.5"], "other parts"),
+        (["law-clause-en", "--metric", "accuracy"], "'accuracy' is no metric"),
+        (["law-clause-en", "--calls", "20"], "too few to tell"),
+        (["law-clause-en", "--answer-field", "none"], "have no answer"),
+    ],
+)
+def test_a_search_that_cannot_be_made_says_why(
+    runner: CliRunner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--data", rows(tmp_path / "rows.jsonl"), "--model", "no-model"]  # not even looked for
+    error = prompts(runner, "optimise", *words, *given, code=1)["error"]
+    assert said in error["message"] and error["fix"]
+
+
+def test_changes_on_the_command_line_stand_in_the_audit_trail(runner: CliRunner, tmp_path: Path) -> None:
+    folder = pack(tmp_path / "packs", 1, "Greet")
+    for words in (["load", folder], ["load", folder], ["use", "greeting", "1"], ["remove", "greeting"]):
+        prompts(runner, *words)
+    trail = tmp_path / "trail.jsonl"
+    result = runner.invoke(app, ["audit", "export", "--tenant", "local", "--output", str(trail)])
+    assert result.exit_code == 0, result.output
+    entries = [one for one in trail.read_text().splitlines() if "greeting" in one]
+    assert [
+        action in entry for action, entry in zip(("create", "choose", "delete"), entries, strict=True)
+    ] == [True] * 3
+    assert "Greet {{name}}" not in trail.read_text()

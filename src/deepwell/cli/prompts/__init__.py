@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deepwell.cli.prompts import verbs
+from deepwell.cli.prompts import optimising, verbs
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
     prompts = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="Load, list and remove stored prompts, which requests name in place of instructions.",
+        help="Load, list, optimise and remove stored prompts, which requests name in place of instructions.",
     )
     prompts.command()(verbs.load)
     prompts.command("list")(verbs.list_prompts)
@@ -23,4 +23,5 @@ def register(app: typer.Typer) -> None:
     prompts.command()(verbs.use)
     prompts.command()(verbs.remove)
     prompts.command()(verbs.packs)
+    prompts.command()(optimising.optimise)
     app.add_typer(prompts, name="prompts")

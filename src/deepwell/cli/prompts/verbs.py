@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.prompts.registry import TenantOption, opened_registry, tenant_named
 
 if TYPE_CHECKING:
+    from deepwell.cli.prompts.registry import Registry
     from deepwell.dialogue.prompts.content import PromptContent
     from deepwell.dialogue.prompts.pack import PromptPack
     from deepwell.storage.database import Tenant
-    from deepwell.storage.registry.prompts import PromptStore, StoredPrompt
+    from deepwell.storage.registry.prompts import StoredPrompt
 
 __all__ = ["list_prompts", "load", "packs", "remove", "show", "use"]
 
@@ -26,13 +27,6 @@ _LAST = 999_999_999  # number of a version
 
 PromptId = Annotated[
     str, typer.Argument(help="Id of the prompt, as `deepwell prompts list` shows it.", metavar="ID")
-]
-TenantOption = Annotated[
-    str,
-    typer.Option(
-        help="Tenant whose prompts these are, as `deepwell keys list` shows it; `local` is that of a server without keys.",
-        metavar="TENANT",
-    ),
 ]
 
 
@@ -52,7 +46,7 @@ def load(
     A version that is stored already stays unchanged, and becomes current again if a newer one was. All files are read before
     the first prompt is stored.
     """
-    with reported_errors(as_json=json), _store() as store:
+    with reported_errors(as_json=json), opened_registry() as registry:
         from deepwell.dialogue.prompts.pack import read_packs
         from deepwell.dialogue.prompts.shipped import shipped_packs
 
@@ -61,7 +55,7 @@ def load(
             found: Sequence[PromptPack] = [known[source]]
         else:
             found = read_packs(Path(source))
-        loaded = asyncio.run(_loaded(store, _tenant(tenant), found))
+        loaded = asyncio.run(_loaded(registry, tenant_named(tenant), found))
         if json:
             write_json({"tenant": tenant, "data": loaded})
             return
@@ -74,8 +68,8 @@ def load(
 
 def list_prompts(tenant: TenantOption = "local", json: JsonFlag = False) -> None:
     """List the stored prompts with their current versions, the newest prompt first."""
-    with reported_errors(as_json=json), _store() as store:
-        found = asyncio.run(_all(store, _tenant(tenant)))
+    with reported_errors(as_json=json), opened_registry() as registry:
+        found = asyncio.run(_all(registry, tenant_named(tenant)))
         if json:
             write_json({"tenant": tenant, "data": [_told(one) for one in found]})
             return
@@ -104,9 +98,9 @@ def show(
     json: JsonFlag = False,
 ) -> None:
     """Show a version of a prompt: its text, its variables, an example, and which other versions there are."""
-    with reported_errors(as_json=json), _store() as store:
-        stored = asyncio.run(store.get(_tenant(tenant), id, version))
-        others = asyncio.run(store.numbers(_tenant(tenant), id))
+    with reported_errors(as_json=json), opened_registry() as registry:
+        stored = asyncio.run(registry.prompts.get(tenant_named(tenant), id, version))
+        others = asyncio.run(registry.prompts.numbers(tenant_named(tenant), id))
         if json:
             numbers = [{"version": number, "current": is_current} for number, is_current in others]
             write_json(_told(stored) | _text_of(stored) | {"versions": numbers})
@@ -123,8 +117,8 @@ def use(
     json: JsonFlag = False,
 ) -> None:
     """Make a version of a prompt the current one, which requests get that name none."""
-    with reported_errors(as_json=json), _store() as store:
-        chosen = asyncio.run(store.choose(_tenant(tenant), id, version))
+    with reported_errors(as_json=json), opened_registry() as registry:
+        chosen = asyncio.run(_chosen(registry, tenant_named(tenant), id, version))
         if json:
             write_json(_told(chosen))
             return
@@ -133,8 +127,8 @@ def use(
 
 def remove(id: PromptId, tenant: TenantOption = "local", json: JsonFlag = False) -> None:
     """Delete a prompt with all of its versions. Requests that name it are refused from then on."""
-    with reported_errors(as_json=json), _store() as store:
-        asyncio.run(store.delete(_tenant(tenant), id))
+    with reported_errors(as_json=json), opened_registry() as registry:
+        asyncio.run(_removed(registry, tenant_named(tenant), id))
         if json:
             write_json({"id": id, "deleted": True})
             return
@@ -158,26 +152,7 @@ def packs(json: JsonFlag = False) -> None:
         )
 
 
-@contextmanager
-def _store() -> Generator[PromptStore]:
-    from deepwell.settings import Settings
-    from deepwell.storage.database import Database
-    from deepwell.storage.registry.prompts import PromptStore
-
-    database = Database.of(Settings.load())
-    try:
-        yield PromptStore(database)
-    finally:
-        database.close()
-
-
-def _tenant(name: str) -> Tenant:
-    from deepwell.storage.database import Tenant
-
-    return Tenant(name)
-
-
-async def _loaded(store: PromptStore, tenant: Tenant, found: Sequence[PromptPack]) -> list[dict[str, Any]]:
+async def _loaded(registry: Registry, tenant: Tenant, found: Sequence[PromptPack]) -> list[dict[str, Any]]:
     from deepwell.dialogue.prompts.content import encode_content
     from deepwell.errors import NotFound
 
@@ -185,13 +160,16 @@ async def _loaded(store: PromptStore, tenant: Tenant, found: Sequence[PromptPack
     for pack in found:
         body = encode_content(pack.content)
         try:
-            known = dict(await store.numbers(tenant, pack.id))
+            known = dict(await registry.prompts.numbers(tenant, pack.id))
         except NotFound:
-            stored, state = await store.create(tenant, pack.id, body, number=pack.version), "new"
+            stored, state = await registry.prompts.create(tenant, pack.id, body, number=pack.version), "new"
         else:
-            stored = await store.add(tenant, pack.id, body, number=pack.version)
+            stored = await registry.prompts.add(tenant, pack.id, body, number=pack.version)
             was_current = known.get(stored.number)
             state = "new version" if was_current is None else "unchanged" if was_current else "current again"
+        if state != "unchanged":
+            action = {"new": "create", "new version": "add", "current again": "choose"}[state]
+            await registry.audited(tenant, action, stored)
         told.append(
             {"id": stored.id, "version": str(stored.number), "state": state, "sha256": stored.sha256}
             | _head(pack.content)
@@ -199,11 +177,23 @@ async def _loaded(store: PromptStore, tenant: Tenant, found: Sequence[PromptPack
     return told
 
 
-async def _all(store: PromptStore, tenant: Tenant) -> list[StoredPrompt]:
+async def _chosen(registry: Registry, tenant: Tenant, id: str, version: int) -> StoredPrompt:
+    chosen = await registry.prompts.choose(tenant, id, version)
+    await registry.audited(tenant, "choose", chosen)
+    return chosen
+
+
+async def _removed(registry: Registry, tenant: Tenant, id: str) -> None:
+    gone = await registry.prompts.get(tenant, id)
+    await registry.prompts.delete(tenant, id)
+    await registry.audited(tenant, "delete", gone)
+
+
+async def _all(registry: Registry, tenant: Tenant) -> list[StoredPrompt]:
     found: list[StoredPrompt] = []
     after = None
     while True:
-        page = await store.list(tenant, after=after, limit=_PAGE)
+        page = await registry.prompts.list(tenant, after=after, limit=_PAGE)
         found += page.data
         if not page.has_more:
             return found
@@ -245,6 +235,7 @@ def _text_of(stored: StoredPrompt) -> dict[str, Any]:
         "instructions": content.text.instructions,
         "messages": msgspec.to_builtins(content.text.messages),
         "example": msgspec.to_builtins(content.example),
+        "report": msgspec.to_builtins(content.report),
     }
 
 
@@ -287,3 +278,10 @@ def _print(stored: StoredPrompt, others: Sequence[tuple[int, bool]]) -> None:
         say(f"\n{one.role}:\n{one.content}")
     if content.example is not None:
         say(f"\nExample input:\n{content.example.input}\n\nExample answer:\n{content.example.answer}")
+    if (report := content.report) is not None:
+        gain = f"{100 * (report.score - report.start):+.1f} points"
+        say(
+            f"\nChosen by {report.calls:,} calls of {report.model} (metric {report.metric}, seed {report.seed}). "
+            f"{report.rows} held-out rows: {100 * report.score:.1f} %, the start {100 * report.start:.1f} %, so {gain}, "
+            f"95 % interval {100 * report.low:+.1f} to {100 * report.high:+.1f}."
+        )

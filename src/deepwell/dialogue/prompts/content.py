@@ -18,6 +18,7 @@ __all__ = [
     "PromptContent",
     "PromptExample",
     "PromptLanguage",
+    "PromptReport",
     "decode_content",
     "encode_content",
 ]
@@ -41,6 +42,35 @@ class PromptExample:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptReport:
+    """The measurement that a version was chosen by: held-out rows, asked once with the start and once with this version.
+
+    Attributes:
+        model: name of the model that was asked.
+        metric: label, exact, or the name of a grader.
+        rows: number of held-out rows.
+        start, score: mean score of the start and of this version, from 0 to 1.
+        low, high: 95 % interval of their difference, of a paired bootstrap.
+        calls: questions that the search put to the model, before the held-out rows.
+        tokens: tokens of the prompts and answers of these.
+        seed: seed of the search.
+        data_sha256: hash of the file of rows.
+    """
+
+    model: str
+    metric: str
+    rows: int
+    start: float
+    score: float
+    low: float
+    high: float
+    calls: int
+    tokens: int
+    seed: int
+    data_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class PromptContent:
     """The content of a version.
 
@@ -51,6 +81,7 @@ class PromptContent:
         industry: industry that it is for; None: it is not said.
         license: SPDX identifier.
         example: one use of it.
+        report: the measurement that it was chosen by; None: it was written by hand.
     """
 
     text: PromptText
@@ -59,6 +90,7 @@ class PromptContent:
     industry: Industry | None = None
     license: str = ""
     example: PromptExample | None = None
+    report: PromptReport | None = None
 
 
 _decoder = msgspec.json.Decoder(PromptContent)
@@ -72,7 +104,10 @@ def encode_content(content: PromptContent) -> str:
     Raises:
         InvalidRequest: it is too large.
     """
-    body = msgspec.json.encode(content)
+    told = msgspec.to_builtins(content)
+    if content.report is None:  # a version without one has the hash that it always had
+        del told["report"]
+    body = msgspec.json.encode(told)
     if len(body) > MAX_CONTENT:  # lists hold a hundred of them
         raise InvalidRequest(
             f"the prompt has {len(body)} bytes, more than {MAX_CONTENT}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from deepwell.dialogue.prompts.content import PromptExample
+from deepwell.dialogue.prompts.content import PromptExample, PromptReport
 from deepwell.dialogue.prompts.text import PromptMessage
 
 __all__ = ["Prompt", "PromptDeleted", "PromptList"]
@@ -26,6 +26,7 @@ class Prompt(Struct, tag_field="object", tag="prompt"):
     industry: str | None
     license: str
     example: PromptExample | None
+    report: PromptReport | None
 
 
 class PromptDeleted(Struct, tag_field="object", tag="prompt.deleted"):

@@ -152,4 +152,5 @@ def _body(stored: StoredPrompt) -> Prompt:
         industry=content.industry,
         license=content.license,
         example=content.example,
+        report=content.report,
     )

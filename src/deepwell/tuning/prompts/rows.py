@@ -1,0 +1,222 @@
+"""Rows of a task, and their split by hash into training, development and held-out rows, frozen before a search begins.
+
+The part of a row depends on its input alone, so the same input stands in one part, whatever the order of the file and the seed
+of the search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from deepwell.errors import InvalidFile, InvalidRequest
+
+__all__ = [
+    "PARTS",
+    "Fields",
+    "Frozen",
+    "Row",
+    "Shares",
+    "freeze",
+    "key_of",
+    "labels_of",
+    "read_rows",
+    "rows_of",
+]
+
+PARTS: Final = ("train", "development", "held_out")
+"""Names of the parts, in the order of their shares."""
+
+_INPUTS: Final = ("input", "text", "question")
+_ANSWERS: Final = ("label", "answer", "target")
+_MAX_FILE: Final = 256 << 20
+_SALT: Final = "deepwell:prompts\0"
+_SPLITS: Final = "splits.json"
+_FEWEST: Final = 10  # rows of a part
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a task.
+
+    Attributes:
+        key: hash of its input without differences in case and blanks.
+        input: text that a request gives as its input.
+        answer: the expected answer or label; empty: none is given, and a grader judges alone.
+        fields: the whole line, which graders and variables of the prompt read.
+    """
+
+    key: str
+    input: str
+    answer: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names of the fields of a line; None: the first of input, text and question, and of label, answer and target."""
+
+    input: str | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Shares of the rows by part; their sum is 1. Without a share the held-out rows come from a file of their own."""
+
+    train: float = 0.4
+    development: float = 0.3
+    held_out: float = 0.3
+
+    def part(self, key: str) -> str:
+        """Returns the part of a row by the hash of its input."""
+        place = int(key[:13], 16) / 16**13
+        if place < self.train:
+            return "train"
+        return "development" if place < self.train + self.development or not self.held_out else "held_out"
+
+
+class Frozen:
+    """The three parts as files of one folder. A part is read when it is asked for, and must be as it was frozen.
+
+    Attributes:
+        folder: the folder, with a JSON-lines file for each part.
+        counts: number of rows of each part.
+        dropped: lines whose input was there before.
+        data_sha256: hash of the file that was split.
+    """
+
+    def __init__(self, folder: Path, record: Mapping[str, Any], fields: Fields) -> None:
+        self.folder = folder
+        self.counts: dict[str, int] = dict(record["counts"])
+        self.dropped = int(record["dropped"])
+        self.data_sha256: str = record["data_sha256"]
+        self._sha256: Mapping[str, str] = record["sha256"]
+        self._fields = fields
+
+    def rows(self, part: str) -> list[Row]:
+        """Returns the rows of a part.
+
+        Raises:
+            InvalidFile: the file of the part is missing or has changed since the split.
+        """
+        path = self.folder / f"{part}.jsonl"
+        raw = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(raw).hexdigest() != self._sha256[part]:
+            raise InvalidFile.of("prompts_split_changed", path=path, folder=self.folder)
+        return rows_of(raw, path, self._fields)
+
+
+def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: int = _FEWEST) -> Frozen:
+    """Splits a file of rows into the parts and writes each into the folder; a split that is there already is kept.
+
+    Raises:
+        InvalidFile: a line is no row; or the folder has the split of another file, or with other shares.
+        InvalidRequest: a part would have fewer than `least` rows.
+    """
+    raw = _bytes_of(data)
+    wanted = {"data_sha256": hashlib.sha256(raw).hexdigest(), "shares": _shares_json(shares)}
+    kept = folder / _SPLITS
+    if kept.is_file():
+        record = json.loads(kept.read_text(encoding="utf-8"))
+        if {name: record.get(name) for name in wanted} != wanted:
+            raise InvalidFile.of("prompts_folder_taken", path=folder)
+        return Frozen(folder, record, fields)
+    parts: dict[str, list[str]] = {name: [] for name in PARTS}
+    seen: set[str] = set()
+    dropped = 0
+    for row in _rows(raw, data, fields):
+        if row.key in seen:
+            dropped += 1
+            continue
+        seen.add(row.key)
+        parts[shares.part(row.key)].append(json.dumps(row.fields, ensure_ascii=False) + "\n")
+    needed = PARTS if shares.held_out else PARTS[:2]
+    if short := [name for name in needed if len(parts[name]) < least]:
+        counts = ", ".join(f"{name} {len(parts[name])}" for name in needed)
+        raise InvalidRequest.of("prompts_few_rows", part=short[0], counts=counts, least=least, path=data)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {name: "".join(lines).encode() for name, lines in parts.items()}
+    for name, text in texts.items():
+        (folder / f"{name}.jsonl").write_bytes(text)
+    record = wanted | {
+        "counts": {name: len(lines) for name, lines in parts.items()},
+        "dropped": dropped,
+        "sha256": {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
+    }
+    kept.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return Frozen(folder, record, fields)
+
+
+def read_rows(path: Path, fields: Fields) -> list[Row]:
+    """Returns the rows of a file of JSON lines.
+
+    Raises:
+        InvalidFile: a line is no row; the message names it.
+    """
+    return rows_of(_bytes_of(path), path, fields)
+
+
+def rows_of(raw: bytes, path: Path, fields: Fields) -> list[Row]:
+    """Returns the rows of JSON lines; `path` names them in errors.
+
+    Raises:
+        InvalidFile: a line is no row.
+    """
+    return list(_rows(raw, path, fields))
+
+
+def key_of(text: str) -> str:
+    """Returns the hash of an input, in which case and blanks make no difference."""
+    plain = " ".join(text.lower().split())
+    return hashlib.sha256((_SALT + plain).encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _rows(raw: bytes, path: Path, fields: Fields) -> Iterator[Row]:
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            given = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):
+            given = None
+        if not isinstance(given, dict):
+            raise InvalidFile.of("prompts_row", path=path, line=number, reason="it is no JSON object")
+        values = cast("dict[str, Any]", given)
+        text = _text(values, _INPUTS if fields.input is None else (fields.input,), path, number)
+        answers = _ANSWERS if fields.answer is None else (fields.answer,)
+        answer = _text(values, answers, path, number) if any(name in values for name in answers) else ""
+        yield Row(key_of(text), text, answer.strip(), values)
+
+
+def _text(values: Mapping[str, Any], names: Sequence[str], path: Path, number: int) -> str:
+    name = next((one for one in names if one in values), None)
+    if name is None:
+        known = ", ".join(map(str, values)) or "no fields"
+        reason = f"it has none of {', '.join(names)}, but {known}"
+        raise InvalidFile.of("prompts_row", path=path, line=number, reason=reason[:300])
+    value = values[name]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidFile.of("prompts_row", path=path, line=number, reason=f"{name} is no text")
+    return value
+
+
+def _bytes_of(path: Path) -> bytes:
+    if path.stat().st_size > _MAX_FILE:
+        raise InvalidFile.of("prompts_row", path=path, line=1, reason=f"it has over {_MAX_FILE >> 20} MB")
+    return path.read_bytes()
+
+
+def _shares_json(shares: Shares) -> list[float]:
+    return [round(one, 6) for one in (shares.train, shares.development, shares.held_out)]
+
+
+def labels_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Returns the different answers of rows, in alphabetical order."""
+    return tuple(sorted({row.answer for row in rows}))

@@ -1,0 +1,267 @@
+"""The search: instructions x sets of examples, by successive halving within a budget of calls.
+
+In the manner of MIPROv2 (Opsahl-Ong et al. 2024, arXiv:2406.11695) and OPRO (Yang et al. 2023, arXiv:2309.03409), kept small:
+examples are bootstrapped from training rows, instructions are edited by a seed and rewritten by the model itself, and two
+generations of prompts are halved (Jamieson & Talwalkar 2016, arXiv:1502.07943). Only training and development rows are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from deepwell.dialogue.prompts.text import PromptText
+from deepwell.errors import InvalidRequest
+from deepwell.llm import LLM
+from deepwell.tuning.prompts.candidates import Candidate, ExampleSet, Instruction, usable
+from deepwell.tuning.prompts.examples import ExamplePool
+from deepwell.tuning.prompts.proposals import asked_rewrite, cleaned, mutations, rewrite_messages
+from deepwell.tuning.prompts.rows import Row, labels_of
+from deepwell.tuning.prompts.trials import Standing, Trials
+
+__all__ = ["Found", "Plan", "Tried", "search"]
+
+_BOOTSTRAP: Final = 0.1  # shares of the budget
+_FIRST: Final = 0.45
+_SECOND: Final = 0.75  # of the budget, both generations together
+_FEWEST_ROWS: Final = 8  # of the first round
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Options of a search.
+
+    Attributes:
+        seed: of edits, rewrites, sets of examples and the order of rows.
+        rewrites: rewrites that the model is asked for.
+        edits: edits of the start.
+        own: further instructions to try.
+        width: prompts of the first generation; half as many are new in the second.
+        finalists: prompts that are compared on all development rows, besides the start.
+        most_examples: most examples of a prompt; 0: none.
+        characters: length at which the input of an example is cut.
+    """
+
+    seed: int = 0
+    rewrites: int = 6
+    edits: int = 8
+    own: tuple[str, ...] = ()
+    width: int = 32
+    finalists: int = 5
+    most_examples: int = 10
+    characters: int = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A candidate with its mean over the most rows that it was asked."""
+
+    candidate: Candidate
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The result of a search.
+
+    Attributes:
+        start: the prompt that it began with, on the rows that finalists were compared on.
+        winner: the best of them; the start where none is better.
+        tried: all candidates, the best first, those that saw more rows before others.
+    """
+
+    start: Tried
+    winner: Tried
+    tried: tuple[Tried, ...] = field(default=())
+
+
+def search(
+    llm: LLM,
+    start: PromptText,
+    trials: Trials,
+    train: Sequence[Row],
+    development: Sequence[Row],
+    plan: Plan | None = None,
+) -> Found:
+    """Returns the best prompt for the development rows within the budget of the trials.
+
+    Raises:
+        InvalidRequest: rows lack fields that the prompt has variables for.
+    """
+    plan = plan or Plan()
+    _check_variables(start, [*train, *development])
+    return _Search(llm, start, trials, plan).run(train, development)
+
+
+class _Search:
+    """The state of one search."""
+
+    def __init__(self, llm: LLM, start: PromptText, trials: Trials, plan: Plan) -> None:
+        self._llm = llm
+        self._trials = trials
+        self._plan = plan
+        self._dice = random.Random(f"deepwell:{plan.seed}")  # noqa: S311 - a draw, not a secret
+        self._first = Candidate(start, Instruction(start.instructions, "start"))
+        self._standings: dict[str, Tried] = {}
+
+    def run(self, train: Sequence[Row], development: Sequence[Row]) -> Found:
+        """Bootstraps, proposes, halves two generations, and compares the last few."""
+        budget = self._trials.budget
+        train, rows = self._mixed(train), self._mixed(development)
+        pool = self._bootstrapped(train[: max(_FEWEST_ROWS, round(_BOOTSTRAP * budget))], train)
+        instructions = self._instructions(train)
+        kept = self._halved(self._generation(instructions, pool), rows, round(_FIRST * budget))
+        kept = self._halved(self._crossed(kept, pool), rows, round(_SECOND * budget))
+        finalists = _different([*kept[: self._plan.finalists], self._first])
+        seen = {one.key: self._rows_of(one) for one in finalists}
+        # As many rows for each as what is left of the budget reaches for all.
+        count = min(len(rows), (self._trials.left + sum(seen.values())) // len(finalists))
+        while count and sum(max(0, count - one) for one in seen.values()) > self._trials.left:
+            count -= 1
+        last = rows[:count]
+        ended = sorted(
+            (self._try(one, last) for one in finalists), key=lambda one: one.standing.rank, reverse=True
+        )
+        start = next(one for one in ended if one.candidate.key == self._first.key)
+        winner = ended[0] if ended[0].standing.score > start.standing.score else start
+        others = [one for key, one in self._standings.items() if key not in seen]
+        others.sort(key=lambda one: (one.standing.rows, *one.standing.rank), reverse=True)
+        return Found(start, winner, (*ended, *others))
+
+    def _mixed(self, rows: Sequence[Row]) -> list[Row]:
+        """Returns rows in an order of the seed that does not depend on that of the file."""
+        mixed = sorted(rows, key=lambda row: row.key)
+        random.Random(f"rows:{self._plan.seed}").shuffle(mixed)  # noqa: S311 - a draw, not a secret
+        return mixed
+
+    def _bootstrapped(self, asked: Sequence[Row], train: Sequence[Row]) -> ExamplePool:
+        """Asks the start some training rows, so that examples can be drawn from what it gets right and wrong."""
+        if not self._plan.most_examples:
+            return ExamplePool((), {}, most=0)
+        found = self._trials.outcomes(self._first, asked)
+        outcomes = {row.key: one for row, one in zip(asked, found, strict=True)}
+        return ExamplePool(train, outcomes, most=self._plan.most_examples, characters=self._plan.characters)
+
+    def _instructions(self, train: Sequence[Row]) -> list[Instruction]:
+        """Returns the start, instructions of the user, rewrites of the model and edits, each text once."""
+        start = self._first.start
+        answers = labels_of(train)
+        labels = answers if 2 <= len(answers) <= 24 and all(len(one) < 60 for one in answers) else ()
+        found = [self._first.instruction]
+        found += [Instruction(text, f"own {number}") for number, text in enumerate(self._plan.own, 1)]
+        edits = mutations(start.instructions, labels, self._dice, self._plan.edits)
+        for number in range(self._plan.rewrites if start.instructions else 0):
+            shown = self._dice.sample(list(train), min(4, len(train)))
+            messages = rewrite_messages(start.instructions, shown, labels, number)
+            seed = self._plan.seed * 1000 + number
+            asked = hashlib.sha256(json.dumps([messages, seed]).encode()).hexdigest()[:16]
+            said = self._trials.proposed(
+                asked, lambda messages=messages, seed=seed: asked_rewrite(self._llm, messages, seed)
+            )
+            if (text := cleaned(said, start)) is not None:
+                found.append(Instruction(text, f"rewrite {number + 1}"))
+        found += edits if start.instructions else []
+        return list({one.text: one for one in reversed(found)}.values())[::-1]
+
+    def _generation(self, instructions: Sequence[Instruction], pool: ExamplePool) -> list[Candidate]:
+        """Returns the first generation: every instruction by itself and with examples, and the start with many sets."""
+        start, others = self._first.start, instructions[1:]
+        bare = [Candidate(start, one) for one in others]
+        if not pool.sizes:
+            return self._usable([self._first, *bare])[: self._plan.width]
+        ways = [(size, kind) for size in pool.sizes for kind in pool.kinds]
+        sets = [pool.draw(self._dice, *ways[number % len(ways)]) for number in range(2 * self._plan.width)]
+        found = [self._first]
+        for number in range(self._plan.width):
+            found.append(Candidate(start, self._first.instruction, sets[2 * number]))
+            if number < len(others):
+                found += [bare[number], Candidate(start, others[number], sets[2 * number + 1])]
+        return self._usable(found)[: self._plan.width]
+
+    def _crossed(self, kept: Sequence[Candidate], pool: ExamplePool) -> list[Candidate]:
+        """Returns the second generation: the best of the first, their parts in other pairs, and sets near the best ones."""
+        best = list(kept[: max(2, self._plan.finalists)])
+        instructions = list(dict.fromkeys(one.instruction for one in best))
+        sets = list(dict.fromkeys(one.shown for one in best if one.shown.examples))
+        pairs = [
+            Candidate(self._first.start, instruction, shown) for shown in sets for instruction in instructions
+        ]
+        near: list[Candidate] = []
+        for place, one in enumerate(best):
+            if not one.shown.examples:
+                continue
+            shown = one.shown
+            changed: list[ExampleSet] = [pool.reordered(self._dice, shown), pool.replaced(self._dice, shown)]
+            kind = next((known for known in pool.kinds if known == shown.kind), pool.kinds[0])
+            size = min(pool.sizes, key=lambda size, shown=shown: abs(size - len(shown.examples)))
+            larger = next((other for other in pool.sizes if other > size), size)
+            changed += [pool.draw(self._dice, size, kind), pool.draw(self._dice, larger, kind)]
+            near += [
+                Candidate(self._first.start, one.instruction, shown) for shown in changed[: 4 - place // 2]
+            ]
+        fresh = [*pairs, *near]
+        self._dice.shuffle(fresh)
+        room = len(best) + max(2, self._plan.width // 2)
+        return self._usable([*best, *fresh])[:room]
+
+    def _halved(self, pool: Sequence[Candidate], rows: Sequence[Row], until: int) -> list[Candidate]:
+        """Returns the candidates of a pool, the best first: each round keeps the better half and doubles the rows.
+
+        Args:
+            until: calls that may be spent when it ends, those before it among them.
+        """
+        pool = list(pool)
+        calls = min(until - self._trials.cost.calls, self._trials.left)
+        while len(pool) > 2 and _first_rows(len(pool), calls) < _FEWEST_ROWS:
+            pool.pop()  # the last ones are the least certain
+        count = min(len(rows), max(_FEWEST_ROWS, _first_rows(len(pool), calls)))
+        out: list[Candidate] = []
+        while True:
+            need = sum(max(0, count - self._rows_of(one)) for one in pool)
+            if need > min(until - self._trials.cost.calls, self._trials.left):
+                break
+            ranked = sorted((self._try(one, rows[:count]) for one in pool), key=lambda one: one.standing.rank)
+            pool = [one.candidate for one in reversed(ranked)]
+            half = max(2, (len(pool) + 1) // 2)
+            if count == len(rows) or len(pool) <= 2:
+                break
+            out, pool = pool[half:] + out, pool[:half]
+            count = min(len(rows), 2 * count)
+        return [*pool, *out]
+
+    def _try(self, candidate: Candidate, rows: Sequence[Row]) -> Tried:
+        """Returns the standing on at least these rows: those that it was asked already stay in."""
+        tried = Tried(candidate, self._trials.standing(candidate, rows))
+        known = self._standings.get(candidate.key)
+        if known is None or known.standing.rows <= tried.standing.rows:
+            self._standings[candidate.key] = tried
+        return tried
+
+    def _rows_of(self, candidate: Candidate) -> int:
+        known = self._standings.get(candidate.key)
+        return 0 if known is None else known.standing.rows
+
+    def _usable(self, found: Sequence[Candidate]) -> list[Candidate]:
+        return [one for one in _different(found) if one.key == self._first.key or usable(one.text)]
+
+
+def _first_rows(count: int, calls: int) -> int:
+    """Returns how many rows a first round may have if every further one halves the candidates and doubles the rows."""
+    rounds = max(1, count.bit_length() - 2)
+    return int(calls / (count * (1 + rounds / 2)))
+
+
+def _different(found: Sequence[Candidate]) -> list[Candidate]:
+    return list({one.key: one for one in reversed(found)}.values())[::-1]
+
+
+def _check_variables(start: PromptText, rows: Sequence[Row]) -> None:
+    for row in rows:
+        if missing := [name for name in start.variables if name not in row.fields]:
+            raise InvalidRequest.of(
+                "prompts_variable", name=missing[0], known=", ".join(map(str, row.fields)), param="data"
+            )
