@@ -92,6 +92,7 @@ def test_a_model_that_is_not_here_is_said_before_anything_starts(
     file.write_text(SMALL + "front: own\nport: 0\n")
     assert told(runner, "deploy", "plan", str(file))["missing_model"] == "smollm2"
     assert "deepwell pull smollm2" in told(runner, "deploy", "apply", str(file), code=1)["error"]["fix"]
+    file.write_text(SMALL)
     folder = str(tmp_path / "fleet")
     rendered = told(runner, "deploy", "render", str(file), folder, "--to", "compose")
     assert "'smollm2' is not in" in rendered["lacks"][0]

@@ -40,24 +40,11 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     if (evaluation := terms.gates.evaluation) is not None:
         questions = len(read_questions(evaluation.questions))
     front = declaration.mesh.controller if declaration.grade == "mesh" else front_of(declaration)
-    release = Release(
-        declaration.model,
-        declaration.model,
-        declaration.model,
-        declaration.adapters,
-        declaration.policy,
-        declaration.knowledge,
-    )
     contained = declaration.grade == "containers"
     meshed = declaration.grade == "mesh"
     if meshed:
         check_mesh(declaration)
-    served = (
-        pod_arguments(declaration, declaration.model)
-        if meshed
-        else ["serve", *serve_arguments(declaration, release, 0, ANY if contained else LOOPBACK)]
-    )
-    command = " ".join(served)
+    command = " ".join(_arguments(declaration))
     images, absent = _images(declaration) if contained else ({}, [])
     running = declaration.name in running_deployments(settings)
     steps = terms.for_ledger()
@@ -104,6 +91,16 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
         "running": running,
         "lines": lines,
     }
+
+
+def _arguments(declaration: Declaration) -> list[str]:
+    """Returns the arguments of a replica of the first release, with 0 in place of its port."""
+    model = declaration.model
+    if declaration.grade == "mesh":
+        return pod_arguments(declaration, model)
+    release = Release(model, model, model, declaration.adapters, declaration.policy, declaration.knowledge)
+    host = ANY if declaration.grade == "containers" else LOOPBACK
+    return ["serve", *serve_arguments(declaration, release, 0, host)]
 
 
 def _cluster() -> str:
