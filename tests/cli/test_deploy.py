@@ -79,6 +79,9 @@ def test_a_plan_names_everything_and_starts_nothing(runner: CliRunner, tmp_path:
     file.write_text(SMALL + "repilcas: 3\n")
     error = told(runner, "deploy", "plan", str(file), code=1)["error"]
     assert "line 5" in error["message"] and "replicas" in error["fix"]
+    (tmp_path / "keys").write_text("postgresql://not/credentials\n")
+    file.write_text(SMALL + f"blobs: {{bucket: 's3://bucket', credentials: 'file:{tmp_path}/keys'}}\n")
+    assert "[default]" in told(runner, "deploy", "plan", str(file), code=1)["error"]["fix"]
 
 
 def test_a_model_that_is_not_here_is_said_before_anything_starts(
@@ -89,6 +92,10 @@ def test_a_model_that_is_not_here_is_said_before_anything_starts(
     file.write_text(SMALL + "front: own\nport: 0\n")
     assert told(runner, "deploy", "plan", str(file))["missing_model"] == "smollm2"
     assert "deepwell pull smollm2" in told(runner, "deploy", "apply", str(file), code=1)["error"]["fix"]
+    file.write_text(SMALL)
+    folder = str(tmp_path / "fleet")
+    rendered = told(runner, "deploy", "render", str(file), folder, "--to", "compose")
+    assert "'smollm2' is not in" in rendered["lacks"][0]
     assert told(runner, "deploy", "status", code=1) == {"deployments": []}
     assert "there is no alias" in told(runner, "rollout", "start", PROD, "1", code=1)["error"]["message"]
 

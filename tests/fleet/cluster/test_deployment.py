@@ -39,7 +39,10 @@ words = sys.argv[1:]
 with (here / "calls").open("a") as calls:
     calls.write(json.dumps(words) + "\\n")
 if (here / "refuses").exists():
-    sys.exit("error: You must be logged in to the server (Unauthorized)")
+    sys.exit((here / "refuses").read_text() or "error: You must be logged in to the server (Unauthorized)")
+if words[0] == "config":
+    print("staging")
+    sys.exit()
 if any(one.startswith("DEEPWELL_") for one in os.environ):
     sys.exit("error: it is told secrets")
 kept = here / "applied"
@@ -199,6 +202,17 @@ async def test_a_kubectl_that_refuses_or_is_missing_is_told_with_a_fix(
     with pytest.raises(EngineUnavailable, match="Unauthorized") as refused:
         await made.run()
     assert "kubectl config current-context" in refused.value.fix
+    nowhere = (
+        "The connection to the server localhost:8080 was refused - did you specify the right host or port?"
+    )
+    logged = 'E1128 18:51:29.740257 3797 memcache.go:265] "Unhandled Error" err="dial tcp 127.0.0.1:8080"'
+    (cluster.folder / "refuses").write_text(f"{logged}\n{nowhere}\n")
+    with pytest.raises(EngineUnavailable, match="knows no cluster") as refused:
+        await made.run()
+    assert "KUBECONFIG" in refused.value.fix and "memcache" not in str(refused.value)
+    (cluster.folder / "refuses").write_text(f"{logged}\nerror: the server has asked for credentials\n")
+    with pytest.raises(EngineUnavailable, match="failed: error: the server has asked"):
+        await made.run()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InvalidRequest, match="kubectl is not installed"):
         await made.run()
@@ -270,6 +284,7 @@ def test_the_verbs_plan_apply_and_take_away(cluster: Cluster, tmp_path: Path) ->
     shown = runner.invoke(app, ["deploy", "plan", str(file)])
     assert shown.exit_code == 0, shown.output
     assert "kubectl apply -k" in shown.output and "roll-outs go by argo-rollouts" in shown.output
+    assert "as serve toy\n" in shown.output and "cluster: staging" in shown.output
     applied = runner.invoke(app, ["deploy", "apply", str(file)])
     assert applied.exit_code == 0, applied.output
     assert "Argo Rollouts steps them" in applied.output

@@ -280,7 +280,7 @@ def gpu(
     row: Row = None,
     json: Json = False,
 ) -> None:
-    """Streams 1, 8 and 32 answers of vLLM on one NVIDIA GPU behind Deepwell, beside the guide's 120 to 380 tokens/s."""
+    """Streams 1, 8 and 32 answers of vLLM on one NVIDIA GPU behind Deepwell, beside the expected 120 to 380 tokens/s."""
     from deepwell.bench.suites.fleet.gpu import bench_gpu
 
     measure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,13 +63,25 @@ def _composed(declared: Declared, folder: Path) -> Rendered:
     return render_compose(declared, folder, settings.models_dir, answer_s=settings.request_timeout_s)
 
 
-def _show(made: Rendered, to: str, *, as_json: bool) -> None:
+def _lacking(declared: Declared) -> list[str]:
+    from deepwell.fleet.deploy.declaration import Declaration
+    from deepwell.fleet.deploy.planning import lacking
+    from deepwell.settings import Settings
+
+    assert isinstance(declared, Declaration)
+    return lacking(declared, Settings.load())
+
+
+def _show(made: Rendered, to: str, lacks: Sequence[str], *, as_json: bool) -> None:
     if as_json:
-        write_json({"to": to, "files": [str(one) for one in made.files], "commands": list(made.commands)})
+        files = [str(one) for one in made.files]
+        write_json({"to": to, "files": files, "commands": list(made.commands), "lacks": list(lacks)})
         return
     out = console()
     for one in made.files:
         out.print(f"wrote {one}", soft_wrap=True)
+    for line in lacks:
+        out.print(f"note  {line}", soft_wrap=True)
     for command in made.commands:
         out.print(f"run   {command}", soft_wrap=True)
 
@@ -132,11 +144,12 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
             from deepwell.fleet.deploy.mesh import Traffic
 
             declared = load(declaration)
+            lacks: list[str] = []
             if to == "envoy":
                 traffic = Traffic(parse_replicas(replica or ()), share, rollout, keys(declared))
                 made = render_envoys(folder, traffic, port=declared.port)
             elif to == "compose":
-                made = _composed(declared, folder)
+                made, lacks = _composed(declared, folder), _lacking(declared)
             else:
                 made = render_mesh(
                     declared,
@@ -147,4 +160,4 @@ def register(app: typer.Typer, load: Load = _declared, keys: Keys = _owners) -> 
                     candidate=candidate,
                     share=share,
                 )
-            _show(made, to, as_json=json)
+            _show(made, to, lacks, as_json=json)

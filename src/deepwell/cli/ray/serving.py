@@ -129,7 +129,7 @@ def status(on: Address = "ray", json: JsonFlag = False) -> None:
         from deepwell.fleet.ray.cluster import Cluster
         from deepwell.fleet.ray.serving import status_of
 
-        cluster = Cluster(on)
+        cluster = Cluster(on, must_run=True)
         try:
             from ray import serve as ray_serve
 
@@ -143,6 +143,8 @@ def status(on: Address = "ray", json: JsonFlag = False) -> None:
         console().print(f"{found['status']}  {counts}".rstrip(), soft_wrap=True)
         if found["message"]:
             console().print(found["message"], soft_wrap=True)
+        elif found["status"] == "NOT_STARTED":
+            console().print("`deepwell ray serve MODEL` starts it.")
 
 
 def _check_address(settings: Settings) -> None:

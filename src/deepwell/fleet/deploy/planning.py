@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from deepwell.errors import ModelNotFound
@@ -19,7 +20,7 @@ from deepwell.fleet.pods.podman import has_image
 from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
-__all__ = ["planned"]
+__all__ = ["lacking", "planned"]
 
 
 def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
@@ -39,24 +40,11 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     if (evaluation := terms.gates.evaluation) is not None:
         questions = len(read_questions(evaluation.questions))
     front = declaration.mesh.controller if declaration.grade == "mesh" else front_of(declaration)
-    release = Release(
-        declaration.model,
-        declaration.model,
-        declaration.model,
-        declaration.adapters,
-        declaration.policy,
-        declaration.knowledge,
-    )
     contained = declaration.grade == "containers"
     meshed = declaration.grade == "mesh"
     if meshed:
         check_mesh(declaration)
-    served = (
-        pod_arguments(declaration, declaration.model)
-        if meshed
-        else ["serve", *serve_arguments(declaration, release, 0, ANY if contained else LOOPBACK)]
-    )
-    command = " ".join(served)
+    command = " ".join(_arguments(declaration))
     images, absent = _images(declaration) if contained else ({}, [])
     running = declaration.name in running_deployments(settings)
     steps = terms.for_ledger()
@@ -82,10 +70,7 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     if contained:
         lines.append(f"containers: {', '.join(f'{name} {image}' for name, image in images.items())}")
     missing_model = _missing(declaration, settings)
-    if missing_model is not None:
-        lines.append(f"{missing_model.message}: {missing_model.fix}")
-    if absent:
-        lines.append(f"images that are missing: {', '.join(absent)}; `deepwell deploy images` builds them")
+    lines += _lacks(missing_model, absent)
     if questions:
         lines.append(f"evaluation: {questions} questions before the first step")
     if running:
@@ -108,6 +93,16 @@ def planned(declaration: Declaration, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _arguments(declaration: Declaration) -> list[str]:
+    """Returns the arguments of a replica of the first release, with 0 in place of its port."""
+    model = declaration.model
+    if declaration.grade == "mesh":
+        return pod_arguments(declaration, model)
+    release = Release(model, model, model, declaration.adapters, declaration.policy, declaration.knowledge)
+    host = ANY if declaration.grade == "containers" else LOOPBACK
+    return ["serve", *serve_arguments(declaration, release, 0, host)]
+
+
 def _cluster() -> str:
     if shutil.which("kubectl") is None:
         return "kubectl is not installed, and `apply` needs it"
@@ -115,6 +110,22 @@ def _cluster() -> str:
     if context is None:
         return "cluster: kubectl has no current context; `kubectl config use-context NAME` sets it"
     return f"cluster: {context}, the current context of kubectl"
+
+
+def lacking(declaration: Declaration, settings: Settings) -> list[str]:
+    """Returns, for people, what containers of a declaration need and this machine lacks: the model, images.
+
+    Images are looked for by podman alone.
+    """
+    absent = _images(declaration)[1] if shutil.which("podman") is not None else []
+    return _lacks(_missing(declaration, settings), absent)
+
+
+def _lacks(model: ModelNotFound | None, images: Sequence[str]) -> list[str]:
+    lines = [] if model is None else [f"{model.message}: {model.fix}"]
+    if images:
+        lines.append(f"images that are missing: {', '.join(images)}; `deepwell deploy images` builds them")
+    return lines
 
 
 def _images(declaration: Declaration) -> tuple[dict[str, str], list[str]]:

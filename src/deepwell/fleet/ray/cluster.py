@@ -58,6 +58,7 @@ class Cluster:
     Args:
         address: `ray`: the cluster that `RAY_ADDRESS` names, else the one that runs on this machine, else one of this machine
             alone, which ends with the connection; or `ray://HOST:PORT`: a cluster elsewhere.
+        must_run: whether it is an error that no cluster is named or runs here, instead of one being made.
         niceness: niceness of processes of a cluster that is made here; None: Ray's own, 15. `RAY_worker_niceness` overrides it.
 
     Raises:
@@ -66,11 +67,12 @@ class Cluster:
         ClusterUnavailable: nothing answers there.
     """
 
-    def __init__(self, address: str = "ray", *, niceness: int | None = None) -> None:
+    def __init__(self, address: str = "ray", *, must_run: bool = False, niceness: int | None = None) -> None:
         if address != "ray" and not (address.startswith(CLIENT) and address != CLIENT):
             raise InvalidRequest.of("ray_address_wrong", address=address)
         self.ray: Any = import_ray()
         self.address = address
+        self._must_run = must_run
         if niceness is not None:
             os.environ.setdefault("RAY_worker_niceness", str(niceness))
         named = address if address.startswith(CLIENT) else os.environ.get("RAY_ADDRESS", "")
@@ -91,6 +93,8 @@ class Cluster:
         try:
             self.ray.init(address="auto", **quiet)
         except ConnectionError:
+            if self._must_run:
+                raise ClusterUnavailable.of("ray_none") from None
             # Nobody looks at the dashboard of a cluster that lives for one command.
             self.ray.init(address="local", include_dashboard=False, **quiet)
 

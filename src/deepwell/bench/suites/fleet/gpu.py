@@ -1,4 +1,4 @@
-"""vLLM on a machine with a GPU, behind `deepwell serve`: tokens a second of 1, 8 and 32 streams beside the guide's figures."""
+"""vLLM on a machine with a GPU, behind `deepwell serve`: tokens a second of 1, 8 and 32 streams beside the expected range."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GUIDE", "STREAMS", "Load", "Setup", "Stream", "bench_gpu", "check_setup", "figures", "table"]
 
-GUIDE: Final = (120, 380)  # tokens a second, as the guide says
+GUIDE: Final = (120, 380)  # tokens a second that one stream is expected to have
 STREAMS: Final = (1, 8, 32)
 _ROUNDS: Final = 3
 _START_S: Final = 1200  # loading a large model and compiling for it takes minutes
@@ -73,26 +73,26 @@ class Load:
 
 
 def check_setup(setup: Setup) -> tuple[Path, Path]:
-    """Returns vLLM's interpreter and the model, if this machine has all that the row needs.
+    """Returns vLLM's interpreter and the model, if this machine has all that the benchmark needs.
 
     Raises:
         MissingDependency: there is no NVIDIA GPU, no vLLM that can be imported, or no model.
     """
     if not setup.gpus:
         raise MissingDependency(
-            "this row needs a machine with an NVIDIA GPU, and this one shows none (/dev/nvidia0)",
+            "this benchmark needs a machine with an NVIDIA GPU, and this one shows none (/dev/nvidia0)",
             fix="run it on a machine with a GPU, its driver, vLLM, and a model on disk; see docs/guides/remote-engines.md",
         )
     if setup.python is None or not _imports_vllm(setup.python):
         where = setup.python or "this Python, PATH"
         raise MissingDependency(
-            f"this row needs vLLM, which cannot be imported by {where}",
+            f"this benchmark needs vLLM, which cannot be imported by {where}",
             fix="name the interpreter of its environment: --vllm-python /opt/vllm/bin/python, or DEEPWELL_VLLM_PYTHON",
         )
     if setup.model is None or not (setup.model / "config.json").is_file():
         what = f"{setup.model} has no config.json" if setup.model else "none was named"
         raise MissingDependency(
-            f"this row needs a model as a folder of safetensors: {what}",
+            f"this benchmark needs a model as a folder of safetensors: {what}",
             fix="name one that is on disk, DeepSeek-class: --model FOLDER, or DEEPWELL_BENCH_GPU_MODEL; nothing is fetched",
         )
     return setup.python, setup.model
@@ -171,7 +171,7 @@ def table(value: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
         "tokens/s, all",
         "tokens/s, one stream",
         "first token p50, ms",
-        "the guide, tokens/s",
+        "expected, tokens/s",
     ]
     names = ("tokens_per_second", "stream_tokens_per_second", "first_token_p50_ms")
     rows = [[str(n), *(value[f"{name}_{n}"] for name in names), f"{low} to {high}"] for n in STREAMS]
