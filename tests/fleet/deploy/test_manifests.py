@@ -158,6 +158,7 @@ def test_values_are_neither_variables_of_a_pod_nor_words_of_a_shell(tmp_path: Pa
     overlay = yaml.safe_load((tmp_path / "a b;c" / "kustomization.yaml").read_text("utf-8"))
     found = steps(overlay, "Deployment", "current")
     assert found["/spec/template/spec/containers/0/args"][1] == "$$(DEEPWELL_API_KEYS)"
-    assert "=$$(DEEPWELL_API_KEYS)" in found["/spec/template/spec/containers/0/env/-"]["value"]
+    patches = "".join(one["patch"] for one in overlay["patches"])
+    assert "=$$(DEEPWELL_API_KEYS)" in patches and "$(" not in patches.replace("$$", "")
     assert f"--from-file=database-url={hostile.removeprefix('file:')}" in shlex.split(made.commands[0])
     assert shlex.split(made.commands[1]) == ["kubectl", "apply", "-k", str(tmp_path / "a b;c")]
