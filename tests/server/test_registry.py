@@ -394,8 +394,8 @@ async def test_a_deployment_is_told_without_what_is_its_machine_s(
         "name": "odd",
         "slots": [3, None, {}],
         "rollout": {"steps": "x", "findings": 3},
-        "front": [],
-        "began": "x",
+        "front": {"name": "<img src=x onerror=alert(1)>", "restarts": float("inf")},
+        "began": 10**400,
     }
     told: dict[str, Any] = {"prod": serving, "odd": odd, "starts": {"pid": 0, "here": False}}
     context.rollouts = Desk(lambda: database, Anchors(tmp_path / "anchors"), tmp_path, lambda: told)
@@ -409,3 +409,4 @@ async def test_a_deployment_is_told_without_what_is_its_machine_s(
     assert found["prod"]["slots"][0]["replicas"] == [{"name": "blue0", "state": "ready", "restarts": 1}]
     assert found["prod"]["rollout"]["gates"] == [gate]
     assert found["odd"]["rollout"]["steps"] is None
+    assert (found["odd"]["started_at"], found["odd"]["front"]["restarts"]) == (0.0, 0)

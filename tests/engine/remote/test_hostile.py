@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.conformance import collect, request
 
-from deepwell.engine.hosting.remote.adapters import RemoteAdapters
+from deepwell.engine.hosting.remote.adapters import RemoteAdapters, models_of
 from deepwell.engine.hosting.remote.address import RemoteAddress, RemoteOptions
 from deepwell.engine.hosting.remote.completions import TokenShape
 from deepwell.engine.hosting.remote.engine import RemoteEngine
@@ -101,6 +101,25 @@ def engine_at(port: int, **values: float) -> RemoteEngine:
     runs = Capabilities("toy", "llama", "remote", "vllm", "remote", 0, 97, 8, 256, 0, 0, 0, lacks=("window",))
     shape = TokenShape(options.address.url, "toy", (96,), ())
     return RemoteEngine(options, shape, runs, adapters=RemoteAdapters(options, "toy", loads=False))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [None],
+        [{}],
+        [{"id": ""}],
+        [{"id": 7}],
+        [{"id": "x" * 513}],
+        [{"id": "toy", "max_model_len": -1}],
+        [{"id": "toy", "max_model_len": 10**400}],
+        [{"id": "toy", "max_model_len": 1.5}],
+    ],
+)
+def test_a_list_of_models_that_cannot_be_is_refused(data: object) -> None:
+    with pytest.raises(EngineUnavailable, match="cannot be right"):
+        models_of(json.dumps({"data": data}).encode(), "http://engine")
 
 
 HOSTILE = [

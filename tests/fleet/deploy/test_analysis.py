@@ -13,6 +13,7 @@ from deepwell.fleet.deploy.declaration import Gates
 from deepwell.fleet.deploy.driver import Driver
 from deepwell.fleet.deploy.evaluation import Evaluated
 from deepwell.server.observe.metrics import Metrics
+from deepwell.server.observe.semconv import REQUEST_DURATION, TIME_TO_FIRST_TOKEN, prometheus_name
 from deepwell.storage.registry.story import Rollout, Steps
 
 GATES = Gates(error_rate=0.02, first_token_p95_ms=100, guard_rate=0.05, least_requests=20)
@@ -159,3 +160,19 @@ def test_blue_green_is_held_as_a_preview_first() -> None:
 def test_a_share_that_was_given_once_is_left_to_votes_and_orders() -> None:
     driver = Driver(replace(ROLLOUT, steps=None, share=0.1), GATES, clock=Clock())
     assert driver.decide(replace(ROLLOUT, steps=None, share=0.1)).action == "hold"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{prometheus_name(*REQUEST_DURATION[:2])}_count NaN\n",
+        f"{prometheus_name(*REQUEST_DURATION[:2])}_count +Inf\n",
+        f"{prometheus_name(*REQUEST_DURATION[:2])}_count -1\n",
+        f"{prometheus_name(*TIME_TO_FIRST_TOKEN[:2])}_bucket 1\n",
+        f'{prometheus_name(*TIME_TO_FIRST_TOKEN[:2])}_bucket{{le="NaN"}} 1\n',
+        "{{{\n",
+    ],
+)
+def test_metrics_that_cannot_be_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the parser has texts of its own
+        parse_figures(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,17 @@ def test_credentials_of_the_object_store_come_from_the_secret(tmp_path: Path, co
         assert said in text
     assert steps(yaml.safe_load(text), "NetworkPolicy")["/spec/egress/-"]["ports"][0]["port"] == 443
     assert "--from-file=blobs-credentials=/run/secrets/blobs" in made.commands[0]
+
+
+def test_values_are_neither_variables_of_a_pod_nor_words_of_a_shell(tmp_path: Path) -> None:
+    """Kubernetes would put the API keys in place of `$(DEEPWELL_API_KEYS)`, in a log, a header or an error."""
+    hostile = "file:/x;touch $(id)'"
+    declared = replace(ExampleDeclaration(), model="$(DEEPWELL_API_KEYS)", database=hostile)
+    made = render_mesh(declared, tmp_path / "a b;c", base=checkout_base())
+    overlay = yaml.safe_load((tmp_path / "a b;c" / "kustomization.yaml").read_text("utf-8"))
+    found = steps(overlay, "Deployment", "current")
+    assert found["/spec/template/spec/containers/0/args"][1] == "$$(DEEPWELL_API_KEYS)"
+    patches = "".join(one["patch"] for one in overlay["patches"])
+    assert "=$$(DEEPWELL_API_KEYS)" in patches and "$(" not in patches.replace("$$", "")
+    assert f"--from-file=database-url={hostile.removeprefix('file:')}" in shlex.split(made.commands[0])
+    assert shlex.split(made.commands[1]) == ["kubectl", "apply", "-k", str(tmp_path / "a b;c")]

@@ -88,6 +88,17 @@ def test_names_with_variables_reach_a_container_as_they_are(tmp_path: Path) -> N
     assert "$" not in unescaped and "$${POSTGRES_PASSWORD:-x}" in text
 
 
+def test_a_model_splits_neither_a_map_nor_a_mount(tmp_path: Path) -> None:
+    rendered(tmp_path, model="toy|none|x")
+    [line] = (tmp_path / "fleet" / "front" / "routes.map").read_text(encoding="utf-8").splitlines()
+    assert line.count("|") == 9 and "toy_none_x" in line
+    declaration = Declaration.model_validate(
+        {"name": "toy", "grade": "containers", "alias": "toy@prod", "model": "toy", "port": 18000}
+    )
+    with pytest.raises(InvalidRequest, match="colon"):
+        render_compose(declaration, tmp_path / "fleet", tmp_path / "models:/etc:rw", answer_s=600)
+
+
 @pytest.mark.skipif(find_haproxy() is None, reason="haproxy is not installed")
 def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
     rendered(tmp_path)

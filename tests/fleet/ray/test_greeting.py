@@ -68,7 +68,7 @@ def test_nothing_listens(address: str) -> None:
         greet(address)
 
 
-@pytest.mark.parametrize("address", ["auto", "local", "ray://head", "http://head/"])
+@pytest.mark.parametrize("address", ["auto", "local", "ray://head", "http://head/", "ray://head:²"])
 def test_other_addresses_are_left_to_ray(address: str) -> None:
     greet(address)
 

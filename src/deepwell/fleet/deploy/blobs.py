@@ -56,6 +56,6 @@ class BlobTerms(BaseModel):
     @classmethod
     def _by_file(cls, place: str | None) -> str | None:
         # A declaration is committed and shown.
-        if place is not None and not place.startswith("file:"):
+        if place is not None and not (place.startswith("file:") and place.isprintable()):
             raise ValueError("name a file that holds them, such as file:/run/secrets/blobs")
         return place

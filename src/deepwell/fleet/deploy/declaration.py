@@ -32,7 +32,7 @@ from pydantic import (
 )
 
 from deepwell.errors import InvalidRequest
-from deepwell.fleet.cluster.terms import MeshTerms
+from deepwell.fleet.cluster.terms import MeshTerms, check_image
 from deepwell.fleet.deploy.blobs import BlobTerms
 from deepwell.messages import nearest
 from deepwell.storage.aliases import check_alias
@@ -59,9 +59,8 @@ Grade = Literal["machine", "containers", "mesh"]
 _MOST_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _MOST_SECRET: Final = 4096
-# Names of hosts and addresses, and references of images: they stand in commands and configurations of other programs.
+# Names of hosts and addresses stand in commands and configurations of other programs.
 _HOST: Final = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z.-]{0,252})|[0-9A-Fa-f:.]{2,45}")
-_IMAGE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/@-]{0,511}")
 
 
 class _Part(BaseModel):
@@ -81,6 +80,13 @@ class ServeOptions(_Part):
     workers: int | None = Field(default=None, ge=1, le=64)
     response_cache_mb: int | None = Field(default=None, ge=0)
     context_policy: str | None = None
+
+    @field_validator("precision", "kv_dtype", "speculation", "context_policy")
+    @classmethod
+    def _no_option(cls, text: str | None) -> str | None:
+        if text is not None and (text.startswith("-") or not text.isprintable()):
+            raise ValueError("a value is printable, and begins with no hyphen: it stands in a command")
+        return text
 
     def flags(self) -> list[str]:
         """Returns the options as arguments of the command."""
@@ -168,9 +174,7 @@ class ContainerTerms(_Part):
     @field_validator("image", "haproxy", "postgres", "valkey", "prometheus")
     @classmethod
     def _reference(cls, image: str) -> str:
-        if not _IMAGE.fullmatch(image):
-            raise ValueError("this names no image: write NAME:TAG, such as localhost/deepwell:api")
-        return image
+        return check_image(image)
 
 
 def _texts(value: Any) -> Any:
@@ -249,7 +253,7 @@ class Declaration(_Part):
     @classmethod
     def _by_file(cls, place: str | None) -> str | None:
         # A URL has a password in it, and a declaration is committed and shown.
-        if place is not None and not place.startswith("file:"):
+        if place is not None and not (place.startswith("file:") and place.isprintable()):
             raise ValueError("name a file that holds the URL, such as file:/run/secrets/database")
         return place
 

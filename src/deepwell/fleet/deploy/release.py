@@ -12,7 +12,7 @@ from deepwell.fleet.deploy.declaration import Declaration
 from deepwell.storage.registry.story import Rollout, Story, Version
 from deepwell.tuning.train.artefact import artefact_hash
 
-__all__ = ["Release", "candidate_release", "check_artefact_of", "current_release"]
+__all__ = ["Release", "candidate_release", "check_artefact_of", "current_release", "plain_name"]
 
 _PLAIN: Final = re.compile(r"[^A-Za-z0-9._:@/#-]")
 
@@ -66,13 +66,18 @@ def candidate_release(declaration: Declaration, story: Story, rollout: Rollout) 
     return _release(declaration, rollout.candidate, story.versions.get(rollout.version))
 
 
+def plain_name(model: str) -> str:
+    """Returns the name of a release that is no version, of characters that no header and no map of a front splits."""
+    return _PLAIN.sub("_", model)
+
+
 def _release(declaration: Declaration, model: str, version: Version | None) -> Release:
     declared = {one.partition("=")[0] for one in declaration.adapters}
     adapters = declaration.adapters
     base = declaration.model if model in declared else model
     if version is not None and version.artefact:
         base, adapters = declaration.model, (*adapters, f"{model}={version.artefact}")
-    name = _PLAIN.sub("_", model) if version is None else version.id
+    name = plain_name(model) if version is None else version.id
     return Release(
         name,
         model,

@@ -18,13 +18,13 @@ import yaml
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.deploy.declaration import Declaration, credentials_of, secret_of
 from deepwell.fleet.deploy.manifests import Rendered
-from deepwell.fleet.deploy.release import Release
+from deepwell.fleet.deploy.release import Release, plain_name
 from deepwell.fleet.deploy.replicas import LOOPBACK, serve_arguments
 from deepwell.fleet.front.front import write_whole
 from deepwell.fleet.front.haproxy import HaproxyTerms, ServerLine, owners_text, routes_text
 from deepwell.fleet.front.haproxy import config_text as haproxy_text
 from deepwell.fleet.front.routes import Routes
-from deepwell.fleet.pods.pod import ANY, inside_release, pod_name
+from deepwell.fleet.pods.pod import ANY, check_mounted, inside_release, pod_name
 from deepwell.fleet.pods.prometheus import CONFIG_FOLDER, DATA_FOLDER
 from deepwell.fleet.pods.prometheus import config_text as prometheus_text
 
@@ -60,6 +60,7 @@ def render_compose(declaration: Declaration, folder: Path, models: Path, *, answ
         raise InvalidRequest.of("deploy_compose_knowledge")
     if declaration.port == 0:
         raise InvalidRequest.of("deploy_compose_port")
+    check_mounted(models)
     folder.mkdir(parents=True, exist_ok=True)
     # Files that containers read are readable by all, as other users run there; nobody else passes this folder
     folder.chmod(0o700)
@@ -138,7 +139,7 @@ def _configure(declaration: Declaration, folder: Path, answer_s: float) -> None:
         resolves=True,
     )
     lines = [ServerLine(name, _PORT, "ready", name) for name in _names(declaration)]
-    routes = Routes({"blue": declaration.model})
+    routes = Routes({"blue": plain_name(declaration.model)})
     config = haproxy_text(terms, Path(_RUN) / "haproxy.sock", {"blue": lines, "green": ()})
     for name, text in {
         "haproxy.cfg": config,

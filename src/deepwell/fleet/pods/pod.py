@@ -127,7 +127,9 @@ class Pod:
 
         Raises:
             EngineUnavailable: podman fails, or the database does not come up.
+            InvalidRequest: the folder of the models cannot be mounted.
         """
+        check_mounted(self._settings.models_dir)
         declaration = self._declaration
         published = [f"--publish={_host(declaration.host)}{port}:{port}"]
         published += [f"--publish={LOOPBACK}:{one}:{one}" for one in ports]
@@ -359,6 +361,18 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def check_mounted(path: Path) -> None:
+    """Checks that a path can be mounted.
+
+    Raises:
+        InvalidRequest: it has a colon, behind which podman and compose would read another place and its options.
+    """
+    if ":" in str(path.absolute()):
+        raise InvalidRequest(
+            f"podman mounts no path with a colon: {path}", fix="move it to a path without one"
+        )
+
+
 def inside_release(release: Release) -> tuple[Release, tuple[tuple[Path, str], ...]]:
     """Returns a release with the paths that it has inside a container, and the paths of this machine for each.
 
@@ -374,10 +388,7 @@ def inside_release(release: Release) -> tuple[Release, tuple[tuple[Path, str], .
         path = Path(text)
         if os.sep not in text or not path.exists():
             return text
-        if ":" in text:  # podman would take the rest for another place
-            raise InvalidRequest(
-                f"podman mounts no path with a colon: {text}", fix="move it to a path without one"
-            )
+        check_mounted(path)
         return found.setdefault(path, f"{_GIVEN}/{len(found)}/{path.name}")
 
     adapters = tuple(

@@ -47,7 +47,7 @@ def greet(address: str) -> None:
     """
     where = address.removeprefix(CLIENT)
     host, colon, port = where.rpartition(":")
-    if not (colon and port.isdigit()):
+    if not (colon and port.isascii() and port.isdigit()):
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_GREET_S).close()

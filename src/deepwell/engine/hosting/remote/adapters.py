@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -25,10 +25,10 @@ _WEIGHTS: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_
 class ListedModel(msgspec.Struct):
     """A model of `/v1/models`. Those with a `parent` are adapters."""
 
-    id: str
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
     parent: str | None = None
     root: str | None = None
-    max_model_len: int | None = None
+    max_model_len: Annotated[int, msgspec.Meta(ge=0, le=2**31)] | None = None
     owned_by: str = ""
 
 

@@ -15,7 +15,7 @@ from deepwell.errors import (
     ModelNotFound,
 )
 
-__all__ = ["Retry", "bad_answer", "broken", "lacking", "refused", "said_by", "unreachable"]
+__all__ = ["Retry", "bad_answer", "broken", "lacking", "plain_of", "refused", "said_by", "unreachable"]
 
 _MOST_SAID: Final = 300
 _BUSY: Final = (429, 502, 503, 504)
@@ -39,17 +39,17 @@ class Retry(Exception):
 
 def unreachable(url: str, why: str) -> EngineUnavailable:
     """Returns the error for a server that cannot be reached."""
-    return EngineUnavailable.of("engine_unreachable", url=url, reason=_plain(why))
+    return EngineUnavailable.of("engine_unreachable", url=url, reason=plain_of(why))
 
 
 def bad_answer(url: str, what: str) -> EngineUnavailable:
     """Returns the error for an answer that no server of its kind gives."""
-    return EngineUnavailable.of("engine_bad_answer", url=url, what=_plain(what))
+    return EngineUnavailable.of("engine_bad_answer", url=url, what=plain_of(what))
 
 
 def broken(url: str, why: str) -> EngineRestarted:
     """Returns the error for a stream that ended in the middle, when tokens had already left."""
-    return EngineRestarted.of("engine_broken", url=url, reason=_plain(why))
+    return EngineRestarted.of("engine_broken", url=url, reason=plain_of(why))
 
 
 def lacking(url: str, what: str, param: str | None = None) -> InvalidRequest:
@@ -79,16 +79,16 @@ def said_by(body: bytes) -> str:
     try:
         value: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        return _plain(body[: 4 * _MOST_SAID].decode("utf-8", "replace"))
+        return plain_of(body[: 4 * _MOST_SAID].decode("utf-8", "replace"))
     for _ in range(3):
         if not isinstance(value, dict):
             break
         table = cast("dict[str, Any]", value)
         value = next((table[name] for name in ("error", "message", "detail") if name in table), "")
-    return _plain(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+    return plain_of(value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
 
-def _plain(text: str) -> str:
+def plain_of(text: str) -> str:
     """Returns a text from elsewhere as one line of printable characters, at most 300."""
     line = " ".join("".join(one if one.isprintable() else " " for one in text[: 8 * _MOST_SAID]).split())
     return line if len(line) <= _MOST_SAID else f"{line[:_MOST_SAID]}…"

@@ -19,7 +19,7 @@ from deepwell.engine.hosting.remote.checks import vector_of
 from deepwell.engine.hosting.remote.completions import TextShape, TokenShape
 from deepwell.engine.hosting.remote.engine import RemoteEngine
 from deepwell.engine.hosting.remote.facts import ModelFacts, facts_of
-from deepwell.engine.hosting.remote.faults import Retry, bad_answer, refused, unreachable
+from deepwell.engine.hosting.remote.faults import Retry, bad_answer, plain_of, refused, unreachable
 from deepwell.engine.hosting.remote.parts import Part, Shape, embedding_body
 from deepwell.engine.hosting.remote.sglang import SglangShape
 from deepwell.engine.hosting.remote.transport import body_of, bounded_answer, client_options
@@ -163,7 +163,7 @@ class _Probe:
             found = [one for one in bases if one.id == self._options.name]
         if found:
             return found[0]
-        there = ", ".join(one.id for one in listed[:20]) or "-"
+        there = plain_of(", ".join(one.id for one in listed[:20])) or "-"
         raise ModelNotFound.of(
             "engine_model", url=self._url, kind=kind, name=name or self._options.name, there=there
         )

@@ -15,6 +15,7 @@ from deepwell.server.families.registry.bodies import (
 
 __all__ = ["deployment_body"]
 
+_MOST = 2**53
 _ROLES = {"starting": "candidate", "serving": "candidate"}
 
 
@@ -86,4 +87,6 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _MOST:
+        return None  # an infinity and NaN, which Python reads, as well
+    return float(value)
