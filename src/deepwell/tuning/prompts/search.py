@@ -211,7 +211,8 @@ class _Search:
         shown, dice = one.shown, self._dice
         if not shown.examples:
             return [pool.draw(dice, size, dice.choice(pool.kinds)) for size in pool.sizes[:2]]
-        kind: Kind = next((known for known in pool.kinds if known == shown.kind), pool.kinds[0])
+        kinds: dict[str, Kind] = {one: one for one in pool.kinds}
+        kind = kinds.get(shown.kind, pool.kinds[0])
         size = min(pool.sizes, key=lambda size: abs(size - len(shown.examples)))
         larger = next((other for other in pool.sizes if other > size), size)
         found = [pool.replaced(dice, shown), pool.reordered(dice, shown), pool.draw(dice, larger, kind)]
