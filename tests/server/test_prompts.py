@@ -5,6 +5,10 @@ import openai
 import pytest
 from tests.server.fakes import FakeEngine
 
+from deepwell.dialogue.prompts.content import PromptContent, PromptReport, encode_content
+from deepwell.dialogue.prompts.text import PromptText
+from deepwell.storage.database import Tenant
+
 PROMPT = {
     "id": "contract-en",
     "instructions": "You read contracts in {{currency}}.",
@@ -211,3 +215,12 @@ async def test_changes_stand_in_the_audit_trail_without_the_text(http, service):
     entries = (await http.get("/v1/audit/entries?limit=50")).text
     assert entries.count('"prompt"') >= 4 and "You read contracts" not in entries
     assert all(f'"{action}"' in entries for action in ("create", "add", "choose", "delete"))
+
+
+async def test_a_version_tells_the_measurement_that_it_was_chosen_by(http, service):
+    report = PromptReport("toy", "label", 200, 0.5, 0.61, 0.04, 0.18, 2000, 90_000, 0, "ab" * 32)
+    body = encode_content(PromptContent(PromptText("Name the topic."), report=report))
+    await service.state.prompts.create(Tenant("local"), "tuned", body)
+    told = (await http.get("/v1/prompts/tuned")).json()["report"]
+    assert (told["model"], told["rows"], told["score"], told["low"]) == ("toy", 200, 0.61, 0.04)
+    assert (await made(http))["report"] is None

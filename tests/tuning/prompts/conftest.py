@@ -33,7 +33,7 @@ class Oracle:
             share = 30 + 25 * ("one of:" in head) + 25 * (len(talk) > 5) + 15 * ("please" not in head)
             right = int(row.key[-6:], 16) % 100 < share
             answer = row.answer if right else "?"
-            found.append(Outcome(float(right), answer, right, sum(len(one["content"]) for one in talk), 1))
+            found.append(Outcome(float(right), answer, right, len(talk), 1, float(right)))
         return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from tests.tuning.prompts.conftest import rows
 
@@ -31,7 +33,7 @@ def test_labels_are_scored_as_the_evaluation_scores_choices(tiny: LLM) -> None:
     scores = Scorer(Subject(SubjectName("tiny", "tiny"), tiny), chat=True).choices(prompts, lambda _: None)
     for outcome, score, row, talk in zip(found, scores, ROWS, TALKS, strict=True):
         assert outcome.answer == LABELS[score.best()] and outcome.passed == (outcome.answer == row.answer)
-        assert outcome.loss == pytest.approx(score.loss(LABELS.index(row.answer)), abs=1e-5)
+        assert -math.log(outcome.chance) == pytest.approx(score.loss(LABELS.index(row.answer)), abs=1e-5)
         assert outcome.prompt_tokens == len(tiny.tokenize(talk)) and outcome.answer_tokens == sum(
             score.tokens
         )

@@ -35,7 +35,7 @@ def test_a_better_prompt_is_found_and_confirmed_on_held_out_rows(task: Task) -> 
     found = found_by(task, Oracle())
     winner = found.found.winner.candidate
     assert "one of:" in winner.text.instructions and len(winner.shown.examples) >= 2
-    assert {one.answer for one in winner.shown.examples} == {"a", "b"}
+    assert {one.answer for one in winner.shown.examples} <= {"a", "b"}
     assert found.is_better and found.verdict is not None
     assert found.verdict.change.low > 0.2 and found.verdict.change.paired == 200
     assert found.verdict.cost.calls == 400 and found.verdict.looks == 1

@@ -174,6 +174,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "near-duplicates": tuning.near_duplicates,
     "evaluate-parity": tuning.evaluate_parity,
     "served-precision": tuning.served_precision,
+    "prompts-optimise": tuning.prompts_optimise,
     "fine-tuning-sdk": tuning.fine_tuning_sdk,
     "fine-tuning-served": tuning.fine_tuning_served,
     "feedback-sdk": align.feedback_sdk,

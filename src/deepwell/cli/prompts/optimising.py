@@ -58,7 +58,7 @@ def optimise(
     candidates: chosen.Candidates = None,
     shares: chosen.SharesText = chosen.SHARES,
     held_out: chosen.HeldOut = None,
-    max_examples: chosen.MaxExamples = 10,
+    max_examples: chosen.MaxExamples = 16,
     max_tokens: chosen.MaxTokens = 64,
     input_field: chosen.InputField = None,
     answer_field: chosen.AnswerField = None,

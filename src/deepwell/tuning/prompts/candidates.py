@@ -53,11 +53,9 @@ class Candidate:
     @property
     def text(self) -> PromptText:
         """The prompt as the registry keeps it."""
-        turns = [
-            PromptMessage(role, content)
-            for one in self.shown.examples
-            for role, content in (("user", one.input), ("assistant", one.answer))
-        ]
+        turns: list[PromptMessage] = []
+        for one in self.shown.examples:
+            turns += [PromptMessage("user", one.input), PromptMessage("assistant", one.answer)]
         return replace(
             self.start, instructions=self.instruction.text, messages=(*self.start.messages, *turns)
         )

@@ -36,7 +36,7 @@ class ExamplePool:
     """
 
     def __init__(
-        self, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, most: int = 10, characters: int = 400
+        self, rows: Sequence[Row], outcomes: Mapping[str, Outcome], *, most: int = 16, characters: int = 400
     ) -> None:
         self._characters = characters
         self._rows: dict[Kind, list[tuple[Row, str]]] = {"right": [], "wrong": [], "mixed": []}
@@ -95,6 +95,23 @@ class ExamplePool:
         """Returns the same examples in another order."""
         examples = list(shown.examples)
         dice.shuffle(examples)
+        return ExampleSet(tuple(examples), shown.kind)
+
+    def moved_last(self, shown: ExampleSet, answer: str) -> ExampleSet:
+        """Returns the same examples, those with an answer at the end."""
+        examples = sorted(shown.examples, key=lambda one: one.answer == answer)
+        return ExampleSet(tuple(examples), shown.kind)
+
+    def tilted(self, dice: random.Random, shown: ExampleSet, over: str, under: str) -> ExampleSet:
+        """Returns a set with one example of the answer `over` exchanged for one of the answer `under`."""
+        taken = {one.input for one in shown.examples}
+        pool = [self._example(row, answer) for row, answer in self._rows["mixed"] if answer == under]
+        fresh = [one for one in pool if one.input not in taken]
+        places = [place for place, one in enumerate(shown.examples) if one.answer == over]
+        if not fresh or not places:
+            return shown
+        examples = list(shown.examples)
+        examples[dice.choice(places)] = dice.choice(fresh)
         return ExampleSet(tuple(examples), shown.kind)
 
     def _example(self, row: Row, answer: str) -> Example:

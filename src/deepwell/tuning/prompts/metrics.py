@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Outcome:
 
     Attributes:
         score: from 0 to 1.
-        loss: negative log of the right label's share among all labels; 0 of other metrics.
+        chance: share of the right label among all labels; of other metrics the score.
         answer: the text of the answer, or the likeliest label.
         passed: whether the answer counts as right.
         prompt_tokens: tokens of the conversation.
@@ -39,8 +40,11 @@ class Outcome:
     passed: bool
     prompt_tokens: int
     answer_tokens: int
-    loss: float = 0.0
+    chance: float
     refused: bool = False
+
+
+_REFUSED: Final = Outcome(0.0, "", False, 0, 0, 0.0, refused=True)
 
 
 class Metric(Protocol):
@@ -81,9 +85,7 @@ class LabelMetric:
         scored = self._scored(pairs[:1]) + self._scored(pairs[1:])
         sums = iter(scored)
         return [
-            self._outcome([next(sums) for _ in self.labels], row, len(context))
-            if context
-            else Outcome(0.0, "", False, 0, 0, refused=True)
+            self._outcome([next(sums) for _ in self.labels], row, len(context)) if context else _REFUSED
             for context, row in zip(contexts, rows, strict=True)
         ]
 
@@ -95,9 +97,9 @@ class LabelMetric:
         score = ChoiceScore(tuple(logprobs), sizes, sizes, sizes)
         chosen = self.labels[score.best()]
         known = row.answer in self.labels
-        loss = score.loss(self.labels.index(row.answer)) if known else 0.0
+        chance = math.exp(-score.loss(self.labels.index(row.answer))) if known else 0.0
         right = chosen == row.answer
-        return Outcome(float(right), chosen, right, prompt_tokens, sum(sizes), loss)
+        return Outcome(float(right), chosen, right, prompt_tokens, sum(sizes), chance)
 
 
 class _Answering:
@@ -136,10 +138,12 @@ class ExactMetric(_Answering):
         found: list[Outcome] = []
         for one, row in zip(self._answers(conversations), rows, strict=True):
             if one is None:
-                found.append(Outcome(0.0, "", False, 0, 0, refused=True))
+                found.append(_REFUSED)
                 continue
             right = plain(one.text) == plain(row.answer)
-            found.append(Outcome(float(right), one.text, right, one.prompt_tokens, one.completion_tokens))
+            found.append(
+                Outcome(float(right), one.text, right, one.prompt_tokens, one.completion_tokens, float(right))
+            )
         return found
 
 
@@ -168,14 +172,16 @@ class GraderMetric(_Answering):
         found: list[Outcome] = []
         for one, row in zip(answers, rows, strict=True):
             if one is None:
-                found.append(Outcome(0.0, "", False, 0, 0, refused=True))
+                found.append(_REFUSED)
                 continue
             grade = await run_grader(self._grader, item=row.fields, sample=sample_of(one.text))
             # A field of the answer that is missing is the answer's fault; all else is the grader's.
             if grade.error and not grade.detail.startswith("{{ sample."):
                 raise InvalidRequest.of("prompts_grader_failed", param="metric", reason=grade.detail)
             score = min(1.0, max(0.0, grade.score))
-            found.append(Outcome(score, one.text, grade.passed, one.prompt_tokens, one.completion_tokens))
+            found.append(
+                Outcome(score, one.text, grade.passed, one.prompt_tokens, one.completion_tokens, score)
+            )
         return found
 
 

@@ -1,7 +1,7 @@
 """The search: instructions x sets of examples, by successive halving within a budget of calls.
 
 In the manner of MIPROv2 (Opsahl-Ong et al. 2024, arXiv:2406.11695) and OPRO (Yang et al. 2023, arXiv:2309.03409), kept small:
-examples are bootstrapped from training rows, instructions are edited by a seed and rewritten by the model itself, and two
+examples are bootstrapped from training rows, instructions are edited by a seed and rewritten by the model itself, and three
 generations of prompts are halved (Jamieson & Talwalkar 2016, arXiv:1502.07943). Only training and development rows are read.
 """
 
@@ -10,24 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Final
 
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import InvalidRequest
 from deepwell.llm import LLM
 from deepwell.tuning.prompts.candidates import Candidate, ExampleSet, Instruction, usable
-from deepwell.tuning.prompts.examples import ExamplePool
+from deepwell.tuning.prompts.examples import ExamplePool, Kind
 from deepwell.tuning.prompts.proposals import asked_rewrite, cleaned, mutations, rewrite_messages
 from deepwell.tuning.prompts.rows import Row, labels_of
 from deepwell.tuning.prompts.trials import Standing, Trials
 
 __all__ = ["Found", "Plan", "Tried", "search"]
 
-_BOOTSTRAP: Final = 0.1  # shares of the budget
-_FIRST: Final = 0.45
-_SECOND: Final = 0.75  # of the budget, both generations together
+_BOOTSTRAP: Final = 0.05  # share of the budget
+_UNTIL: Final = (0.4, 0.6, 0.8)  # shares of the budget that are spent when each generation ends
 _FEWEST_ROWS: Final = 8  # of the first round
 
 
@@ -40,7 +41,7 @@ class Plan:
         rewrites: rewrites that the model is asked for.
         edits: edits of the start.
         own: further instructions to try.
-        width: prompts of the first generation; half as many are new in the second.
+        width: prompts of the first generation; half as many are new in each further one.
         finalists: prompts that are compared on all development rows, besides the start.
         most_examples: most examples of a prompt; 0: none.
         characters: length at which the input of an example is cut.
@@ -52,7 +53,7 @@ class Plan:
     own: tuple[str, ...] = ()
     width: int = 32
     finalists: int = 5
-    most_examples: int = 10
+    most_examples: int = 16
     characters: int = 400
 
 
@@ -109,13 +110,14 @@ class _Search:
         self._standings: dict[str, Tried] = {}
 
     def run(self, train: Sequence[Row], development: Sequence[Row]) -> Found:
-        """Bootstraps, proposes, halves two generations, and compares the last few."""
+        """Bootstraps, proposes, halves three generations, and compares the last few."""
         budget = self._trials.budget
         train, rows = self._mixed(train), self._mixed(development)
         pool = self._bootstrapped(train[: max(_FEWEST_ROWS, round(_BOOTSTRAP * budget))], train)
         instructions = self._instructions(train)
-        kept = self._halved(self._generation(instructions, pool), rows, round(_FIRST * budget))
-        kept = self._halved(self._crossed(kept, pool), rows, round(_SECOND * budget))
+        kept = self._halved(self._generation(instructions, pool), rows, round(_UNTIL[0] * budget))
+        for share in _UNTIL[1:]:
+            kept = self._halved(self._crossed(kept, pool, rows), rows, round(share * budget))
         finalists = _different([*kept[: self._plan.finalists], self._first])
         seen = {one.key: self._rows_of(one) for one in finalists}
         # As many rows for each as what is left of the budget reaches for all.
@@ -173,7 +175,7 @@ class _Search:
         bare = [Candidate(start, one) for one in others]
         if not pool.sizes:
             return self._usable([self._first, *bare])[: self._plan.width]
-        ways = [(size, kind) for size in pool.sizes for kind in pool.kinds]
+        ways: list[tuple[int, Kind]] = [(size, kind) for size in pool.sizes for kind in pool.kinds]
         sets = [pool.draw(self._dice, *ways[number % len(ways)]) for number in range(2 * self._plan.width)]
         found = [self._first]
         for number in range(self._plan.width):
@@ -182,31 +184,47 @@ class _Search:
                 found += [bare[number], Candidate(start, others[number], sets[2 * number + 1])]
         return self._usable(found)[: self._plan.width]
 
-    def _crossed(self, kept: Sequence[Candidate], pool: ExamplePool) -> list[Candidate]:
-        """Returns the second generation: the best of the first, their parts in other pairs, and sets near the best ones."""
+    def _crossed(self, kept: Sequence[Candidate], pool: ExamplePool, rows: Sequence[Row]) -> list[Candidate]:
+        """Returns the next generation: the best of the last one, their parts in other pairs, and sets near the best ones."""
         best = list(kept[: max(2, self._plan.finalists)])
+        start = self._first.start
         instructions = list(dict.fromkeys(one.instruction for one in best))
         sets = list(dict.fromkeys(one.shown for one in best if one.shown.examples))
-        pairs = [
-            Candidate(self._first.start, instruction, shown) for shown in sets for instruction in instructions
+        pairs = [Candidate(start, instruction, shown) for shown in sets for instruction in instructions]
+        near = [
+            Candidate(start, one.instruction, shown) for one in best for shown in self._near(one, pool, rows)
         ]
-        near: list[Candidate] = []
-        for place, one in enumerate(best):
-            if not one.shown.examples:
-                continue
-            shown = one.shown
-            changed: list[ExampleSet] = [pool.reordered(self._dice, shown), pool.replaced(self._dice, shown)]
-            kind = next((known for known in pool.kinds if known == shown.kind), pool.kinds[0])
-            size = min(pool.sizes, key=lambda size, shown=shown: abs(size - len(shown.examples)))
-            larger = next((other for other in pool.sizes if other > size), size)
-            changed += [pool.draw(self._dice, size, kind), pool.draw(self._dice, larger, kind)]
-            near += [
-                Candidate(self._first.start, one.instruction, shown) for shown in changed[: 4 - place // 2]
-            ]
-        fresh = [*pairs, *near]
-        self._dice.shuffle(fresh)
-        room = len(best) + max(2, self._plan.width // 2)
-        return self._usable([*best, *fresh])[:room]
+        self._dice.shuffle(pairs)
+        self._dice.shuffle(near)
+        mixed = [one for both in zip_longest(near, pairs) for one in both if one is not None]
+        return self._usable([*best, *mixed])[: len(best) + max(2, self._plan.width // 2)]
+
+    def _near(self, one: Candidate, pool: ExamplePool, rows: Sequence[Row]) -> list[ExampleSet]:
+        """Returns sets near that of a candidate: another order or example, another draw, and such as lean less.
+
+        A few examples make a small model favour the label that stands last or most often among them (Zhao et al. 2021,
+        arXiv:2102.09690). Where a candidate answers one label too often and another too seldom, examples are moved or
+        exchanged against that.
+        """
+        if not pool.sizes:
+            return []
+        shown, dice = one.shown, self._dice
+        if not shown.examples:
+            return [pool.draw(dice, size, dice.choice(pool.kinds)) for size in pool.sizes[:2]]
+        kinds: dict[str, Kind] = {one: one for one in pool.kinds}
+        kind = kinds.get(shown.kind, pool.kinds[0])
+        size = min(pool.sizes, key=lambda size: abs(size - len(shown.examples)))
+        larger = next((other for other in pool.sizes if other > size), size)
+        found = [pool.replaced(dice, shown), pool.reordered(dice, shown), pool.draw(dice, larger, kind)]
+        if pool.classes and (asked := rows[: self._rows_of(one)]):
+            outcomes = self._trials.outcomes(one, asked)
+            lean = Counter(outcome.answer for outcome in outcomes)
+            lean.subtract(row.answer for row in asked)
+            over = max(pool.classes, key=lambda label: lean[label])
+            under = min(pool.classes, key=lambda label: lean[label])
+            if lean[over] - lean[under] > len(asked) // 10:
+                found = [pool.moved_last(shown, under), pool.tilted(dice, shown, over, under), *found]
+        return found
 
     def _halved(self, pool: Sequence[Candidate], rows: Sequence[Row], until: int) -> list[Candidate]:
         """Returns the candidates of a pool, the best first: each round keeps the better half and doubles the rows.
@@ -224,7 +242,8 @@ class _Search:
             need = sum(max(0, count - self._rows_of(one)) for one in pool)
             if need > min(until - self._trials.cost.calls, self._trials.left):
                 break
-            ranked = sorted((self._try(one, rows[:count]) for one in pool), key=lambda one: one.standing.rank)
+            tried = [self._try(one, rows[:count]) for one in pool]
+            ranked = sorted(tried, key=lambda one: one.standing.promise)
             pool = [one.candidate for one in reversed(ranked)]
             half = max(2, (len(pool) + 1) // 2)
             if count == len(rows) or len(pool) <= 2:

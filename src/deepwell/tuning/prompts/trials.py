@@ -19,7 +19,7 @@ from deepwell.tuning.prompts.rows import Row
 
 __all__ = ["Cost", "Journal", "Standing", "Trials"]
 
-_AT_ONCE: Final = 32
+_AT_ONCE: Final = 16
 _FORM: Final = 1  # of the journal
 
 
@@ -50,23 +50,30 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A candidate's mean over some rows. Standings are compared by score, then by loss, then by length.
+    """A candidate's mean over some rows.
 
     Attributes:
+        chance: mean share of the right label among all labels; the score, where a metric has no labels. It says more of few
+            rows than the score does.
         tokens: mean tokens of a conversation.
         refused: rows that did not fit the context.
     """
 
     score: float
-    loss: float
+    chance: float
     tokens: float
     rows: int
     refused: int = 0
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """Sorting key; more is better."""
-        return (self.score, -self.loss, -self.tokens)
+        """Sorting key of finalists: by score, then by chance, then by length. More is better."""
+        return (self.score, self.chance, -self.tokens)
+
+    @property
+    def promise(self) -> tuple[float, float]:
+        """Sorting key of earlier rounds, which see few rows: score and chance count alike."""
+        return (self.score + self.chance, -self.tokens)
 
 
 class Journal:
@@ -176,7 +183,7 @@ class Trials:
         count = len(found)
         return Standing(
             sum(one.score for one in found) / count,
-            sum(one.loss for one in found) / count,
+            sum(one.chance for one in found) / count,
             sum(one.prompt_tokens for one in found) / count,
             count,
             sum(one.refused for one in found),

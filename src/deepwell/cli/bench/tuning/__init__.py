@@ -5,6 +5,7 @@ from __future__ import annotations
 from deepwell.cli.bench.tuning.api import fine_tuning_sdk, fine_tuning_served
 from deepwell.cli.bench.tuning.data import active_learning, back_translation, near_duplicates
 from deepwell.cli.bench.tuning.evaluate import evaluate_parity, served_precision
+from deepwell.cli.bench.tuning.prompts import prompts_optimise
 from deepwell.cli.bench.tuning.speed import tuning_parallel, tuning_speed
 from deepwell.cli.bench.tuning.train import lora, prune_curve, tune_readme, tuning_exactness
 
@@ -16,6 +17,7 @@ __all__ = [
     "fine_tuning_served",
     "lora",
     "near_duplicates",
+    "prompts_optimise",
     "prune_curve",
     "served_precision",
     "tune_readme",
