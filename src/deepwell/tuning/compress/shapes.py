@@ -53,9 +53,8 @@ def check_prunable(config: ModelConfig) -> None:
         UnsupportedModel: it has another.
     """
     if config.architecture not in _PRUNABLE:
-        raise UnsupportedModel(
-            f"a model of the architecture {config.architecture} cannot be pruned",
-            fix=f"choose a model of one of: {', '.join(_PRUNABLE)}",
+        raise UnsupportedModel.of(
+            "compress_architecture", architecture=config.architecture, known=", ".join(_PRUNABLE)
         )
 
 
@@ -111,10 +110,11 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
         if (shape := _filled(config, most, layers, kv_heads, "width" in ways))
     }
     if not found:
-        raise InvalidRequest(
-            f"{', '.join(ways)} alone cannot leave out {share:.0%} of the weights of this model",
-            fix="allow more ways, or choose a smaller share",
+        raise InvalidRequest.of(
+            "compress_share",
             param="share",
+            ways=",".join(one for one in WAYS if one in ways),
+            share=f"{share:.0%}",
         )
     if "width" not in ways:  # steps of whole layers and heads: the nearest size is the one that was asked for
         size = max(parameters_of(config, shape) for shape in found)
