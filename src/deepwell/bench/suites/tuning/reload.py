@@ -99,27 +99,22 @@ def reload(folder: Path, gguf: Path | None = None, llama: LlamaCpp | None = None
 
 def _transformers(folder: Path) -> list[str]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ends = model.config.eos_token_id
-    ends = set(ends) if isinstance(ends, list) else {ends}
+    # Greedy, whatever the folder's generation_config.json proposes.
+    greedy = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=_TOKENS,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     texts: list[str] = []
-    with torch.inference_mode():
-        for prompt in PROMPTS:
-            # Plain steps: what a generation_config.json may say about sampling has no part in it.
-            step = tokenizer(prompt, return_tensors="pt")["input_ids"]
-            past, tokens = None, list[int]()
-            while len(tokens) < _TOKENS:
-                output = model(input_ids=step, past_key_values=past, use_cache=True)
-                past = output.past_key_values
-                token = int(output.logits[0, -1].argmax())
-                if token in ends:
-                    break
-                tokens.append(token)
-                step = torch.tensor([[token]])
-            texts.append(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+    for prompt in PROMPTS:
+        given = tokenizer(prompt, return_tensors="pt")
+        found = model.generate(**given, generation_config=greedy)[0, given["input_ids"].shape[1] :]
+        texts.append(tokenizer.decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False))
     return texts
 
 
