@@ -164,6 +164,7 @@ class Donor:
         most = self.base.config.num_hidden_layers - min(one.layers for one in shapes)
         self.greedy(most)
         cuts: list[tuple[float, Cut]] = []
+        self._say("candidates", 0.0)
         for number, shape in enumerate(shapes):
             cut = self.chosen(shape)
             loss = self.scouted(cut) if len(shapes) > 1 else 0.0
@@ -222,6 +223,7 @@ def pruned(
     found = predictions(model, donor.choice, donor.model)
     after: dict[str, Any] = {"method": "none"}
     if recovery is not None:
+        say("recovery", 0.0)
         tokens = distil(
             model, donor.model, donor.learning, recovery, progress=lambda done, _: say("recovery", done)
         )
