@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.llama_cpp import LlamaCpp, llama_python
-from deepwell.bench.suites.tuning.pruning import calibrated, plain_card
+from deepwell.bench.suites.tuning.pruning import calibrated, packed_in, plain_card
 from deepwell.bench.suites.tuning.runs import need_torch
 from deepwell.llm import LLM
 from deepwell.tuning.compress.shapes import WAYS, Shape
@@ -137,21 +137,22 @@ def bench_prune_reload(report: Report, model: Path) -> dict[str, Any]:
     value: dict[str, Any] = {"cuts": 0, "prompts": len(PROMPTS)}
     differences: list[str] = []
     same_in_bf16, rows = 0, list[tuple[str, ...]]()
-    with closing(LlamaCpp(llama_python(report.console), threads=1)) as llama:
-        for name, made in _cuts(donor):
-            with tempfile.TemporaryDirectory() as scratch:
-                folder = Path(scratch) / "model"
-                write_pruned(donor, made(), folder, gguf=True)
+    python = llama_python(report.console)
+    for name, made in _cuts(donor):
+        with tempfile.TemporaryDirectory() as scratch, packed_in(Path(scratch)):
+            folder = Path(scratch) / "model"
+            write_pruned(donor, made(), folder, gguf=True)
+            with closing(LlamaCpp(python, threads=1)) as llama:
                 found = reload(folder, folder / "model.gguf", llama)
-            apart = found.differences()
-            differences += [f"{name}: {one.engine}: {one.prompt!r}" for one in apart]
-            same_in_bf16 += found.same_in_bf16()
-            value["cuts"] += 1
-            value["engines"] = list(found.texts)
-            rows.append((name, str(len(apart)), f"{found.same_in_bf16()} of {len(PROMPTS)}"))
-            report.note(f"{name}: {found.texts['transformers'][0]!r}, {len(apart)} differences")
-            for one in apart:
-                report.note(f"  {one.engine}: {one.found!r} instead of {one.wanted!r}")
+        apart = found.differences()
+        differences += [f"{name}: {one.engine}: {one.prompt!r}" for one in apart]
+        same_in_bf16 += found.same_in_bf16()
+        value["cuts"] += 1
+        value["engines"] = list(found.texts)
+        rows.append((name, str(len(apart)), f"{found.same_in_bf16()} of {len(PROMPTS)}"))
+        report.note(f"{name}: {found.texts['transformers'][0]!r}, {len(apart)} differences")
+        for one in apart:
+            report.note(f"  {one.engine}: {one.found!r} instead of {one.wanted!r}")
     report.table("Greedy texts beside transformers", ("cut", "different", "the same in bf16"), rows)
     value["bf16_same"] = rounded(same_in_bf16 / (value["cuts"] * len(PROMPTS)), 3)
     return value | {"different": differences}
