@@ -58,7 +58,7 @@ def test_held_out_rows_are_read_once_after_the_search_and_leak_nowhere(task: Tas
     assert found.verdict is not None and found.verdict.seen == 1
 
 
-@pytest.mark.parametrize("calls", [100, 137, 400])
+@pytest.mark.parametrize("calls", [100, 237])
 def test_a_budget_is_kept(task: Task, calls: int) -> None:
     oracle = Oracle()
     found = found_by(task, oracle, calls=calls)
@@ -85,21 +85,21 @@ def test_the_same_seed_finds_the_same_and_a_journal_asks_nothing_twice(task: Tas
     path = tmp_path / "journal.jsonl"
     first, second = Oracle(), Oracle()
     journal = Journal(path, {"data": "x"})
-    one = found_by(task, first, journal=journal)
+    one = found_by(task, first, journal=journal, calls=400)
     journal.close()
     whole = path.read_bytes()
     lines = whole.split(b"\n")
     path.write_bytes(b"\n".join(lines[:300]) + b"\n" + lines[300][:9])  # broken off within a line
-    other = found_by(task, second, journal=Journal(path, {"data": "x"}))
+    other = found_by(task, second, journal=Journal(path, {"data": "x"}), calls=400)
     assert other.found.winner.candidate == one.found.winner.candidate
     assert len(first.asked) - len(second.asked) == 299 == other.spent.remembered
     assert other.spent.calls == one.spent.calls
     third = Oracle()
-    again = found_by(task, third, journal=Journal(path, {"data": "x"}))
+    again = found_by(task, third, journal=Journal(path, {"data": "x"}), calls=400)
     assert third.asked == [] and again.verdict is not None and again.verdict.looks == 1
     with pytest.raises(InvalidFile, match="other options"):
         Journal(path, {"data": "y"})
-    other_seed = found_by(task, Oracle(), plan=Plan(rewrites=0, seed=1))
+    other_seed = found_by(task, Oracle(), plan=Plan(rewrites=0, seed=1), calls=400)
     assert [t.candidate.key for t in other_seed.found.tried] != [t.candidate.key for t in one.found.tried]
 
 

@@ -51,7 +51,7 @@ def optimise(
     data: chosen.Data,
     metric: chosen.MetricName = "label",
     calls: chosen.Calls = 2000,
-    model: chosen.SubjectOption = "smollm2",
+    model: chosen.SubjectOption = None,
     save: chosen.Save = None,
     use: chosen.Use = False,
     seed: chosen.Seed = 0,
@@ -76,6 +76,7 @@ def optimise(
     start and the winner are asked the held-out rows once. The winner is stored if the 95 % interval of its gain is above 0.
     """
     with reported_errors(as_json=json):
+        from deepwell.settings import Settings
         from deepwell.tuning.evaluate.subjects import open_subjects, parse_subject
         from deepwell.tuning.prompts.rows import Fields, freeze
         from deepwell.tuning.prompts.search import Plan
@@ -96,6 +97,7 @@ def optimise(
         }
         engine: Any = {name: value for name, value in given.items() if value is not None}
         judge = _judge(asked, frozen)
+        model = model or Settings.load().model
         with open_subjects([parse_subject(model)], engine) as (subject,):
             found = _searched(subject, asked, frozen, judge, shown=not json)
         report = _report(found, asked, model, frozen)

@@ -60,11 +60,11 @@ Calls = Annotated[
     ),
 ]
 SubjectOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--model",
         "-m",
-        help="Model to ask: a name in the store or a path, with :ADAPTER behind it for an adapter.",
+        help="Model to ask: a name in the store or a path, with :ADAPTER behind it for an adapter; unset: smollm2.",
         metavar="MODEL[:ADAPTER]",
         autocompletion=stored_models,
     ),
