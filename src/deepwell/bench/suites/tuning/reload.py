@@ -84,8 +84,10 @@ def reload(folder: Path, gguf: Path | None = None, llama: LlamaCpp | None = None
         gguf: the same model for llama.cpp; None: it is not asked.
         llama: process of llama.cpp; needed for `gguf`.
     """
+    from deepwell.bench.workers.tuning.greedy import greedy_texts
+
     texts: dict[str, Sequence[str]] = {
-        "transformers": _transformers(folder),
+        "transformers": greedy_texts(folder, PROMPTS, _TOKENS),
         "fp32": _ours(folder, "fp32"),
         "bf16": _ours(folder, "bf16"),
     }
@@ -95,27 +97,6 @@ def reload(folder: Path, gguf: Path | None = None, llama: LlamaCpp | None = None
         texts["llama.cpp"] = llama.call("complete", prompts=list(PROMPTS), count=_TOKENS)["texts"]
         texts["fp32 of GGUF"] = _ours(gguf, "fp32")
     return Reloaded(texts)
-
-
-def _transformers(folder: Path) -> list[str]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    # Greedy, whatever the folder's generation_config.json proposes.
-    greedy = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=_TOKENS,
-        eos_token_id=model.config.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    texts: list[str] = []
-    for prompt in PROMPTS:
-        given = tokenizer(prompt, return_tensors="pt")
-        found = model.generate(**given, generation_config=greedy)[0, given["input_ids"].shape[1] :]
-        texts.append(tokenizer.decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-    return texts
 
 
 def _ours(path: Path, precision: Any) -> list[str]:
