@@ -37,7 +37,7 @@ PROMPTS: Final = (
 )
 """Texts that are continued: prose, code and another script."""
 _TOKENS: Final = 24
-_CONTEXT: Final = 128
+_CONTEXT: Final = 512
 _RECOVERY_TOKENS: Final = 4096
 
 
