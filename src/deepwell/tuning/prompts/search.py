@@ -19,7 +19,7 @@ from typing import Final
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import InvalidRequest
 from deepwell.llm import LLM
-from deepwell.tuning.prompts.candidates import Candidate, ExampleSet, Instruction, usable
+from deepwell.tuning.prompts.candidates import Candidate, ExampleSet, Instruction, first_candidate, usable
 from deepwell.tuning.prompts.examples import ExamplePool, Kind
 from deepwell.tuning.prompts.proposals import asked_rewrite, cleaned, mutations, rewrite_messages
 from deepwell.tuning.prompts.rows import Row, labels_of
@@ -106,7 +106,7 @@ class _Search:
         self._trials = trials
         self._plan = plan
         self._dice = random.Random(f"deepwell:{plan.seed}")  # noqa: S311 - a draw, not a secret
-        self._first = Candidate(start, Instruction(start.instructions, "start"))
+        self._first = first_candidate(start)
         self._standings: dict[str, Tried] = {}
 
     def run(self, train: Sequence[Row], development: Sequence[Row]) -> Found:
@@ -170,9 +170,13 @@ class _Search:
         return list({one.text: one for one in reversed(found)}.values())[::-1]
 
     def _generation(self, instructions: Sequence[Instruction], pool: ExamplePool) -> list[Candidate]:
-        """Returns the first generation: every instruction by itself and with examples, and the start with many sets."""
-        start, others = self._first.start, instructions[1:]
+        """Returns the first generation: every instruction alone, with the start's and with other examples."""
+        start, others, own = self._first.start, instructions[1:], self._first.shown
         bare = [Candidate(start, one) for one in others]
+        if own.examples:
+            shown = [Candidate(start, one, own) for one in others]
+            bare = [one for both in zip(shown, bare, strict=True) for one in both]
+            bare.insert(0, Candidate(start, self._first.instruction))
         if not pool.sizes:
             return self._usable([self._first, *bare])[: self._plan.width]
         ways: list[tuple[int, Kind]] = [(size, kind) for size in pool.sizes for kind in pool.kinds]
@@ -180,8 +184,9 @@ class _Search:
         found = [self._first]
         for number in range(self._plan.width):
             found.append(Candidate(start, self._first.instruction, sets[2 * number]))
+            found += bare[number : number + 1]
             if number < len(others):
-                found += [bare[number], Candidate(start, others[number], sets[2 * number + 1])]
+                found.append(Candidate(start, others[number], sets[2 * number + 1]))
         return self._usable(found)[: self._plan.width]
 
     def _crossed(self, kept: Sequence[Candidate], pool: ExamplePool, rows: Sequence[Row]) -> list[Candidate]:
