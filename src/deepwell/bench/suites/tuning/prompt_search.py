@@ -27,7 +27,7 @@ __all__ = ["TASKS", "PromptTask", "bench_prompts_optimise", "rows_of_pool"]
 
 _POOL: Final = Shares(0.6, 0.4, 0.0)
 _MOST_TOKENS: Final = 8  # of an answer: more than any label has
-_BESIDE: Final = 300  # held-out rows that are asked beside the bar
+_BESIDE: Final = 200  # held-out rows that are asked beside the bar
 _AT_ONCE: Final = 16
 
 
