@@ -10,7 +10,7 @@ import pytest
 from tests.tuning.prompts.conftest import Oracle
 
 from deepwell import LLM
-from deepwell.dialogue.prompts.text import PromptText
+from deepwell.dialogue.prompts.text import PromptMessage, PromptText
 from deepwell.errors import InvalidFile, InvalidRequest
 from deepwell.tuning.prompts.proposals import cleaned, mutations, rewrite_messages
 from deepwell.tuning.prompts.rows import Row
@@ -109,6 +109,19 @@ def test_own_instructions_take_part_and_examples_can_be_left_out(task: Task) -> 
     )
     assert {one.candidate.name for one in found.found.tried} == {"start", "own 1"}
     assert found.found.winner.candidate.name == "own 1"
+
+
+def test_examples_of_the_start_are_kept_left_out_or_replaced_and_other_messages_stay(task: Task) -> None:
+    turns = [("user", "Hello."), ("user", "x"), ("assistant", "a"), ("user", "y"), ("assistant", "b")]
+    start = PromptText(START.instructions, tuple(PromptMessage(role, text) for role, text in turns))  # type: ignore[arg-type]
+    train, development, held_out = task
+    data = Data(train, development, lambda: held_out)
+    found = optimise(NO_MODEL, start, Oracle(), data, calls=600, plan=PLAN)
+    assert found.found.start.candidate.text == start
+    assert found.found.start.candidate.name == "start + 2 examples (own)"
+    tried = {one.candidate.name for one in found.found.tried}
+    assert "start" in tried and any("(own)" in name and "edit" in name for name in tried)
+    assert all(one.candidate.text.messages[0].content == "Hello." for one in found.found.tried)
 
 
 def test_what_cannot_be_searched_is_refused_before_a_call(task: Task) -> None:

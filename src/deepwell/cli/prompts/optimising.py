@@ -29,7 +29,7 @@ _MOST_BYTES: Final = 4 << 20  # of a file of instructions or of a grader
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the command line asked for.
+    """The options of the command line, read.
 
     Attributes:
         id: id of the prompt to begin with.

@@ -11,7 +11,7 @@ from deepwell.dialogue.prompts.text import PromptMessage, PromptText
 from deepwell.errors import DeepwellError
 from deepwell.tuning.prompts.rows import Row
 
-__all__ = ["Candidate", "Example", "ExampleSet", "Instruction", "usable"]
+__all__ = ["Candidate", "Example", "ExampleSet", "Instruction", "first_candidate", "usable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ExampleSet:
     """Examples in their order.
 
     Attributes:
-        kind: the rows they were drawn from: those that the start answers right, wrong, or any of them.
+        kind: the rows they were drawn from: those that the start answers right, wrong, or any of them; own: of the start.
     """
 
     examples: tuple[Example, ...] = ()
@@ -44,7 +44,11 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A prompt: the start with other instructions and with examples behind its own messages."""
+    """A prompt: the start with other instructions and other examples.
+
+    Attributes:
+        start: the start without its examples.
+    """
 
     start: PromptText
     instruction: Instruction
@@ -83,6 +87,19 @@ class Candidate:
         messages = text.filled(values_of(text.variables, row)) if text.variables else _plain(text)
         told = [{"role": str(one.role), "content": one.content} for one in messages]
         return [*told, {"role": "user", "content": row.input}]
+
+
+def first_candidate(start: PromptText) -> Candidate:
+    """Returns a prompt as a candidate: its last messages are its examples, as far as they are questions with answers."""
+    messages = list(start.messages)
+    shown: list[Example] = []
+    while len(messages) > 1 and (messages[-2].role, messages[-1].role) == ("user", "assistant"):
+        shown.insert(0, Example(messages[-2].content, messages[-1].content))
+        messages = messages[:-2]
+    bare = replace(start, messages=tuple(messages))
+    return Candidate(
+        bare, Instruction(start.instructions, "start"), ExampleSet(tuple(shown), "own" if shown else "")
+    )
 
 
 def values_of(variables: Mapping[str, str], row: Row) -> dict[str, str]:

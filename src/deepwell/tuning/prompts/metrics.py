@@ -23,7 +23,7 @@ _ENDING: Final = re.compile(r"[\s.!。！]+$")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one question brought.
+    """The result of one question.
 
     Attributes:
         score: from 0 to 1.

@@ -49,7 +49,7 @@ class Optimised:
 
     @property
     def is_better(self) -> bool:
-        """Whether the winner beats the start on held-out rows, with an interval that excludes zero."""
+        """True if the winner beats the start on held-out rows, with an interval that excludes zero."""
         return self.verdict is not None and self.verdict.change.verdict == "better"
 
 

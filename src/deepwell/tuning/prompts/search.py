@@ -19,7 +19,7 @@ from typing import Final
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import InvalidRequest
 from deepwell.llm import LLM
-from deepwell.tuning.prompts.candidates import Candidate, ExampleSet, Instruction, usable
+from deepwell.tuning.prompts.candidates import Candidate, ExampleSet, Instruction, first_candidate, usable
 from deepwell.tuning.prompts.examples import ExamplePool, Kind
 from deepwell.tuning.prompts.proposals import asked_rewrite, cleaned, mutations, rewrite_messages
 from deepwell.tuning.prompts.rows import Row, labels_of
@@ -42,7 +42,7 @@ class Plan:
         edits: edits of the start.
         own: further instructions to try.
         width: prompts of the first generation; half as many are new in each further one.
-        finalists: prompts that are compared on all development rows, besides the start.
+        finalists: prompts that are compared at the end besides the start; the best two of them on the most rows.
         most_examples: most examples of a prompt; 0: none.
         characters: length at which the input of an example is cut.
     """
@@ -106,7 +106,7 @@ class _Search:
         self._trials = trials
         self._plan = plan
         self._dice = random.Random(f"deepwell:{plan.seed}")  # noqa: S311 - a draw, not a secret
-        self._first = Candidate(start, Instruction(start.instructions, "start"))
+        self._first = first_candidate(start)
         self._standings: dict[str, Tried] = {}
 
     def run(self, train: Sequence[Row], development: Sequence[Row]) -> Found:
@@ -118,21 +118,31 @@ class _Search:
         kept = self._halved(self._generation(instructions, pool), rows, round(_UNTIL[0] * budget))
         for share in _UNTIL[1:]:
             kept = self._halved(self._crossed(kept, pool, rows), rows, round(share * budget))
-        finalists = _different([*kept[: self._plan.finalists], self._first])
-        seen = {one.key: self._rows_of(one) for one in finalists}
-        # As many rows for each as what is left of the budget reaches for all.
-        count = min(len(rows), (self._trials.left + sum(seen.values())) // len(finalists))
-        while count and sum(max(0, count - one) for one in seen.values()) > self._trials.left:
-            count -= 1
-        last = rows[:count]
-        ended = sorted(
-            (self._try(one, last) for one in finalists), key=lambda one: one.standing.rank, reverse=True
-        )
+        finalists = self._last(kept[: self._plan.finalists], rows, self._trials.left // 2)
+        ended = self._last([one.candidate for one in finalists], rows, self._trials.left, most=2)
         start = next(one for one in ended if one.candidate.key == self._first.key)
         winner = ended[0] if ended[0].standing.score > start.standing.score else start
+        seen = {one.candidate.key for one in ended}
         others = [one for key, one in self._standings.items() if key not in seen]
         others.sort(key=lambda one: (one.standing.rows, *one.standing.rank), reverse=True)
         return Found(start, winner, (*ended, *others))
+
+    def _last(
+        self, kept: Sequence[Candidate], rows: Sequence[Row], calls: int, *, most: int | None = None
+    ) -> list[Tried]:
+        """Compares the first of some candidates with the start, on as many rows as the calls reach for all; the best first.
+
+        Args:
+            most: candidates to take besides the start; None: all.
+        """
+        others = [one for one in kept if one.key != self._first.key][:most]
+        finalists = _different([*others, self._first])
+        seen = [self._rows_of(one) for one in finalists]
+        count = len(rows)
+        while count > 1 and sum(max(0, count - one) for one in seen) > calls:
+            count -= 1
+        tried = [self._try(one, rows[:count]) for one in finalists]
+        return sorted(tried, key=lambda one: one.standing.rank, reverse=True)
 
     def _mixed(self, rows: Sequence[Row]) -> list[Row]:
         """Returns rows in an order of the seed that does not depend on that of the file."""
@@ -170,18 +180,28 @@ class _Search:
         return list({one.text: one for one in reversed(found)}.values())[::-1]
 
     def _generation(self, instructions: Sequence[Instruction], pool: ExamplePool) -> list[Candidate]:
-        """Returns the first generation: every instruction by itself and with examples, and the start with many sets."""
-        start, others = self._first.start, instructions[1:]
+        """Returns the first generation: every instruction alone, with the start's and with other examples."""
+        start, others, own = self._first.start, instructions[1:], self._first.shown
         bare = [Candidate(start, one) for one in others]
+        if own.examples:
+            shown = [Candidate(start, one, own) for one in others]
+            bare = [one for both in zip(shown, bare, strict=True) for one in both]
+            bare.insert(0, Candidate(start, self._first.instruction))
         if not pool.sizes:
             return self._usable([self._first, *bare])[: self._plan.width]
         ways: list[tuple[int, Kind]] = [(size, kind) for size in pool.sizes for kind in pool.kinds]
         sets = [pool.draw(self._dice, *ways[number % len(ways)]) for number in range(2 * self._plan.width)]
+        if own.examples:  # of each second pair of sets, the start's examples stay in front of the drawn ones
+            sets = [
+                ExampleSet((*own.examples, *one.examples), f"own, {one.kind}") if number % 4 < 2 else one
+                for number, one in enumerate(sets)
+            ]
         found = [self._first]
         for number in range(self._plan.width):
             found.append(Candidate(start, self._first.instruction, sets[2 * number]))
+            found += bare[number : number + 1]
             if number < len(others):
-                found += [bare[number], Candidate(start, others[number], sets[2 * number + 1])]
+                found.append(Candidate(start, others[number], sets[2 * number + 1]))
         return self._usable(found)[: self._plan.width]
 
     def _crossed(self, kept: Sequence[Candidate], pool: ExamplePool, rows: Sequence[Row]) -> list[Candidate]:

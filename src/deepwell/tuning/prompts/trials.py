@@ -25,7 +25,7 @@ _FORM: Final = 1  # of the journal
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What questions cost.
+    """The cost of questions.
 
     Attributes:
         calls: questions put to the model; all labels of a question are one.

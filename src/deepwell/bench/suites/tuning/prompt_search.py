@@ -1,7 +1,9 @@
 """Prompts that are tuned: topics of BBC News and sentiment of Rotten Tomatoes, from a hand-written start, with smollm2.
 
-The tasks, their starts and their held-out sets were fixed before the first search: both sets are the frozen ones of
-`bench/workloads/tuning/labelled.toml`, and the search reads their pools alone.
+The tasks and their held-out sets were fixed before the first search: both sets are the frozen ones of
+`bench/workloads/tuning/labelled.toml`, and the search reads their pools alone. The metric is `exact`: the answer that a client
+reads is the label. The start names the labels and shows the form of the answer with an example of each, written for it: on
+development rows smollm2 answers with sentences where it has the instructions alone.
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ from typing import Any, Final
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.workloads.tuning.labelled import LabelledSet, LabelledText, bbc_news, rotten_tomatoes
-from deepwell.dialogue.prompts.text import PromptText
+from deepwell.dialogue.prompts.text import PromptMessage, PromptText
 from deepwell.llm import LLM
-from deepwell.tuning.evaluate.statistics import mean_of
-from deepwell.tuning.prompts.candidates import Candidate, Example, ExampleSet, Instruction
-from deepwell.tuning.prompts.metrics import LabelMetric, Outcome
+from deepwell.tuning.prompts.candidates import Candidate, Instruction
+from deepwell.tuning.prompts.metrics import ExactMetric, LabelMetric, Metric
 from deepwell.tuning.prompts.rows import Row, Shares, key_of
 from deepwell.tuning.prompts.run import Data, Optimised, optimise
 from deepwell.tuning.prompts.search import Plan
@@ -25,6 +26,9 @@ from deepwell.tuning.prompts.search import Plan
 __all__ = ["TASKS", "PromptTask", "bench_prompts_optimise", "rows_of_pool"]
 
 _POOL: Final = Shares(0.6, 0.4, 0.0)
+_MOST_TOKENS: Final = 8  # of an answer: more than any label has
+_BESIDE: Final = 200  # held-out rows that are asked beside the bar
+_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +36,24 @@ class PromptTask:
     """A task with its hand-written start.
 
     Attributes:
-        start: system message, with the labels and the form of the answer.
+        instructions: system message, with the labels and the form of the answer.
+        examples: an example of each label, as pairs of input and label.
         characters: length at which a text is cut.
     """
 
     name: str
     data: Callable[[], LabelledSet]
-    start: str
+    instructions: str
+    examples: tuple[tuple[str, str], ...]
     characters: int
+
+    @property
+    def start(self) -> PromptText:
+        """The prompt that the search begins with."""
+        turns: list[PromptMessage] = []
+        for text, label in self.examples:
+            turns += [PromptMessage("user", text), PromptMessage("assistant", label)]
+        return PromptText(self.instructions, tuple(turns))
 
 
 TASKS: Final = (
@@ -48,6 +62,13 @@ TASKS: Final = (
         bbc_news,
         "You sort news articles by topic. The topics are business, entertainment, politics, sports and tech. "
         "Answer with the topic of the article in one word, for example: politics",
+        (
+            ("Shares in the carmaker fell by four per cent after it warned of lower profits.", "business"),
+            ("The singer will play three more nights in London after tickets sold out.", "entertainment"),
+            ("The prime minister told MPs that the bill would be changed before the vote.", "politics"),
+            ("The striker scored twice as the home side came from behind to win.", "sports"),
+            ("A new version of the browser closes a hole that let viruses in.", "tech"),
+        ),
         600,
     ),
     PromptTask(
@@ -55,6 +76,10 @@ TASKS: Final = (
         rotten_tomatoes,
         "You read a sentence from a film review and say whether the reviewer likes the film. "
         "Answer in one word: positive or negative.",
+        (
+            ("a warm and very funny film that stays with you for days .", "positive"),
+            ("a dull story , and two hours that nobody will give back to me .", "negative"),
+        ),
         600,
     ),
 )
@@ -73,8 +98,8 @@ def bench_prompts_optimise(
 ) -> dict[str, Any]:
     """Searches for a better prompt of each task, and compares it with its start on held-out rows, once.
 
-    Beside both, the start with the first example of each class of the pool is asked the same rows: examples that a developer
-    might add without any search.
+    Beside both, some of the same rows are asked with the start's instructions alone, and the label's likelihood is scored with
+    each prompt, which leaves out the form of the answer.
 
     Args:
         model: a name in the store, or a path.
@@ -95,30 +120,28 @@ def bench_prompts_optimise(
                 kept[:] = _rows(task.data().held_out[:held_out], task.characters)
                 return kept
 
-            metric = LabelMetric(llm, task.data().classes)
+            metric = ExactMetric(llm, max_tokens=_MOST_TOKENS)
             found = optimise(
                 llm,
-                PromptText(task.start),
+                task.start,
                 metric,
                 Data(train, development, last),
                 calls=calls,
                 plan=Plan(seed=seed),
             )
-            plain = _hand_shown(task, train)
-            shown = metric.ask([plain.conversation(row) for row in kept], kept) if kept else []
-            told = _told(found, shown, kept)
+            told = _told(found) | _beside(llm, task, found, kept)
             told["seconds"] = rounded(time.monotonic() - begun)
             value[task.name] = told
             gains.append(told["gain"])
             lows.append(told["gain_low"])
             table.append(_line(task, told))
             report.note(f"{task.name}: {found.found.winner.candidate.name}")
-    columns = ("task", "rows", "start", "winner", "gain", "95 % interval", "calls", "tokens", "with examples")
+    columns = ("task", "rows", "start", "winner", "gain", "95 % interval", "calls", "tokens", "alone")
     report.table("Held-out accuracy, in per cent", columns, table)
     return value | {"least_gain": min(gains), "least_gain_low": min(lows)}
 
 
-def _told(found: Optimised, shown: Sequence[Outcome], rows: Sequence[Row]) -> dict[str, Any]:
+def _told(found: Optimised) -> dict[str, Any]:
     """Returns the figures of a task in points and counts."""
     best, spent, verdict = found.found.winner, found.spent, found.verdict
     told: dict[str, Any] = {
@@ -133,9 +156,6 @@ def _told(found: Optimised, shown: Sequence[Outcome], rows: Sequence[Row]) -> di
     if verdict is None:
         return told
     change = verdict.change
-    keys = [row.key for row in rows]
-    with_examples = mean_of("score", [one.score for one in shown], share=True, keys=keys)
-    plain = 100 * with_examples.value
     return told | {
         "rows": change.paired,
         "start": rounded(100 * change.first, 4),
@@ -145,8 +165,28 @@ def _told(found: Optimised, shown: Sequence[Outcome], rows: Sequence[Row]) -> di
         "gain_high": rounded(100 * change.high, 4),
         "held_out_calls": verdict.cost.calls,
         "held_out_tokens": verdict.cost.prompt_tokens + verdict.cost.answer_tokens,
-        "hand_examples": rounded(plain, 4),
     }
+
+
+def _beside(llm: LLM, task: PromptTask, found: Optimised, kept: Sequence[Row]) -> dict[str, Any]:
+    """Returns what the first held-out rows give with the instructions alone, by answers and by the likeliest label."""
+    rows = kept[:_BESIDE]
+    if not rows:
+        return {}
+    alone = Candidate(PromptText(), Instruction(task.instructions, "alone"))
+    answers, labels = ExactMetric(llm, max_tokens=_MOST_TOKENS), LabelMetric(llm, task.data().classes)
+    prompts = {"alone": alone, "start": found.found.start.candidate, "winner": found.found.winner.candidate}
+    told: dict[str, Any] = {"beside_rows": len(rows), "alone": _share(answers, alone, rows)}
+    return told | {f"label_{name}": _share(labels, one, rows) for name, one in prompts.items()}
+
+
+def _share(metric: Metric, candidate: Candidate, rows: Sequence[Row]) -> float:
+    """Returns the mean score of rows in per cent."""
+    scores: list[float] = []
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        scores += [one.score for one in metric.ask([candidate.conversation(row) for row in some], some)]
+    return rounded(100 * sum(scores) / len(scores), 4)
 
 
 def _line(task: PromptTask, told: dict[str, Any]) -> tuple[Any, ...]:
@@ -159,15 +199,8 @@ def _line(task: PromptTask, told: dict[str, Any]) -> tuple[Any, ...]:
         interval,
         told["search_calls"],
         told["search_tokens"],
-        told.get("hand_examples", "-"),
+        told.get("alone", "-"),
     )
-
-
-def _hand_shown(task: PromptTask, train: Sequence[Row]) -> Candidate:
-    """Returns the start with the first training row of each class."""
-    first = {row.answer: row for row in reversed(train)}
-    shown = tuple(Example(first[label].input[:400], label) for label in task.data().classes if label in first)
-    return Candidate(PromptText(task.start), Instruction(task.start, "start"), ExampleSet(shown, "first"))
 
 
 def _rows(texts: Sequence[LabelledText], characters: int) -> list[Row]:
