@@ -16,6 +16,7 @@ from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError
+from deepwell.process.energy import Cost, EnergyMeter, measured_cost
 from deepwell.settings import Settings
 
 __all__ = ["PRECISIONS", "Ours"]
@@ -95,6 +96,16 @@ class Ours:
             for delta in self.engine.generate_sync(self.request(prompt, count))
             for token in delta.tokens
         ]
+
+    def decode_cost(self, prompt: Sequence[int], count: int, meter: EnergyMeter) -> tuple[Cost, int]:
+        """Returns what the tokens behind the first one cost, and their number; the prompt is not in it."""
+        stream = iter(self.engine.generate_sync(self.request(prompt, count)))
+        for delta in stream:
+            if delta.tokens:
+                break
+        with measured_cost(meter) as cost:
+            timed = sum(len(delta.tokens) for delta in stream)
+        return cost, timed
 
     async def _all_arrivals(
         self, prompts: Sequence[Sequence[int]], count: int

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from deepwell.errors import InvalidRequest, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.formats.config_blocks import blocks_json
 from deepwell.models.formats.safetensors import read_json
 from deepwell.models.text.tokenizer import Tokenizer
 
@@ -145,7 +146,7 @@ def _zero_output_biases(config: ModelConfig) -> Iterator[StoredTensor]:
     """Yields the `o_proj` biases that transformers also expects if `attention_bias` of a Llama or Qwen3 model is set."""
     if config.architecture in ("llama", "qwen3", "qwen3_moe") and config.attention_bias:
         zeros = np.zeros((1, 4 * config.hidden_size), np.uint8)
-        for layer in range(config.num_hidden_layers):
+        for layer in filter(config.has_attention, range(config.num_hidden_layers)):
             yield StoredTensor(
                 f"model.layers.{layer}.self_attn.o_proj.bias", (config.hidden_size,), "F32", zeros
             )
@@ -242,7 +243,8 @@ def _config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
     }
     if config.architecture == "qwen2":
         return result
-    return result | {"attention_bias": config.attention_bias, "mlp_bias": False}
+    result |= {"attention_bias": config.attention_bias, "mlp_bias": False}
+    return result | blocks_json(config) if config.blocks else result
 
 
 def _rope_json(scaling: RopeScaling) -> dict[str, Any]:
