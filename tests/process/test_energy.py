@@ -9,7 +9,9 @@ import pytest
 from deepwell.process.energy import EnergyMeter, measured_cost
 
 
-def zone(root: Path, name: str, label: str, energy_uj: int | None = 0, most_uj: int = 262_143_328_850) -> Path:
+def zone(
+    root: Path, name: str, label: str, energy_uj: int | None = 0, most_uj: int = 262_143_328_850
+) -> Path:
     folder = root / name
     folder.mkdir()
     (folder / "name").write_text(f"{label}\n")

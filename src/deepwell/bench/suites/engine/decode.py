@@ -116,7 +116,9 @@ def _costs(report: Report, ours: Ours, prompt: Sequence[int], tokens: int) -> di
     """Returns processor time and energy of a token of ours; the energy is that of all packages of the machine."""
     cost, count = ours.decode_cost(prompt, tokens, EnergyMeter())
     if cost.joules is None:
-        report.note(f"joules a token: unknown, {cost.reason}; processor time and bytes a token stand for them")
+        report.note(
+            f"joules a token: unknown, {cost.reason}; processor time and bytes a token stand for them"
+        )
     return {
         "cpu_seconds_per_token": rounded(cost.cpu_seconds / count, 3),
         "joules_per_token": None if cost.joules is None else rounded(cost.joules / count, 3),
