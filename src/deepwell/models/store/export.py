@@ -20,7 +20,7 @@ from deepwell.models.formats.config_blocks import blocks_json
 from deepwell.models.formats.safetensors import read_json
 from deepwell.models.text.tokenizer import Tokenizer
 
-__all__ = ["ExportDtype", "export_safetensors"]
+__all__ = ["ExportDtype", "config_json", "export_safetensors"]
 
 ExportDtype = Literal["float32", "bfloat16", "float16"]
 _STORED: Final[dict[ExportDtype, tuple[str, int]]] = {
@@ -82,9 +82,7 @@ def export_safetensors(
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        written = (
-            _config_json(checkpoint.config, dtype) if source is None else source | {"torch_dtype": dtype}
-        )
+        written = config_json(checkpoint.config, dtype) if source is None else source | {"torch_dtype": dtype}
         _write_json(partial / "config.json", written)
         _write_json(partial / "generation_config.json", _generation_json(checkpoint.config))
         if tokenizer is not None:
@@ -218,7 +216,7 @@ def _convert(values: NDArray[np.float32], name: str, dtype: ExportDtype) -> NDAr
     return np.where(np.isnan(values), quiet_nan, rounded).astype("<u2")
 
 
-def _config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
+def config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
     """Returns `config.json` with the names of transformers 4, which transformers 5 reads too."""
     result: dict[str, Any] = {
         "architectures": [_CLASSES[config.architecture]],

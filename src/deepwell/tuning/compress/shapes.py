@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from deepwell.errors import InvalidRequest, UnsupportedModel
-from deepwell.models.formats.config import ModelConfig
+from deepwell.models.formats.config import Block, ModelConfig
 
 __all__ = ["MULTIPLE", "WAYS", "Shape", "Way", "check_prunable", "parameters_of", "shape_of", "shapes_for"]
 
@@ -22,17 +22,19 @@ _DEPTHS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A size of a model; every layer has the same.
+    """A size of a model; every layer has the same, unless `blocks` says otherwise.
 
     Attributes:
         layers: number of layers.
-        channels: width of every MLP.
-        kv_heads: key heads of every layer; each keeps its query heads.
+        channels: width of every MLP, or of the widest.
+        kv_heads: key heads of every layer that has attention; each keeps its query heads.
+        blocks: parts of each layer where they differ.
     """
 
     layers: int
     channels: int
     kv_heads: int
+    blocks: tuple[Block, ...] = ()
 
     def applied(self, config: ModelConfig) -> ModelConfig:
         """Returns the configuration of a model of this shape."""
@@ -43,6 +45,9 @@ class Shape:
             intermediate_size=self.channels,
             num_key_value_heads=self.kv_heads,
             num_attention_heads=self.kv_heads * queries,
+            # Qwen2 is a Llama with biases, and layers that differ have a form for Llama alone.
+            architecture="llama" if self.blocks else config.architecture,
+            blocks=self.blocks,
         )
 
 
@@ -72,11 +77,18 @@ def parameters_of(config: ModelConfig, shape: Shape | None = None) -> int:
     attention = width * head * shape.kv_heads * (2 * queries + 2)
     if config.attention_bias:
         attention += head * shape.kv_heads * (queries + 2)
-    layer = attention + 3 * width * shape.channels + 2 * width
+    attention += width
     if config.architecture == "qwen3":
-        layer += 2 * head
+        attention += 2 * head
+    blocks = shape.blocks or (Block(True, shape.channels),) * shape.layers
+    layers = sum(
+        attention * one.attention
+        # A layer of a plain shape has the norm of its MLP at any width.
+        + (3 * one.intermediate_size + (not shape.blocks or one.intermediate_size > 0)) * width
+        for one in blocks
+    )
     heads = 1 if config.tie_word_embeddings else 2
-    return heads * config.vocab_size * width + shape.layers * layer + width
+    return heads * config.vocab_size * width + layers + width
 
 
 def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list[Shape]:
