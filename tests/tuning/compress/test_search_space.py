@@ -109,7 +109,9 @@ def test_evolution_keeps_to_the_budget_and_beats_chance(uniform: bool) -> None:
     budget = 0.75 * space.size
     best = evolved(space, proxy.predict, space.sizes, budget, [], (0, 1))
     assert best is not None
-    assert evolved(space, proxy.predict, space.sizes, budget, [], (0, 1)) == best  # the same seed, the same end
+    assert (
+        evolved(space, proxy.predict, space.sizes, budget, [], (0, 1)) == best
+    )  # the same seed, the same end
     assert space.sizes(space.population([best]))[0] <= budget
     assert best.is_plain or not uniform
     other = evolved(space, proxy.predict, space.sizes, budget, [best], (0, 1), known={best})

@@ -20,7 +20,7 @@ from deepwell.tuning.compress.columns import remove_inputs
 from deepwell.tuning.compress.shapes import Shape
 from deepwell.tuning.train.artefact import write_record
 
-__all__ = ["Cut", "LayerCut", "chosen_cut", "cut_tensors", "random_cut", "write_cut"]
+__all__ = ["Cut", "LayerCut", "check_empty", "chosen_cut", "cut_tensors", "random_cut", "write_cut"]
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -152,6 +152,18 @@ def _spread(groups: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     return (groups[:, None] * size + np.arange(size)).reshape(-1)
 
 
+def check_empty(target: Path) -> None:
+    """Checks that a folder may be written.
+
+    Raises:
+        InvalidRequest: it is not empty.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidRequest(
+            f"{target} is not empty", fix="choose a folder that does not exist yet", param="out"
+        )
+
+
 def write_cut(
     target: Path,
     config: ModelConfig,
@@ -165,10 +177,7 @@ def write_cut(
     Raises:
         InvalidRequest: the folder is not empty.
     """
-    if target.exists() and any(target.iterdir()):
-        raise InvalidRequest(
-            f"{target} is not empty", fix="choose a folder that does not exist yet", param="out"
-        )
+    check_empty(target)
     tensors = {name: _stored(name, values) for name, values in weights.items()}
     made = Checkpoint(config, "gguf", tensors, {}, None, ())
     export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress)

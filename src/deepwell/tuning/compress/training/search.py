@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepwell.errors import InvalidRequest
+from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
-from deepwell.tuning.compress.cut import write_cut
+from deepwell.tuning.compress.cut import check_empty, write_cut
 from deepwell.tuning.compress.search.evolution import Measure, evolved
 from deepwell.tuning.compress.search.front import Point, draw_front, front_of
 from deepwell.tuning.compress.search.journal import Journal
@@ -178,15 +179,21 @@ class Search:
         for step in range(steps):
             number, place = divmod(step, len(budgets))
             cost, budget = budgets[place]
-            candidate = evolved(
-                self.space,
-                proxy.predict,
-                cost,
-                budget,
-                list(tried),
-                (self.options.seed, number, place),
-                known=tried,
-            )
+
+            def promising(cost: Measure = cost, budget: float = budget, seed: Any = (number, place)) -> Any:
+                found = evolved(
+                    self.space,
+                    proxy.predict,
+                    cost,
+                    budget,
+                    list(tried),
+                    (self.options.seed, *seed),
+                    known=tried,
+                )
+                return None if found is None else found.to_json()
+
+            values = self._journal.measured(f"candidate {number} {place}", promising)
+            candidate = None if values is None else Candidate.from_json(values)
             if candidate is not None:
                 tried[candidate] = self._loss(f"loss {candidate.key}", candidate)
                 proxy.learn(tried)
@@ -194,7 +201,7 @@ class Search:
         return tried
 
     def _finalists(self, tried: Mapping[Candidate, float], speeds: SpeedTable) -> list[Candidate]:
-        """Returns the best candidate of every budget, and those near it in size that lose least of all."""
+        """Returns the best candidate of every budget."""
         found: dict[Candidate, None] = {}
         for cost, budget in self._budgets(speeds):
             costs = dict(zip(tried, cost(self.space.population(list(tried))), strict=True))
@@ -259,9 +266,16 @@ class Search:
     def take(
         self, point: Point, target: Path, recovery: Recovery | None, *, as_padded: bool = False
     ) -> Mapping[str, Any]:
-        """Writes a point of the front as a folder, recovered or not, and returns its card.
+        """Writes a point of the front as a folder, recovered or not, and returns its card; see `taken`."""
+        return self.taken(point, target, recovery, as_padded=as_padded)[0]
+
+    def taken(
+        self, point: Point, target: Path, recovery: Recovery | None, *, as_padded: bool = False
+    ) -> tuple[Mapping[str, Any], Any]:
+        """Writes a point of the front as a folder, and returns its card and the model in memory.
 
         Args:
+            recovery: how it learns from the donor; None: not at all.
             as_padded: fill parts that went with zeros, so that programs which want layers of one shape load it.
 
         Raises:
@@ -269,6 +283,7 @@ class Search:
         """
         if not point.number:
             raise InvalidRequest("point 0 is the donor", fix="take another point of the front", param="take")
+        check_empty(target)
         model, donor = self.model(point.candidate), self.donor
         before = predictions(donor.model, self.final).loss
         found = predictions(model, self.final, donor.model)
@@ -296,15 +311,20 @@ class Search:
             "divergence": round(found.divergence, 4),
             "recovery": after,
         }
-        config = point.candidate.shape().applied(self.base.config)
-        names = [name for name in model.state_dict() if not name.endswith("o_proj.bias")]
-        if config.tie_word_embeddings:
-            names.remove("lm_head.weight")
-        weights = {name: model.state_dict()[name].detach().float().numpy() for name in names}
+        config, weights = self._stored(point, model)
         if as_padded:
             config, weights = padded(config, weights)
         write_cut(target, config, weights, Tokenizer.load(self.base.path), card)
-        return card
+        return card, model
+
+    def _stored(self, point: Point, model: Any) -> tuple[ModelConfig, dict[str, NDArray[np.float32]]]:
+        """Returns the configuration of a point, and the weights of its model by their names in a folder."""
+        config = point.candidate.shape().applied(self.base.config)
+        state = model.state_dict()
+        names = [name for name in state if not name.endswith("o_proj.bias")]
+        if config.tie_word_embeddings:
+            names.remove("lm_head.weight")
+        return config, {name: state[name].detach().float().numpy() for name in names}
 
     def _card(self, point: Point, as_padded: bool) -> dict[str, Any]:
         shape, base = point.candidate.shape(), self.base
