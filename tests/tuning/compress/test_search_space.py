@@ -32,12 +32,12 @@ def table(space: Space) -> LossTable:
     """Returns a table whose later layers matter more."""
     measured: dict[str, float] = {}
     for layer in range(space.layers):
-        measured[f"layer {layer}"] = 2 + 0.1 * (layer + 1)
-        measured[f"attention {layer}"] = 2 + 0.01 * (layer + 1)
+        measured[f"layer {layer}"] = 0.1 * (layer + 1)
+        measured[f"attention {layer}"] = 0.01 * (layer + 1)
         for level in range(0, len(space.levels) - 1, 2):
-            measured[f"width {layer} {level}"] = 2 + 0.08 * (layer + 1) * (1 - level / 6)
+            measured[f"width {layer} {level}"] = 0.08 * (layer + 1) * (1 - level / 6)
     for level in range(len(space.kv_heads) - 1):
-        measured[f"heads {level}"] = 2.5
+        measured[f"heads {level}"] = 0.5
     return LossTable.of(space, 2.0, measured)
 
 

@@ -22,46 +22,63 @@ __all__ = ["search"]
 _SHARES: Final = "0.05,0.1,0.15,0.2,0.25,0.3"
 
 
+Donor = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model to search smaller ones of: a name in the store, or a path.",
+        autocompletion=stored_models,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder for the journal, front.json and front.png. A search that was stopped goes on in it.",
+    ),
+]
+Text = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Text of the kind that the model will serve; repeatable. Parts of it search, judge and teach. "
+        "Unset: the pages of `deepwell learn`, in English and Chinese.",
+    ),
+]
+Shares = Annotated[
+    str,
+    typer.Option(
+        help="Shares of the weights, and of the time of a token, to leave out, with commas between: the budgets in which "
+        "models compete."
+    ),
+]
+Rounds = Annotated[
+    int, typer.Option(min=1, max=1000, help="Models to run for each budget of weights and of time.")
+]
+Uniform = Annotated[
+    bool, typer.Option("--uniform", help="Search layers of one shape alone, which every engine loads.")
+]
+Take = Annotated[
+    int | None,
+    typer.Option(min=1, help="Write this point of the front as a model, FOLDER/point-N, after the search."),
+]
+Padded = Annotated[
+    bool,
+    typer.Option(
+        "--padded",
+        help="Fill the taken point with zeros to layers of one shape: any engine loads it, without its speed.",
+    ),
+]
+
+
 def search(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Model to search smaller ones of: a name in the store, or a path.",
-            autocompletion=stored_models,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder for the journal, front.json and front.png. A search that was stopped goes on in it.",
-        ),
-    ],
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Text of the kind that the model will serve; repeatable. Parts of it search, judge and teach. "
-            "Unset: the pages of `deepwell learn`, in English and Chinese.",
-        ),
-    ] = None,
-    shares: Annotated[
-        str,
-        typer.Option(
-            help="Shares of the weights, and of the time of a token, to leave out, with commas between: the budgets "
-            "in which models compete."
-        ),
-    ] = _SHARES,
-    rounds: Annotated[
-        int,
-        typer.Option(min=1, max=1000, help="Models to run for each budget of weights and of time."),
-    ] = 8,
+    model: Donor,
+    out: Out,
+    text: Text = None,
+    shares: Shares = _SHARES,
+    rounds: Rounds = 8,
     seed: Annotated[int, typer.Option(min=0, help="Number from which all chance comes.")] = 0,
-    uniform: Annotated[
-        bool,
-        typer.Option("--uniform", help="Search layers of one shape alone, which every engine loads."),
-    ] = False,
+    uniform: Uniform = False,
     precision: Annotated[
         Literal["int8", "int4"], typer.Option(help="Weights with which the speed is measured.")
     ] = "int8",
@@ -69,12 +86,7 @@ def search(
         int | None,
         typer.Option(min=1, help="Threads with which the speed is measured; unset: all processors."),
     ] = None,
-    take: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Write this point of the front as a model, FOLDER/point-N, after the search."
-        ),
-    ] = None,
+    take: Take = None,
     recover: Annotated[
         Literal["distil", "none"],
         typer.Option(help="Recovery of the point that is taken: learn the donor's predictions, or none."),
@@ -82,13 +94,7 @@ def search(
     minutes: Annotated[
         float, typer.Option(min=0.05, max=1440, help="Minutes that the recovery takes, and no more.")
     ] = 10.0,
-    padded: Annotated[
-        bool,
-        typer.Option(
-            "--padded",
-            help="Fill the taken point with zeros to layers of one shape: any engine loads it, without its speed.",
-        ),
-    ] = False,
+    padded: Padded = False,
     json: JsonFlag = False,
 ) -> None:
     """Search smaller models whose layers may differ, and show those that no other one beats in loss, speed and size.

@@ -15,7 +15,7 @@ __all__ = ["Measure", "evolved"]
 Measure = Callable[[Population], NDArray[np.float64]]
 """Returns a figure of each candidate: predicted loss, weights, or seconds."""
 _SIZE: Final = 192
-_GENERATIONS: Final = 60
+_GENERATIONS: Final = 100
 _MOST_SHRINKS: Final = 400
 
 

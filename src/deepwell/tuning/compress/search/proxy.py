@@ -41,8 +41,8 @@ class LossTable:
     heads: NDArray[np.float64]
 
     @classmethod
-    def of(cls, space: Space, loss: float, measured: Mapping[str, float]) -> LossTable:
-        """Builds the table from losses by change: "attention 3", "width 3 2", "layer 3", "heads 1".
+    def of(cls, space: Space, loss: float, rises: Mapping[str, float]) -> LossTable:
+        """Builds the table from rises by change: "attention 3", "width 3 2", "layer 3", "heads 1".
 
         Levels of width between measured ones are interpolated; the donor's own rise by nothing.
         """
@@ -50,14 +50,13 @@ class LossTable:
         width = np.zeros((space.layers, whole + 1))
         for layer in range(space.layers):
             levels = [
-                level for level in range(whole + 1) if level == whole or f"width {layer} {level}" in measured
+                level for level in range(whole + 1) if level == whole or f"width {layer} {level}" in rises
             ]
-            rises = [measured.get(f"width {layer} {level}", loss) - loss for level in levels]
-            places = [space.levels[level] for level in levels]
-            width[layer] = np.interp(space.levels, places, rises)
+            known = [rises.get(f"width {layer} {level}", 0.0) for level in levels]
+            width[layer] = np.interp(space.levels, [space.levels[level] for level in levels], known)
 
         def rises_of(name: str, count: int) -> NDArray[np.float64]:
-            return np.array([measured.get(f"{name} {one}", loss) - loss for one in range(count)])
+            return np.array([rises.get(f"{name} {one}", 0.0) for one in range(count)])
 
         return cls(
             loss,

@@ -49,7 +49,7 @@ class Trials:
         self._paths: dict[int, dict[int, Kept]] = {}
         self._heads: dict[tuple[int, int], Kept] = {}
         self._parts: dict[tuple[str, int, int], nn.Module] = {}
-        self._begun: tuple[list[Tensor], tuple[Tensor, Tensor]] | None = None
+        self._begun: dict[int, tuple[list[Tensor], tuple[Tensor, Tensor]]] = {}
 
     def cut(self, candidate: Candidate) -> Cut:
         """Returns the parts of the donor that stay, with projections solved anew for what went before them."""
@@ -73,11 +73,15 @@ class Trials:
             layers[number] = LayerCut(channels, heads, down, out)
         return Cut(candidate.shape(), layers)
 
-    def loss(self, candidate: Candidate) -> float:
-        """Returns the loss of a candidate on the text of the search, in the format of the search."""
-        model = self._donor.scout
+    def loss(self, candidate: Candidate, count: int | None = None) -> float:
+        """Returns the loss of a candidate on the first windows of the search, in the format of the search.
+
+        Args:
+            count: number of windows; None: all.
+        """
+        model, windows = self._donor.scout, self._windows[:count]
         with torch.inference_mode():
-            states, rotary = self._states()
+            states, rotary = self._states(windows)
             # What stands in front of the first change is the donor's.
             first = next(
                 (n for n in range(self._space.layers) if not self._is_whole(candidate, n)), self._space.layers
@@ -86,17 +90,17 @@ class Trials:
             for number in range(first, self._space.layers):
                 if candidate.attention[number] or candidate.channels[number]:
                     here = next_states(self._layer(candidate, number), here, rotary)
-            return cross_entropy(model, model.model.norm(here), self._windows)
+            return cross_entropy(model, model.model.norm(here), windows)
 
-    def _states(self) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
+    def _states(self, windows: Tensor) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
         """Returns the donor's states in front of every layer and behind the last, and the rotary factors."""
-        if self._begun is None:
-            here, rotary = first_states(self._donor.scout, self._windows)
+        if len(windows) not in self._begun:
+            here, rotary = first_states(self._donor.scout, windows)
             states = [here]
             for layer in self._donor.scout.model.layers:
                 states.append(next_states(layer, states[-1], rotary))
-            self._begun = states, rotary
-        return self._begun
+            self._begun[len(windows)] = states, rotary
+        return self._begun[len(windows)]
 
     def _is_whole(self, candidate: Candidate, number: int) -> bool:
         donor = self._space.donor

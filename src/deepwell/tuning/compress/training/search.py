@@ -138,15 +138,17 @@ class Search:
                 changes[f"attention {layer}"] = _changed(donor, layer, attention=False)
         for level, count in enumerate(space.kv_heads[:-1]):
             changes[f"heads {level}"] = Candidate(count, donor.attention, donor.channels)
-        loss = self._journal.measured("table donor", lambda: self.trials.loss(donor))
-        found: dict[str, float] = {}
+        # Half of the search's text is enough: what a change does shows against the donor on the same tokens.
+        half = max(1, len(self.searched) // 2)
+        few = self._loss("table donor", donor, half)
+        rises: dict[str, float] = {}
         for number, (name, one) in enumerate(changes.items()):
-            found[name] = self._loss(f"table {name}", one)
+            rises[name] = self._loss(f"table {name}", one, half) - few
             self._say("table", (number + 1) / len(changes))
-        return LossTable.of(space, loss, found)
+        return LossTable.of(space, self._loss("donor", donor), rises)
 
-    def _loss(self, name: str, candidate: Candidate) -> float:
-        return self._journal.measured(name, lambda: self.trials.loss(candidate))
+    def _loss(self, name: str, candidate: Candidate, windows: int | None = None) -> float:
+        return self._journal.measured(name, lambda: self.trials.loss(candidate, windows))
 
     def _speeds(self, timer: DecodeTimer) -> SpeedTable:
         shapes = table_shapes(self.space)
@@ -238,7 +240,7 @@ class Search:
                 candidate=one,
                 parameters=int(sizes[one]),
                 share=round(1 - int(sizes[one]) / self.space.size, 4),
-                proxy_loss=round(tried.get(one, self._loss("table donor", donor)), 4),
+                proxy_loss=round(tried.get(one, self._loss("donor", donor)), 4),
                 final_loss=round(losses[one], 4),
                 loss_rise=round(losses[one] / losses[donor] - 1, 4),
                 predicted_tokens_s=round(1 / float(predicted[number]), 1),
