@@ -20,7 +20,7 @@ POWERCAP: Final = Path("/sys/class/powercap")
 
 @dataclass
 class Cost:
-    """What a piece of work took.
+    """Costs of a piece of work.
 
     Attributes:
         cpu_seconds: processor time of this process, all threads, user and kernel together.

@@ -100,7 +100,7 @@ class Search:
 
     @cached_property
     def trials(self) -> Trials:
-        """What runs candidates."""
+        """Trials of candidates on the text of the search."""
         return Trials(self.donor, self.space, self.searched)
 
     def points(self) -> list[Point]:
