@@ -14,10 +14,10 @@ __all__ = ["compress_search"]
 def compress_search(
     model: Model = None,
     windows: Annotated[int, typer.Option(min=1, help="Held-out windows of 256 tokens to measure.")] = 12,
-    rounds: Annotated[int, typer.Option(min=1, help="Models to run for each budget of the search.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Models to run for each budget of the search.")] = 6,
     minutes: Annotated[
         float, typer.Option(min=0.05, help="Minutes of recovery of each point that is timed.")
-    ] = 4.0,
+    ] = 3.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine; unset: all.")] = None,
     row: Row = None,
     json: Json = False,
