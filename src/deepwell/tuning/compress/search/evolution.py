@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepwell.tuning.compress.search.space import Candidate, Population, Space
 
-__all__ = ["Measure", "evolved"]
+__all__ = ["Measure", "evenly", "evolved", "shallow"]
 
 Measure = Callable[[Population], NDArray[np.float64]]
 """Returns a figure of each candidate: predicted loss, weights, or seconds."""
@@ -58,6 +58,49 @@ def evolved(
             met.setdefault(space.candidate(population, int(row)), float(scores[row]))
     fresh = [one for one in met if one not in known]
     return min(fresh, key=met.__getitem__) if fresh else None
+
+
+def evenly(space: Space, loss: Measure, cost: Measure, budget: float) -> Candidate | None:
+    """Returns a candidate within a budget whose MLPs all have one width, or the next narrower: first those it costs least."""
+    for level in range(len(space.levels) - 1, 1, -1):
+        wide = Candidate(space.kv_heads[-1], (True,) * space.layers, (space.levels[level],) * space.layers)
+        one = Population(
+            np.repeat(space.population([wide]).width, space.layers, 0) - np.eye(space.layers, dtype=np.int64),
+            np.ones((space.layers, space.layers), bool),
+            np.full(space.layers, len(space.kv_heads) - 1),
+        )
+        order = np.argsort(loss(one), kind="stable")
+        counts = [space.layers] if space.uniform else range(1, space.layers + 1)
+        for count in counts:
+            narrow = set(order[:count].tolist())
+            widths = tuple(space.levels[level - (n in narrow)] for n in range(space.layers))
+            found = Candidate(wide.kv_heads, wide.attention, widths)
+            if cost(space.population([found]))[0] <= budget:
+                return found
+    return None
+
+
+def shallow(space: Space, loss: Measure, cost: Measure, budget: float) -> Candidate | None:
+    """Returns a candidate within a budget without the layers that cost least one by one; all others are whole."""
+    single = [
+        Candidate(
+            space.kv_heads[-1],
+            tuple(n != gone for n in range(space.layers)),
+            tuple(space.levels[-1] * (n != gone) for n in range(space.layers)),
+        )
+        for gone in range(space.layers)
+    ]
+    order = np.argsort(loss(space.population(single)), kind="stable").tolist()
+    for count in range(1, space.layers):
+        gone = set(order[:count])
+        found = Candidate(
+            space.kv_heads[-1],
+            tuple(n not in gone for n in range(space.layers)),
+            tuple(space.levels[-1] * (n not in gone) for n in range(space.layers)),
+        )
+        if cost(space.population([found]))[0] <= budget:
+            return found
+    return None
 
 
 def _best(population: Population, scores: NDArray[np.float64]) -> NDArray[np.intp]:

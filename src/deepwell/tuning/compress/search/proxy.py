@@ -1,7 +1,8 @@
 """`LossProxy`: predicts the loss of a candidate from a table of single changes, and learns from candidates that were run.
 
 The table gives the rise of the loss when one part of one layer is cut. Rises add up to a first guess x; its relative error
-is learned by ridge regression of log(rise / x) on log x, the layers' shares of x, and changes of layers side by side.
+is learned by ridge regression of log(rise / x) on log x, on the shares of x that come from narrower MLPs and from attentions
+that went, on changes of layers side by side, and on the layers' shares of x.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = ["LossProxy", "LossTable"]
 
 _LEAST: Final = 2e-3  # rises below it are noise
 _RIDGE: Final = 0.3
+_COMMON: Final = 5  # features beside those of single layers
 _LAYER_RIDGE: Final = 3.0  # a layer's own correction needs more evidence
 
 
@@ -88,7 +90,7 @@ class LossProxy:
 
     def __init__(self, space: Space, table: LossTable) -> None:
         self._space, self.table = space, table
-        self._weights = np.zeros(3 + space.layers)
+        self._weights = np.zeros(_COMMON + space.layers)
 
     def predict(self, population: Population) -> NDArray[np.float64]:
         """Returns the predicted losses: [candidates]."""
@@ -105,7 +107,7 @@ class LossProxy:
         rises = np.maximum(np.array(list(tried.values())) - self.table.loss, _LEAST)
         features, wanted = self._features(population, added), np.log(rises / added)
         penalty = np.full(features.shape[1], _LAYER_RIDGE)
-        penalty[:3] = _RIDGE
+        penalty[:_COMMON] = _RIDGE
         self._weights = np.linalg.solve(features.T @ features + np.diag(penalty), features.T @ wanted)
 
     def error(self, tried: Mapping[Candidate, float]) -> float:
@@ -118,5 +120,8 @@ class LossProxy:
 
     def _features(self, population: Population, added: NDArray[np.float64]) -> NDArray[np.float64]:
         parts = self.table.parts(population)
-        side = np.sqrt(parts[:, :-1] * parts[:, 1:]).sum(1) / added
-        return np.column_stack([np.ones(len(added)), np.log(added), side, parts / added[:, None]])
+        side = np.sqrt(parts[:, :-1] * parts[:, 1:]).sum(1)
+        narrow = (parts * (population.attention & (population.width > 0))).sum(1)
+        blind = (parts * (~population.attention & (population.width > 0))).sum(1)
+        shares = np.column_stack([side, narrow, blind, parts]) / added[:, None]
+        return np.column_stack([np.ones(len(added)), np.log(added), shares])

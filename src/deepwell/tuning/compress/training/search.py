@@ -17,7 +17,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import check_empty, write_cut
-from deepwell.tuning.compress.search.evolution import Measure, evolved
+from deepwell.tuning.compress.search.evolution import Measure, evenly, evolved, shallow
 from deepwell.tuning.compress.search.front import Point, draw_front, front_of
 from deepwell.tuning.compress.search.journal import Journal
 from deepwell.tuning.compress.search.options import SearchOptions
@@ -131,8 +131,8 @@ class Search:
         changes: dict[str, Candidate] = {}
         for layer in range(space.layers):
             changes[f"layer {layer}"] = _changed(donor, layer, attention=False, channels=0)
-            # Every second level; those between are interpolated.
-            for level in range(0, len(space.levels) - 1, 2):
+            # Half of the levels, most of them where the loss bends; those between are interpolated.
+            for level in {0, 1, *range(0, len(space.levels) - 1, 2)}:
                 changes[f"width {layer} {level}"] = _changed(donor, layer, channels=space.levels[level])
             if not space.uniform:
                 changes[f"attention {layer}"] = _changed(donor, layer, attention=False)
@@ -174,11 +174,25 @@ class Search:
         return [(figure, (1 - share) * full) for figure, full in figures for share in self.options.shares]
 
     def _evolved(self, proxy: LossProxy, speeds: SpeedTable) -> dict[Candidate, float]:
-        """Runs in each round the most promising candidate of every budget, and lets the proxy learn from it."""
+        """Runs even and shallow cuts of each budget, then in each round the most promising candidate of every budget.
+
+        The proxy learns from each, so that it knows in which way rises of narrower MLPs and of lost layers fail to add up.
+        """
         tried: dict[Candidate, float] = {}
         budgets = self._budgets(speeds)
-        steps = self.options.rounds * len(budgets)
-        for step in range(steps):
+        steps = (self.options.rounds + 1) * len(budgets)
+
+        def run(candidate: Candidate | None, step: int) -> None:
+            if candidate is not None:
+                tried[candidate] = self._loss(f"loss {candidate.key}", candidate)
+                proxy.learn(tried)
+            self._say("evolution", (step + 1) / steps)
+
+        for step, (cost, budget) in enumerate(budgets):
+            # Each budget of weights has a share of time of its own, so both kinds of cut are tried at every share.
+            kind = evenly if cost == self.space.sizes else shallow
+            run(kind(self.space, proxy.table.added, cost, budget), step)
+        for step in range(len(budgets), steps):
             number, place = divmod(step, len(budgets))
             cost, budget = budgets[place]
 
@@ -195,11 +209,7 @@ class Search:
                 return None if found is None else found.to_json()
 
             values = self._journal.measured(f"candidate {number} {place}", promising)
-            candidate = None if values is None else Candidate.from_json(values)
-            if candidate is not None:
-                tried[candidate] = self._loss(f"loss {candidate.key}", candidate)
-                proxy.learn(tried)
-            self._say("evolution", (step + 1) / steps)
+            run(None if values is None else Candidate.from_json(values), step)
         return tried
 
     def _finalists(self, tried: Mapping[Candidate, float], speeds: SpeedTable) -> list[Candidate]:
