@@ -13,7 +13,7 @@ from deepwell.errors import InvalidRequest, UnsupportedModel
 from deepwell.models.formats.config import Block, ModelConfig
 from deepwell.models.store.layout import expected_tensors
 from deepwell.tuning.compress.columns import moments_factor, removal_path, remove_inputs
-from deepwell.tuning.compress.search.evolution import evolved
+from deepwell.tuning.compress.search.evolution import evenly, evolved, shallow
 from deepwell.tuning.compress.search.front import front_of
 from deepwell.tuning.compress.search.journal import Journal
 from deepwell.tuning.compress.search.options import SearchOptions
@@ -121,6 +121,23 @@ def test_evolution_keeps_to_the_budget_and_beats_chance(uniform: bool) -> None:
     whole = Candidate(3, tuple(n in first for n in range(8)), tuple(384 * (n in first) for n in range(8)))
     assert space.sizes(space.population([whole]))[0] <= budget
     assert loss <= float(proxy.predict(space.population([whole]))[0])
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_even_and_shallow_cuts_are_the_largest_of_their_kind_within_a_budget(uniform: bool) -> None:
+    space = Space(CONFIG, uniform=uniform)
+    loss = table(space).added
+    budget = 0.8 * space.size
+    even, flat = (make(space, loss, space.sizes, budget) for make in (evenly, shallow))
+    assert even is not None and flat is not None
+    sizes = space.sizes(space.population([even, flat]))
+    assert (sizes <= budget).all()
+    assert all(even.attention) and max(even.channels) - min(even.channels) <= (0 if uniform else 64)
+    assert flat.is_plain and flat.layers == list(range(8 - len(flat.layers), 8))  # later layers matter more
+    layer = parameters_of(CONFIG, Shape(1, 384, 3)) - parameters_of(CONFIG, Shape(0, 0, 3))
+    assert sizes[1] + layer > budget
+    assert evenly(space, loss, space.sizes, 1000.0) is None
+    assert shallow(space, loss, space.sizes, 1000.0) is None
 
 
 def test_no_candidate_is_within_an_impossible_budget() -> None:
