@@ -102,6 +102,10 @@ def _broken(config: dict[str, Any], case: str) -> dict[str, Any]:
     block = config["block_configs"][0]
     if case == "count":
         config["block_configs"].pop()
+    elif case == "older":
+        config.pop("block_configs")
+    elif case == "window":
+        block["attention"]["window_length"] = 512
     elif case == "kind":
         config["block_configs"][0] = 7
     elif case == "part":
@@ -119,7 +123,9 @@ def _broken(config: dict[str, Any], case: str) -> dict[str, Any]:
     return config
 
 
-@pytest.mark.parametrize("case", ["count", "kind", "part", "matrix", "heads", "group", "width", "factor"])
+@pytest.mark.parametrize(
+    "case", ["older", "window", "count", "kind", "part", "matrix", "heads", "group", "width", "factor"]
+)
 def test_what_cannot_be_run_is_refused(folder: Path, case: str) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(_broken(json.loads(path.read_text()), case)))

@@ -14,6 +14,7 @@ from deepwell.models.formats.config_fields import SUPPORTED, Fields
 
 __all__ = ["blocks_json", "json_blocks"]
 
+_OTHER_KINDS: Final = ("sparsify", "window_length", "num_sink_tokens")
 _MULTIPLE: Final = 256  # to which the form rounds a width that is given as a factor
 
 
@@ -25,6 +26,8 @@ def json_blocks(fields: Fields) -> dict[str, Any]:
         InvalidModelFile: missing or absurd values.
     """
     blocks: Any = fields.get("block_configs")
+    if blocks is None:
+        raise UnsupportedModel(f"{fields.where}: DeciLMForCausalLM without block_configs", fix=SUPPORTED)
     layers = fields.integer("num_hidden_layers")
     if not isinstance(blocks, list) or len(cast("list[Any]", blocks)) != layers:
         raise fields.error(f"block_configs is not a list of {layers} blocks")
@@ -40,8 +43,10 @@ def json_blocks(fields: Fields) -> dict[str, Any]:
         if attention is None or ffn is None:
             raise fields.error(f"block {number} lacks attention or ffn")
         for part in (attention, ffn):
-            if part.boolean("replace_with_linear", False) or part.get("sparsify") is not None:
+            if part.boolean("replace_with_linear", False):
                 raise UnsupportedModel(f"{part.where} is replaced by a matrix", fix=SUPPORTED)
+            if (name := next((one for one in _OTHER_KINDS if part.get(one) is not None), None)) is not None:
+                raise UnsupportedModel(f"{part.where} has {name}", fix=SUPPORTED)
         has_attention = not attention.boolean("no_op", False)
         if has_attention:
             group = attention.integer("n_heads_in_group")
