@@ -72,7 +72,7 @@ def bench_compress_search(
     model: Path,
     *,
     windows: int = 12,
-    rounds: int = 6,
+    rounds: int = 8,
     minutes: float = 3.0,
     timed_rounds: int = 7,
     threads: int | None = None,

@@ -14,7 +14,7 @@ __all__ = ["compress_search"]
 def compress_search(
     model: Model = None,
     windows: Annotated[int, typer.Option(min=1, help="Held-out windows of 256 tokens to measure.")] = 12,
-    rounds: Annotated[int, typer.Option(min=1, help="Models to run for each budget of the search.")] = 6,
+    rounds: Annotated[int, typer.Option(min=1, help="Models to run for each budget of the search.")] = 8,
     minutes: Annotated[
         float, typer.Option(min=0.05, help="Minutes of recovery of each point that is timed.")
     ] = 3.0,
