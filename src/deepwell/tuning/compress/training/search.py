@@ -237,6 +237,8 @@ class Search:
             timings[one] = self._journal.measured(
                 f"timing {one.key}", lambda one=one: timer.timed(one.shape()).to_json()
             )
+            if one == donor:  # beside itself it differs by noise alone
+                timings[one] = {**timings[one], "share": 1.0}
             losses[one] = self._journal.measured(f"final {one.key}", lambda one=one: self._final_loss(one))
             self._say("finals", (number + 1) / (len(finalists) + 1))
         sizes = dict(zip(timings, self.space.sizes(self.space.population(list(timings))), strict=True))
