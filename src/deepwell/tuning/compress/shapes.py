@@ -9,7 +9,17 @@ from typing import Final, Literal, get_args
 from deepwell.errors import InvalidRequest, UnsupportedModel
 from deepwell.models.formats.config import Block, ModelConfig
 
-__all__ = ["MULTIPLE", "WAYS", "Shape", "Way", "check_prunable", "parameters_of", "shape_of", "shapes_for"]
+__all__ = [
+    "MULTIPLE",
+    "WAYS",
+    "Shape",
+    "Way",
+    "check_prunable",
+    "head_counts",
+    "parameters_of",
+    "shape_of",
+    "shapes_for",
+]
 
 Way = Literal["depth", "width", "heads"]
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
@@ -58,9 +68,8 @@ def check_prunable(config: ModelConfig) -> None:
         UnsupportedModel: it has another.
     """
     if config.architecture not in _PRUNABLE:
-        raise UnsupportedModel(
-            f"a model of the architecture {config.architecture} cannot be pruned",
-            fix=f"choose a model of one of: {', '.join(_PRUNABLE)}",
+        raise UnsupportedModel.of(
+            "compress_architecture", architecture=config.architecture, known=", ".join(_PRUNABLE)
         )
 
 
@@ -113,7 +122,7 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
     if share == 0:
         return [whole]
     most = (1 - share) * parameters_of(config)
-    heads = range(whole.kv_heads, max(0, whole.kv_heads // 2), -1) if "heads" in ways else [whole.kv_heads]
+    heads = head_counts(config) if "heads" in ways else [whole.kv_heads]
     found = {
         shape
         for kv_heads in heads
@@ -123,15 +132,31 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
         if (shape := _filled(config, most, layers, kv_heads, "width" in ways))
     }
     if not found:
-        raise InvalidRequest(
-            f"{', '.join(ways)} alone cannot leave out {share:.0%} of the weights of this model",
-            fix="allow more ways, or choose a smaller share",
+        raise InvalidRequest.of(
+            "compress_share",
             param="share",
+            ways=",".join(one for one in WAYS if one in ways),
+            share=f"{share:.0%}",
         )
     if "width" not in ways:  # steps of whole layers and heads: the nearest size is the one that was asked for
         size = max(parameters_of(config, shape) for shape in found)
         found = {shape for shape in found if parameters_of(config, shape) >= 0.97 * size}
     return sorted(found, key=lambda one: (-one.layers, -one.kv_heads))
+
+
+def head_counts(config: ModelConfig) -> list[int]:
+    """Returns numbers of key heads to try, down to half; those of Llama that transformers refuses to load are left out."""
+    whole = config.num_key_value_heads
+    queries = config.num_attention_heads // whole
+    fewer = range(whole - 1, (whole + 1) // 2 - 1, -1)
+    return [
+        whole,
+        *(
+            one
+            for one in fewer
+            if config.architecture != "llama" or config.hidden_size % (one * queries) == 0
+        ),
+    ]
 
 
 def _depths(config: ModelConfig, most: float, kv_heads: int, ways: Collection[Way]) -> list[int]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepwell.errors import UnsupportedModel
 from deepwell.models.formats.config import Block, ModelConfig
-from deepwell.tuning.compress.shapes import MULTIPLE, Shape, parameters_of, shape_of
+from deepwell.tuning.compress.shapes import MULTIPLE, Shape, head_counts, parameters_of, shape_of
 
 __all__ = ["Candidate", "Population", "Space"]
 
@@ -122,9 +122,7 @@ class Space:
         unit = MULTIPLE if whole >= _STEPS * MULTIPLE else 1
         inner = sorted({whole * step // _STEPS // unit * unit for step in range(1, _STEPS)} - {0, whole})
         self.levels = (0, *inner, whole)
-        self.kv_heads = tuple(
-            range(max(1, -(-config.num_key_value_heads // 2)), config.num_key_value_heads + 1)
-        )
+        self.kv_heads = tuple(sorted(head_counts(config)))
         self.config, self.uniform = config, uniform
         self._widths = np.array(self.levels)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
-from deepwell.tuning.compress.cut import check_empty, write_cut
+from deepwell.tuning.compress.cut import write_cut
 from deepwell.tuning.compress.search.evolution import Measure, evenly, evolved, shallow
 from deepwell.tuning.compress.search.front import Point, draw_front, front_of
 from deepwell.tuning.compress.search.journal import Journal
@@ -26,6 +26,7 @@ from deepwell.tuning.compress.search.proxy import LossProxy, LossTable
 from deepwell.tuning.compress.search.space import Candidate, Population, Space
 from deepwell.tuning.compress.search.speed import DecodeTimer, SpeedTable, bytes_per_token, table_shapes
 from deepwell.tuning.compress.shapes import check_prunable
+from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.candidates import Trials, built
 from deepwell.tuning.compress.training.layers import predictions
 from deepwell.tuning.compress.training.recover import Recovery, distil
@@ -70,11 +71,8 @@ class Search:
         self.options, self.out, self._say = options, out, say
         windows = windows_of(self.base.codec, texts)
         if len(windows) < _LEAST_WINDOWS:
-            raise InvalidRequest(
-                f"the text has {windows.numel()} tokens, and {_LEAST_WINDOWS * windows.shape[1]} are needed",
-                fix="give more text, best of the kind that the model will serve",
-                param="text",
-            )
+            least = _LEAST_WINDOWS * windows.shape[1]
+            raise InvalidRequest.of("compress_text_short", param="text", tokens=windows.numel(), least=least)
         held = min(_MOST_HELD, len(windows) // 8)
         self.rest, self.searched, self.final = (
             windows[: -2 * held],
@@ -293,11 +291,11 @@ class Search:
             as_padded: fill parts that went with zeros, so that programs which want layers of one shape load it.
 
         Raises:
-            InvalidRequest: the point is the donor, or the folder is not empty.
+            InvalidRequest: the point is the donor, or the folder cannot be written.
         """
         if not point.number:
             raise InvalidRequest("point 0 is the donor", fix="take another point of the front", param="take")
-        check_empty(target)
+        check_target(target, 4 * self.space.size if as_padded else 4 * point.parameters)
         model, donor = self.model(point.candidate), self.donor
         before = predictions(donor.model, self.final).loss
         found = predictions(model, self.final, donor.model)
