@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -122,7 +122,9 @@ class Space:
         unit = MULTIPLE if whole >= _STEPS * MULTIPLE else 1
         inner = sorted({whole * step // _STEPS // unit * unit for step in range(1, _STEPS)} - {0, whole})
         self.levels = (0, *inner, whole)
-        self.kv_heads = tuple(sorted(head_counts(config)))
+        # Layers that differ make it a Llama, whatever it was.
+        counted = config if uniform else replace(config, architecture="llama")
+        self.kv_heads = tuple(sorted(head_counts(counted)))
         self.config, self.uniform = config, uniform
         self._widths = np.array(self.levels)
 
