@@ -29,6 +29,9 @@ class Ours:
 
     Speculation is off unless it is what is measured: it would make a figure depend on how much a text repeats.
 
+    Args:
+        packed_in: folder of packed weights; None: the cache of the benchmarks, which keeps them.
+
     Raises:
         DeepwellError: the compiled extension is missing.
     """
@@ -41,6 +44,7 @@ class Ours:
         threads: int,
         kv_tokens: int,
         speculation: Literal["auto", "off"] = "off",
+        packed_in: Path | None = None,
     ) -> None:
         self.kv_dtype: KVDtype = Settings.load().kv_dtype  # as `deepwell serve` would
         self.engine = open_engine(
@@ -50,7 +54,7 @@ class Ours:
                 threads=threads,
                 kv_dtype=self.kv_dtype,
                 kv_tokens=kv_tokens,
-                cache_dir=bench_cache(),
+                cache_dir=packed_in or bench_cache(),
                 speculation=speculation,
             ),
         )

@@ -35,7 +35,7 @@ _SHARES: Final = (0.1, 0.2)
 _BUDGETS: Final = (0.05, 0.15, 0.25, 0.3)
 _SPEEDS: Final = (1.15, 1.3)
 _MARGIN: Final = 1.02  # of the speed on random weights that a point is chosen by
-_CALIBRATION: Final = 120
+_CALIBRATION: Final = 400
 _HELD_OUT: Final = 24
 _PROMPT, _TOKENS = 64, 96
 
@@ -145,6 +145,10 @@ def _texts(documents: Sequence[LabelledText]) -> list[str]:
     return [one.text + "\n\n" for one in documents]
 
 
+def _named(shape: Shape) -> str:
+    return f"{shape.layers} layers, {shape.channels} channels, {shape.kv_heads} key heads"
+
+
 def _compared(
     report: Report,
     search: Search,
@@ -166,7 +170,7 @@ def _compared(
     donor.greedy(donor.base.config.num_hidden_layers - min(one.layers for one in shapes))
     for shape in shapes:
         uniform[shape] = donor.compared(donor.built(donor.chosen(shape)), held_out)
-        report.note(f"{share:.0%} uniform: {shape}, loss {uniform[shape].loss:.3f}")
+        report.note(f"{share:.0%} uniform: {_named(shape)}, loss {uniform[shape].loss:.3f}")
     return _Size(share, best, found, uniform)
 
 
@@ -202,7 +206,11 @@ def _timed(
         sides: dict[str, Ours] = {}
         for name, path in {"donor": search.base.path, **{str(one[1]): one[1] for one in taken}}.items():
             sides[name] = Ours(
-                path, search.options.precision, threads=used, kv_tokens=2 * (_PROMPT + _TOKENS)
+                path,
+                search.options.precision,
+                threads=used,
+                kv_tokens=2 * (_PROMPT + _TOKENS),
+                packed_in=folder / "packed",
             )
             stack.callback(sides[name].close)
 
@@ -258,7 +266,7 @@ def _show(report: Report, donor: float, sizes: Sequence[_Size], fast: Sequence[_
     for one in sizes:
         rows.append([f"{one.share:.0%} search", one.point.parameters, f"{one.found.loss:.3f}", "", ""])
         rows += [
-            [f"{one.share:.0%} uniform", str(shape), f"{found.loss:.3f}", "", ""]
+            [f"{one.share:.0%} uniform", _named(shape), f"{found.loss:.3f}", "", ""]
             for shape, found in one.uniform.items()
         ]
     for one in fast:
