@@ -32,6 +32,20 @@ def test_wrong_options_name_what_is_right(tmp_path: Path, arguments: list[str], 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--shares", "a,b"], "0.1,0.2"), (["--shares", ""], "names no shares"), (["--rounds", "0"], "rounds")],
+)
+def test_wrong_options_of_a_search_name_what_is_right(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    result = CliRunner().invoke(
+        app, ["compress", "search", "smollm2", "--out", str(tmp_path / "out"), *arguments]
+    )
+    assert result.exit_code != 0 and words in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_files_the_pages_of_both_languages_are_the_text(tmp_path: Path) -> None:
     texts = texts_of([])
     assert any("Step 1" in text for text in texts) and any("第" in text for text in texts)

@@ -321,6 +321,11 @@ def test_a_safety_model_of_images_is_missed_where_it_is_required(
     assert len([one for one in told["problems"] if one["check"] == "images"]) == count
 
 
+def test_energy_is_told_or_why_it_is_not(home: Path, runner: CliRunner) -> None:
+    told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)["energy"]
+    assert told["state"].startswith("RAPL" if told["packages"] else "no joules a token: ")
+
+
 def test_the_sandbox_is_told_by_its_way_or_with_the_fix(home: Path, runner: CliRunner) -> None:
     told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)["sandbox"]
     reason = available()

@@ -58,7 +58,7 @@ def new_cache(backend: Any, config: ModelConfig, tokens: int, dtype: str = "fp32
             config.index_head_dim,
         )
     return backend.kv_cache(
-        config.num_hidden_layers, blocks, config.num_key_value_heads, config.head_dim, dtype
+        config.attention_layers, blocks, config.num_key_value_heads, config.head_dim, dtype
     )
 
 

@@ -77,7 +77,7 @@ def new_cache(
             config.index_head_dim,
         )
     return runner.kv_cache(
-        config.num_hidden_layers, num_blocks, config.num_key_value_heads, config.head_dim, dtype
+        config.attention_layers, num_blocks, config.num_key_value_heads, config.head_dim, dtype
     )
 
 

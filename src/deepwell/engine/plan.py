@@ -152,7 +152,7 @@ def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype, *, predicts: bool = F
         latent = config.kv_lora_rank * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
         return layers * (latent + narrow * (config.qk_rope_head_dim + config.index_head_dim))
     head_bytes = config.head_dim * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
-    return 2 * layers * config.num_key_value_heads * head_bytes
+    return 2 * config.attention_layers * config.num_key_value_heads * head_bytes
 
 
 def plan(

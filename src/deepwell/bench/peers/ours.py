@@ -16,6 +16,7 @@ from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError
+from deepwell.process.energy import Cost, EnergyMeter, measured_cost
 from deepwell.settings import Settings
 
 __all__ = ["PRECISIONS", "Ours"]
@@ -27,6 +28,9 @@ class Ours:
     """A loaded engine; between calls its threads sleep on a futex.
 
     Speculation is off unless it is what is measured: it would make a figure depend on how much a text repeats.
+
+    Args:
+        packed_in: folder of packed weights; None: the cache of the benchmarks, which keeps them.
 
     Raises:
         DeepwellError: the compiled extension is missing.
@@ -40,6 +44,7 @@ class Ours:
         threads: int,
         kv_tokens: int,
         speculation: Literal["auto", "off"] = "off",
+        packed_in: Path | None = None,
     ) -> None:
         self.kv_dtype: KVDtype = Settings.load().kv_dtype  # as `deepwell serve` would
         self.engine = open_engine(
@@ -49,7 +54,7 @@ class Ours:
                 threads=threads,
                 kv_dtype=self.kv_dtype,
                 kv_tokens=kv_tokens,
-                cache_dir=bench_cache(),
+                cache_dir=packed_in or bench_cache(),
                 speculation=speculation,
             ),
         )
@@ -95,6 +100,16 @@ class Ours:
             for delta in self.engine.generate_sync(self.request(prompt, count))
             for token in delta.tokens
         ]
+
+    def decode_cost(self, prompt: Sequence[int], count: int, meter: EnergyMeter) -> tuple[Cost, int]:
+        """Returns what the tokens behind the first one cost, and their number; the prompt is not in it."""
+        stream = iter(self.engine.generate_sync(self.request(prompt, count)))
+        for delta in stream:
+            if delta.tokens:
+                break
+        with measured_cost(meter) as cost:
+            timed = sum(len(delta.tokens) for delta in stream)
+        return cost, timed
 
     async def _all_arrivals(
         self, prompts: Sequence[Sequence[int]], count: int

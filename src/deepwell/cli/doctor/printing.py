@@ -60,6 +60,7 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     table.add_row("sandbox", f"{sandbox['way']}  {sandbox['state']}")
     if "fix" in sandbox:
         table.add_row("", sandbox["fix"])
+    table.add_row("energy", report["energy"]["state"])
     table.add_row("improve", _improve(report["improve"]))
     deploy = report["deploy"]
     table.add_row("deploy", f"{deploy['front']}  {deploy['state']}")

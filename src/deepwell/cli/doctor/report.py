@@ -67,6 +67,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "server": _server(settings, problems),
         "guard": _guard(settings, problems),
         "sandbox": _sandbox(),
+        "energy": _energy(),
         "improve": examine_improve(settings, problems),
         "deploy": _deploy(),
         "extras": _extras(),
@@ -273,6 +274,16 @@ def _sandbox() -> dict[str, str]:
         return {"way": sandbox_way(), "state": "programs of a model run apart, without network"}
     except SandboxUnavailable as error:
         return {"way": "none", "state": f"programs of a model are refused: {error.message}", "fix": error.fix}
+
+
+def _energy() -> dict[str, Any]:
+    """The counters of energy that benchmarks and the architecture search read. None is no problem."""
+    from deepwell.process.energy import EnergyMeter
+
+    meter = EnergyMeter()
+    if meter.packages:
+        return {"packages": meter.packages, "state": f"RAPL: {meter.packages} packages, for joules a token"}
+    return {"packages": 0, "state": f"no joules a token: {meter.reason}"}
 
 
 def _deploy() -> dict[str, str]:

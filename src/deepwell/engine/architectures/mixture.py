@@ -37,7 +37,7 @@ def mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
     hidden, source = config.hidden_size, f"model.layers.{layer}.mlp"
     norm = VectorPlan(f"{layer}.mlp_norm", hidden, (f"model.layers.{layer}.post_attention_layernorm.weight",))
     if not config.has_experts(layer):
-        return TensorPlan(_dense(f"{layer}.", source, hidden, config.intermediate_size), (norm,))
+        return TensorPlan(_dense(f"{layer}.", source, hidden, config.mlp_size(layer)), (norm,))
     count, inner = config.num_experts, _padded(config.moe_intermediate_size, _RUN)
     experts = [f"{source}.experts.{e}" for e in range(count)]
     gate_up = tuple(f"{e}.{part}_proj.weight" for e in experts for part in ("gate", "up"))

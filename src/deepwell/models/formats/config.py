@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Architecture", "ModelConfig", "RopeScaling", "TopkMethod"]
+__all__ = ["Architecture", "Block", "ModelConfig", "RopeScaling", "TopkMethod"]
 
 Architecture = Literal[
     "llama",
@@ -36,6 +36,14 @@ class RopeScaling:
     attention_factor: float | None = None  # yarn; None means 0.1 ln(factor) + 1
     # Yarn with latent attention: scores are multiplied by (0.1 mscale ln(factor) + 1)^2
     mscale_all_dim: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Parts of one layer of a model whose layers differ (Nemotron-NAS, arXiv:2411.19146)."""
+
+    attention: bool
+    intermediate_size: int  # 0: no MLP
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,8 @@ class ModelConfig:
     norm_topk_prob: bool = False  # the weights of the chosen experts are scaled to a sum of 1
     routed_scaling_factor: float = 1.0
     num_nextn_predict_layers: int = 0  # multi-token prediction layers after the last layer
+    # Llama alone, by layer; empty: every layer has attention and an MLP of `intermediate_size`, else that is the widest.
+    blocks: tuple[Block, ...] = ()
     # Encoders only:
     layer_norm_eps: float = 1e-12
     type_vocab_size: int = 0  # number of segment types; a single text has the first
@@ -136,6 +146,19 @@ class ModelConfig:
     def has_experts(self, layer: int) -> bool:
         """Returns whether the MLP of a layer is a mixture of experts. The layer may be the prediction layer."""
         return layer in self.sparse_layers or (bool(self.num_experts) and layer == self.prediction_layer)
+
+    def has_attention(self, layer: int) -> bool:
+        """Returns whether a layer has attention."""
+        return not self.blocks or self.blocks[layer].attention
+
+    def mlp_size(self, layer: int) -> int:
+        """Returns the width of a layer's dense MLP, 0 if it has none."""
+        return self.blocks[layer].intermediate_size if self.blocks else self.intermediate_size
+
+    @property
+    def attention_layers(self) -> int:
+        """Number of layers that have attention, and so a share of the cache."""
+        return sum(self.has_attention(layer) for layer in range(self.num_hidden_layers))
 
     @property
     def rotary_dim(self) -> int:

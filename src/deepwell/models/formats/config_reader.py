@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.config import Architecture, ModelConfig, RopeScaling
+from deepwell.models.formats.config_blocks import json_blocks
 from deepwell.models.formats.config_encoder import ENCODERS, check_encoder, e5_encoder, json_encoder
 from deepwell.models.formats.config_fields import SUPPORTED, Fields
 from deepwell.models.formats.config_mixture import check_mixture, gguf_mixture, json_mixture
@@ -34,6 +35,7 @@ __all__ = [
 MAX_GROUP: Final = 96  # query heads per KV head, the limit of the attention kernels
 _ARCHITECTURES: Final[dict[str, Architecture]] = {
     "LlamaForCausalLM": "llama",
+    "DeciLMForCausalLM": "llama",  # with parts of each layer in `block_configs`
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Qwen3MoeForCausalLM": "qwen3_moe",
@@ -198,7 +200,7 @@ def config_from_directory(directory: Path) -> ModelConfig:
         raise _unknown_architecture("config.json", name)
     architecture = _ARCHITECTURES[name]
     _refuse_unsupported(fields)
-    mixture = json_mixture(fields, architecture)
+    mixture = json_blocks(fields) if name == "DeciLMForCausalLM" else json_mixture(fields, architecture)
     generation_path = directory / "generation_config.json"
     generation = Fields(
         read_json(generation_path) if generation_path.is_file() else {}, "generation_config.json"
@@ -211,10 +213,11 @@ def config_from_directory(directory: Path) -> ModelConfig:
         architecture=architecture,
         vocab_size=fields.integer("vocab_size"),
         hidden_size=hidden,
-        intermediate_size=fields.integer("intermediate_size"),
+        intermediate_size=mixture.get("intermediate_size") or fields.integer("intermediate_size"),
         num_hidden_layers=fields.integer("num_hidden_layers"),
         num_attention_heads=heads,
-        num_key_value_heads=fields.integer("num_key_value_heads", heads),
+        num_key_value_heads=mixture.get("num_key_value_heads")
+        or fields.integer("num_key_value_heads", heads),
         head_dim=mixture.get("head_dim")
         or fields.integer("head_dim", _default_head_dim(architecture, hidden, heads)),
         max_position_embeddings=fields.integer("max_position_embeddings"),

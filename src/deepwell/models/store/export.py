@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from deepwell.errors import InvalidRequest, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.formats.config_blocks import blocks_json
 from deepwell.models.formats.safetensors import read_json
 from deepwell.models.text.tokenizer import Tokenizer
 
-__all__ = ["ExportDtype", "export_safetensors"]
+__all__ = ["ExportDtype", "config_json", "export_safetensors"]
 
 ExportDtype = Literal["float32", "bfloat16", "float16"]
 _STORED: Final[dict[ExportDtype, tuple[str, int]]] = {
@@ -81,9 +82,7 @@ def export_safetensors(
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        written = (
-            _config_json(checkpoint.config, dtype) if source is None else source | {"torch_dtype": dtype}
-        )
+        written = config_json(checkpoint.config, dtype) if source is None else source | {"torch_dtype": dtype}
         _write_json(partial / "config.json", written)
         _write_json(partial / "generation_config.json", _generation_json(checkpoint.config))
         if tokenizer is not None:
@@ -145,7 +144,7 @@ def _zero_output_biases(config: ModelConfig) -> Iterator[StoredTensor]:
     """Yields the `o_proj` biases that transformers also expects if `attention_bias` of a Llama or Qwen3 model is set."""
     if config.architecture in ("llama", "qwen3", "qwen3_moe") and config.attention_bias:
         zeros = np.zeros((1, 4 * config.hidden_size), np.uint8)
-        for layer in range(config.num_hidden_layers):
+        for layer in filter(config.has_attention, range(config.num_hidden_layers)):
             yield StoredTensor(
                 f"model.layers.{layer}.self_attn.o_proj.bias", (config.hidden_size,), "F32", zeros
             )
@@ -217,7 +216,7 @@ def _convert(values: NDArray[np.float32], name: str, dtype: ExportDtype) -> NDAr
     return np.where(np.isnan(values), quiet_nan, rounded).astype("<u2")
 
 
-def _config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
+def config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
     """Returns `config.json` with the names of transformers 4, which transformers 5 reads too."""
     result: dict[str, Any] = {
         "architectures": [_CLASSES[config.architecture]],
@@ -242,7 +241,8 @@ def _config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
     }
     if config.architecture == "qwen2":
         return result
-    return result | {"attention_bias": config.attention_bias, "mlp_bias": False}
+    result |= {"attention_bias": config.attention_bias, "mlp_bias": False}
+    return result | blocks_json(config) if config.blocks else result
 
 
 def _rope_json(scaling: RopeScaling) -> dict[str, Any]:

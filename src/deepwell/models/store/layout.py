@@ -66,15 +66,18 @@ def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
             yield prefix + "hnorm.weight", (hidden,)
             yield prefix + "eh_proj.weight", (hidden, 2 * hidden)
             yield prefix + "shared_head.norm.weight", (hidden,)
-        yield prefix + "input_layernorm.weight", (hidden,)
-        yield from (_latent_tensors if config.is_latent else _attention_tensors)(
-            config, f"{prefix}self_attn."
-        )
+        if config.has_attention(layer):
+            yield prefix + "input_layernorm.weight", (hidden,)
+            yield from (_latent_tensors if config.is_latent else _attention_tensors)(
+                config, f"{prefix}self_attn."
+            )
+        if not config.mlp_size(layer):
+            continue
         yield prefix + "post_attention_layernorm.weight", (hidden,)
         if config.has_experts(layer):
             yield from _mixture_tensors(config, f"{prefix}mlp.")
         else:
-            yield from _mlp_tensors(f"{prefix}mlp.", config.intermediate_size, hidden)
+            yield from _mlp_tensors(f"{prefix}mlp.", config.mlp_size(layer), hidden)
     yield "model.norm.weight", (hidden,)
     if not config.tie_word_embeddings:
         yield "lm_head.weight", (config.vocab_size, hidden)

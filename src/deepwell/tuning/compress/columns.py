@@ -7,13 +7,14 @@ is the trace of W_g (P_gg)^-1 W_g', so both come from one inverse (the optimal b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Kept", "moments_factor", "remove_inputs"]
+__all__ = ["Kept", "moments_factor", "removal_path", "remove_inputs"]
 
 _RIDGE: Final = 1e-3
 _ROUNDS: Final = 4
@@ -56,6 +57,28 @@ def remove_inputs(
         weights, inverse = _without(weights, inverse, columns)
         groups = groups[stay]
     return Kept(groups, weights.astype(np.float32))
+
+
+def removal_path(
+    weight: NDArray[np.float32], inverse: NDArray[np.float64], keeps: Sequence[int]
+) -> dict[int, Kept]:
+    """Removes inputs as `remove_inputs` does, from one number that stays to the next lower, and returns each result.
+
+    Args:
+        keeps: numbers of inputs that stay; what a lower number keeps, every higher one keeps too.
+    """
+    found: dict[int, Kept] = {}
+    inputs, weights = np.arange(weight.shape[1]), weight.astype(np.float64)
+    for keep in sorted(keeps, reverse=True):
+        step = max(1, -(-(len(inputs) - keep) // _ROUNDS))
+        while len(inputs) > keep:
+            stay = np.ones(len(inputs), bool)
+            order = np.argsort(_scores(weights, inverse, 1), kind="stable")
+            stay[order[: min(step, len(inputs) - keep)]] = False
+            weights, inverse = _without(weights, inverse, stay)
+            inputs = inputs[stay]
+        found[keep] = Kept(inputs, weights.astype(np.float32))
+    return found
 
 
 def _scores(weights: NDArray[np.float64], inverse: NDArray[np.float64], size: int) -> NDArray[np.float64]:

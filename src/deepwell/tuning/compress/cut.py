@@ -30,8 +30,8 @@ class LayerCut:
     """Parts of a layer that stay.
 
     Attributes:
-        channels: numbers of the MLP's channels.
-        kv_heads: numbers of the key heads.
+        channels: numbers of the MLP's channels; none: the layer loses its MLP.
+        kv_heads: numbers of the key heads; none: it loses its attention.
         down: down projection on the channels; None: its columns as they are.
         out: output projection on the heads; None: its columns as they are.
     """
@@ -113,12 +113,19 @@ def cut_tensors(
             found[name] = tensor(name)
             continue
         number = int(parts[2])
-        if number not in numbers:
+        if number not in numbers or _lost(cut.layers[number], parts[3]):
             continue
         parts[2] = str(numbers[number])
         values = tensor(name)
         found[".".join(parts)] = _cut_tensor(config, cut.layers[number], ".".join(parts[3:]), values)
     return found
+
+
+def _lost(layer: LayerCut, module: str) -> bool:
+    """Returns whether a module of a layer goes with the part that it belongs to."""
+    if module in ("self_attn", "input_layernorm"):
+        return not len(layer.kv_heads)
+    return not len(layer.channels)
 
 
 def _cut_tensor(
@@ -172,6 +179,17 @@ def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
     return StoredTensor(name, values.shape, "F32", values.view(np.uint8).reshape(rows, -1))
 
 
+def _differences(card: Mapping[str, Any]) -> str:
+    """Returns a sentence on layers that differ, and on what loads them; nothing where all are alike."""
+    if not card.get("blocks"):
+        return ""
+    widths = ", ".join(
+        f"{'attention' if attention else 'no attention'} and {f'{width} channels' if width else 'no MLP'}"
+        for attention, width in card["blocks"]
+    )
+    return f"Layers differ: {widths}.\nThe folder loads in {', '.join(card['loads_in'])}.\n"
+
+
 def _read_me(card: Mapping[str, Any]) -> str:
     shape = card["shape"]
     return (
@@ -179,6 +197,7 @@ def _read_me(card: Mapping[str, Any]) -> str:
         f"Pruned from {card['base']} by Deepwell: {card['parameters']:,} of {card['base_parameters']:,} weights are left,\n"
         f"{shape['layers']} layers of {shape['channels']} MLP channels and {shape['kv_heads']} key heads.\n"
         f"Layers of the donor that stay: {', '.join(map(str, card['layers']))}.\n"
+        f"{_differences(card)}"
         f"Calibration text: {card['calibration']['tokens']:,} tokens, SHA-256 {card['calibration']['sha256']}.\n"
         f"Recovery: {json.dumps(card['recovery'])}.\n\n"
         f"Loss on text that chose among the candidates, before and after:"

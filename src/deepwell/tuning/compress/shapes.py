@@ -7,9 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from deepwell.errors import InvalidRequest, UnsupportedModel
-from deepwell.models.formats.config import ModelConfig
+from deepwell.models.formats.config import Block, ModelConfig
 
-__all__ = ["MULTIPLE", "WAYS", "Shape", "Way", "check_prunable", "parameters_of", "shape_of", "shapes_for"]
+__all__ = [
+    "MULTIPLE",
+    "WAYS",
+    "Shape",
+    "Way",
+    "check_prunable",
+    "head_counts",
+    "parameters_of",
+    "shape_of",
+    "shapes_for",
+]
 
 Way = Literal["depth", "width", "heads"]
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
@@ -22,17 +32,19 @@ _DEPTHS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A size of a model; every layer has the same.
+    """A size of a model; every layer has the same, unless `blocks` says otherwise.
 
     Attributes:
         layers: number of layers.
-        channels: width of every MLP.
-        kv_heads: key heads of every layer; each keeps its query heads.
+        channels: width of every MLP, or of the widest.
+        kv_heads: key heads of every layer that has attention; each keeps its query heads.
+        blocks: parts of each layer where they differ.
     """
 
     layers: int
     channels: int
     kv_heads: int
+    blocks: tuple[Block, ...] = ()
 
     def applied(self, config: ModelConfig) -> ModelConfig:
         """Returns the configuration of a model of this shape."""
@@ -43,6 +55,9 @@ class Shape:
             intermediate_size=self.channels,
             num_key_value_heads=self.kv_heads,
             num_attention_heads=self.kv_heads * queries,
+            # Qwen2 is a Llama with biases, and layers that differ have a form for Llama alone.
+            architecture="llama" if self.blocks else config.architecture,
+            blocks=self.blocks,
         )
 
 
@@ -71,11 +86,18 @@ def parameters_of(config: ModelConfig, shape: Shape | None = None) -> int:
     attention = width * head * shape.kv_heads * (2 * queries + 2)
     if config.attention_bias:
         attention += head * shape.kv_heads * (queries + 2)
-    layer = attention + 3 * width * shape.channels + 2 * width
+    attention += width
     if config.architecture == "qwen3":
-        layer += 2 * head
+        attention += 2 * head
+    blocks = shape.blocks or (Block(True, shape.channels),) * shape.layers
+    layers = sum(
+        attention * one.attention
+        # A layer of a plain shape has the norm of its MLP at any width.
+        + (3 * one.intermediate_size + (not shape.blocks or one.intermediate_size > 0)) * width
+        for one in blocks
+    )
     heads = 1 if config.tie_word_embeddings else 2
-    return heads * config.vocab_size * width + shape.layers * layer + width
+    return heads * config.vocab_size * width + layers + width
 
 
 def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list[Shape]:
@@ -100,7 +122,7 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
     if share == 0:
         return [whole]
     most = (1 - share) * parameters_of(config)
-    heads = _head_counts(config) if "heads" in ways else [whole.kv_heads]
+    heads = head_counts(config) if "heads" in ways else [whole.kv_heads]
     found = {
         shape
         for kv_heads in heads
@@ -122,7 +144,7 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
     return sorted(found, key=lambda one: (-one.layers, -one.kv_heads))
 
 
-def _head_counts(config: ModelConfig) -> list[int]:
+def head_counts(config: ModelConfig) -> list[int]:
     """Returns numbers of key heads to try, down to half; those of Llama that transformers refuses to load are left out."""
     whole = config.num_key_value_heads
     queries = config.num_attention_heads // whole

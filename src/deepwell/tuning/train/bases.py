@@ -84,6 +84,11 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
             f"{stored.name} has packed weights alone, which cannot be trained",
             fix="choose its GGUF or safetensors form",
         )
+    if checkpoint.config.blocks:
+        raise UnsupportedModel(
+            f"{stored.name} has layers that differ, which transformers cannot run",
+            fix="write it anew by `deepwell compress search --take` with --padded, and train that folder",
+        )
     return Base(stored.name, stored.path, checkpoint, Codec.load(stored.path))
 
 

@@ -16,6 +16,7 @@ from deepwell.bench.peers.session import comparison_rows, open_session
 from deepwell.bench.workloads.text import prompts
 from deepwell.engine.layouts import Precision
 from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.process.energy import EnergyMeter
 
 __all__ = ["bench_decode"]
 
@@ -95,6 +96,8 @@ def bench_decode(
             "memory_gb_per_s": rounded(statistics.median(memory), 3),
             "weights_mb_per_token": rounded(session.work.step_bytes / 1e6),
             "kv_mb_per_token": rounded(session.work.kv_bytes_per_token * context / 1e6, 3),
+            "bytes_per_token": round(session.work.decode_bytes(context)),
+            **_costs(report, session.ours, prompts(model, prompt_tokens, rounds + 1)[0], tokens),
         }
         for side in also:
             value |= _int4_full(model, side, result, memory, context)
@@ -107,6 +110,20 @@ def bench_decode(
                 "peer_weights_mb": {peer.name: rounded(peer.weights_bytes / 1e6) for peer in session.peers},
             }
         return value
+
+
+def _costs(report: Report, ours: Ours, prompt: Sequence[int], tokens: int) -> dict[str, Any]:
+    """Returns processor time and energy of a token of ours; the energy is that of all packages of the machine."""
+    cost, count = ours.decode_cost(prompt, tokens, EnergyMeter())
+    if cost.joules is None:
+        report.note(
+            f"joules a token: unknown, {cost.reason}; processor time and bytes a token stand for them"
+        )
+    return {
+        "cpu_seconds_per_token": rounded(cost.cpu_seconds / count, 3),
+        "joules_per_token": None if cost.joules is None else rounded(cost.joules / count, 3),
+        "joules_unknown": cost.reason,
+    }
 
 
 def _int4_full(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deepwell.tuning.compress.training.layers import Predictions
     from deepwell.tuning.compress.training.run import Donor
 
-__all__ = ["bench_prune_curve", "calibrated", "packed_in", "plain_card"]
+__all__ = ["bench_prune_curve", "calibrated", "low_gain", "packed_in", "plain_card"]
 
 SHARES: Final = (0.1, 0.2, 0.3)
 _RECOVERED_AT: Final = 0.2
@@ -144,7 +144,7 @@ class _Curve:
         ]
         if share in _INFLUENCE_AT:
             others.append(self.point(f"{share:.0%} by block influence", _influence(self._donor, share)))
-        self.lows += [_low(ours.found, one.found) for one in others]
+        self.lows += [low_gain(ours.found, one.found) for one in others]
         self.behind += [one.name for one in others if not _beats(ours.found, one.found)]
 
     def show(self) -> None:
@@ -188,7 +188,7 @@ def _beats(ours: Predictions, other: Predictions) -> bool:
     return ours.loss < other.loss and ours.agreed > other.agreed and ours.divergence < other.divergence
 
 
-def _low(ours: Predictions, other: Predictions) -> float:
+def low_gain(ours: Predictions, other: Predictions) -> float:
     """Returns the lower end of the 95 % bootstrap interval, over positions in pairs, of how much less our loss is."""
     gains = (other.losses - ours.losses).float().numpy()
     rng = np.random.default_rng(0)

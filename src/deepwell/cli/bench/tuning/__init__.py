@@ -7,12 +7,14 @@ from deepwell.cli.bench.tuning.data import active_learning, back_translation, ne
 from deepwell.cli.bench.tuning.evaluate import evaluate_parity, served_precision
 from deepwell.cli.bench.tuning.prompts import prompts_optimise
 from deepwell.cli.bench.tuning.pruning import prune_curve, prune_reload
+from deepwell.cli.bench.tuning.searching import compress_search
 from deepwell.cli.bench.tuning.speed import tuning_parallel, tuning_speed
 from deepwell.cli.bench.tuning.train import lora, tune_readme, tuning_exactness
 
 __all__ = [
     "active_learning",
     "back_translation",
+    "compress_search",
     "evaluate_parity",
     "fine_tuning_sdk",
     "fine_tuning_served",

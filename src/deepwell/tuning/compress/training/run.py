@@ -91,6 +91,16 @@ class Donor:
         self._weights: dict[str, NDArray[np.float32]] = {}
 
     @property
+    def scout(self) -> Any:
+        """The model in the format of the search, whose results are compared with each other alone."""
+        return self._scout
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Format of the search."""
+        return self._dtype
+
+    @property
     def analysis(self) -> Analysis:
         """Influence of layers and moments of inputs, on the windows that choose nothing."""
         if self._analysis is None:

@@ -1,0 +1,235 @@
+"""`deepwell compress search`: evolution over depth, widths and heads, the front of what it found, and a model of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+
+from deepwell.cli.compress.pruning import need_torch, texts_of
+from deepwell.cli.options import stored_models
+from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.cli.progress import counted
+
+if TYPE_CHECKING:
+    from deepwell.tuning.compress.search.front import Point
+
+__all__ = ["search"]
+
+_SHARES: Final = "0.05,0.1,0.15,0.2,0.25,0.3"
+
+
+Donor = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model to search smaller ones of: a name in the store, or a path.",
+        autocompletion=stored_models,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder for the journal, front.json and front.png. A search that was stopped goes on in it.",
+    ),
+]
+Text = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Text of the kind that the model will serve; repeatable. Parts of it search, judge and teach. "
+        "Unset: the pages of `deepwell learn`, in English and Chinese.",
+    ),
+]
+Shares = Annotated[
+    str,
+    typer.Option(
+        help="Shares of the weights, and of the time of a token, to leave out, with commas between: the budgets in which "
+        "models compete."
+    ),
+]
+Rounds = Annotated[
+    int, typer.Option(min=1, max=1000, help="Models to run for each budget of weights and of time.")
+]
+Uniform = Annotated[
+    bool, typer.Option("--uniform", help="Search layers of one shape alone, which every engine loads.")
+]
+Take = Annotated[
+    int | None,
+    typer.Option(min=1, help="Write this point of the front as a model, FOLDER/point-N, after the search."),
+]
+Padded = Annotated[
+    bool,
+    typer.Option(
+        "--padded",
+        help="Fill the taken point with zeros to layers of one shape: any engine loads it, without its speed.",
+    ),
+]
+
+
+def search(
+    model: Donor,
+    out: Out,
+    text: Text = None,
+    shares: Shares = _SHARES,
+    rounds: Rounds = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Number from which all chance comes.")] = 0,
+    uniform: Uniform = False,
+    precision: Annotated[
+        Literal["int8", "int4"], typer.Option(help="Weights with which the speed is measured.")
+    ] = "int8",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads with which the speed is measured; unset: all processors."),
+    ] = None,
+    take: Take = None,
+    recover: Annotated[
+        Literal["distil", "none"],
+        typer.Option(help="Recovery of the point that is taken: learn the donor's predictions, or none."),
+    ] = "distil",
+    minutes: Annotated[
+        float, typer.Option(min=0.05, max=1440, help="Minutes that the recovery takes, and no more.")
+    ] = 10.0,
+    padded: Padded = False,
+    json: JsonFlag = False,
+) -> None:
+    """Search smaller models whose layers may differ, and show those that no other one beats in loss, speed and size.
+
+    Layers may lose their attention, their MLP or a part of it. A proxy of single changes leads the evolution; the models that
+    look best are run, and the finalists judged on text kept apart and timed on the engine. Needs the extra `tune`; a model of
+    135 million weights takes some ten minutes on two cores. The same command goes on after a stop.
+    """
+    with reported_errors(as_json=json):
+        wanted = _shares(shares)
+        texts = texts_of(text or [])
+        need_torch()
+        from deepwell.tuning.compress.search.options import SearchOptions
+        from deepwell.tuning.compress.training.recover import Recovery
+        from deepwell.tuning.compress.training.search import STEPS, Search
+
+        begin = time.perf_counter()
+        options = SearchOptions(wanted, rounds, seed, uniform, precision, threads)
+        card: Mapping[str, Any] | None = None
+        with counted(f"steps of {100 * len(STEPS)}", shown=not json) as update:
+
+            def say(step: str, done: float) -> None:
+                update(100 * STEPS.index(step) + round(100 * done), 100 * len(STEPS))
+                if json:
+                    write_json({"event": "progress", "step": step, "done": round(done, 3)})
+
+            found = Search(model, out, texts, options, say)
+            try:
+                points = found.points()
+                if take is not None:
+                    how = Recovery(minutes) if recover == "distil" else None
+                    card = found.take(_point(points, take), out / f"point-{take}", how, as_padded=padded)
+            finally:
+                found.close()
+        if json:
+            write_json(
+                {
+                    "event": "end",
+                    "folder": str(out),
+                    "seconds": round(time.perf_counter() - begin, 1),
+                    "front": [one.to_json() for one in points],
+                    "taken": card,
+                }
+            )
+        else:
+            _show(points, out, take, card)
+
+
+def _shares(given: str) -> tuple[float, ...]:
+    """Returns the shares that an option names.
+
+    Raises:
+        InvalidRequest: one of them is no number, or none is given.
+    """
+    from deepwell.errors import InvalidRequest
+
+    try:
+        found = tuple(sorted({float(one) for one in given.split(",") if one.strip()}))
+    except ValueError:
+        found = ()
+    if not found:
+        raise InvalidRequest(
+            f"{given!r} names no shares",
+            fix="give numbers with commas between, such as 0.1,0.2",
+            param="shares",
+        )
+    return found
+
+
+def _point(points: Sequence[Point], number: int) -> Point:
+    """Returns a point of the front.
+
+    Raises:
+        InvalidRequest: the front has none of this number.
+    """
+    from deepwell.errors import InvalidRequest
+
+    if number >= len(points):
+        raise InvalidRequest(
+            f"the front has no point {number}", fix=f"take one of 1 to {len(points) - 1}", param="take"
+        )
+    return points[number]
+
+
+def _show(points: Sequence[Point], out: Path, take: int | None, card: Mapping[str, Any] | None) -> None:
+    from rich.table import Table
+
+    print_line = console().print
+    table = Table(box=None, pad_edge=False)
+    for name in (
+        "point",
+        "weights",
+        "less",
+        "loss",
+        "rise",
+        "tokens/s",
+        "predicted",
+        "speed",
+        "CPU s",
+        "MB",
+        "J",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("shape", overflow="fold")
+    for one in points:
+        joules = "?" if one.joules_per_token is None else f"{one.joules_per_token:.3f}"
+        table.add_row(
+            str(one.number) if one.number else "donor",
+            f"{one.parameters / 1e6:.1f} M",
+            f"{one.share:.1%}",
+            f"{one.final_loss:.3f}",
+            f"{one.loss_rise:+.1%}",
+            f"{one.tokens_s:.0f}",
+            f"{one.predicted_tokens_s:.0f}",
+            f"{one.speedup:.2f}x",
+            f"{one.cpu_seconds_per_token:.4f}",
+            f"{one.bytes_per_token / 1e6:.0f}",
+            joules,
+            f"{one.described}; {', '.join(one.loads_in)}",
+        )
+    print_line(table)
+    print_line(
+        "Loss on text kept apart, before recovery. CPU s, MB and J are of one token: processor seconds, bytes of weights and "
+        "cache that are read, joules where they can be read.",
+        soft_wrap=True,
+    )
+    print_line(f"{out}/front.json, {out}/front.png", soft_wrap=True)
+    if card is None or take is None:
+        print_line("take a point: the same command with --take N", soft_wrap=True)
+        return
+    before = card["recovery"].get("loss_before")
+    recovered = f", {before:.3f} before its recovery" if before is not None else ""
+    print_line(
+        f"point {take}: loss {card['loss_before']:.3f} of the donor, {card['loss']:.3f} now{recovered}; the same likeliest "
+        f"token at {card['agreement']:.1%}, divergence {card['divergence']:.3f}",
+        soft_wrap=True,
+    )
+    print_line(f"deepwell chat {out}/point-{take}", soft_wrap=True)
