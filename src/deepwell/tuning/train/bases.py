@@ -230,6 +230,13 @@ def _rope(scaling: RopeScaling | None) -> Mapping[str, Any]:
             values["attention_factor"] = scaling.attention_factor
         if scaling.mscale_all_dim:
             values["mscale_all_dim"] = scaling.mscale_all_dim
+    if scaling.kind == "longrope":
+        factors = list(scaling.factors)
+        values |= {
+            "short_factor": factors,
+            "long_factor": factors,
+            "attention_factor": scaling.attention_factor,
+        }
     return values
 
 
