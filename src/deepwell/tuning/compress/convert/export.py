@@ -1,7 +1,7 @@
 """Composes converted layers into a DeepSeek-V3 checkpoint, and writes its folder. Nothing here needs torch.
 
-The parts come from elsewhere: attention by the names `self_attn.*`, MLPs by the names `mlp.*`, both as released checkpoints name
-them, where every expert has matrices of its own. What nobody converted is taken from the donor.
+The parts come from elsewhere: attention by the names `self_attn.*`, MLPs by the names `mlp.*`, both as in released checkpoints,
+where every expert has matrices of its own. What nobody converted is taken from the donor.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Grouped queries as latent attention: a rotated key that all heads share, and a latent of the keys' rest and the values.
 
-Rotary embeddings multiply a pair of dimensions, read as one complex number, by exp(i w n). That commutes with any complex mixing
-of the key heads at one frequency w, so the key heads of a frequency may be turned until most of their part in the scores lies in
-one component (RoRoPE of TransMLA, arXiv:2502.07864, here with complex instead of real turns, and weighted by the queries). The
-components with the largest part stay rotated and are shared by all heads. The rest of each key is multiplied with the mean turn
-that attention sees, and joins the values in one latent: the best one of its rank is a truncated SVD of the joint projection,
+Rotary embeddings multiply a pair of dimensions, read as one complex number, by exp(i w n). That commutes with any complex
+mixing of the key heads at one frequency w, so the key heads of a frequency may be turned until most of their part in the scores
+lies in one component (RoRoPE of TransMLA, arXiv:2502.07864, here with complex instead of real turns, weighted by the queries).
+The components with the largest part stay rotated and are shared by all heads. The rest of each key is multiplied with the mean
+turn that attention sees, and joins the values in one latent: the best of its rank is a truncated SVD of the joint projection,
 weighted on the right by the inputs' second moments and on the left by what keys and values do to scores and outputs.
 
 DeepSeek's score of head i is (q_nope k_nope + q_rope k_rope) / sqrt(nope + rope); queries carry the ratio to the donor's scale.
@@ -41,8 +41,8 @@ Array = NDArray[np.floating]
 Complex = NDArray[np.complex128]
 _RIDGE: Final = 1e-4
 _SMALLEST_NOPE: Final = 16
-_LATENT_RMS: Final = 1e-5
-_INPUT_SCALE: Final = 2.0**13
+_LATENT_RMS: Final = 2e-6
+_INPUT_SCALE: Final = 2.0**14
 _SELF: Final = "self_attn."
 _NORM: Final = "input_layernorm.weight"
 _QUERY: Final = f"{_SELF}q_proj.weight"
