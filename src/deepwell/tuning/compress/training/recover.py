@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from deepwell.tuning.compress.training.layers import final_states
 from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 
-__all__ = ["Recovery", "distil"]
+__all__ = ["Recovery", "distil", "keep_gates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,16 @@ def distil(
     *,
     progress: Callable[[float, float], None] = lambda share, divergence: None,
 ) -> int:
-    """Trains every weight of a model towards the donor's distribution of the next token, and returns the tokens seen.
+    """Trains the weights of a model towards the donor's distribution of the next token, and returns the tokens seen.
+
+    Gates of experts stay as they are, see `keep_gates`; everything else is trained.
 
     Args:
         windows: text, int64 [windows, tokens]; none of it may be measured later.
         progress: takes the share of the time that is over, and the divergence of the step.
     """
     model.train().requires_grad_(True)
+    keep_gates(model)
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=how.rate, betas=(0.9, 0.95), weight_decay=0.0)
     generator = torch.Generator().manual_seed(how.seed)
@@ -79,6 +82,19 @@ def distil(
         progress(min(1.0, over), loss)
     model.eval().requires_grad_(False)
     return seen
+
+
+def keep_gates(model: Any) -> None:
+    """Keeps the gates of DeepSeek-V3's mixtures from being trained, and computes their scores in float32 under autocast.
+
+    Converted mixtures choose by scores that differ little, see `convert.router`: bf16 does not tell them apart, and one step of
+    training would mix them up.
+    """
+    for module in model.modules():
+        if hasattr(module, "e_score_correction_bias"):
+            module.requires_grad_(False)
+            if "forward" not in vars(module):
+                module.forward = torch.autocast("cpu", enabled=False)(module.forward)
 
 
 def _step(model: Any, donor: Any, windows: Tensor) -> float:
