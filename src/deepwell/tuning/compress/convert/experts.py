@@ -30,6 +30,7 @@ __all__ = [
     "mixture_tensors",
     "random_experts",
     "refitted_down",
+    "shared_channels",
 ]
 
 Array = NDArray[np.float32]
@@ -141,17 +142,19 @@ def activation_experts(hidden: Array, down: Array, layout: Layout) -> Experts:
         hidden: inputs of the down projection on calibration text, [tokens, channels].
         down: the down projection, [outputs, channels].
     """
-    amounts = np.abs(hidden) * np.linalg.norm(down, axis=0)
-    top = max(1, int(_TOP * amounts.shape[1]))
-    least = -np.partition(-amounts, top - 1, axis=1)[:, top - 1 : top]
-    often = np.argsort(-(amounts >= least).mean(0), kind="stable")
-    count = layout.shared * layout.width
-    rest = np.sort(often[count:])
+    amounts = _amounts(hidden, down)
+    shared = _largest(amounts, layout.shared * layout.width)
+    rest = np.setdiff1d(np.arange(layout.channels), shared)
     seen = amounts[: min(len(amounts), _TOKENS)]
     lengths = np.linalg.norm(seen, axis=1, keepdims=True)
     shares = np.sqrt(seen[:, rest] / np.maximum(lengths, 1e-12)).T
     groups = _balanced_clusters(np.ascontiguousarray(shares, np.float32), layout.routed)
-    return Experts(np.sort(often[:count]), rest[groups])
+    return Experts(shared, rest[groups])
+
+
+def shared_channels(hidden: Array, down: Array, layout: Layout) -> NDArray[np.intp]:
+    """Returns the channels that most tokens use, ascending: those most often in the top tenth of a token's channels."""
+    return _largest(_amounts(hidden, down), layout.shared * layout.width)
 
 
 def random_experts(layout: Layout, seed: int, shared: NDArray[np.intp] | None = None) -> Experts:
@@ -212,6 +215,18 @@ def mixture_tensors(
         found[f"mlp.{name}.up_proj.weight"] = up[channels]
         found[f"mlp.{name}.down_proj.weight"] = np.ascontiguousarray(down[:, channels])
     return found
+
+
+def _amounts(hidden: Array, down: Array) -> Array:
+    """Returns the lengths of what channels add, [tokens, channels]."""
+    return np.abs(hidden) * np.linalg.norm(down, axis=0)
+
+
+def _largest(amounts: Array, count: int) -> NDArray[np.intp]:
+    top = max(1, int(_TOP * amounts.shape[1]))
+    least = -np.partition(-amounts, top - 1, axis=1)[:, top - 1 : top]
+    often = np.argsort(-(amounts >= least).mean(0), kind="stable")
+    return np.sort(often[:count])
 
 
 def _balanced_clusters(vectors: Array, count: int) -> NDArray[np.intp]:
