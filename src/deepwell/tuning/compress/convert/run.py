@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.config import ModelConfig
@@ -54,12 +54,11 @@ __all__ = [
     "TARGETS",
     "Conversion",
     "Converter",
-    "Mixtures",
+    "Experts",
     "Target",
     "convert",
     "default_cached",
     "exported",
-    "healed",
     "write_conversion",
 ]
 
@@ -67,8 +66,8 @@ Target = Literal["mla", "moe", "deepseek-v3"]
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 Say = Callable[[str, float], None]
 Weights = Mapping[str, NDArray[np.float32]]
-Mixtures = Callable[[Donor, Say], tuple[Mapping[int, Weights], Mixture]]
-"""Returns the tensors `mlp.*` of every converted layer of a donor, by the names of released checkpoints, and their shape."""
+Experts = Callable[[Any, Tensor, Callable[[float], None]], tuple[Mapping[int, Weights], Mixture]]
+"""From a model and windows, makes the tensors `mlp.*` of every layer by the names of released checkpoints, and their shape."""
 
 _SHARE: Final = 5 / 16  # of the donor's cache that stays, as in MHA2MLA's middle setting
 _ROPES: Final = (
@@ -262,19 +261,6 @@ def exported(made: Conversion) -> tuple[ModelConfig, dict[str, NDArray[np.float3
     return replace(made.config, rms_norm_eps=NORM_EPS), weights
 
 
-def healed(donor: Donor, made: Conversion, how: Recovery, say: Say = _silent) -> int:
-    """Trains a conversion towards its donor's predictions, and returns the tokens seen; routers stay as they are."""
-    routers = [one for name, one in made.model.named_parameters() if ".mlp.gate." in name]
-    return distil(
-        made.model,
-        donor.model,
-        donor.learning,
-        how,
-        fixed=routers,
-        progress=lambda done, _: say("recovery", done),
-    )
-
-
 def convert(
     model: str | Path,
     target: Path,
@@ -282,7 +268,7 @@ def convert(
     *,
     texts: Sequence[str],
     cached: int | None = None,
-    mixtures: Mixtures | None = None,
+    experts: Experts | None = None,
     recovery: Recovery | None = None,
     say: Say = _silent,
 ) -> Mapping[str, Any]:
@@ -294,7 +280,7 @@ def convert(
         texts: calibration text.
         cached: numbers a token and layer that latent attention caches; None: 5/16 of the donor's. With as many as the donor's
             the conversion is exact.
-        mixtures: makes the experts, for moe and deepseek-v3.
+        experts: converts the MLPs, for moe and deepseek-v3.
         recovery: how the result learns from the donor; None: not at all.
         say: takes the step that is under way and its share that is done.
 
@@ -315,9 +301,9 @@ def convert(
     donor = Donor(base, windows_of(base.codec, texts), say)
     converter = Converter(donor, say)
     made = converter.best(wanted)
-    if to != "mla":
-        assert mixtures is not None
-        made = converter.with_mixtures(made, *mixtures(donor, say))
+    if experts is not None:
+        mlps = experts(made.model, donor.fit, lambda done: say("experts", done))
+        made = converter.with_mixtures(made, *mlps)
     card = _card(donor, made, to, recovery, say)
     write_conversion(donor, made, target, card)
     return card
@@ -329,7 +315,9 @@ def _card(donor: Donor, made: Conversion, to: Target, recovery: Recovery | None,
     found = predictions(made.model, donor.choice, donor.model)
     after: dict[str, Any] = {"method": "none"}
     if recovery is not None:
-        tokens = healed(donor, made, recovery, say)
+        tokens = distil(
+            made.model, donor.model, donor.learning, recovery, progress=lambda done, _: say("recovery", done)
+        )
         better = predictions(made.model, donor.choice, donor.model)
         after = {
             "method": "distil",

@@ -13,7 +13,7 @@ from torch import Tensor
 from deepwell.tuning.compress.training.layers import final_states
 from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 
-__all__ = ["Recovery", "distil"]
+__all__ = ["Recovery", "distil", "keep_gates"]
 
 _PIECE: Final = 64
 """Positions whose logits are held at a time."""
@@ -51,7 +51,8 @@ def distil(
 ) -> int:
     """Trains a model towards the donor's distribution of the next token, and returns the tokens seen.
 
-    The embedding and the head stay as they are: the donor's head reads what the layers that are trained write.
+    The embedding and the head stay as they are: the donor's head reads what the layers that are trained write. Gates of
+    experts stay too, see `keep_gates`.
 
     Args:
         windows: text, int64 [windows, tokens]; none of it may be measured later.
@@ -60,6 +61,7 @@ def distil(
     model.train().requires_grad_(True)
     for kept in (model.get_input_embeddings(), model.get_output_embeddings()):
         kept.requires_grad_(False)
+    keep_gates(model)
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=how.rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     generator = torch.Generator().manual_seed(how.seed)
@@ -87,6 +89,19 @@ def distil(
         progress(min(1.0, over), loss)
     model.eval().requires_grad_(False)
     return seen
+
+
+def keep_gates(model: Any) -> None:
+    """Keeps the gates of DeepSeek-V3's mixtures from being trained, and computes their scores in float32 under autocast.
+
+    Converted mixtures choose by scores that differ little, see `convert.router`: bf16 does not tell them apart, and one step of
+    training would mix them up.
+    """
+    for module in model.modules():
+        if hasattr(module, "e_score_correction_bias"):
+            module.requires_grad_(False)
+            if "forward" not in vars(module):
+                module.forward = torch.autocast("cpu", enabled=False)(module.forward)
 
 
 @dataclass(frozen=True)
