@@ -198,7 +198,8 @@ def chosen_pairs(
     rotations: Sequence[Rotation], rope: int, by: Literal["lost", "energy"] = "lost"
 ) -> NDArray[np.intp]:
     """Returns how many components of each frequency stay rotated, in all layers alike, [head_dim / 2], `rope` / 2 in all."""
-    total = sum(getattr(one, by) for one in rotations)
+    parts = np.stack([one.lost if by == "lost" else one.energy for one in rotations])
+    total: Matrix = parts.sum(0)
     order = np.argsort(total, axis=None)[::-1][: rope // 2]
     chosen = np.zeros(total.shape, bool)
     chosen.reshape(-1)[order] = True
@@ -352,10 +353,10 @@ def _truncated(matrix: Matrix, rank: int) -> tuple[Matrix, Matrix]:
 
     Latents then spread evenly over their dimensions in proportion to the roots, which loses least in a cache of int8.
     """
-    squares, vectors = np.linalg.eigh(matrix @ matrix.T)
+    squares, vectors = np.linalg.eigh(np.asarray(matrix @ matrix.T, np.float64))
     u = vectors[:, ::-1][:, :rank]
     root = np.maximum(squares[::-1][:rank], 1e-24) ** 0.25
-    return u * root, (u / root).T @ matrix
+    return u * root, np.asarray((u / root).T @ matrix, np.float64)
 
 
 def _split(keys: Matrix, values: Matrix, rank: int) -> int:

@@ -11,11 +11,12 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.tuning.compress.convert.experts import Layout, layouts_for
 from deepwell.tuning.compress.convert.export import (
     NORM_EPS,
     Latent,
@@ -43,8 +44,9 @@ from deepwell.tuning.compress.convert.latent import (
     tensors_of,
     weights_of,
 )
-from deepwell.tuning.compress.convert.observe import frequencies_of, observe
 from deepwell.tuning.compress.training.layers import predictions
+from deepwell.tuning.compress.training.mixtures import chosen_layout, converted_mlps
+from deepwell.tuning.compress.training.observe import frequencies_of, observe
 from deepwell.tuning.compress.training.recover import Recovery, distil
 from deepwell.tuning.compress.training.run import Donor, windows_of
 from deepwell.tuning.train.artefact import base_hashes, library_versions
@@ -54,7 +56,6 @@ __all__ = [
     "TARGETS",
     "Conversion",
     "Converter",
-    "Experts",
     "Target",
     "convert",
     "default_cached",
@@ -66,8 +67,6 @@ Target = Literal["mla", "moe", "deepseek-v3"]
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 Say = Callable[[str, float], None]
 Weights = Mapping[str, NDArray[np.float32]]
-Experts = Callable[[Any, Tensor, Callable[[float], None]], tuple[Mapping[int, Weights], Mixture]]
-"""From a model and windows, makes the tensors `mlp.*` of every layer by the names of released checkpoints, and their shape."""
 
 _SHARE: Final = 5 / 16  # of the donor's cache that stays, as in MHA2MLA's middle setting
 _ROPES: Final = (
@@ -128,8 +127,8 @@ class Converter:
         def weight(name: str) -> NDArray[np.float64]:
             return self.donor.tensor(f"model.layers.{number}.{name}.weight").astype(np.float64)
 
-        projections = (weight(f"self_attn.{name}_proj") for name in "qkvo")
-        return Attention(weight("input_layernorm"), *projections, frequencies)
+        q, k, v, o = (weight(f"self_attn.{name}_proj") for name in "qkvo")
+        return Attention(weight("input_layernorm"), q, k, v, o, frequencies)
 
     @property
     def seen(self) -> list[LayerStatistics]:
@@ -191,8 +190,14 @@ class Converter:
             rope, Compression(cached - rope, balance), choices={"balance": balance, "candidates": losses}
         )
 
-    def with_mixtures(self, made: Conversion, mlps: Mapping[int, Weights], mixture: Mixture) -> Conversion:
-        """Returns a conversion with mixtures of experts in place of MLPs."""
+    def with_experts(self, made: Conversion, layouts: Sequence[Layout]) -> Conversion:
+        """Returns a conversion with mixtures of experts in place of MLPs, in the best of some layouts.
+
+        The MLPs are converted on the activations of the converted attention.
+        """
+        windows = self.donor.fit
+        layout = chosen_layout(made.model, windows, layouts)
+        found = converted_mlps(made.model, windows, layout, progress=lambda done: self._say("experts", done))
         attention = {
             number: {
                 name: values.detach().float().numpy()
@@ -201,7 +206,8 @@ class Converter:
             }
             for number, layer in enumerate(made.model.model.layers)
         }
-        return self._model(attention, made.latent, made.choices, mlps, mixture)
+        choices = {**made.choices, "experts": found.to_json()}
+        return self._model(attention, made.latent, choices, found.tensors, layout.mixture)
 
     def _built(
         self, made: list[Compressed], frequencies: NDArray[np.float64], choices: Mapping[str, Any]
@@ -268,7 +274,7 @@ def convert(
     *,
     texts: Sequence[str],
     cached: int | None = None,
-    experts: Experts | None = None,
+    sparsity: float = 0.25,
     recovery: Recovery | None = None,
     say: Say = _silent,
 ) -> Mapping[str, Any]:
@@ -280,7 +286,7 @@ def convert(
         texts: calibration text.
         cached: numbers a token and layer that latent attention caches; None: 5/16 of the donor's. With as many as the donor's
             the conversion is exact.
-        experts: converts the MLPs, for moe and deepseek-v3.
+        sparsity: share of an MLP's channels that a token leaves out, for moe and deepseek-v3.
         recovery: how the result learns from the donor; None: not at all.
         say: takes the step that is under way and its share that is done.
 
@@ -298,12 +304,12 @@ def convert(
             fix=f"choose a multiple of 8 from 16 to {most}, what the donor caches",
             param="cached",
         )
+    layouts = [] if to == "mla" else layouts_for(base.config.intermediate_size, sparsity)
     donor = Donor(base, windows_of(base.codec, texts), say)
     converter = Converter(donor, say)
     made = converter.best(wanted)
-    if experts is not None:
-        mlps = experts(made.model, donor.fit, lambda done: say("experts", done))
-        made = converter.with_mixtures(made, *mlps)
+    if to != "mla":
+        made = converter.with_experts(made, layouts)
     card = _card(donor, made, to, recovery, say)
     write_conversion(donor, made, target, card)
     return card
