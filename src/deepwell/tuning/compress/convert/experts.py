@@ -38,6 +38,7 @@ Array = NDArray[np.float32]
 EXPERTS: Final = 16
 """Parts of an MLP, shared ones counted."""
 _TOP: Final = 0.1  # of a token's channels count as active
+_HUGE: Final = 0.25  # of the shared channels are chosen by their mean square
 _TOKENS: Final = 4096  # that the clusters see
 _ROUNDS: Final = 6
 _RIDGE: Final = 1.0  # of the mean second moment
@@ -153,7 +154,11 @@ def activation_experts(hidden: Array, down: Array, layout: Layout) -> Experts:
 
 
 def shared_channels(hidden: Array, down: Array, layout: Layout) -> NDArray[np.intp]:
-    """Returns the channels that most tokens use, ascending: those most often in the top tenth of a token's channels."""
+    """Returns the channels that every token should compute, ascending.
+
+    A quarter are those of the largest mean square: a few channels are huge for a few tokens, such as the first, and everything
+    later leans on them. The others are those most often in the top tenth of a token's channels.
+    """
     return _largest(_amounts(hidden, down), layout.shared * layout.width)
 
 
@@ -225,8 +230,10 @@ def _amounts(hidden: Array, down: Array) -> Array:
 def _largest(amounts: Array, count: int) -> NDArray[np.intp]:
     top = max(1, int(_TOP * amounts.shape[1]))
     least = -np.partition(-amounts, top - 1, axis=1)[:, top - 1 : top]
-    often = np.argsort(-(amounts >= least).mean(0), kind="stable")
-    return np.sort(often[:count])
+    often = (amounts >= least).mean(0)
+    huge = np.argsort(-np.square(amounts).mean(0), kind="stable")[: int(_HUGE * count)]
+    often[huge] = 2  # before all others
+    return np.sort(np.argsort(-often, kind="stable")[:count])
 
 
 def _balanced_clusters(vectors: Array, count: int) -> NDArray[np.intp]:
