@@ -60,8 +60,10 @@ class Peer:
         ll.llama_model_desc(self.model, buffer, len(buffer))
         return buffer.value.decode()
 
-    def open(self, threads: int, flash: bool, context: int, sequences: int) -> dict[str, Any]:
-        """Makes a context for `sequences` sequences of `context` tokens each."""
+    def open(
+        self, threads: int, flash: bool, context: int, sequences: int, full_cache: bool = False
+    ) -> dict[str, Any]:
+        """Makes a context for `sequences` sequences of `context` tokens each, with a cache in float16 or in float32."""
         if self.ctx:
             ll.llama_batch_free(self.batch)
             ll.llama_free(self.ctx)
@@ -73,6 +75,8 @@ class Peer:
         params.flash_attn_type = (
             ll.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
+        if full_cache:
+            params.type_k = params.type_v = ll.GGML_TYPE_F32
         params.no_perf = True
         self.ctx = ll.llama_init_from_model(self.model, params)
         if not self.ctx:
@@ -129,6 +133,36 @@ class Peer:
             for s in range(len(prompts)):
                 outputs[s].append(self._argmax(s))
         return {"seconds": time.perf_counter() - start, "tokens": outputs}
+
+    def complete(self, prompts: list[str], count: int) -> dict[str, Any]:
+        """Continues texts greedily, by the file's own tokenizer, until the model ends or `count` tokens are there."""
+        vocab = ll.llama_model_get_vocab(self.model)
+        texts: list[str] = []
+        for prompt in prompts:
+            self.clear()
+            tokens = self._tokens(vocab, prompt)
+            found = [self._prefill(tokens, 0)]
+            while len(found) < count and not ll.llama_vocab_is_eog(vocab, found[-1]):
+                self._decode([(found[-1], len(tokens) + len(found) - 1, 0, True)])
+                found.append(self._argmax(0))
+            pieces = [self._piece(vocab, one) for one in found if not ll.llama_vocab_is_eog(vocab, one)]
+            texts.append(b"".join(pieces).decode(errors="replace"))
+        return {"texts": texts}
+
+    def _tokens(self, vocab: Any, text: str) -> list[int]:
+        data = text.encode()
+        tokens = (ll.llama_token * (len(data) + 8))()
+        count = ll.llama_tokenize(vocab, data, len(data), tokens, len(tokens), True, False)
+        if count < 0:
+            raise RuntimeError(f"llama_tokenize returned {count}")
+        return list(tokens[:count])
+
+    def _piece(self, vocab: Any, token: int) -> bytes:
+        buffer = ctypes.create_string_buffer(256)
+        size = ll.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
+        if size < 0:
+            raise RuntimeError(f"llama_token_to_piece returned {size}")
+        return buffer.raw[:size]
 
     def score(self, windows: list[list[int]]) -> dict[str, Any]:
         """Sums negative log probabilities, each window, of at most one batch, from an empty context."""

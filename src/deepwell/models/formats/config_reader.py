@@ -371,7 +371,7 @@ def _factors(rope: Fields, key: str, count: int) -> tuple[float, ...]:
         if isinstance(one, int | float) and not isinstance(one, bool) and 0.0 < one < 1e12
     ]
     if len(sound) != len(values) or len(sound) != count:
-        raise rope.error(f"{key} is {reprlib.repr(given)}, not {count} factors")
+        raise rope.error(f"{key} is {reprlib.repr(values)}, not {count} factors")
     return tuple(sound)
 
 

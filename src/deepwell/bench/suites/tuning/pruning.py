@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deepwell.tuning.compress.training.layers import Predictions
     from deepwell.tuning.compress.training.run import Donor
 
-__all__ = ["bench_prune_curve"]
+__all__ = ["bench_prune_curve", "calibrated", "plain_card"]
 
 SHARES: Final = (0.1, 0.2, 0.3)
 _RECOVERED_AT: Final = 0.2
@@ -61,13 +61,11 @@ def bench_prune_curve(
     """
     need_torch("prune-curve")
     from deepwell.tuning.compress.training.recover import Recovery, distil
-    from deepwell.tuning.compress.training.run import Donor, windows_of
-    from deepwell.tuning.train.bases import open_base
+    from deepwell.tuning.compress.training.run import windows_of
 
-    data = bbc_news()
-    base = open_base(str(model))
-    donor = Donor(base, windows_of(base.codec, _texts(drawn(data.pool, _CALIBRATION, "prune"))))
-    curve = _Curve(report, donor, windows_of(base.codec, _texts(data.held_out[:_HELD_OUT]))[:windows])
+    donor = calibrated(model)
+    base = donor.base
+    curve = _Curve(report, donor, windows_of(base.codec, _texts(bbc_news().held_out[:_HELD_OUT]))[:windows])
     layers = list(range(base.config.num_hidden_layers))
     whole = chosen_cut(base.config, shape_of(base.config), layers, donor.tensor, donor.analysis.inverse)
     first = curve.point("donor", whole, donor.model, timed=True)
@@ -93,6 +91,15 @@ def bench_prune_curve(
         ),
         "recovery_divergence_closes": rounded(1 - better.found.divergence / plain.found.divergence, 3),
     }
+
+
+def calibrated(model: Path) -> Donor:
+    """Returns a model with documents of the pool of BBC News as its calibration text; the held-out set has no part in it."""
+    from deepwell.tuning.compress.training.run import Donor, windows_of
+    from deepwell.tuning.train.bases import open_base
+
+    base = open_base(str(model))
+    return Donor(base, windows_of(base.codec, _texts(drawn(bbc_news().pool, _CALIBRATION, "prune"))))
 
 
 class _Curve:
@@ -193,7 +200,7 @@ def _rate(donor: Donor, cut: Cut, made: Any) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        card = _card(donor, cut)
+        card = plain_card(donor, cut)
         write_pruned(donor, Pruned(made, cut, card), path, gguf=False)
         best = 0.0
         with LLM(path, context=512) as llm:
@@ -204,7 +211,8 @@ def _rate(donor: Donor, cut: Cut, made: Any) -> float:
     return best
 
 
-def _card(donor: Donor, cut: Cut) -> dict[str, Any]:
+def plain_card(donor: Donor, cut: Cut) -> dict[str, Any]:
+    """Returns what the record of a folder says about a cut that was not measured."""
     config = donor.base.config
     whole, left = parameters_of(config), parameters_of(config, cut.shape)
     return {

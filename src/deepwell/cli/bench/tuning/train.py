@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["lora", "prune_curve", "tune_readme", "tuning_exactness"]
+__all__ = ["lora", "tune_readme", "tuning_exactness"]
 
 
 def lora(
@@ -44,24 +44,3 @@ def tune_readme(model: Model = None, row: Row = None, json: Json = False) -> Non
     from deepwell.bench.suites.tuning.readme import bench_tune_readme
 
     measure("tune_readme", row, json, lambda report: bench_tune_readme(report, model or "smollm2"))
-
-
-def prune_curve(
-    model: Model = None,
-    windows: Annotated[int, typer.Option(min=1, help="Held-out windows of 256 tokens to measure.")] = 12,
-    seeds: Annotated[int, typer.Option(min=1, help="Cuts by chance at each size.")] = 3,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of recovery at 20 %.")] = 5.0,
-    row: Row = None,
-    json: Json = False,
-) -> None:
-    """Measures cuts of 10, 20 and 30 % beside cuts by chance and by block influence, and what recovery brings back."""
-    from deepwell.bench.suites.tuning.pruning import bench_prune_curve
-
-    measure(
-        "prune_curve",
-        row,
-        json,
-        lambda report: bench_prune_curve(
-            report, model_path(model), windows=windows, seeds=seeds, minutes=minutes
-        ),
-    )

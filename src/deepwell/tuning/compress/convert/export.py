@@ -1,7 +1,7 @@
 """Composes converted layers into a DeepSeek-V3 checkpoint, and writes its folder. Nothing here needs torch.
 
-The parts come from elsewhere: attention by the names `self_attn.*`, MLPs by the names `mlp.*`, both as released checkpoints have
-them, in which every expert has matrices of its own. What nobody converted is taken from the donor.
+The parts come from elsewhere: attention by the names `self_attn.*`, MLPs by the names `mlp.*`, both as in released checkpoints,
+where every expert has matrices of its own. What nobody converted is taken from the donor.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 NORM_EPS: Final = 1e-6
-"""Epsilon of the norm of latents: transformers takes this one whatever the configuration says, other engines the configured one."""
+"""Epsilon of the norm of latents in transformers, whatever the configuration says; other engines take the configured one."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from deepwell.tuning.compress.training.layers import final_states
 from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 
 __all__ = ["Recovery", "distil", "keep_gates"]
+
+_PIECE: Final = 64
+"""Positions whose logits are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +49,24 @@ def distil(
     *,
     progress: Callable[[float, float], None] = lambda share, divergence: None,
 ) -> int:
-    """Trains the weights of a model towards the donor's distribution of the next token, and returns the tokens seen.
+    """Trains a model towards the donor's distribution of the next token, and returns the tokens seen.
 
-    Gates of experts stay as they are, see `keep_gates`; everything else is trained.
+    The embedding and the head stay as they are: the donor's head reads what the layers that are trained write. Gates of
+    experts stay too, see `keep_gates`.
 
     Args:
         windows: text, int64 [windows, tokens]; none of it may be measured later.
         progress: takes the share of the time that is over, and the divergence of the step.
     """
     model.train().requires_grad_(True)
+    for kept in (model.get_input_embeddings(), model.get_output_embeddings()):
+        kept.requires_grad_(False)
     keep_gates(model)
     trained = [one for one in model.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=how.rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=how.rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     generator = torch.Generator().manual_seed(how.seed)
+    fast = processor_is_fast_at_bf16()
+    heads = _Heads.of(model, donor, torch.bfloat16 if fast else torch.float32)
     begin, seen, order = time.monotonic(), 0, torch.empty(0, dtype=torch.int64)
     over = 0.0
     while over < 1:
@@ -70,8 +77,8 @@ def distil(
         factor = min(1.0, (over + 0.01) / 0.1) * min(1.0, (1 - over) / 0.9)
         for group in optimizer.param_groups:
             group["lr"] = how.rate * factor
-        with torch.autocast("cpu", torch.bfloat16, enabled=processor_is_fast_at_bf16()):
-            loss = _step(model, donor, part)
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            loss = _step(model, donor, heads, part)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -97,19 +104,50 @@ def keep_gates(model: Any) -> None:
                 module.forward = torch.autocast("cpu", enabled=False)(module.forward)
 
 
-def _step(model: Any, donor: Any, windows: Tensor) -> float:
-    """Adds the gradients of the mean divergence of windows, in pieces of logits, and returns it."""
+@dataclass(frozen=True)
+class _Heads:
+    """Heads of the model and of the donor, [vocab, width], in the format of products, and room for logits of a piece."""
+
+    ours: Tensor
+    theirs: Tensor
+    logits: Tensor  # [2, positions, vocab], float32
+
+    @classmethod
+    def of(cls, model: Any, donor: Any, dtype: torch.dtype) -> _Heads:
+        """Returns the heads of two models; one copy where they are equal."""
+        ours, theirs = model.lm_head.weight.detach(), donor.lm_head.weight.detach()
+        first = ours.to(dtype)
+        second = first if ours.shape == theirs.shape and torch.equal(ours, theirs) else theirs.to(dtype)
+        return cls(first, second, torch.empty(2, _PIECE, len(first)))
+
+    def gradient(self, states: Tensor, donor: Tensor) -> tuple[Tensor, float]:
+        """Returns the gradient of the sum of divergences by states, [positions, width], and that sum.
+
+        By the logits of the model it is the difference of both distributions. Logits are written into room that is had already:
+        new memory for them costs as much time as the products.
+        """
+        gradient, total = torch.empty_like(states, dtype=torch.float32), 0.0
+        for place in range(0, len(states), _PIECE):
+            rows = states[place : place + _PIECE].to(self.ours.dtype)
+            wanted = donor[place : place + _PIECE].to(self.theirs.dtype)
+            ours, theirs = self.logits[0, : len(rows)], self.logits[1, : len(rows)]
+            ours.copy_(rows @ self.ours.T)
+            theirs.copy_(wanted @ self.theirs.T)
+            ours -= ours.logsumexp(1, keepdim=True)
+            theirs -= theirs.logsumexp(1, keepdim=True)
+            # sum of q log q - q log p, row by row as products of vectors, without another matrix
+            q = theirs.exp()
+            total += float(torch.dot(q.view(-1), (theirs - ours).view(-1)))
+            gradient[place : place + _PIECE] = (ours.exp_() - q).to(self.ours.dtype) @ self.ours
+        return gradient, total
+
+
+def _step(model: Any, donor: Any, heads: _Heads, windows: Tensor) -> float:
+    """Adds the gradients of the mean divergence of windows, and returns it."""
     with torch.inference_mode():
-        theirs = final_states(donor, windows)[:, :-1].reshape(-1, donor.config.hidden_size).clone()
+        theirs = final_states(donor, windows)[:, :-1].reshape(-1, donor.config.hidden_size)
     states = final_states(model, windows)[:, :-1].reshape(-1, model.config.hidden_size)
-    cut = states.detach().requires_grad_(True)
-    total = 0.0
-    for rows, wanted in zip(cut.split(256), theirs.split(256), strict=True):
-        with torch.no_grad():
-            target = F.log_softmax(donor.lm_head(wanted).float(), 1)
-        found = F.log_softmax(model.lm_head(rows).float(), 1)
-        loss = F.kl_div(found, target, reduction="sum", log_target=True) / len(cut)
-        loss.backward()
-        total += float(loss.detach())
-    states.backward(cut.grad)
-    return total
+    with torch.inference_mode():
+        gradient, total = heads.gradient(states.detach(), theirs)
+    states.backward(gradient.clone().to(states.dtype) / len(states))
+    return total / len(states)

@@ -92,6 +92,11 @@ class Donor:
         self._weights: dict[str, NDArray[np.float32]] = {}
 
     @property
+    def scout(self) -> Any:
+        """The model in the format of the search, bf16 where the processor is fast at it."""
+        return self._scout
+
+    @property
     def analysis(self) -> Analysis:
         """Influence of layers and moments of inputs, on the windows that choose nothing."""
         if self._analysis is None:
