@@ -22,6 +22,7 @@ from deepwell.tuning.compress.convert.export import Mixture
 from deepwell.tuning.compress.convert.router import Router, gate_tensors
 
 __all__ = [
+    "EXPERTS",
     "Experts",
     "Layout",
     "activation_experts",
@@ -37,6 +38,9 @@ Array = NDArray[np.float32]
 
 EXPERTS: Final = 16
 """Parts of an MLP, shared ones counted."""
+_MULTIPLE: Final = (
+    8  # of an expert's channels: the grouped products of transformers need rows of 16 bytes in bf16
+)
 _TOP: Final = 0.1  # of a token's channels count as active
 _HUGE: Final = 0.25  # of the shared channels are chosen by their mean square
 _TOKENS: Final = 4096  # that the clusters see
@@ -115,8 +119,8 @@ def layouts_for(channels: int, sparsity: float, *, experts: int = EXPERTS) -> li
     Raises:
         InvalidRequest: the channels cannot be divided so, or the share is none that so many parts express.
     """
-    if experts < 4 or channels % experts:
-        fitting = [str(one) for one in range(4, 257) if channels % one == 0 and channels // one % 16 == 0]
+    if experts < 4 or channels % (experts * _MULTIPLE):
+        fitting = [str(one) for one in range(4, 257) if channels % (one * _MULTIPLE) == 0]
         raise InvalidRequest(
             f"{channels} channels cannot be divided into {experts} experts",
             fix=f"choose one of {', '.join(fitting) or 'another model'}",
