@@ -48,9 +48,15 @@ def convert(
     sparsity: Annotated[
         float,
         typer.Option(
-            min=0.0, max=0.75, help="Share of an MLP that a token leaves out with experts, in sixteenths."
+            min=0.0, max=0.75, help="Share of an MLP that a token leaves out with experts, such as 0.25."
         ),
     ] = 0.25,
+    experts: Annotated[
+        int,
+        typer.Option(
+            min=4, max=256, help="Parts that an MLP is divided into, those for every token counted."
+        ),
+    ] = 16,
     text: Annotated[
         list[Path] | None,
         typer.Option(
@@ -96,6 +102,7 @@ def convert(
                 texts=texts,
                 cached=cached,
                 sparsity=sparsity,
+                experts=experts,
                 recovery=Recovery(minutes) if recover == "distil" else None,
                 say=say,
             )

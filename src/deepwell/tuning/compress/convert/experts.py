@@ -22,6 +22,7 @@ from deepwell.tuning.compress.convert.export import Mixture
 from deepwell.tuning.compress.convert.router import Router, gate_tensors
 
 __all__ = [
+    "EXPERTS",
     "Experts",
     "Layout",
     "activation_experts",
@@ -37,7 +38,11 @@ Array = NDArray[np.float32]
 
 EXPERTS: Final = 16
 """Parts of an MLP, shared ones counted."""
+_MULTIPLE: Final = (
+    8  # of an expert's channels: the grouped products of transformers need rows of 16 bytes in bf16
+)
 _TOP: Final = 0.1  # of a token's channels count as active
+_HUGE: Final = 0.25  # of the shared channels are chosen by their mean square
 _TOKENS: Final = 4096  # that the clusters see
 _ROUNDS: Final = 6
 _RIDGE: Final = 1.0  # of the mean second moment
@@ -114,8 +119,8 @@ def layouts_for(channels: int, sparsity: float, *, experts: int = EXPERTS) -> li
     Raises:
         InvalidRequest: the channels cannot be divided so, or the share is none that so many parts express.
     """
-    if experts < 4 or channels % experts:
-        fitting = [str(one) for one in range(4, 257) if channels % one == 0 and channels // one % 16 == 0]
+    if experts < 4 or channels % (experts * _MULTIPLE):
+        fitting = [str(one) for one in range(4, 257) if channels % (one * _MULTIPLE) == 0]
         raise InvalidRequest(
             f"{channels} channels cannot be divided into {experts} experts",
             fix=f"choose one of {', '.join(fitting) or 'another model'}",
@@ -153,7 +158,11 @@ def activation_experts(hidden: Array, down: Array, layout: Layout) -> Experts:
 
 
 def shared_channels(hidden: Array, down: Array, layout: Layout) -> NDArray[np.intp]:
-    """Returns the channels that most tokens use, ascending: those most often in the top tenth of a token's channels."""
+    """Returns the channels that every token should compute, ascending.
+
+    A quarter are those of the largest mean square: a few channels are huge for a few tokens, such as the first, and everything
+    later leans on them. The others are those most often in the top tenth of a token's channels.
+    """
     return _largest(_amounts(hidden, down), layout.shared * layout.width)
 
 
@@ -225,8 +234,10 @@ def _amounts(hidden: Array, down: Array) -> Array:
 def _largest(amounts: Array, count: int) -> NDArray[np.intp]:
     top = max(1, int(_TOP * amounts.shape[1]))
     least = -np.partition(-amounts, top - 1, axis=1)[:, top - 1 : top]
-    often = np.argsort(-(amounts >= least).mean(0), kind="stable")
-    return np.sort(often[:count])
+    often = (amounts >= least).mean(0)
+    huge = np.argsort(-np.square(amounts).mean(0), kind="stable")[: int(_HUGE * count)]
+    often[huge] = 2  # before all others
+    return np.sort(np.argsort(-often, kind="stable")[:count])
 
 
 def _balanced_clusters(vectors: Array, count: int) -> NDArray[np.intp]:

@@ -17,15 +17,15 @@ __all__ = ["GATE_SPREAD", "Router", "active_experts", "fit_router", "gate_tensor
 
 Array = NDArray[np.float32]
 
-GATE_SPREAD: Final = 2e-4
-"""Standard deviation of the factors of experts around 1: a float32 sigmoid still tells some thousand levels of it apart."""
+GATE_SPREAD: Final = 5e-6
+"""Standard deviation of the factors of experts around 1: a float32 sigmoid still tells some fifty levels of it apart."""
 _RIDGE: Final = 0.3  # of the mean second moment
 _FLOOR: Final = 1e-6  # of the mean square, below which an expert's part of a token counts as nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """Scores of experts, weight @ input + bias, with a mean of 0 over experts and a standard deviation of 1.
+    """Scores of experts, weight @ input + bias: their mean over experts is 0, and weight @ input has a standard deviation of 1.
 
     Attributes:
         weight: [routed, inputs].
@@ -43,6 +43,9 @@ class Router:
 def fit_router(inputs: Array, squares: Array, ridge: float = _RIDGE) -> Router:
     """Fits the router to the logarithms of what experts add, by ridge regression.
 
+    The weights are orthogonal to the mean input, so what an expert has on average is in its intercept alone: in the weights it
+    would move the factors of the experts away from 1 for every token.
+
     Args:
         inputs: normalised inputs of the MLP on calibration text, [tokens, inputs].
         squares: squared lengths of what experts add, [tokens, routed]; see `expert_squares`.
@@ -50,14 +53,15 @@ def fit_router(inputs: Array, squares: Array, ridge: float = _RIDGE) -> Router:
     """
     targets = np.log(squares + max(_FLOOR * float(squares.mean()), 1e-30))
     targets -= targets.mean(1, keepdims=True)
-    centre, level = inputs.mean(0), targets.mean(0)
-    moved = inputs - centre
+    mean, level = inputs.mean(0), targets.mean(0)
+    mean /= max(float(np.linalg.norm(mean)), 1e-12)
+    moved = inputs - np.outer(inputs @ mean, mean)
     moments = (moved.T @ moved).astype(np.float64)
     moments.flat[:: len(moments) + 1] += ridge * max(float(np.trace(moments)) / len(moments), 1e-12)
     weight = np.linalg.solve(moments, (moved.T @ (targets - level)).astype(np.float64)).T
-    bias = level - weight @ centre
-    spread = max(float((inputs @ weight.T.astype(np.float32) + bias).std()), 1e-12)
-    return Router((weight / spread).astype(np.float32), (bias / spread).astype(np.float32))
+    weight -= np.outer(weight @ mean, mean)
+    spread = max(float((inputs @ weight.T.astype(np.float32)).std()), 1e-12)
+    return Router((weight / spread).astype(np.float32), (level / spread).astype(np.float32))
 
 
 def active_experts(router: Router, inputs: Array, count: int) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from torch import nn
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
-from deepwell.tuning.compress.convert.experts import Layout, layouts_for
+from deepwell.tuning.compress.convert.experts import EXPERTS, Layout, layouts_for
 from deepwell.tuning.compress.convert.export import (
     NORM_EPS,
     Latent,
@@ -275,6 +275,7 @@ def convert(
     texts: Sequence[str],
     cached: int | None = None,
     sparsity: float = 0.25,
+    experts: int = EXPERTS,
     recovery: Recovery | None = None,
     say: Say = _silent,
 ) -> Mapping[str, Any]:
@@ -287,6 +288,7 @@ def convert(
         cached: numbers a token and layer that latent attention caches; None: 5/16 of the donor's. With as many as the donor's
             the conversion is exact.
         sparsity: share of an MLP's channels that a token leaves out, for moe and deepseek-v3.
+        experts: parts of an MLP, those that every token computes counted.
         recovery: how the result learns from the donor; None: not at all.
         say: takes the step that is under way and its share that is done.
 
@@ -304,7 +306,7 @@ def convert(
             fix=f"choose a multiple of 8 from 16 to {most}, what the donor caches",
             param="cached",
         )
-    layouts = [] if to == "mla" else layouts_for(base.config.intermediate_size, sparsity)
+    layouts = [] if to == "mla" else layouts_for(base.config.intermediate_size, sparsity, experts=experts)
     donor = Donor(base, windows_of(base.codec, texts), say)
     converter = Converter(donor, say)
     made = converter.best(wanted)
