@@ -94,6 +94,8 @@ def test_the_verb_writes_latent_attention_and_experts_with_a_card(tiny: Path, tm
         "deepseek-v3",
         texts=[text.read_text()],
         cached=32,
+        sparsity=1 / 3,
+        experts=6,
         say=lambda step, _: steps.add(step),
     )
     assert steps == {"activations", "candidates", "experts"}
@@ -114,7 +116,7 @@ def test_refusals_name_what_is_right(tiny: Path, tmp_path: Path) -> None:  # noq
         convert(tiny, tmp_path / "out", "mla", texts=TEXTS, cached=72)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
-    with pytest.raises(InvalidRequest, match="not empty"):
+    with pytest.raises(InvalidRequest, match="full"):
         convert(tiny, tmp_path / "full", "mla", texts=TEXTS)
     config = open_checkpoint(tiny).config
     for other in (replace(config, architecture="qwen3"), replace(config, attention_bias=True)):
