@@ -102,7 +102,7 @@ def test_the_folder_computes_the_same_here_and_in_transformers(
     tokens = list(range(3, 40))
     with torch.inference_mode():
         theirs = model(torch.tensor([tokens])).logits[0].numpy()
-    ours = ServedModel(open_checkpoint(target), 64, backend="reference").logits(tokens)
+    ours = ServedModel(open_checkpoint(target), 64).logits(tokens)
     differences = np.abs(ours - theirs).max(1)
     if sparsity == 0:
         donor = load_model(open_base(str(tiny)))(torch.tensor([tokens])).logits[0].detach().numpy()
