@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deepwell.models.store.download import Progress as Fetched
 
-__all__ = ["counted", "counting", "downloads", "packing", "waiting"]
+__all__ = ["counted", "counting", "downloads", "packing", "stepped", "waiting"]
 
 
 @contextmanager
@@ -97,6 +97,34 @@ def counted(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stepped(labels: Mapping[str, str], *, shown: bool) -> Iterator[Callable[[str, float], None]]:
+    """A bar for each step of a work, which stays when the next begins. Yields the function that takes a step and its share.
+
+    Args:
+        labels: what is shown of a step, by its name.
+    """
+    from deepwell.cli.output import console
+
+    err = console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield lambda step, done: None
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import TaskID as Task
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        tasks: dict[str, Task] = {}
+
+        def update(step: str, done: float) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(labels[step], total=1.0)
+            bar.update(tasks[step], completed=done)
+
+        yield update
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,6 +56,13 @@ def test_shapes_leave_out_the_share(share: float, ways: set[str]) -> None:
         assert shape.kv_heads == 3 or "heads" in ways
         if "width" in ways and shape.channels < 256:
             assert parameters_of(CONFIG, shape) > (1 - share) * whole - 3 * 64 * 32 * shape.layers
+
+
+def test_head_counts_of_llama_divide_the_hidden_size() -> None:
+    config = replace(CONFIG, num_attention_heads=16, num_key_value_heads=8)
+    for architecture, wanted in (("llama", {8, 4}), ("qwen2", {8, 7, 6, 5, 4})):
+        shapes = shapes_for(replace(config, architecture=architecture), 0.1, ("width", "heads"))
+        assert {one.kv_heads for one in shapes} == wanted
 
 
 def test_what_cannot_be_cut_says_so() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
 import pytest
+from tests.models.builders import TINY, write_model_gguf
+from tests.models.tokenizer_files import write_gguf as write_gguf_vocabulary
 
 from deepwell.errors import UnsupportedModel
 from deepwell.models.formats.checkpoint import open_checkpoint
@@ -15,31 +20,35 @@ from deepwell.tuning.compress.gguf import check_gguf, write_gguf
 from deepwell.tuning.compress.shapes import Shape
 
 
-@pytest.mark.model
-def test_the_file_holds_the_same_model(smollm2_path: Path, tmp_path: Path) -> None:
-    donor = open_checkpoint(smollm2_path)
-    cut = random_cut(donor.config, Shape(2, 64, 2), 0)
-    config = cut.shape.applied(donor.config)
+def _vocabulary(path: Path) -> dict[str, tuple[Any, gguf.GGUFValueType]]:
+    """Metadata of a vocabulary of real BPE, as a converter writes it."""
+    fields = gguf.GGUFReader(write_gguf_vocabulary(path)).fields
+    return {
+        name: (one.contents(), one.types[0]) for name, one in fields.items() if name.startswith("tokenizer.")
+    }
 
-    def tensor(name: str) -> np.ndarray:
-        return donor.tensor(name).float32()
 
-    needed = tuple(
-        name
-        for name in donor.names
-        if not name.startswith("model.layers.") or int(name.split(".")[2]) in cut.layers
-    )
-    weights = cut_tensors(donor.config, cut, needed, tensor)
-    path = tmp_path / "model.gguf"
-    write_gguf(path, donor, config, weights)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_the_file_holds_the_same_model(architecture: str, tmp_path: Path) -> None:
+    source, folder = tmp_path / "donor.gguf", tmp_path / "made"
+    folder.mkdir()
+    extra = _vocabulary(tmp_path / "vocabulary.gguf")
+    size = len(extra["tokenizer.ggml.tokens"][0])
+    config = replace(TINY, architecture=architecture, vocab_size=size, attention_bias=architecture == "qwen2")
+    donor = open_checkpoint(write_model_gguf(source, config, extra=extra))
+    cut = random_cut(donor.config, Shape(1, 64, 1), 0)
+    smaller = cut.shape.applied(donor.config)
+    weights = cut_tensors(donor.config, cut, donor.names, lambda name: donor.tensor(name).float32())
+    path = folder / "model.gguf"
+    write_gguf(path, donor, smaller, weights)
     found = open_checkpoint(path)
-    assert found.config == config
+    assert found.config == smaller
     assert set(found.names) == set(weights)
     for name, values in weights.items():
         np.testing.assert_array_equal(found.tensor(name).float32(), values, err_msg=name)
-    text = "A quick test, 一次快速的测试。"
-    assert Tokenizer.load(path).encode(text) == Tokenizer.load(smollm2_path).encode(text)
-    assert list(tmp_path.iterdir()) == [path]
+    text = "hello 12, 你好"
+    assert Tokenizer.load(path).encode(text) == Tokenizer.load(source).encode(text)
+    assert list(folder.iterdir()) == [path]
 
 
 def test_other_donors_have_no_metadata_for_it(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "prune-curve": tuning.prune_curve,
     "prune-reload": tuning.prune_reload,
     "convert-moe": tuning.convert_moe,
+    "convert-mla": tuning.convert_mla,
+    "convert-served": tuning.convert_served,
     "tune-readme": tuning.tune_readme,
     "lora": tuning.lora,
     "parsing": service.parsing,

@@ -9,14 +9,19 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from deepwell.cli.compress.pruning import need_torch, texts_of
+from deepwell.cli.compress.pruning import closed, need_torch, texts_of
 from deepwell.cli.options import stored_models
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.cli.progress import counted
+from deepwell.cli.progress import stepped
 
 __all__ = ["convert"]
 
-_STEPS: Final = ("activations", "candidates", "experts", "recovery")
+_STEPS: Final = {
+    "activations": "reading the text",
+    "candidates": "comparing splits of the cache",
+    "experts": "dividing MLPs among experts",
+    "recovery": "recovering",
+}
 
 
 def convert(
@@ -88,10 +93,10 @@ def convert(
         from deepwell.tuning.compress.training.recover import Recovery
 
         begin = time.perf_counter()
-        with counted("steps of 400", shown=not json) as update:
+        with stepped(_STEPS, shown=not json) as update:
 
             def say(step: str, done: float) -> None:
-                update(100 * _STEPS.index(step) + round(100 * done), 100 * len(_STEPS))
+                update(step, done)
                 if json:
                     write_json({"event": "progress", "step": step, "done": round(done, 3)})
 
@@ -122,11 +127,16 @@ def _show(card: Mapping[str, Any], out: Path) -> None:
         f"{shape['qk_rope_head_dim']}{experts}",
         soft_wrap=True,
     )
-    before = card["recovery"].get("loss_before")
-    recovered = f", {before:.3f} before its recovery" if before is not None else ""
+    loss, donor, plain = card["loss"], card["loss_before"], card["recovery"].get("loss_before")
+    recovered = f"{loss:.3f} now"
+    if plain is not None:
+        seen = card["recovery"]["tokens_seen"]
+        recovered = (
+            f"{plain:.3f} when converted, {loss:.3f} recovered on {seen:,} tokens{closed(donor, plain, loss)}"
+        )
+    line(f"loss: {donor:.3f} before, {recovered}", soft_wrap=True)
     line(
-        f"loss {card['loss_before']:.3f} of the donor, {card['loss']:.3f} now{recovered}; "
-        f"the same likeliest token at {card['agreement']:.1%}, divergence {card['divergence']:.3f}",
+        f"the donor's likeliest token at {card['agreement']:.1%} of positions, divergence {card['divergence']:.3f}",
         soft_wrap=True,
     )
-    line(f"deepwell chat {out}", soft_wrap=True)
+    line(f"try it: deepwell chat {out}", soft_wrap=True)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.columns import remove_inputs
 from deepwell.tuning.compress.shapes import Shape
+from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.train.artefact import write_record
 
 __all__ = ["Cut", "LayerCut", "chosen_cut", "cut_tensors", "random_cut", "write_cut"]
@@ -156,12 +156,9 @@ def write_cut(
     """Writes weights of a configuration as a folder that transformers and Deepwell load, with its card.
 
     Raises:
-        InvalidRequest: the folder is not empty.
+        InvalidRequest: the folder is not empty, or its disk has no room.
     """
-    if target.exists() and any(target.iterdir()):
-        raise InvalidRequest(
-            f"{target} is not empty", fix="choose a folder that does not exist yet", param="out"
-        )
+    check_target(target, 4 * sum(values.size for values in weights.values()))
     tensors = {name: _stored(name, values) for name, values in weights.items()}
     made = Checkpoint(config, "gguf", tensors, {}, None, ())
     export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress)

@@ -34,10 +34,7 @@ def check_gguf(donor: Checkpoint) -> None:
         UnsupportedModel: it is no GGUF file, and its vocabulary is not in GGUF's form.
     """
     if donor.format != "gguf":
-        raise UnsupportedModel(
-            "model.gguf is written only from a donor that is a GGUF file",
-            fix="leave --gguf out, and convert the folder by llama.cpp's convert_hf_to_gguf.py",
-        )
+        raise UnsupportedModel.of("compress_gguf_donor", param="gguf")
 
 
 def write_gguf(

@@ -53,9 +53,8 @@ def check_prunable(config: ModelConfig) -> None:
         UnsupportedModel: it has another.
     """
     if config.architecture not in _PRUNABLE:
-        raise UnsupportedModel(
-            f"a model of the architecture {config.architecture} cannot be pruned",
-            fix=f"choose a model of one of: {', '.join(_PRUNABLE)}",
+        raise UnsupportedModel.of(
+            "compress_architecture", architecture=config.architecture, known=", ".join(_PRUNABLE)
         )
 
 
@@ -101,7 +100,7 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
     if share == 0:
         return [whole]
     most = (1 - share) * parameters_of(config)
-    heads = range(whole.kv_heads, max(0, whole.kv_heads // 2), -1) if "heads" in ways else [whole.kv_heads]
+    heads = _head_counts(config) if "heads" in ways else [whole.kv_heads]
     found = {
         shape
         for kv_heads in heads
@@ -111,15 +110,31 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
         if (shape := _filled(config, most, layers, kv_heads, "width" in ways))
     }
     if not found:
-        raise InvalidRequest(
-            f"{', '.join(ways)} alone cannot leave out {share:.0%} of the weights of this model",
-            fix="allow more ways, or choose a smaller share",
+        raise InvalidRequest.of(
+            "compress_share",
             param="share",
+            ways=",".join(one for one in WAYS if one in ways),
+            share=f"{share:.0%}",
         )
     if "width" not in ways:  # steps of whole layers and heads: the nearest size is the one that was asked for
         size = max(parameters_of(config, shape) for shape in found)
         found = {shape for shape in found if parameters_of(config, shape) >= 0.97 * size}
     return sorted(found, key=lambda one: (-one.layers, -one.kv_heads))
+
+
+def _head_counts(config: ModelConfig) -> list[int]:
+    """Returns numbers of key heads to try, down to half; those of Llama that transformers refuses to load are left out."""
+    whole = config.num_key_value_heads
+    queries = config.num_attention_heads // whole
+    fewer = range(whole - 1, (whole + 1) // 2 - 1, -1)
+    return [
+        whole,
+        *(
+            one
+            for one in fewer
+            if config.architecture != "llama" or config.hidden_size % (one * queries) == 0
+        ),
+    ]
 
 
 def _depths(config: ModelConfig, most: float, kv_heads: int, ways: Collection[Way]) -> list[int]:

@@ -5,9 +5,11 @@ Calibration is the pool of BBC News; what is measured are documents of its held-
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
     from deepwell.tuning.compress.training.layers import Predictions
     from deepwell.tuning.compress.training.run import Donor
 
-__all__ = ["bench_prune_curve", "calibrated", "plain_card"]
+__all__ = ["bench_prune_curve", "calibrated", "packed_in", "plain_card"]
 
 SHARES: Final = (0.1, 0.2, 0.3)
 _RECOVERED_AT: Final = 0.2
 _INFLUENCE_AT: Final = (0.2, 0.3)
-_CALIBRATION: Final = 120
+_CALIBRATION: Final = 400
 _HELD_OUT: Final = 24  # documents, of which whole windows are measured
 _RESAMPLES: Final = 2000
 _PROMPT: Final = "The newspaper reported this morning that"
@@ -203,12 +205,26 @@ def _rate(donor: Donor, cut: Cut, made: Any) -> float:
         card = plain_card(donor, cut)
         write_pruned(donor, Pruned(made, cut, card), path, gguf=False)
         best = 0.0
-        with LLM(path, context=512) as llm:
+        with packed_in(Path(folder)), LLM(path, context=512) as llm:
             for _ in range(3):
                 begin = time.perf_counter()
                 llm.generate(_PROMPT, max_tokens=48, temperature=0, ignore_eos=True)
                 best = max(best, 48 / (time.perf_counter() - begin))
     return best
+
+
+@contextmanager
+def packed_in(folder: Path) -> Iterator[None]:
+    """Puts packed weights of models that are deleted afterwards into a folder, not beside those of the store."""
+    before = os.environ.get("DEEPWELL_PACKED_DIR")
+    os.environ["DEEPWELL_PACKED_DIR"] = str(folder / "packed")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["DEEPWELL_PACKED_DIR"]
+        else:
+            os.environ["DEEPWELL_PACKED_DIR"] = before
 
 
 def plain_card(donor: Donor, cut: Cut) -> dict[str, Any]:

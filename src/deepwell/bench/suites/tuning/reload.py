@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.llama_cpp import LlamaCpp, llama_python
-from deepwell.bench.suites.tuning.pruning import calibrated, plain_card
+from deepwell.bench.suites.tuning.pruning import calibrated, packed_in, plain_card
 from deepwell.bench.suites.tuning.runs import need_torch
 from deepwell.llm import LLM
 from deepwell.tuning.compress.shapes import WAYS, Shape
@@ -84,8 +84,10 @@ def reload(folder: Path, gguf: Path | None = None, llama: LlamaCpp | None = None
         gguf: the same model for llama.cpp; None: it is not asked.
         llama: process of llama.cpp; needed for `gguf`.
     """
+    from deepwell.bench.workers.tuning.greedy import greedy_texts
+
     texts: dict[str, Sequence[str]] = {
-        "transformers": _transformers(folder),
+        "transformers": greedy_texts(folder, PROMPTS, _TOKENS),
         "fp32": _ours(folder, "fp32"),
         "bf16": _ours(folder, "bf16"),
     }
@@ -95,32 +97,6 @@ def reload(folder: Path, gguf: Path | None = None, llama: LlamaCpp | None = None
         texts["llama.cpp"] = llama.call("complete", prompts=list(PROMPTS), count=_TOKENS)["texts"]
         texts["fp32 of GGUF"] = _ours(gguf, "fp32")
     return Reloaded(texts)
-
-
-def _transformers(folder: Path) -> list[str]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ends = model.config.eos_token_id
-    ends = set(ends) if isinstance(ends, list) else {ends}
-    texts: list[str] = []
-    with torch.inference_mode():
-        for prompt in PROMPTS:
-            # Plain steps: what a generation_config.json may say about sampling has no part in it.
-            step = tokenizer(prompt, return_tensors="pt")["input_ids"]
-            past, tokens = None, list[int]()
-            while len(tokens) < _TOKENS:
-                output = model(input_ids=step, past_key_values=past, use_cache=True)
-                past = output.past_key_values
-                token = int(output.logits[0, -1].argmax())
-                if token in ends:
-                    break
-                tokens.append(token)
-                step = torch.tensor([[token]])
-            texts.append(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
-    return texts
 
 
 def _ours(path: Path, precision: Any) -> list[str]:
@@ -142,21 +118,22 @@ def bench_prune_reload(report: Report, model: Path) -> dict[str, Any]:
     value: dict[str, Any] = {"cuts": 0, "prompts": len(PROMPTS)}
     differences: list[str] = []
     same_in_bf16, rows = 0, list[tuple[str, ...]]()
-    with closing(LlamaCpp(llama_python(report.console), threads=1)) as llama:
-        for name, made in _cuts(donor):
-            with tempfile.TemporaryDirectory() as scratch:
-                folder = Path(scratch) / "model"
-                write_pruned(donor, made(), folder, gguf=True)
+    python = llama_python(report.console)
+    for name, made in _cuts(donor):
+        with tempfile.TemporaryDirectory() as scratch, packed_in(Path(scratch)):
+            folder = Path(scratch) / "model"
+            write_pruned(donor, made(), folder, gguf=True)
+            with closing(LlamaCpp(python, threads=1)) as llama:
                 found = reload(folder, folder / "model.gguf", llama)
-            apart = found.differences()
-            differences += [f"{name}: {one.engine}: {one.prompt!r}" for one in apart]
-            same_in_bf16 += found.same_in_bf16()
-            value["cuts"] += 1
-            value["engines"] = list(found.texts)
-            rows.append((name, str(len(apart)), f"{found.same_in_bf16()} of {len(PROMPTS)}"))
-            report.note(f"{name}: {found.texts['transformers'][0]!r}, {len(apart)} differences")
-            for one in apart:
-                report.note(f"  {one.engine}: {one.found!r} instead of {one.wanted!r}")
+        apart = found.differences()
+        differences += [f"{name}: {one.engine}: {one.prompt!r}" for one in apart]
+        same_in_bf16 += found.same_in_bf16()
+        value["cuts"] += 1
+        value["engines"] = list(found.texts)
+        rows.append((name, str(len(apart)), f"{found.same_in_bf16()} of {len(PROMPTS)}"))
+        report.note(f"{name}: {found.texts['transformers'][0]!r}, {len(apart)} differences")
+        for one in apart:
+            report.note(f"  {one.engine}: {one.found!r} instead of {one.wanted!r}")
     report.table("Greedy texts beside transformers", ("cut", "different", "the same in bf16"), rows)
     value["bf16_same"] = rounded(same_in_bf16 / (value["cuts"] * len(PROMPTS)), 3)
     return value | {"different": differences}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deepwell.cli.bench.tuning.api import fine_tuning_sdk, fine_tuning_served
+from deepwell.cli.bench.tuning.conversion import convert_mla, convert_served
 from deepwell.cli.bench.tuning.data import active_learning, back_translation, near_duplicates
 from deepwell.cli.bench.tuning.evaluate import evaluate_parity, served_precision
 from deepwell.cli.bench.tuning.experts import convert_moe
@@ -13,7 +14,9 @@ from deepwell.cli.bench.tuning.train import lora, tune_readme, tuning_exactness
 __all__ = [
     "active_learning",
     "back_translation",
+    "convert_mla",
     "convert_moe",
+    "convert_served",
     "evaluate_parity",
     "fine_tuning_sdk",
     "fine_tuning_served",

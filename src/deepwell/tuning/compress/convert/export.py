@@ -15,11 +15,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.errors import InvalidRequest, UnsupportedModel
+from deepwell.errors import UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig, RopeScaling
 from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.train.artefact import write_record
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "Latent",
     "Mixture",
     "check_convertible",
-    "check_target",
     "converted_config",
     "converted_tensors",
     "rescaled_residual",
@@ -94,18 +94,6 @@ def check_convertible(config: ModelConfig) -> None:
     if config.rope_scaling is not None and config.rope_scaling.kind == "yarn":
         raise UnsupportedModel(
             "a model with yarn cannot be converted", fix="use it without its extension of the context"
-        )
-
-
-def check_target(target: Path) -> None:
-    """Checks that a folder can be written.
-
-    Raises:
-        InvalidRequest: it is not empty.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidRequest(
-            f"{target} is not empty", fix="choose a folder that does not exist yet", param="out"
         )
 
 
@@ -209,9 +197,9 @@ def write_converted(
     """Writes a converted model as a folder that transformers and Deepwell load, with its card.
 
     Raises:
-        InvalidRequest: the folder is not empty.
+        InvalidRequest: the folder is not empty, or its disk is full.
     """
-    check_target(target)
+    check_target(target, 4 * sum(values.size for values in weights.values()))
     tensors = {name: _stored(name, values) for name, values in weights.items()}
     made = Checkpoint(config, "gguf", tensors, {}, None, ())
     export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress)

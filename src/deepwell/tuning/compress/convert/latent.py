@@ -331,8 +331,9 @@ def _latent(weights: Weighting, keys: Matrix, values: Matrix, how: Compression) 
     weighted_k = (weights.keys @ keys).reshape(-1, hidden) @ weights.right
     weighted_v = (weights.values @ values).reshape(-1, hidden) @ weights.right
     # Both are brought to the same energy first, so that the balance does not depend on the layer.
-    size_k = float(np.linalg.norm(weighted_k)) or 1.0
-    size_v = (float(np.linalg.norm(weighted_v)) or 1.0) / how.balance
+    size_k, size_v = float(np.linalg.norm(weighted_k)), float(np.linalg.norm(weighted_v)) / how.balance
+    # Where every component is rotated, what is left of the keys is rounding.
+    size_k = max(size_k, 1e-9 * size_v)
     flat_k, flat_v = weighted_k / size_k, weighted_v / size_v
     if how.joint:
         up, down = _truncated(np.concatenate([flat_k, flat_v]), how.rank)
@@ -345,7 +346,7 @@ def _latent(weights: Weighting, keys: Matrix, values: Matrix, how: Compression) 
         up_v = np.pad(up_v, ((0, 0), (part, 0)))
     back_k = np.linalg.solve(weights.keys, size_k * up_k.reshape(heads, dim, -1))
     back_v = np.linalg.solve(weights.values, size_v * up_v.reshape(heads, dim, -1))
-    return down @ weights.back, np.concatenate([back_k, back_v], 1)
+    return down @ weights.back, np.asarray(np.concatenate([back_k, back_v], 1), np.float64)
 
 
 def _truncated(matrix: Matrix, rank: int) -> tuple[Matrix, Matrix]:

@@ -22,7 +22,6 @@ from deepwell.tuning.compress.convert.export import (
     Latent,
     Mixture,
     check_convertible,
-    check_target,
     converted_config,
     converted_tensors,
     rescaled_residual,
@@ -44,6 +43,8 @@ from deepwell.tuning.compress.convert.latent import (
     tensors_of,
     weights_of,
 )
+from deepwell.tuning.compress.shapes import parameters_of
+from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.layers import predictions
 from deepwell.tuning.compress.training.mixtures import chosen_layout, converted_mlps
 from deepwell.tuning.compress.training.observe import frequencies_of, observe
@@ -295,9 +296,9 @@ def convert(
     Raises:
         InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: something given cannot be used.
     """
-    check_target(target)
     base = open_base(str(model))
     check_convertible(base.config)
+    check_target(target, 5 * parameters_of(base.config))
     most = donor_cached(base.config)
     wanted = most if to == "moe" else cached or default_cached(base.config)
     if not 16 <= wanted <= most or wanted % 8:

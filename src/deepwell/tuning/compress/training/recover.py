@@ -13,7 +13,7 @@ from torch import Tensor
 from deepwell.tuning.compress.training.layers import final_states
 from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 
-__all__ = ["Recovery", "distil", "keep_gates"]
+__all__ = ["Heads", "Recovery", "distil", "keep_gates"]
 
 _PIECE: Final = 64
 """Positions whose logits are held at a time."""
@@ -66,7 +66,7 @@ def distil(
     optimizer = torch.optim.AdamW(trained, lr=how.rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     generator = torch.Generator().manual_seed(how.seed)
     fast = processor_is_fast_at_bf16()
-    heads = _Heads.of(model, donor, torch.bfloat16 if fast else torch.float32)
+    heads = Heads.of(model, donor, torch.bfloat16 if fast else torch.float32)
     begin, seen, order = time.monotonic(), 0, torch.empty(0, dtype=torch.int64)
     over = 0.0
     while over < 1:
@@ -105,7 +105,7 @@ def keep_gates(model: Any) -> None:
 
 
 @dataclass(frozen=True)
-class _Heads:
+class Heads:
     """Heads of the model and of the donor, [vocab, width], in the format of products, and room for logits of a piece."""
 
     ours: Tensor
@@ -113,7 +113,7 @@ class _Heads:
     logits: Tensor  # [2, positions, vocab], float32
 
     @classmethod
-    def of(cls, model: Any, donor: Any, dtype: torch.dtype) -> _Heads:
+    def of(cls, model: Any, donor: Any, dtype: torch.dtype) -> Heads:
         """Returns the heads of two models; one copy where they are equal."""
         ours, theirs = model.lm_head.weight.detach(), donor.lm_head.weight.detach()
         first = ours.to(dtype)
@@ -135,14 +135,13 @@ class _Heads:
             theirs.copy_(wanted @ self.theirs.T)
             ours -= ours.logsumexp(1, keepdim=True)
             theirs -= theirs.logsumexp(1, keepdim=True)
-            # sum of q log q - q log p, row by row as products of vectors, without another matrix
             q = theirs.exp()
-            total += float(torch.dot(q.view(-1), (theirs - ours).view(-1)))
-            gradient[place : place + _PIECE] = (ours.exp_() - q).to(self.ours.dtype) @ self.ours
+            total += float((q * theirs.sub_(ours)).sum())
+            gradient[place : place + _PIECE] = ours.exp_().sub_(q).to(self.ours.dtype) @ self.ours
         return gradient, total
 
 
-def _step(model: Any, donor: Any, heads: _Heads, windows: Tensor) -> float:
+def _step(model: Any, donor: Any, heads: Heads, windows: Tensor) -> float:
     """Adds the gradients of the mean divergence of windows, and returns it."""
     with torch.inference_mode():
         theirs = final_states(donor, windows)[:, :-1].reshape(-1, donor.config.hidden_size)

@@ -18,8 +18,9 @@ from deepwell.dialogue.text import Codec
 from deepwell.errors import InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import Cut, chosen_cut, cut_tensors, write_cut
-from deepwell.tuning.compress.gguf import write_gguf
+from deepwell.tuning.compress.gguf import check_gguf, write_gguf
 from deepwell.tuning.compress.shapes import Shape, Way, check_prunable, parameters_of, shapes_for
+from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.analysis import Analysis, analyse, greedy_order
 from deepwell.tuning.compress.training.layers import Predictions, final_states, predictions
 from deepwell.tuning.compress.training.recover import Recovery, distil
@@ -58,10 +59,8 @@ def windows_of(codec: Codec, texts: Sequence[str], width: int = WINDOW) -> Tenso
     tokens = [token for text in texts for token in codec.encode(text)]
     count = len(tokens) // width
     if count < _LEAST_WINDOWS:
-        raise InvalidRequest(
-            f"the calibration text has {len(tokens)} tokens, and {_LEAST_WINDOWS * width} are needed",
-            fix="give more text, best of the kind that the model will serve",
-            param="text",
+        raise InvalidRequest.of(
+            "compress_text_short", param="text", tokens=len(tokens), least=_LEAST_WINDOWS * width
         )
     windows = torch.tensor(tokens[: count * width], dtype=torch.int64).view(count, width)
     return windows[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
@@ -170,6 +169,7 @@ class Donor:
         most = self.base.config.num_hidden_layers - min(one.layers for one in shapes)
         self.greedy(most)
         cuts: list[tuple[float, Cut]] = []
+        self._say("candidates", 0.0)
         for number, shape in enumerate(shapes):
             cut = self.chosen(shape)
             loss = self.scouted(cut) if len(shapes) > 1 else 0.0
@@ -203,13 +203,14 @@ def prune(
     Raises:
         InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: something given cannot be used.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidRequest(
-            f"{target} is not empty", fix="choose a folder that does not exist yet", param="out"
-        )
+    check_target(target, 0)
     base = open_base(str(model))
     check_prunable(base.config)
-    shapes_for(base.config, share, ways)  # fails before anything is loaded
+    if gguf:
+        check_gguf(base.checkpoint)
+    shapes = shapes_for(base.config, share, ways)  # fails before anything is loaded
+    largest = max(parameters_of(base.config, one) for one in shapes)
+    check_target(target, 4 * largest * (2 if gguf else 1))
     donor = Donor(base, windows_of(base.codec, texts), say)
     made = pruned(donor, share, ways, recovery, say)
     write_pruned(donor, made, target, gguf=gguf)
@@ -227,6 +228,7 @@ def pruned(
     found = predictions(model, donor.choice, donor.model)
     after: dict[str, Any] = {"method": "none"}
     if recovery is not None:
+        say("recovery", 0.0)
         tokens = distil(
             model, donor.model, donor.learning, recovery, progress=lambda done, _: say("recovery", done)
         )

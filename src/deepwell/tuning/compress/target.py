@@ -1,0 +1,31 @@
+"""`check_target`: a folder that a smaller model can be written to, asked before anything is computed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from deepwell.errors import InvalidRequest
+
+__all__ = ["check_target"]
+
+
+def check_target(target: Path, need_bytes: int) -> None:
+    """Checks that a folder is empty or missing, that it can be made, and that its disk has room.
+
+    Raises:
+        InvalidRequest: it is not so.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidRequest.of("compress_out_taken", param="out", folder=target)
+    # The folder is written beside its place under another name first, so the parent has to take it.
+    parent = target.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InvalidRequest.of("compress_out_closed", param="out", folder=target, parent=parent)
+    free = shutil.disk_usage(parent).free
+    if need_bytes > free:
+        need, have = f"{need_bytes / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
+        raise InvalidRequest.of("compress_disk_short", param="out", folder=target, need=need, free=have)
