@@ -16,6 +16,25 @@ from deepwell.cli.progress import stepped
 
 __all__ = ["convert"]
 
+_Cached = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        help="Numbers that latent attention caches for a token and layer, a multiple of 8. Unset: 5/16 of the model's. "
+        "As many as the model caches makes the conversion exact.",
+    ),
+]
+_Sparsity = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=0.75, help="Share of an MLP that a token leaves out with experts, such as 0.25."
+    ),
+]
+_Experts = Annotated[
+    int,
+    typer.Option(min=4, max=256, help="Parts that an MLP is divided into, those for every token counted."),
+]
+
 _STEPS: Final = {
     "activations": "reading the text",
     "candidates": "comparing splits of the cache",
@@ -42,26 +61,9 @@ def convert(
             help="Parts to convert: mla gives it latent attention, moe mixtures of experts, deepseek-v3 both."
         ),
     ] = "mla",
-    cached: Annotated[
-        int | None,
-        typer.Option(
-            min=16,
-            help="Numbers that latent attention caches for a token and layer, a multiple of 8. Unset: 5/16 of the model's. "
-            "As many as the model caches makes the conversion exact.",
-        ),
-    ] = None,
-    sparsity: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=0.75, help="Share of an MLP that a token leaves out with experts, such as 0.25."
-        ),
-    ] = 0.25,
-    experts: Annotated[
-        int,
-        typer.Option(
-            min=4, max=256, help="Parts that an MLP is divided into, those for every token counted."
-        ),
-    ] = 16,
+    cached: _Cached = None,
+    sparsity: _Sparsity = 0.25,
+    experts: _Experts = 16,
     text: Annotated[
         list[Path] | None,
         typer.Option(

@@ -76,7 +76,9 @@ _ROPES: Final = (
     4,
     6,
 )  # sixteenths of a head that stay rotated, in candidates; a head has 64 or 128 dimensions
-_EXPERT_WINDOWS: Final = 48  # least squares over all channels of an MLP need more text than moments of attention
+_EXPERT_WINDOWS: Final = (
+    48  # least squares over all channels of an MLP need more text than moments of attention
+)
 _BALANCES: Final = (0.5, 1.0, 2.0)
 
 
