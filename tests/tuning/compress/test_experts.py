@@ -137,12 +137,12 @@ def test_the_gate_chooses_as_the_router_with_factors_of_1() -> None:
     chosen = np.argsort(-(scores + tensors["e_score_correction_bias"]), axis=1)[:, :4]
     found = np.zeros_like(wanted)
     np.put_along_axis(found, chosen, True, axis=1)
-    assert (found == wanted).all(1).mean() > 0.98  # the others are all but ties
+    assert (found == wanted).all(1).mean() > 0.85  # the others are all but ties
     factors = np.take_along_axis(scores, chosen, axis=1)
     factors *= 4 / factors.sum(1, keepdims=True)
-    assert np.abs(factors - 1).max() < 1.5e-3 and factors.std() < 3e-4
+    assert np.abs(factors - 1).max() < 2e-5 and factors.std() < 3e-6
     best = np.take_along_axis(squares, np.argsort(-squares, axis=1)[:, :1], axis=1)
-    assert ((squares * found).max(1) == best[:, 0]).mean() > 0.98
+    assert ((squares * found).max(1) == best[:, 0]).mean() > 0.97
 
 
 def test_loads_have_an_entropy_of_1_where_they_are_equal() -> None:

@@ -21,7 +21,7 @@ from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.tuning.compress.convert.experts import Layout, layouts_for, random_experts
 from deepwell.tuning.compress.training.conversion import convert
 from deepwell.tuning.compress.training.layers import predictions
-from deepwell.tuning.compress.training.mixtures import Mixtures, chosen_layout, converted_mlps, placed
+from deepwell.tuning.compress.training.mixtures import Mixtures, chosen_layout, converted_mlps, masked, placed
 from deepwell.tuning.compress.training.recover import Recovery, distil
 from deepwell.tuning.compress.training.run import windows_of
 from deepwell.tuning.train.bases import load_model, open_base
@@ -72,6 +72,18 @@ def test_a_layout_is_chosen_and_beats_chance(donor: tuple[Any, torch.Tensor]) ->
     assert predictions(_with(model, ours), windows, model).divergence < 0.5
 
 
+def test_masked_mlps_compute_what_mixtures_do_and_give_their_weights_back(
+    donor: tuple[Any, torch.Tensor],
+) -> None:
+    model, windows = donor
+    student = _with(model, converted_mlps(model, windows, layouts_for(96, 0.5, experts=12)[1]))
+    wanted, state = student(windows[:2]).logits, {k: v.clone() for k, v in student.state_dict().items()}
+    with masked(student):
+        assert not hasattr(student.model.layers[0].mlp, "experts")
+        torch.testing.assert_close(student(windows[:2]).logits, wanted, rtol=0, atol=1e-4)
+    assert all(torch.equal(values, state[name]) for name, values in student.state_dict().items())
+
+
 def test_recovery_leaves_the_gates_alone(donor: tuple[Any, torch.Tensor]) -> None:
     model, windows = donor
     student = _with(model, converted_mlps(model, windows, layouts_for(96, 0.5, experts=12)[0], refit=False))
@@ -102,7 +114,7 @@ def test_the_folder_computes_the_same_here_and_in_transformers(
     tokens = list(range(3, 40))
     with torch.inference_mode():
         theirs = model(torch.tensor([tokens])).logits[0].numpy()
-    ours = ServedModel(open_checkpoint(target), 64, backend="reference").logits(tokens)
+    ours = ServedModel(open_checkpoint(target), 64).logits(tokens)
     differences = np.abs(ours - theirs).max(1)
     if sparsity == 0:
         donor = load_model(open_base(str(tiny)))(torch.tensor([tokens])).logits[0].detach().numpy()

@@ -34,14 +34,7 @@ _Experts = Annotated[
     int,
     typer.Option(min=4, max=256, help="Parts that an MLP is divided into, those for every token counted."),
 ]
-_Text = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="FILE",
-        help="Text of the kind that the model will serve; repeatable. It chooses what stays and teaches the result. "
-        "Unset: the pages of `deepwell learn`, in English and Chinese.",
-    ),
-]
+
 _STEPS: Final = {
     "activations": "reading the text",
     "candidates": "comparing splits of the cache",
@@ -71,7 +64,14 @@ def convert(
     cached: _Cached = None,
     sparsity: _Sparsity = 0.25,
     experts: _Experts = 16,
-    text: _Text = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text of the kind that the model will serve; repeatable. It chooses what stays and teaches the result. "
+            "Unset: the pages of `deepwell learn`, in English and Chinese.",
+        ),
+    ] = None,
     recover: Annotated[
         Literal["distil", "none"],
         typer.Option(

@@ -1,7 +1,7 @@
 """Divides the channels of a gated MLP among experts, and solves its down projection anew for the channels that are computed.
 
 A channel's output is silu(g x) * (u x) times its column of the down projection, so the MLP is a sum over channels and any
-partition of them is exact while all are computed. Channels that are large for most tokens form the shared expert. The others
+partition of them is exact while all are computed. Channels that no others can stand in for form the shared expert. The others
 are clustered by the tokens for which they are large, into experts of equal width (Pei et al., CMoE, ACL 2026); here by the
 square root of their share of a token's activations, not by a binary vector: that loses less on calibration text.
 
@@ -41,8 +41,6 @@ EXPERTS: Final = 16
 _MULTIPLE: Final = (
     8  # of an expert's channels: the grouped products of transformers need rows of 16 bytes in bf16
 )
-_TOP: Final = 0.1  # of a token's channels count as active
-_HUGE: Final = 0.25  # of the shared channels are chosen by their mean square
 _TOKENS: Final = 4096  # that the clusters see
 _ROUNDS: Final = 6
 _RIDGE: Final = 1.0  # of the mean second moment
@@ -147,10 +145,9 @@ def activation_experts(hidden: Array, down: Array, layout: Layout) -> Experts:
         hidden: inputs of the down projection on calibration text, [tokens, channels].
         down: the down projection, [outputs, channels].
     """
-    amounts = _amounts(hidden, down)
-    shared = _largest(amounts, layout.shared * layout.width)
+    shared = shared_channels(hidden, down, layout)
     rest = np.setdiff1d(np.arange(layout.channels), shared)
-    seen = amounts[: min(len(amounts), _TOKENS)]
+    seen = np.abs(hidden[:_TOKENS]) * np.linalg.norm(down, axis=0)
     lengths = np.linalg.norm(seen, axis=1, keepdims=True)
     shares = np.sqrt(seen[:, rest] / np.maximum(lengths, 1e-12)).T
     groups = _balanced_clusters(np.ascontiguousarray(shares, np.float32), layout.routed)
@@ -160,10 +157,13 @@ def activation_experts(hidden: Array, down: Array, layout: Layout) -> Experts:
 def shared_channels(hidden: Array, down: Array, layout: Layout) -> NDArray[np.intp]:
     """Returns the channels that every token should compute, ascending.
 
-    A quarter are those of the largest mean square: a few channels are huge for a few tokens, such as the first, and everything
-    later leans on them. The others are those most often in the top tenth of a token's channels.
+    They are those without which the output would change most, in the mean square, after all others have taken over what they
+    can; see `deepwell.tuning.compress.columns`.
     """
-    return _largest(_amounts(hidden, down), layout.shared * layout.width)
+    moments = (hidden.T @ hidden).astype(np.float64)
+    moments.flat[:: len(moments) + 1] += _pull(moments, _RIDGE)
+    changes = np.square(down).sum(0) / np.diag(np.linalg.inv(moments))
+    return np.sort(np.argsort(-changes, kind="stable")[: layout.shared * layout.width])
 
 
 def random_experts(layout: Layout, seed: int, shared: NDArray[np.intp] | None = None) -> Experts:
@@ -202,7 +202,7 @@ def refitted_down(hidden: Array, down: Array, computed: NDArray[np.bool_], ridge
     seen = np.where(computed, hidden, 0).astype(np.float32)
     missed = (hidden - seen) @ down.T
     moments = seen.T @ seen
-    moments.flat[:: len(moments) + 1] += ridge * max(float(np.trace(moments)) / len(moments), 1e-12)
+    moments.flat[:: len(moments) + 1] += _pull(moments, ridge)
     change = np.linalg.solve(moments.astype(np.float64), (seen.T @ missed).astype(np.float64)).T
     return (down + change).astype(np.float32)
 
@@ -226,18 +226,9 @@ def mixture_tensors(
     return found
 
 
-def _amounts(hidden: Array, down: Array) -> Array:
-    """Returns the lengths of what channels add, [tokens, channels]."""
-    return np.abs(hidden) * np.linalg.norm(down, axis=0)
-
-
-def _largest(amounts: Array, count: int) -> NDArray[np.intp]:
-    top = max(1, int(_TOP * amounts.shape[1]))
-    least = -np.partition(-amounts, top - 1, axis=1)[:, top - 1 : top]
-    often = (amounts >= least).mean(0)
-    huge = np.argsort(-np.square(amounts).mean(0), kind="stable")[: int(_HUGE * count)]
-    often[huge] = 2  # before all others
-    return np.sort(np.argsort(-often, kind="stable")[:count])
+def _pull(moments: NDArray[np.floating], ridge: float) -> float:
+    """Returns a ridge in units of the mean of the diagonal, and never 0."""
+    return ridge * max(float(np.trace(moments)) / len(moments), 1e-12)
 
 
 def _balanced_clusters(vectors: Array, count: int) -> NDArray[np.intp]:

@@ -76,6 +76,9 @@ _ROPES: Final = (
     4,
     6,
 )  # sixteenths of a head that stay rotated, in candidates; a head has 64 or 128 dimensions
+_EXPERT_WINDOWS: Final = (
+    48  # least squares over all channels of an MLP need more text than moments of attention
+)
 _BALANCES: Final = (0.5, 1.0, 2.0)
 
 
@@ -196,7 +199,7 @@ class Converter:
 
         The MLPs are converted on the activations of the converted attention.
         """
-        windows = self.donor.fit
+        windows = self.donor.learning[:_EXPERT_WINDOWS]
         layout = chosen_layout(made.model, windows, layouts)
         found = converted_mlps(made.model, windows, layout, progress=lambda done: self._say("experts", done))
         attention = {

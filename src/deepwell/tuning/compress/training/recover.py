@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepwell.tuning.compress.training.layers import final_states
+from deepwell.tuning.compress.training.mixtures import masked
 from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 
 __all__ = ["Heads", "Recovery", "distil", "keep_gates"]
@@ -58,6 +59,15 @@ def distil(
         windows: text, int64 [windows, tokens]; none of it may be measured later.
         progress: takes the share of the time that is over, and the divergence of the step.
     """
+    with masked(model):
+        seen = _taught(model, donor, windows, how, progress)
+    model.eval().requires_grad_(False)
+    return seen
+
+
+def _taught(
+    model: Any, donor: Any, windows: Tensor, how: Recovery, progress: Callable[[float, float], None]
+) -> int:
     model.train().requires_grad_(True)
     for kept in (model.get_input_embeddings(), model.get_output_embeddings()):
         kept.requires_grad_(False)
@@ -87,7 +97,6 @@ def distil(
         if how.tokens is not None:
             over = max(over, seen / how.tokens)
         progress(min(1.0, over), loss)
-    model.eval().requires_grad_(False)
     return seen
 
 
