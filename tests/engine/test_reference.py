@@ -98,6 +98,15 @@ def small_config(scaling: RopeScaling | None = None) -> ModelConfig:
     return ModelConfig("llama", 32, 64, 64, 1, 4, 2, 16, 64, rope_scaling=scaling)
 
 
+def test_longrope_divides_every_frequency_by_its_factor() -> None:
+    config = small_config()
+    plain, _ = rope_tables(config, 64)
+    factors = (2.0,) * (config.rotary_dim // 2)
+    scaling = RopeScaling("longrope", 1.0, attention_factor=0.5, factors=factors)
+    slower, _ = rope_tables(small_config(scaling), 128)
+    np.testing.assert_allclose(slower[::2], 0.5 * plain, atol=1e-5)
+
+
 def test_rope_tables_without_scaling() -> None:
     cos, sin = rope_tables(small_config(), 64)
     angles = np.arange(64)[:, None] * 10_000.0 ** (-np.arange(0, 16, 2) / 16)

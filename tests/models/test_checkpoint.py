@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,9 @@ def test_absurd_or_unsupported_gguf_metadata(
         open_checkpoint(path)
 
 
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.5] * 8, "long_factor": [1.5] * 8}
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "reason"),
     [
@@ -376,6 +380,10 @@ def test_absurd_or_unsupported_gguf_metadata(
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, UnsupportedModel, "'dynamic'"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0.0}}, InvalidModelFile, "factor is 0.0"),
         ({"rope_scaling": [2]}, InvalidModelFile, "not an object"),
+        ({"rope_scaling": LONGROPE | {"long_factor": [2.0] * 8}}, UnsupportedModel, "depend on the length"),
+        ({"rope_scaling": LONGROPE | {"short_factor": [1.0] * 7}}, InvalidModelFile, "not 8 factors"),
+        ({"rope_scaling": LONGROPE | {"short_factor": [0.0] * 8}}, InvalidModelFile, "not 8 factors"),
+        ({"rope_scaling": LONGROPE | {"short_factor": "1"}}, InvalidModelFile, "not 8 factors"),
     ],
 )
 def test_absurd_or_unsupported_config_json(tmp_path: Path, changes: dict, error: type, reason: str) -> None:
@@ -410,6 +418,14 @@ YARN = {"factor": 4.0, "original_max_position_embeddings": 128}
             RopeScaling("yarn", 4.0, 128, attention_factor=1.0),
         ),
         ({"rope_scaling": {"rope_type": "default"}}, None),
+        (
+            {"rope_scaling": LONGROPE | {"attention_factor": 1.0}},
+            RopeScaling("longrope", 1.0, 128, attention_factor=1.0, factors=(1.5,) * 8),
+        ),
+        (
+            {"rope_scaling": LONGROPE | {"factor": 4.0}},
+            RopeScaling("longrope", 4.0, 128, attention_factor=math.sqrt(9 / 7), factors=(1.5,) * 8),
+        ),
         (
             {"rope_theta": None, "rope_parameters": {"rope_type": "llama3", "rope_theta": 10_000.0} | LLAMA3},
             RopeScaling("llama3", 8.0, 64, 1.0, 4.0),

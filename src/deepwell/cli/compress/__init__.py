@@ -1,9 +1,10 @@
-"""`deepwell compress`: makes a model smaller, with the loss on the table."""
+"""`deepwell compress`: makes a model smaller or gives it another shape, with the loss on the table."""
 
 from __future__ import annotations
 
 import typer
 
+from deepwell.cli.compress.conversion import convert
 from deepwell.cli.compress.pruning import prune
 from deepwell.cli.compress.searching import search
 from deepwell.cli.usage import Verbs
@@ -16,8 +17,9 @@ def register(app: typer.Typer) -> None:
     compress = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="Make a smaller model of one in the store, and see what it loses.",
+        help="Make a smaller model of one in the store, or one of DeepSeek's shape, and see what it loses.",
     )
     compress.command("prune")(prune)
+    compress.command("convert")(convert)
     compress.command("search")(search)
     app.add_typer(compress, name="compress")

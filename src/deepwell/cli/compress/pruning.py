@@ -16,7 +16,7 @@ from deepwell.cli.progress import stepped
 if TYPE_CHECKING:
     from deepwell.tuning.compress.shapes import Way
 
-__all__ = ["need_torch", "prune", "texts_of"]
+__all__ = ["closed", "need_torch", "prune", "texts_of"]
 
 _MOST_BYTES: Final = 64 << 20
 _STEPS: Final = {
@@ -106,7 +106,7 @@ def prune(
 
 
 def need_torch() -> None:
-    """Checks that torch is installed.
+    """Checks that the extra `tune` is installed.
 
     Raises:
         MissingDependency: it is not.
@@ -151,7 +151,7 @@ def _show(card: Mapping[str, Any], out: Path) -> None:
     else:
         print_line(
             f"loss: {donor:.3f} before, {cut:.3f} when cut, {loss:.3f} recovered on "
-            f"{card['recovery']['tokens_seen']:,} tokens{_closed(donor, cut, loss)}",
+            f"{card['recovery']['tokens_seen']:,} tokens{closed(donor, cut, loss)}",
             soft_wrap=True,
         )
     print_line(
@@ -161,7 +161,7 @@ def _show(card: Mapping[str, Any], out: Path) -> None:
     print_line(f"try it: deepwell chat {out}", soft_wrap=True)
 
 
-def _closed(donor: float, cut: float, loss: float) -> str:
+def closed(donor: float, cut: float, loss: float) -> str:
     """Returns how much of the gap a recovery closed, where there was one."""
     return f" ({(cut - loss) / (cut - donor):.0%} of the gap)" if cut > donor else ""
 

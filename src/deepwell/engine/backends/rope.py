@@ -1,4 +1,4 @@
-"""Rotary position tables with context extension: linear, llama3 and yarn, as transformers computes them."""
+"""Rotary position tables with context extension: linear, llama3, yarn and longrope, as transformers computes them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ def rope_tables(config: ModelConfig, max_positions: int) -> tuple[NDArray[np.flo
             frequencies = frequencies / np.float32(scaling.factor)
         elif scaling.kind == "llama3":
             frequencies = _llama3(frequencies, scaling)
+        elif scaling.kind == "longrope":
+            frequencies = np.float32(1.0) / (np.asarray(scaling.factors, np.float32) * powers)
+            factor = 1.0 if scaling.attention_factor is None else scaling.attention_factor
         else:
             original = scaling.original_max_position_embeddings or config.max_position_embeddings
             frequencies = _yarn(frequencies, scaling, base, dim, original)

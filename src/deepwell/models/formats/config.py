@@ -26,7 +26,7 @@ TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
 class RopeScaling:
     """Context extension of rotary embeddings, with the names of transformers' ``rope_scaling``."""
 
-    kind: Literal["linear", "llama3", "yarn"]
+    kind: Literal["linear", "llama3", "yarn", "longrope"]
     factor: float
     original_max_position_embeddings: int = 0
     low_freq_factor: float = 1.0  # llama3
@@ -36,6 +36,7 @@ class RopeScaling:
     attention_factor: float | None = None  # yarn; None means 0.1 ln(factor) + 1
     # Yarn with latent attention: scores are multiplied by (0.1 mscale ln(factor) + 1)^2
     mscale_all_dim: float = 0.0
+    factors: tuple[float, ...] = ()  # longrope: divisor of each frequency, [rotary_dim / 2], at every length
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ _LATENT_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "q_lora_rank": (0, 1 << 14),
     "kv_lora_rank": (1, 1024),  # the limit of the attention kernels, as for the next three
     "qk_nope_head_dim": (1, 256),
-    "qk_rope_head_dim": (2, 128),
+    "qk_rope_head_dim": (2, 256),
     "v_head_dim": (1, 256),
 }
 _INDEX_BOUNDS: Final[dict[str, tuple[int, int]]] = {

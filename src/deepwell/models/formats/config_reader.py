@@ -339,9 +339,43 @@ def _json_rope_scaling(rope: Fields, config: ModelConfig) -> RopeScaling | None:
             attention_factor=_yarn_attention_factor(rope, factor),
             mscale_all_dim=rope.number("mscale_all_dim", 0.0) if config.is_latent else 0.0,
         )
+    if kind == "longrope":
+        return _longrope(rope, config, original)
     raise UnsupportedModel(
-        f"config.json: rope scaling of type {reprlib.repr(kind)}", fix="linear, llama3 and yarn are supported"
+        f"config.json: rope scaling of type {reprlib.repr(kind)}",
+        fix="linear, llama3, yarn and longrope are supported",
     )
+
+
+def _longrope(rope: Fields, config: ModelConfig, original: int) -> RopeScaling:
+    """Returns a divisor for each frequency. Only factors that are the same for short and long texts are run."""
+    short, long = (_factors(rope, key, config.rotary_dim // 2) for key in ("short_factor", "long_factor"))
+    if short != long:
+        raise UnsupportedModel(
+            "config.json: longrope whose factors depend on the length of the text",
+            fix="linear, llama3, yarn and longrope with one set of factors are supported",
+        )
+    factor = rope.number("factor", config.max_position_embeddings / max(original, 1))
+    if rope.get("attention_factor") is not None:
+        attention = rope.number("attention_factor", 1.0)
+    elif factor <= 1.0:
+        attention = 1.0
+    else:
+        attention = math.sqrt(1.0 + math.log(factor) / math.log(max(original, 2)))
+    return RopeScaling("longrope", factor, original, attention_factor=attention, factors=short)
+
+
+def _factors(rope: Fields, key: str, count: int) -> tuple[float, ...]:
+    given = rope.get(key)
+    values = cast("list[Any]", given) if isinstance(given, list) else []
+    sound = [
+        float(one)
+        for one in values
+        if isinstance(one, int | float) and not isinstance(one, bool) and 0.0 < one < 1e12
+    ]
+    if len(sound) != len(values) or len(sound) != count:
+        raise rope.error(f"{key} is {reprlib.repr(values)}, not {count} factors")
+    return tuple(sound)
 
 
 def _yarn_attention_factor(rope: Fields, factor: float) -> float | None:

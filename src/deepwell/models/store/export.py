@@ -28,7 +28,12 @@ _STORED: Final[dict[ExportDtype, tuple[str, int]]] = {
     "bfloat16": ("BF16", 2),
     "float16": ("F16", 2),
 }
-_CLASSES: Final = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+_CLASSES: Final = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+}
 MAX_SHARD_BYTES: Final = 4_000_000_000
 _CHUNK_VALUES: Final = 1 << 21  # values converted at a time: 8 MB of float32
 
@@ -128,7 +133,8 @@ def _write_weights(
 
 def _source_config(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """Returns the configuration of a mixture or of latent attention as its folder has it; None: it is made from ours."""
-    if checkpoint.config.architecture in _CLASSES or checkpoint.format != "safetensors":
+    written = checkpoint.config.architecture in _CLASSES and not checkpoint.config.is_latent
+    if written or checkpoint.format != "safetensors":
         return None
     config = dict(read_json(checkpoint.paths[0].parent / "config.json"))
     for name in (
@@ -241,8 +247,37 @@ def config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
     }
     if config.architecture == "qwen2":
         return result
+    if config.is_latent:
+        del result["head_dim"]  # follows from the parts of a head
+        return result | _latent_json(config)
     result |= {"attention_bias": config.attention_bias, "mlp_bias": False}
     return result | blocks_json(config) if config.blocks else result
+
+
+def _latent_json(config: ModelConfig) -> dict[str, Any]:
+    """Returns the fields of DeepSeek-V3 that a dense model lacks."""
+    return {
+        "attention_bias": False,
+        "q_lora_rank": config.q_lora_rank or None,
+        "kv_lora_rank": config.kv_lora_rank,
+        "qk_nope_head_dim": config.qk_nope_head_dim,
+        "qk_rope_head_dim": config.qk_rope_head_dim,
+        "v_head_dim": config.v_head_dim,
+        "rope_interleave": config.rope_interleave,
+        "n_routed_experts": config.num_experts,
+        "n_shared_experts": config.num_shared_experts,
+        "num_experts_per_tok": config.num_experts_per_tok,
+        "moe_intermediate_size": config.moe_intermediate_size,
+        "first_k_dense_replace": config.first_k_dense_replace,
+        "moe_layer_freq": 1,
+        "n_group": config.n_group,
+        "topk_group": config.topk_group,
+        "norm_topk_prob": config.norm_topk_prob,
+        "routed_scaling_factor": config.routed_scaling_factor,
+        "scoring_func": config.scoring_func,
+        "topk_method": config.topk_method,
+        "num_nextn_predict_layers": config.num_nextn_predict_layers,
+    }
 
 
 def _rope_json(scaling: RopeScaling) -> dict[str, Any]:
@@ -257,6 +292,9 @@ def _rope_json(scaling: RopeScaling) -> dict[str, Any]:
         result["beta_slow"] = scaling.beta_slow
         if scaling.attention_factor is not None:
             result["attention_factor"] = scaling.attention_factor
+    if scaling.kind == "longrope":
+        result["short_factor"] = result["long_factor"] = list(scaling.factors)
+        result["attention_factor"] = 1.0 if scaling.attention_factor is None else scaling.attention_factor
     return result
 
 

@@ -28,7 +28,7 @@ from deepwell.models.formats.config import ModelConfig, RopeScaling
 from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
-__all__ = ["Base", "empty_model", "hf_config", "load_model", "open_base", "released_weights"]
+__all__ = ["Base", "empty_model", "hf_config", "load_model", "model_of", "open_base", "released_weights"]
 
 _CLASSES: Final = {
     "llama": "Llama",
@@ -94,17 +94,24 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
 
 def load_model(base: Base, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Returns the model in evaluation mode, on the processor, with every weight in `dtype`."""
-    config = hf_config(base.config)
-    kind = getattr(transformers, f"{_CLASSES[base.config.architecture]}ForCausalLM")
+    model = model_of(base.config, _state(base.checkpoint, dtype), dtype)
+    base.checkpoint.release_pages()
+    return model
+
+
+def model_of(
+    config: ModelConfig, state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Returns a model of a configuration in evaluation mode, from weights by the names of released checkpoints."""
+    kind = getattr(transformers, f"{_CLASSES[config.architecture]}ForCausalLM")
     with _quiet():
         model = kind.from_pretrained(
             None,
-            config=config,
-            state_dict=_state(base.checkpoint, dtype),
+            config=hf_config(config),
+            state_dict=dict(state),
             dtype=dtype,
             attn_implementation="sdpa",
         )
-    base.checkpoint.release_pages()
     return model.eval()
 
 
@@ -235,6 +242,13 @@ def _rope(scaling: RopeScaling | None) -> Mapping[str, Any]:
             values["attention_factor"] = scaling.attention_factor
         if scaling.mscale_all_dim:
             values["mscale_all_dim"] = scaling.mscale_all_dim
+    if scaling.kind == "longrope":
+        factors = list(scaling.factors)
+        values |= {
+            "short_factor": factors,
+            "long_factor": factors,
+            "attention_factor": scaling.attention_factor,
+        }
     return values
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from deepwell.cli.bench.tuning.api import fine_tuning_sdk, fine_tuning_served
+from deepwell.cli.bench.tuning.conversion import convert_mla, convert_served
 from deepwell.cli.bench.tuning.data import active_learning, back_translation, near_duplicates
 from deepwell.cli.bench.tuning.evaluate import evaluate_parity, served_precision
 from deepwell.cli.bench.tuning.prompts import prompts_optimise
+from deepwell.cli.bench.tuning.experts import convert_moe
 from deepwell.cli.bench.tuning.pruning import prune_curve, prune_reload
 from deepwell.cli.bench.tuning.searching import compress_search
 from deepwell.cli.bench.tuning.speed import tuning_parallel, tuning_speed
@@ -15,6 +17,9 @@ __all__ = [
     "active_learning",
     "back_translation",
     "compress_search",
+    "convert_mla",
+    "convert_moe",
+    "convert_served",
     "evaluate_parity",
     "fine_tuning_sdk",
     "fine_tuning_served",

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from deepwell.tuning.compress.training.layers import final_states
+from deepwell.tuning.compress.training.mixtures import masked
 from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 
-__all__ = ["Heads", "Recovery", "distil"]
+__all__ = ["Heads", "Recovery", "distil", "keep_gates"]
 
 _PIECE: Final = 64
 """Positions whose logits are held at a time."""
@@ -51,15 +52,26 @@ def distil(
 ) -> int:
     """Trains a model towards the donor's distribution of the next token, and returns the tokens seen.
 
-    The embedding and the head stay as they are: the donor's head reads what the layers that are trained write.
+    The embedding and the head stay as they are: the donor's head reads what the layers that are trained write. Gates of
+    experts stay too, see `keep_gates`.
 
     Args:
         windows: text, int64 [windows, tokens]; none of it may be measured later.
         progress: takes the share of the time that is over, and the divergence of the step.
     """
+    with masked(model):
+        seen = _taught(model, donor, windows, how, progress)
+    model.eval().requires_grad_(False)
+    return seen
+
+
+def _taught(
+    model: Any, donor: Any, windows: Tensor, how: Recovery, progress: Callable[[float, float], None]
+) -> int:
     model.train().requires_grad_(True)
     for kept in (model.get_input_embeddings(), model.get_output_embeddings()):
         kept.requires_grad_(False)
+    keep_gates(model)
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=how.rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     generator = torch.Generator().manual_seed(how.seed)
@@ -85,8 +97,20 @@ def distil(
         if how.tokens is not None:
             over = max(over, seen / how.tokens)
         progress(min(1.0, over), loss)
-    model.eval().requires_grad_(False)
     return seen
+
+
+def keep_gates(model: Any) -> None:
+    """Keeps the gates of DeepSeek-V3's mixtures from being trained, and computes their scores in float32 under autocast.
+
+    Converted mixtures choose by scores that differ little, see `convert.router`: bf16 does not tell them apart, and one step of
+    training would mix them up.
+    """
+    for module in model.modules():
+        if hasattr(module, "e_score_correction_bias"):
+            module.requires_grad_(False)
+            if "forward" not in vars(module):
+                module.forward = torch.autocast("cpu", enabled=False)(module.forward)
 
 
 @dataclass(frozen=True)
