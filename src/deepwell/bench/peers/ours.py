@@ -40,8 +40,9 @@ class Ours:
         threads: int,
         kv_tokens: int,
         speculation: Literal["auto", "off"] = "off",
+        kv_dtype: KVDtype | None = None,
     ) -> None:
-        self.kv_dtype: KVDtype = Settings.load().kv_dtype  # as `deepwell serve` would
+        self.kv_dtype: KVDtype = kv_dtype or Settings.load().kv_dtype  # as `deepwell serve` would
         self.engine = open_engine(
             model,
             EngineOptions(

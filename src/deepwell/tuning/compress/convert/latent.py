@@ -137,7 +137,7 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
-    """How errors of keys and values count.
+    """Weights that errors of keys and values have.
 
     Attributes:
         queries: [heads, dim, hidden], what meets the keys of the latent: queries with the mean turn.
