@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from deepwell.cli.compress.pruning import prune
+from deepwell.cli.compress.quantising import quantise
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -18,4 +19,5 @@ def register(app: typer.Typer) -> None:
         help="Make a smaller model of one in the store, and see what it loses.",
     )
     compress.command("prune")(prune)
+    compress.command("quantise")(quantise)
     app.add_typer(compress, name="compress")

@@ -16,7 +16,7 @@ from deepwell.cli.progress import counted
 if TYPE_CHECKING:
     from deepwell.tuning.compress.shapes import Way
 
-__all__ = ["prune", "texts_of"]
+__all__ = ["need_torch", "prune", "texts_of"]
 
 _MOST_BYTES: Final = 64 << 20
 _STEPS: Final = ("activations", "layers", "candidates", "recovery")
@@ -71,7 +71,7 @@ def prune(
     with reported_errors(as_json=json):
         wanted = _ways(ways)
         texts = texts_of(text or [])
-        _need_torch()
+        need_torch()
         from deepwell.tuning.compress.training.recover import Recovery
         from deepwell.tuning.compress.training.run import prune as run
 
@@ -100,7 +100,12 @@ def prune(
             _show(card, out)
 
 
-def _need_torch() -> None:
+def need_torch() -> None:
+    """Checks that the extra `tune` is installed.
+
+    Raises:
+        MissingDependency: it is not.
+    """
     from importlib.util import find_spec
 
     from deepwell.errors import MissingDependency
