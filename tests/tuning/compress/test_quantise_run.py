@@ -138,7 +138,7 @@ def test_the_verb_writes_a_file_that_the_engine_takes_as_it_is(tiny: Path, tmp_p
     tokens = list(range(3, 40))
     before = ServedModel(donor, 64, backend="reference").logits(tokens)
     after = ServedModel(found, 64, backend="reference").logits(tokens)
-    assert np.corrcoef(before.reshape(-1), after.reshape(-1))[0, 1] > 0.98
+    assert np.corrcoef(before.reshape(-1), after.reshape(-1))[0, 1] > 0.9
     again = CliRunner().invoke(app, [*arguments, "--method", "none"])
     assert again.exit_code != 0 and "exists already" in again.output
 

@@ -71,6 +71,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "tuning-parallel": tuning.tuning_parallel,
     "tuning-exactness": tuning.tuning_exactness,
     "prune-curve": tuning.prune_curve,
+    "quantisation": tuning.quantisation,
     "tune-readme": tuning.tune_readme,
     "lora": tuning.lora,
     "parsing": service.parsing,

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["lora", "prune_curve", "tune_readme", "tuning_exactness"]
+__all__ = ["lora", "prune_curve", "quantisation", "tune_readme", "tuning_exactness"]
 
 
 def lora(
@@ -64,4 +64,41 @@ def prune_curve(
         lambda report: bench_prune_curve(
             report, model_path(model), windows=windows, seeds=seeds, minutes=minutes
         ),
+    )
+
+
+def quantisation(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model beside the tiny one: a name in the store, or a path; none: the tiny one alone."
+        ),
+    ] = "qwen2.5-coder-0.5b",
+    learned: Annotated[
+        int, typer.Option(min=4096, help="Tokens that the tiny model is trained on, once for each number.")
+    ] = 3_000_000,
+    tokens: Annotated[
+        int, typer.Option(min=1024, help="Held-out tokens of the tiny model's perplexity.")
+    ] = 120_000,
+    held_out: Annotated[
+        int, typer.Option(min=1024, help="Held-out tokens of the other model's perplexity.")
+    ] = 8192,
+    windows: Annotated[
+        int,
+        typer.Option(
+            min=8, help="Calibration windows of the other model, of 256 tokens; half as many for 3 bits."
+        ),
+    ] = 48,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures the perplexity that 4 and 3 bits cost by GPTQ and AWQ beside rounding to nearest, on two models."""
+    from deepwell.bench.suites.tuning.quantisation import QuantisationSizes, bench_quantisation
+
+    sizes = QuantisationSizes(learned=learned, tiny=tokens, large=held_out, windows=windows)
+    measure(
+        "quantisation",
+        row,
+        json,
+        lambda report: bench_quantisation(report, None if model == "none" else model_path(model), sizes),
     )

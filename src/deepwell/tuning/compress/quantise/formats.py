@@ -7,6 +7,7 @@ factor of the squared error of each column.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,14 +84,23 @@ class Scales:
         return d, m if m.size else np.zeros_like(d)
 
     @staticmethod
-    def joined(parts: list[Scales]) -> Scales:
+    def joined(parts: Sequence[Scales]) -> Scales:
         """Returns the scales of parts that follow each other in the columns."""
-        return Scales(
-            np.concatenate([one.d for one in parts], 1),
-            np.concatenate([one.m for one in parts], 1),
-            np.concatenate([one.of_d for one in parts], 1),
-            np.concatenate([one.of_m for one in parts], 1),
-        )
+        return _concatenated(parts, 1)
+
+    @staticmethod
+    def stacked(parts: Sequence[Scales]) -> Scales:
+        """Returns the scales of parts that follow each other in the rows."""
+        return _concatenated(parts, 0)
+
+
+def _concatenated(parts: Sequence[Scales], axis: int) -> Scales:
+    return Scales(
+        np.concatenate([one.d for one in parts], axis),
+        np.concatenate([one.m for one in parts], axis),
+        np.concatenate([one.of_d for one in parts], axis),
+        np.concatenate([one.of_m for one in parts], axis),
+    )
 
 
 def format_for(kind: str, cols: int) -> Format:

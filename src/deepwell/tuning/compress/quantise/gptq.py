@@ -19,6 +19,7 @@ from deepwell.tuning.compress.quantise.formats import Floats, Format, Scales, en
 
 __all__ = ["Rounded", "damped", "gptq", "objective", "quantise_matrix", "refined", "rounded"]
 
+_CHUNK: Final = 1 << 20  # weights rounded to nearest at a time, which limits the temporaries
 _DAMPING: Final = 0.01
 _TURNS: Final = 2  # scales and integers of a group in turn, each time that it is reached
 _FLAT: Final = 1e-6  # share of the determinant below which a scale and a minimum cannot be told apart
@@ -59,11 +60,15 @@ def objective(weight: Floats, approximation: Floats, hessian: NDArray[np.floatin
 def rounded(weight: Floats, form: Format, importance: Floats | None = None) -> Rounded:
     """Rounds to nearest, with scales that are fitted to the weights of each group (`importance` [cols]: in the error)."""
     factors = np.ones(weight.shape[1], np.float32) if importance is None else importance
-    return _at_scales(weight, form, fit(form, weight, factors))
+    step = max(1, _CHUNK // weight.shape[1])
+    parts = [_nearest_rows(weight[at : at + step], form, factors) for at in range(0, len(weight), step)]
+    q = np.concatenate([one.q for one in parts])
+    return Rounded(form, q, Scales.stacked([one.scales for one in parts]))
 
 
-def _at_scales(weight: Floats, form: Format, scales: Scales) -> Rounded:
+def _nearest_rows(weight: Floats, form: Format, importance: Floats) -> Rounded:
     rows, cols = weight.shape
+    scales = fit(form, weight, importance)
     d, m = scales.of_groups()
     grouped = np.asarray(weight, np.float32).reshape(rows, cols // form.group, form.group)
     q = nearest(form, grouped, d[..., None], m[..., None])

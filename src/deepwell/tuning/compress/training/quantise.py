@@ -39,7 +39,7 @@ Say = Callable[[float], None]
 
 _RIDGE: Final = 0.1  # share of the mean diagonal that holds a target near the weights as they were
 _CHOICE: Final = 4  # windows that are measured, and give no moments
-_MOST_WINDOWS: Final = 64  # windows that give moments, of 256 tokens
+MOST_WINDOWS: Final = 64
 _EDGES: Final = "q8_0"  # format of the embedding and the head
 _FIELDS: Final[Mapping[str, str]] = {
     "self_attn.q_proj.weight": "attention",
@@ -142,18 +142,23 @@ class _Walk:
         inputs = now.normed(states)
         made |= self._round("attention", inputs, wanted, weights)
         heads = now.attended(inputs)
-        made |= self._round("heads", heads, wanted, weights, wanted.between - states)
+        size = _size(wanted.between)
+        made |= self._round("heads", heads / size, wanted, weights, (wanted.between - states) / size)
         between = states + now.project("self_attn.o_proj", heads)
         inputs = now.normed(between, behind_attention=True)
         made |= self._round("mlp", inputs, wanted, weights)
         channels = now.gated(inputs)
-        made |= self._round("channels", channels, wanted, weights, wanted.after - between)
+        size = _size(wanted.after)
+        made |= self._round("channels", channels / size, wanted, weights, (wanted.after - between) / size)
         self._before, self._after = wanted.after, between + now.project("mlp.down_proj", channels)
         return made
 
     def _folded(self, weights: Mapping[str, Floats], stages: Stages) -> dict[str, Floats]:
+        sizes = {"heads": _size(stages.between), "channels": _size(stages.after)}
+
         def moments(place: Place) -> NDArray[np.float64]:
-            return moments_of(getattr(stages, _FIELDS[place.readers[0]])[self._few :])
+            field = _FIELDS[place.readers[0]]
+            return moments_of((getattr(stages, field) / sizes.get(field, 1))[self._few :])
 
         return fold_all(
             weights, moments, self._checkpoint.config, lambda cols: format_for(self._kind, cols), PLACES
@@ -170,8 +175,8 @@ class _Walk:
         """Quantises the projections of one input, and loads them.
 
         Args:
-            inputs: those that the quantised layers before give.
-            outputs: what the projection should give; None: what it gave.
+            inputs: those that the quantised layers before give, in units of the state that the outputs are added to.
+            outputs: what the projection should give, in these units; None: what it gave.
         """
         fit = inputs[self._few :]
         hessian = moments_of(fit)
@@ -209,6 +214,11 @@ class _Walk:
         return found[0], found[1]
 
 
+def _size(states: Tensor) -> Tensor:
+    """Returns the root mean square of each token's state: an error counts by its share of what the next norm divides by."""
+    return states.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
+
+
 def _towards(weight: Floats, hessian: NDArray[np.float64], inputs: Tensor, missing: Tensor) -> Floats:
     """Returns weights whose outputs add most of what is missing, by ridge regression on the inputs of now."""
     flat, rest = inputs.reshape(-1, inputs.shape[-1]), missing.reshape(-1, missing.shape[-1])
@@ -227,6 +237,7 @@ def quantise(
     kind: str,
     method: Method = "auto",
     texts: Sequence[str],
+    most_windows: int = MOST_WINDOWS,
     say: Say = _silent,
 ) -> Mapping[str, Any]:
     """Quantises a model into a new GGUF file, and returns its record.
@@ -234,6 +245,7 @@ def quantise(
     Args:
         model: name in the store, or a path.
         texts: calibration text; the method "none" takes none of it.
+        most_windows: windows of it that give moments, of 256 tokens.
         say: takes the share that is done.
 
     Raises:
@@ -247,7 +259,7 @@ def quantise(
     tokenizer = Tokenizer.load(base.path)
     if base.checkpoint.format != "gguf":
         pre_tokenizer_name(tokenizer)  # fails before anything is computed
-    windows = None if method == "none" else windows_of(base.codec, texts)[: _CHOICE + _MOST_WINDOWS]
+    windows = None if method == "none" else windows_of(base.codec, texts)[: _CHOICE + most_windows]
     made = quantised(base.checkpoint, kind, method, windows, say)
     sizes: dict[str, int] = {}
     for one in made.tensors.values():
