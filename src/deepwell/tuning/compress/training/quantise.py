@@ -38,7 +38,7 @@ Floats = NDArray[np.float32]
 Say = Callable[[float], None]
 
 _RIDGE: Final = 0.1  # share of the mean diagonal that holds a target near the weights as they were
-_CHOICE: Final = 4  # windows that are measured, and give no moments
+_APART: Final = 4  # windows that are measured at the end; as many choose, and neither give moments
 MOST_WINDOWS: Final = 64
 _EDGES: Final = "q8_0"  # format of the embedding and the head
 _FIELDS: Final[Mapping[str, str]] = {
@@ -59,7 +59,7 @@ class Quantised:
 
     Attributes:
         tensors: matrices in blocks and float32 vectors, by their names in a checkpoint.
-        loss_before, loss: on the windows that gave no moments, of the model as it was and now; None without text.
+        loss_before, loss: on windows that took no part, of the model as it was and now; None without text.
     """
 
     tensors: Mapping[str, Rounded | Floats]
@@ -117,7 +117,8 @@ class _Walk:
     ) -> None:
         self._checkpoint, self._kind, self._method = checkpoint, kind, method
         self._windows, self._edges = windows, edges
-        self._few = max(1, min(_CHOICE, len(windows) // 4))
+        few = max(1, min(_APART, len(windows) // 8))
+        self._held, self._choice, self._fit = slice(few), slice(few, 2 * few), slice(2 * few, None)
         self._was, self._now = (Layer(checkpoint.config, windows.shape[1]) for _ in range(2))
         embedding = "model.embed_tokens.weight"
         rows, places = np.unique(windows.numpy(), return_inverse=True)
@@ -130,15 +131,26 @@ class _Walk:
     def layer(self, number: int) -> dict[str, Rounded | Floats]:
         """Quantises the next layer, from what those before it give now, and takes both paths behind it."""
         weights = layer_weights(self._checkpoint, number)
-        was, now = self._was, self._now
-        was.load(weights)
+        self._was.load(weights)
+        self._now.load(weights)
+        wanted = self._was.stages(self._before)
+        found: list[tuple[float, dict[str, Rounded | Floats], Tensor]] = []
+        if self._method != "awq":
+            found.append(self._tried(weights, wanted))
+        if self._method != "gptq":
+            self._now.load(weights)
+            found.append(self._tried(self._folded(weights, self._now.stages(self._after)), wanted))
+        _, made, self._after = min(found, key=lambda one: one[0])
+        self._before = wanted.after
+        return made
+
+    def _tried(
+        self, weights: Mapping[str, Floats], wanted: Stages
+    ) -> tuple[float, dict[str, Rounded | Floats], Tensor]:
+        """Quantises the layer from weights, and returns its error on the windows that choose, its tensors and its states."""
+        now, states = self._now, self._after
         now.load(weights)
-        wanted = was.stages(self._before)
-        if self._method in ("auto", "awq"):
-            weights = self._folded(weights, now.stages(self._after))
-            now.load(weights)
         made: dict[str, Rounded | Floats] = {name: one for name, one in weights.items() if one.ndim == 1}
-        states = self._after
         inputs = now.normed(states)
         made |= self._round("attention", inputs, wanted, weights)
         heads = now.attended(inputs)
@@ -150,15 +162,15 @@ class _Walk:
         channels = now.gated(inputs)
         size = _size(wanted.after)
         made |= self._round("channels", channels / size, wanted, weights, (wanted.after - between) / size)
-        self._before, self._after = wanted.after, between + now.project("mlp.down_proj", channels)
-        return made
+        after = between + now.project("mlp.down_proj", channels)
+        return float(((after - wanted.after) / size)[self._choice].square().mean()), made, after
 
     def _folded(self, weights: Mapping[str, Floats], stages: Stages) -> dict[str, Floats]:
         sizes = {"heads": _size(stages.between), "channels": _size(stages.after)}
 
         def moments(place: Place) -> NDArray[np.float64]:
             field = _FIELDS[place.readers[0]]
-            return moments_of((getattr(stages, field) / sizes.get(field, 1))[self._few :])
+            return moments_of((getattr(stages, field) / sizes.get(field, 1))[self._fit])
 
         return fold_all(
             weights, moments, self._checkpoint.config, lambda cols: format_for(self._kind, cols), PLACES
@@ -178,7 +190,7 @@ class _Walk:
             inputs: those that the quantised layers before give, in units of the state that the outputs are added to.
             outputs: what the projection should give, in these units; None: what it gave.
         """
-        fit = inputs[self._few :]
+        fit = inputs[self._fit]
         hessian = moments_of(fit)
         found: dict[str, Rounded] = {}
         for name in INPUTS[stage]:
@@ -188,15 +200,15 @@ class _Walk:
                 one = rounded(weight, form, np.diag(hessian).astype(np.float32))
             else:
                 target = self._was.project(name, getattr(wanted, stage)) if outputs is None else outputs
-                missing = (target - self._now.project(name, inputs))[self._few :]
+                missing = (target - self._now.project(name, inputs))[self._fit]
                 one = quantise_matrix(_towards(weight, hessian, fit, missing), hessian, form)
             found[f"{name}.weight"] = one
             self._now.load({f"{name}.weight": one.values})
         return found
 
     def losses(self) -> tuple[float, float]:
-        """Returns the cross entropy of the windows that gave no moments, as it was and now."""
-        windows = self._windows[: self._few]
+        """Returns the cross entropy of the windows that took no part, as it was and now."""
+        windows = self._windows[self._held]
         norm = torch.from_numpy(_values(self._edges["model.norm.weight"]))
         name = "lm_head.weight" if "lm_head.weight" in self._edges else "model.embed_tokens.weight"
         eps = self._checkpoint.config.rms_norm_eps
@@ -207,7 +219,7 @@ class _Walk:
         ):
             weight = torch.from_numpy(head)
             total = 0.0
-            for one, targets in zip(states[: self._few], windows, strict=True):
+            for one, targets in zip(states[self._held], windows, strict=True):
                 logits = F.rms_norm(one[:-1], norm.shape, norm, eps) @ weight.T
                 total += float(F.cross_entropy(logits, targets[1:], reduction="sum"))
             found.append(total / windows[:, 1:].numel())
@@ -259,7 +271,7 @@ def quantise(
     tokenizer = Tokenizer.load(base.path)
     if base.checkpoint.format != "gguf":
         pre_tokenizer_name(tokenizer)  # fails before anything is computed
-    windows = None if method == "none" else windows_of(base.codec, texts)[: _CHOICE + most_windows]
+    windows = None if method == "none" else windows_of(base.codec, texts)[: 2 * _APART + most_windows]
     made = quantised(base.checkpoint, kind, method, windows, say)
     sizes: dict[str, int] = {}
     for one in made.tensors.values():
