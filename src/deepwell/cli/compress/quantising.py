@@ -39,7 +39,7 @@ def quantise(
         Literal["auto", "gptq", "awq", "none"],
         typer.Option(
             help="gptq: later columns make up for the errors of earlier ones. awq: channels that matter get finer steps. "
-            "auto: the better of gptq with and without awq, layer by layer. none: round to nearest, without text."
+            "auto: gptq, with awq's steps where they help in the first layers. none: round to nearest, without text."
         ),
     ] = "auto",
     text: Annotated[

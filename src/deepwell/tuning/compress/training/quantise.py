@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -40,6 +40,7 @@ Say = Callable[[float], None]
 _RIDGE: Final = 0.1  # share of the mean diagonal that holds a target near the weights as they were
 _APART: Final = 4  # windows that are measured at the end; as many choose, and neither give moments
 MOST_WINDOWS: Final = 64
+_TRIALS: Final = 3  # layers in which factors are tried; the others go as most of them
 _EDGES: Final = "q8_0"  # format of the embedding and the head
 _FIELDS: Final[Mapping[str, str]] = {
     "self_attn.q_proj.weight": "attention",
@@ -104,6 +105,15 @@ def quantised(
         return Quantised(tensors, *walk.losses())
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A layer that was quantised: its error on the windows that choose, its tensors and its states."""
+
+    error: float
+    tensors: dict[str, Rounded | Floats]
+    states: Tensor
+
+
 class _Walk:
     """Both paths of the states of calibration text, at the layer that is next."""
 
@@ -117,6 +127,7 @@ class _Walk:
     ) -> None:
         self._checkpoint, self._kind, self._method = checkpoint, kind, method
         self._windows, self._edges = windows, edges
+        self._chosen: list[bool] = []
         few = max(1, min(_APART, len(windows) // 8))
         self._held, self._choice, self._fit = slice(few), slice(few, 2 * few), slice(2 * few, None)
         self._was, self._now = (Layer(checkpoint.config, windows.shape[1]) for _ in range(2))
@@ -134,20 +145,26 @@ class _Walk:
         self._was.load(weights)
         self._now.load(weights)
         wanted = self._was.stages(self._before)
-        found: list[tuple[float, dict[str, Rounded | Floats], Tensor]] = []
-        if self._method != "awq":
-            found.append(self._tried(weights, wanted))
-        if self._method != "gptq":
+        found: dict[bool, _Trial] = {}
+        for folds in self._ways():
             self._now.load(weights)
-            found.append(self._tried(self._folded(weights, self._now.stages(self._after)), wanted))
-        _, made, self._after = min(found, key=lambda one: one[0])
-        self._before = wanted.after
-        return made
+            start = self._folded(weights, self._now.stages(self._after)) if folds else weights
+            found[folds] = self._tried(start, wanted)
+        best = min(found, key=lambda folds: found[folds].error)
+        self._chosen.append(best)
+        self._before, self._after = wanted.after, found[best].states
+        return found[best].tensors
 
-    def _tried(
-        self, weights: Mapping[str, Floats], wanted: Stages
-    ) -> tuple[float, dict[str, Rounded | Floats], Tensor]:
-        """Quantises the layer from weights, and returns its error on the windows that choose, its tensors and its states."""
+    def _ways(self) -> Collection[bool]:
+        """Returns whether factors are folded in the next layer, or that both are tried."""
+        if self._method != "auto":
+            return (self._method == "awq",)
+        if len(self._chosen) < _TRIALS:
+            return (False, True)
+        return (2 * sum(self._chosen[:_TRIALS]) > _TRIALS,)
+
+    def _tried(self, weights: Mapping[str, Floats], wanted: Stages) -> _Trial:
+        """Quantises the layer from weights."""
         now, states = self._now, self._after
         now.load(weights)
         made: dict[str, Rounded | Floats] = {name: one for name, one in weights.items() if one.ndim == 1}
@@ -163,7 +180,7 @@ class _Walk:
         size = _size(wanted.after)
         made |= self._round("channels", channels / size, wanted, weights, (wanted.after - between) / size)
         after = between + now.project("mlp.down_proj", channels)
-        return float(((after - wanted.after) / size)[self._choice].square().mean()), made, after
+        return _Trial(float(((after - wanted.after) / size)[self._choice].square().mean()), made, after)
 
     def _folded(self, weights: Mapping[str, Floats], stages: Stages) -> dict[str, Floats]:
         sizes = {"heads": _size(stages.between), "channels": _size(stages.after)}
