@@ -44,7 +44,7 @@ def layer_weights(checkpoint: Checkpoint, number: int) -> dict[str, NDArray[np.f
 
 @dataclass
 class Stages:
-    """What a layer computes on the way, each [windows, tokens, width].
+    """Intermediate results of a layer, each [windows, tokens, width].
 
     Attributes:
         attention, heads, mlp, channels: inputs of the projections; see `INPUTS`.
