@@ -46,8 +46,8 @@ class QuantisationSizes:
 
     learned: int = 3_000_000
     tiny: int = 120_000
-    large: int = 8192
-    windows: int = 48
+    large: int = 6144
+    windows: int = 40
 
 
 @dataclass(frozen=True, slots=True)

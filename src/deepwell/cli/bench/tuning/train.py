@@ -82,13 +82,13 @@ def quantisation(
     ] = 120_000,
     held_out: Annotated[
         int, typer.Option(min=1024, help="Held-out tokens of the other model's perplexity.")
-    ] = 8192,
+    ] = 6144,
     windows: Annotated[
         int,
         typer.Option(
             min=8, help="Calibration windows of the other model, of 256 tokens; half as many for 3 bits."
         ),
-    ] = 48,
+    ] = 40,
     row: Row = None,
     json: Json = False,
 ) -> None:

@@ -21,7 +21,6 @@ __all__ = ["Rounded", "damped", "gptq", "objective", "quantise_matrix", "refined
 
 _CHUNK: Final = 1 << 20  # weights rounded to nearest at a time, which limits the temporaries
 _DAMPING: Final = 0.01
-_TURNS: Final = 2  # scales and integers of a group in turn, each time that it is reached
 _FLAT: Final = 1e-6  # share of the determinant below which a scale and a minimum cannot be told apart
 
 
@@ -145,10 +144,9 @@ def refined(weight: Floats, hessian: NDArray[np.float64], start: Rounded, *, swe
             here = slice(number * form.group, (number + 1) * form.group)
             pull = np.asarray(moments[here] @ off, np.float32)
             group = _Group(form, moments[here, here], q[here], d[number], m[number], off[here], pull)
-            for _ in range(_TURNS):
-                if not form.factor:
-                    group.rescale()
-                group.redraw()
+            if not form.factor:
+                group.rescale()
+            group.redraw()
     scales = start.scales
     if not form.factor:
         half_m = m.T.astype(np.float16) if form.offset else scales.m
