@@ -1,4 +1,4 @@
-"""`deepwell compress prune`: what it says of wrong options, before anything is loaded."""
+"""`deepwell compress`: what it says of wrong options, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -54,3 +54,21 @@ def test_without_files_the_pages_of_both_languages_are_the_text(tmp_path: Path) 
         file.truncate(65 << 20)
     with pytest.raises(InvalidRequest, match="64 MB"):
         texts_of([path])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--type", "q5_k"], "q4_1"),
+        (["--method", "luck"], "gptq"),
+        (["--text", "{home}/missing.txt"], "cannot be read"),
+    ],
+)
+def test_wrong_options_of_quantise_name_what_is_right(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    filled = [one.format(home=tmp_path) for one in arguments]
+    target = tmp_path / "model.gguf"
+    result = CliRunner().invoke(app, ["compress", "quantise", "smollm2", "--out", str(target), *filled])
+    assert result.exit_code != 0 and words in result.output
+    assert not target.exists()

@@ -38,6 +38,7 @@ TINY = ModelConfig(
 
 QUANTISABLE = (GGML.Q8_0, GGML.Q4_0, GGML.Q4_1, GGML.Q5_0, GGML.Q5_1)
 K_QUANTS = {
+    GGML.Q3_K: (108,),
     GGML.Q4_K: (0, 2),
     GGML.Q5_K: (0, 2),
     GGML.Q6_K: (208,),

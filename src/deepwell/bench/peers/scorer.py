@@ -20,12 +20,24 @@ __all__ = ["Scorer"]
 
 
 class Scorer:
-    """Full next-token distributions of one precision, a window at a time."""
+    """Full next-token distributions of one precision, a window at a time.
 
-    def __init__(self, backend: Backend, model: Path, precision: Precision, window: int) -> None:
+    Args:
+        cache_dir: folder of the packed weights; None: the cache of benchmarks.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: Path,
+        precision: Precision,
+        window: int,
+        *,
+        cache_dir: Path | None = None,
+    ) -> None:
         checkpoint = open_checkpoint(model)
         config = checkpoint.config
-        self._weights = load_weights(checkpoint, precision, bench_cache())
+        self._weights = load_weights(checkpoint, precision, cache_dir or bench_cache())
         self._model: Model = build_model(backend, self._weights, config, window)
         blocks = -(-window // BLOCK_TOKENS)
         self._cache: KVCache = new_cache(backend, config, blocks, "fp32")

@@ -76,6 +76,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "convert-moe": tuning.convert_moe,
     "convert-mla": tuning.convert_mla,
     "convert-served": tuning.convert_served,
+    "quantisation": tuning.quantisation,
     "tune-readme": tuning.tune_readme,
     "lora": tuning.lora,
     "parsing": service.parsing,

@@ -6,6 +6,7 @@ import typer
 
 from deepwell.cli.compress.conversion import convert
 from deepwell.cli.compress.pruning import prune
+from deepwell.cli.compress.quantising import quantise
 from deepwell.cli.compress.searching import search
 from deepwell.cli.usage import Verbs
 
@@ -22,4 +23,5 @@ def register(app: typer.Typer) -> None:
     compress.command("prune")(prune)
     compress.command("convert")(convert)
     compress.command("search")(search)
+    compress.command("quantise")(quantise)
     app.add_typer(compress, name="compress")

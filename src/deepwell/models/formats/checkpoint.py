@@ -170,7 +170,7 @@ class Checkpoint:
 
     @cached_property
     def source_bits(self) -> int:
-        """Precision class of most weights of the layers: 4 (4- and 5-bit blocks), 8, 16 or 32."""
+        """Precision class of most weights of the layers: 4 (3- to 5-bit blocks), 8, 16 or 32."""
         weights: dict[int, int] = {}
         for name, tensor in self._tensors.items():
             if len(tensor.shape) == 2 and name.startswith(("model.layers.", "encoder.layer.")):

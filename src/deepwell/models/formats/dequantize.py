@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 __all__ = ["DTYPES", "FLOAT_DTYPES", "WeightDtype", "block_shape", "dequantize", "row_bytes", "source_bits"]
 
 WeightDtype = Literal[
-    "F32", "F16", "BF16", "F8_E4M3", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"
+    "F32", "F16", "BF16", "F8_E4M3", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q3_K", "Q4_K", "Q5_K", "Q6_K"
 ]
 DTYPES: Final[tuple[str, ...]] = get_args(WeightDtype)
 FLOAT_DTYPES: Final = ("F32", "F16", "BF16")
@@ -30,6 +30,7 @@ _LAYOUT: Final[dict[WeightDtype, tuple[int, int, int]]] = {
     "Q4_1": (32, 20, 4),
     "Q5_0": (32, 22, 4),
     "Q5_1": (32, 24, 4),
+    "Q3_K": (256, 110, 4),
     "Q4_K": (256, 144, 4),
     "Q5_K": (256, 176, 4),
     "Q6_K": (256, 210, 8),
@@ -44,7 +45,7 @@ def block_shape(dtype: WeightDtype) -> tuple[int, int]:
 
 
 def source_bits(dtype: WeightDtype) -> int:
-    """Returns the precision class: 4 for 4- and 5-bit blocks, else 8, 16 or 32."""
+    """Returns the precision class: 4 for 3- to 5-bit blocks, else 8, 16 or 32."""
     return _LAYOUT[dtype][2]
 
 

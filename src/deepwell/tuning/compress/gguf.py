@@ -1,10 +1,14 @@
-"""Writes pruned weights as GGUF for llama.cpp: vocabulary and template are those of the donor's own GGUF file."""
+"""Writes weights as GGUF for llama.cpp, in float32 or in blocks.
+
+Vocabulary, template and sizes are those of the donor's own GGUF file, or are made of its folder; see `metadata`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gguf
 import numpy as np
@@ -13,8 +17,11 @@ from numpy.typing import NDArray
 from deepwell.errors import UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.formats.config import ModelConfig
+from deepwell.models.formats.config_reader import llama3_frequency_factors
+from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.tuning.compress.metadata import ARCHITECTURES, Entry, donor_entries, folder_entries
 
-__all__ = ["check_gguf", "write_gguf"]
+__all__ = ["Blocks", "check_gguf", "write_gguf"]
 
 _SHAPES = {
     "block_count": "num_hidden_layers",
@@ -25,6 +32,21 @@ _SHAPES = {
     "attention.value_length": "head_dim",
     "rope.dimension_count": "head_dim",
 }
+_FILE_TYPES: Final = {
+    "Q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
+    "Q4_1": gguf.LlamaFileType.MOSTLY_Q4_1,
+    "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    "Q4_K": gguf.LlamaFileType.MOSTLY_Q4_K_S,
+    "Q3_K": gguf.LlamaFileType.MOSTLY_Q3_K_S,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A matrix in a block format: its name in GGUF, and uint8 [rows, row_bytes]."""
+
+    kind: str
+    rows: NDArray[np.uint8]
 
 
 def check_gguf(donor: Checkpoint) -> None:
@@ -38,38 +60,54 @@ def check_gguf(donor: Checkpoint) -> None:
 
 
 def write_gguf(
-    path: Path, donor: Checkpoint, config: ModelConfig, weights: Mapping[str, NDArray[np.float32]]
+    path: Path,
+    donor: Checkpoint,
+    config: ModelConfig,
+    weights: Mapping[str, NDArray[np.float32] | Blocks],
+    *,
+    tokenizer: Tokenizer | None = None,
+    extra: Iterable[Entry] = (),
 ) -> None:
-    """Writes weights of a smaller configuration in float32, with the other metadata of the donor's file.
+    """Writes weights of a configuration, with the other metadata of the donor.
+
+    Args:
+        tokenizer: that of a donor which is a folder, from which metadata are then made.
+        extra: further entries of the metadata.
 
     Raises:
-        UnsupportedModel: see `check_gguf`.
+        UnsupportedModel: see `check_gguf`, without a tokenizer, and `folder_entries`, with one.
     """
-    check_gguf(donor)
-    architecture = str(donor.metadata["general.architecture"])
+    if tokenizer is None or donor.format == "gguf":
+        check_gguf(donor)
+        architecture = str(donor.metadata["general.architecture"])
+        entries = donor_entries(donor.paths[0])
+    else:
+        entries = folder_entries(config, tokenizer, path.stem)
+        architecture = ARCHITECTURES.get(config.architecture, "")
+    replaced = {f"{architecture}.{key}": int(getattr(config, name)) for key, name in _SHAPES.items()}
+    kept = [one for one in entries if one.key not in replaced]  # before a file of the same name is begun
+    names = gguf.get_tensor_name_map(_kind_of(architecture), config.num_hidden_layers)
     partial = path.with_suffix(".partial")
     writer = gguf.GGUFWriter(partial, architecture)
-    replaced = {f"{architecture}.{key}": int(getattr(config, name)) for key, name in _SHAPES.items()}
-    reader = gguf.GGUFReader(donor.paths[0])
-    for name, one in reader.fields.items():
-        if name.startswith("GGUF.") or name == "general.architecture" or name in replaced:
-            continue
-        if name in ("general.file_type", "general.quantization_version"):
-            continue
-        kind = one.types[0]
-        inner = one.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        value: Any = one.contents()
-        writer.add_key_value(name, value, kind, inner)
+    for one in (*kept, *extra):
+        writer.add_key_value(one.key, one.value, one.kind, one.inner)
     for name, value in replaced.items():
         writer.add_uint32(name, value)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
-    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
+    writer.add_file_type(_file_type(weights))
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    if config.rope_scaling is not None and config.rope_scaling.kind == "llama3":
+        factors = llama3_frequency_factors(config.rope_scaling, config.head_dim, config.rope_theta)
+        writer.add_tensor("rope_freqs.weight", factors)
     for name, values in weights.items():
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if stored is None:
             raise UnsupportedModel(f"GGUF has no name for {name}", fix="leave --gguf out")
-        writer.add_tensor(stored, _permuted(name, values, config, architecture))
+        if isinstance(values, Blocks):
+            rows = _permuted(name, values.rows, config, architecture)
+            writer.add_tensor(stored, rows, raw_dtype=gguf.GGMLQuantizationType[values.kind])
+        else:
+            values = np.asarray(values, np.float32)
+            writer.add_tensor(stored, _permuted(name, values, config, architecture))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -77,11 +115,22 @@ def write_gguf(
     partial.rename(path)
 
 
-def _permuted(
-    name: str, values: NDArray[np.float32], config: ModelConfig, architecture: str
-) -> NDArray[np.float32]:
+def _kind_of(architecture: str) -> gguf.MODEL_ARCH:
+    return next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+
+
+def _file_type(weights: Mapping[str, NDArray[np.float32] | Blocks]) -> gguf.LlamaFileType:
+    """Returns the type that most bytes of the layers have."""
+    sizes: dict[str, int] = {}
+    for name, values in weights.items():
+        if isinstance(values, Blocks) and ".layers." in name:
+            sizes[values.kind] = sizes.get(values.kind, 0) + values.rows.nbytes
+    return _FILE_TYPES[max(sizes, key=sizes.__getitem__)] if sizes else gguf.LlamaFileType.ALL_F32
+
+
+def _permuted(name: str, values: NDArray[Any], config: ModelConfig, architecture: str) -> NDArray[Any]:
     """Returns the rows as llama.cpp has them: for Llama, the halves that rotate together lie beside each other."""
-    values = np.ascontiguousarray(values, np.float32)
+    values = np.ascontiguousarray(values)
     heads = {".q_proj.": config.num_attention_heads, ".k_proj.": config.num_key_value_heads}
     count = next((one for part, one in heads.items() if part in name), 0)
     if architecture != "llama" or not count:

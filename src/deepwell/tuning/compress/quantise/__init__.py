@@ -1,0 +1,1 @@
+"""Calibrated quantisation: GPTQ error compensation and AWQ scaling for the block formats of GGUF."""
