@@ -172,9 +172,11 @@ def _held_out(converter: Converter, count: int) -> Any:
 
 def _exact_logits(converter: Converter, windows: Any) -> float:
     """Returns the largest difference of a logit of the exact conversion's folder in transformers from the donor's."""
-    import torch
-
-    from deepwell.tuning.compress.training.conversion import donor_cached, write_conversion
+    from deepwell.tuning.compress.training.conversion import (
+        donor_cached,
+        largest_difference,
+        write_conversion,
+    )
     from deepwell.tuning.train.bases import load_model, open_base
 
     with tempfile.TemporaryDirectory() as place:
@@ -182,8 +184,7 @@ def _exact_logits(converter: Converter, windows: Any) -> float:
         made = converter.best(donor_cached(converter.config))
         write_conversion(converter.donor, made, folder, _card(converter))
         other = load_model(open_base(str(folder)))
-    with torch.inference_mode():
-        return float((other(windows).logits - converter.donor.model(windows).logits).abs().max())
+    return largest_difference(converter.donor.model, other, windows)
 
 
 def _card(converter: Converter) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.config import ModelConfig
@@ -61,6 +61,7 @@ __all__ = [
     "convert",
     "default_cached",
     "exported",
+    "largest_difference",
     "write_conversion",
 ]
 
@@ -365,6 +366,12 @@ def _card(donor: Donor, made: Conversion, to: Target, recovery: Recovery | None,
         "recovery": after,
         "versions": library_versions(),
     }
+
+
+def largest_difference(model: Any, other: Any, windows: Tensor) -> float:
+    """Returns the largest difference of a logit of two models on windows, int64 [windows, tokens]."""
+    with torch.inference_mode():
+        return float((model(windows).logits - other(windows).logits).abs().max())
 
 
 def write_conversion(donor: Donor, made: Conversion, target: Path, card: Mapping[str, Any]) -> None:
