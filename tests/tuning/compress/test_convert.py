@@ -79,7 +79,7 @@ def test_a_smaller_cache_loses_and_healing_brings_some_back(converter: Converter
         _ = small.model.model.layers[0].self_attn.kv_a_layernorm.weight
     found = predictions(smaller.model, donor.choice, donor.model)
     assert predictions(small.model, donor.choice, donor.model).divergence < found.divergence
-    assert distil(smaller.model, donor.model, donor.learning, Recovery(1.0, rate=2e-3, tokens=8000)) >= 8000
+    assert distil(smaller.model, donor.model, donor.learning, Recovery(1.0, rate=3e-3, tokens=4000)) >= 4000
     assert predictions(smaller.model, donor.choice, donor.model).divergence < 0.9 * found.divergence
 
 
@@ -107,8 +107,6 @@ def test_the_verb_writes_latent_attention_and_experts_with_a_card(tiny: Path, tm
     donor = Donor(open_base(str(tiny)), windows_of(open_base(str(tiny)).codec, [text.read_text()]))
     found = predictions(again, donor.choice, donor.model)
     assert found.loss == pytest.approx(card["loss"], abs=2e-3)
-    with LLM(target, context=64) as llm:
-        assert llm.generate("hello", max_tokens=4).text is not None
 
 
 def test_refusals_name_what_is_right(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
