@@ -91,7 +91,7 @@ def bench_quantisation(
     learned = [one.text for one in data.pool if id(one) not in kept]
 
     def said(step: int, loss: float) -> None:
-        if step % 500 == 0:
+        if step % 250 == 0:
             report.note(f"the tiny model: step {step}, loss {loss:.3f}")
 
     folder = tiny_model(learned, TinyRecipe(tokens=sizes.learned), said)

@@ -89,7 +89,9 @@ def _train(
         vocab_size=recipe.vocabulary, bos_token_id=end, eos_token_id=end, pad_token_id=end, **_SIZES
     )
     model: Any = transformers.LlamaForCausalLM(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
     generator = torch.Generator().manual_seed(recipe.seed)
     steps = recipe.tokens // (recipe.batch * recipe.window)
     order = torch.empty(0, dtype=torch.int64)
