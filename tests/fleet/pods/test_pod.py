@@ -180,7 +180,9 @@ def test_images_are_those_of_the_containerfiles_and_are_built_in_a_clone_only(
 
 
 def test_credentials_of_the_object_store_are_a_file_in_the_container(fake: Path, tmp_path: Path) -> None:
-    (tmp_path / "credentials").write_text("[default]\naws_secret_access_key = very-secret\n")
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = someone\naws_secret_access_key = very-secret\n"
+    )
     blobs = {"bucket": "s3://chat/files", "credentials": f"file:{tmp_path}/credentials"}
     pod = pod_of(tmp_path, blobs=blobs)
     pod.open(18000, [18001])

@@ -20,7 +20,7 @@ def convert_mla(
     json: Json = False,
 ) -> None:
     """Measures latent attention made of grouped queries: exactness, joint and split latents, weighting, and healing."""
-    from deepwell.bench.suites.tuning.conversion import bench_convert_mla
+    from deepwell.bench.suites.tuning.compress.conversion import bench_convert_mla
 
     measure(
         "convert_mla",
@@ -42,7 +42,7 @@ def convert_served(
     json: Json = False,
 ) -> None:
     """Measures the cache and the decoding behind a long prompt of a converted model beside its donor."""
-    from deepwell.bench.suites.tuning.conversion import bench_convert_served
+    from deepwell.bench.suites.tuning.compress.conversion import bench_convert_served
 
     measure(
         "convert_served",

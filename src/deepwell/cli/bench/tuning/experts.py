@@ -23,7 +23,7 @@ def convert_moe(
     json: Json = False,
 ) -> None:
     """Measures mixtures of experts made of a dense model: exactness, loss by sparsity, groupings by chance, and recovery."""
-    from deepwell.bench.suites.tuning.experts import bench_convert_moe
+    from deepwell.bench.suites.tuning.compress.experts import bench_convert_moe
 
     measure(
         "convert_moe",

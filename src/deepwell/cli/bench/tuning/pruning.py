@@ -20,7 +20,7 @@ def prune_curve(
     json: Json = False,
 ) -> None:
     """Measures cuts of 10, 20 and 30 % beside cuts by chance and by block influence, and what recovery brings back."""
-    from deepwell.bench.suites.tuning.pruning import bench_prune_curve
+    from deepwell.bench.suites.tuning.compress.pruning import bench_prune_curve
 
     measure(
         "prune_curve",
@@ -37,6 +37,6 @@ def prune_reload(model: Model = None, row: Row = None, json: Json = False) -> No
 
     The model has to be a GGUF file. llama.cpp is built on first use, which takes ten minutes.
     """
-    from deepwell.bench.suites.tuning.reload import bench_prune_reload
+    from deepwell.bench.suites.tuning.compress.reload import bench_prune_reload
 
     measure("prune_reload", row, json, lambda report: bench_prune_reload(report, model_path(model)))

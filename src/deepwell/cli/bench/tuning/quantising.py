@@ -37,7 +37,7 @@ def quantisation(
     json: Json = False,
 ) -> None:
     """Measures the perplexity that 4 and 3 bits cost by GPTQ and AWQ beside rounding to nearest, on two models."""
-    from deepwell.bench.suites.tuning.quantisation import QuantisationSizes, bench_quantisation
+    from deepwell.bench.suites.tuning.compress.quantisation import QuantisationSizes, bench_quantisation
 
     sizes = QuantisationSizes(learned=learned, tiny=tokens, large=held_out, windows=windows)
     measure(

@@ -23,7 +23,7 @@ def compress_search(
     json: Json = False,
 ) -> None:
     """Searches smaller models, beside every uniform cut of 10 and 20 %, and recovers and times those for two speeds."""
-    from deepwell.bench.suites.tuning.searching import bench_compress_search
+    from deepwell.bench.suites.tuning.compress.searching import bench_compress_search
 
     measure(
         "compress_search",

@@ -18,7 +18,7 @@ import numpy as np
 from deepwell.bench.harness.comparison import Run, compare
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.ours import Ours
-from deepwell.bench.suites.tuning.pruning import low_gain
+from deepwell.bench.suites.tuning.compress.pruning import low_gain
 from deepwell.bench.suites.tuning.runs import need_torch
 from deepwell.bench.workloads.text import prompts
 from deepwell.bench.workloads.tuning.labelled import LabelledText, bbc_news, drawn

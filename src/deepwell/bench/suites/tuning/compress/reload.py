@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.llama_cpp import LlamaCpp, llama_python
-from deepwell.bench.suites.tuning.pruning import calibrated, packed_in, plain_card
+from deepwell.bench.suites.tuning.compress.pruning import calibrated, packed_in, plain_card
 from deepwell.bench.suites.tuning.runs import need_torch
 from deepwell.llm import LLM
 from deepwell.tuning.compress.shapes import WAYS, Shape

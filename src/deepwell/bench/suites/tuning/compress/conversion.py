@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deepwell.bench.harness.comparison import compare
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.ours import Ours
-from deepwell.bench.suites.tuning.reload import reload
+from deepwell.bench.suites.tuning.compress.reload import reload
 from deepwell.bench.suites.tuning.runs import need_torch
 from deepwell.bench.workloads.text import prompts
 from deepwell.bench.workloads.tuning.labelled import bbc_news, drawn

@@ -1,0 +1,1 @@
+"""Benchmarks of compression: pruning, search, conversion and quantisation."""
