@@ -38,8 +38,9 @@ def quantise(
     method: Annotated[
         Literal["auto", "gptq", "awq", "none"],
         typer.Option(
-            help="How values are rounded. gptq: later columns make up for the errors of earlier ones. "
-            "awq: channels that matter get finer steps. auto: gptq, with awq's steps where they help in the first layers. none: round to nearest, without text."
+            help="Rounding of the values. gptq: later columns make up for the errors of earlier ones. "
+            "awq: channels that matter get finer steps. auto: gptq, with awq's steps where they help in the first layers. "
+            "none: round to nearest, without text."
         ),
     ] = "auto",
     text: Annotated[
