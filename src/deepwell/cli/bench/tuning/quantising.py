@@ -20,7 +20,7 @@ def quantisation(
     ] = "qwen2.5-coder-0.5b",
     learned: Annotated[
         int, typer.Option(min=4096, help="Tokens that the tiny model is trained on, once for each number.")
-    ] = 3_000_000,
+    ] = 2_000_000,
     tokens: Annotated[
         int, typer.Option(min=1024, help="Held-out tokens of the tiny model's perplexity.")
     ] = 120_000,

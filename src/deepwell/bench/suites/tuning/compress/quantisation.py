@@ -32,6 +32,7 @@ __all__ = ["QuantisationSizes", "bench_quantisation"]
 _CALIBRATION: Final = 200  # documents, none of which the tiny model learns
 _WINDOW: Final = 256
 _FOUR_BITS: Final = "q4_0"
+_THREE_BITS: Final = "q3_1"  # Q3_K needs rows that 256 divides, which neither model has everywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class QuantisationSizes:
         windows: calibration windows of the large model, of 256 tokens; of 3 bits a half.
     """
 
-    learned: int = 3_000_000
+    learned: int = 2_000_000
     tiny: int = 120_000
     large: int = 6144
     windows: int = 40
@@ -98,10 +99,10 @@ def bench_quantisation(
     value: dict[str, Any] = {}
     rows: list[list[str]] = []
     small = _Case(report, "tiny", folder, _texts(calibration), _texts(data.held_out), sizes.tiny)
-    value |= small.measured((_FOUR_BITS, "q3_k"), 10**6, rows)
+    value |= small.measured((_FOUR_BITS, _THREE_BITS), 10**6, rows)
     if large is not None:
         case = _Case(report, "large", large, _texts(calibration), _texts(data.held_out), sizes.large)
-        value |= case.measured((_FOUR_BITS, "q3_1"), sizes.windows, rows)
+        value |= case.measured((_FOUR_BITS, _THREE_BITS), sizes.windows, rows)
     report.table(
         "Perplexity of held-out text of BBC News, computed in float32 of the quantised weights",
         [
