@@ -6,7 +6,7 @@ VENV := .venv
 TUNE_VENV := .venv-tune
 BIN := $(VENV)/bin
 PARITY_DEEPSEEK := tests/parity/test_deepseek.py tests/engine/test_parity_deepseek.py tests/engine/test_prediction.py
-PARITY := tests/parity tests/tuning/train tests/engine/test_parity.py tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
+PARITY := tests/parity tests/tuning/train tests/tuning/compress tests/engine/test_parity.py tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
 # A worker of pytest for each processor, up to four; they take tests from each other, so that all end together.
 WORKERS ?= $(shell count=$$(nproc); echo $$((count < 4 ? count : 4)))
 PYTEST = python -m pytest -n $(WORKERS) --dist worksteal
