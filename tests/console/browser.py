@@ -129,7 +129,7 @@ def _watch(console: Console) -> None:
 
     def logged(said: ConsoleMessage) -> None:
         if said.type in ("error", "warning"):
-            console.errors.append(said.text)
+            console.errors.append(f"{said.text} ({said.location['url']})")
 
     console.page.on("console", logged)
 

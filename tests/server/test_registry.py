@@ -231,7 +231,9 @@ async def test_decisions_are_strict(
 async def test_a_server_without_a_desk_says_so(engine: FakeEngine, codec: Codec, database: Database) -> None:
     async with opened(make_service(engine, codec, model="toy", database=database)) as http:
         answer = await http.get("/v1/improvements")
+        deployments = (await get(http, "/v1/deployments"))["data"]
     assert answer.status_code == 404 and "deepwell serve" in answer.json()["error"]["message"]
+    assert deployments == []
 
 
 async def test_the_loop_is_told_round_by_round(
