@@ -25,6 +25,17 @@ DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_lo
 DW_INLINE vi load_int8(const int8_t* p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DW_INLINE vi dpbusd(vi acc, vi u, vi s) { return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)u, (__m512i)s); }
+#if defined(DW_TILES)
+// Tiles are named by number; a compiler need not know them.
+#define DW_TILE_CONFIGURE(config) asm volatile("ldtilecfg %0" ::"m"(*(config)))
+#define DW_TILE_RELEASE() asm volatile("tilerelease")
+#define DW_TILE_ZERO(t) asm volatile("tilezero %%tmm" #t ::)
+#define DW_TILE_LOAD(t, from, stride) \
+  asm volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"((const void*)(from)), "r"((size_t)(stride)) : "memory")
+#define DW_TILE_STORE(t, to, stride) \
+  asm volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"((void*)(to)), "r"((size_t)(stride)) : "memory")
+#define DW_TILE_DOT8(sum, a, b) asm volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
+#endif
 #if defined(DW_BF16_DOT)
 DW_INLINE vf dpbf16(vf acc, vi a, vi b) { return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b); }
 #endif
@@ -240,6 +251,12 @@ DW_INLINE void store_activations8(uint8_t* out, const vi* q) {
   _mm256_storeu_si256((__m256i*)out, _mm256_permute2x128_si256(low, high, 0x20));
   _mm256_storeu_si256((__m256i*)(out + 32), _mm256_permute2x128_si256(low, high, 0x31));
 }
+#elif defined(DW_AVX512) && !defined(DW_EMULATE_AVX512)
+// Byte by byte, as GCC 12 has it, rounding took 4 cycles a value.
+DW_INLINE void store_activations4(uint8_t* out, const vi* q) {
+  for (int v = 0; v < 2; v++) _mm_storeu_si128((__m128i*)out + v, _mm512_cvtepi32_epi8((__m512i)q[v]));
+}
+DW_INLINE void store_activations8(uint8_t* out, const vi* q) { store_activations4(out, q); }
 #else
 DW_INLINE void store_activations4(uint8_t* out, const vi* q) {
   for (int v = 0; v < 32 / W; v++)

@@ -27,7 +27,11 @@ from deepwell.models.formats.config import ModelConfig
 pytestmark = pytest.mark.native
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-BF16_DOT = ("avx512_bf16", "avx512_emulated")  # these round the activations of bf16 matrices to bf16
+BF16_DOT = (
+    "avx512_amx",
+    "avx512_bf16",
+    "avx512_emulated",
+)  # these round the activations of bf16 matrices to bf16
 
 # Largest difference from the reference, as a fraction of the largest value. Float sums of fp32 differ in order. The quantised
 # schemes round alike, but for a rare double rounding in the reference's emulated fused multiply-add, and for the generic
@@ -74,6 +78,16 @@ def test_integer_products_are_bit_exact(
     if scheme == "int4":
         weights += np.repeat(m.astype(np.int64), group, axis=1)[:, :cols]
     assert np.array_equal(native.matmul(x.astype(np.float32), matrix), x @ weights.T)
+
+
+@pytest.mark.parametrize("tokens", [7, 8, 15, 16, 17, 31, 64, 73, 129])
+def test_int8_products_have_the_same_bits_with_any_number_of_rows(isa: str, tokens: int) -> None:
+    """Tiles of rows that do not divide them, and rows beyond a work item's 64."""
+    rng = np.random.default_rng(tokens)
+    matrix = packed(native, rng.standard_normal((70, 200), dtype=np.float32), "int8")
+    x = rng.standard_normal((tokens, 200), dtype=np.float32)
+    alone = np.concatenate([native.matmul(x[i : i + 1], matrix) for i in range(tokens)])
+    assert np.array_equal(native.matmul(x, matrix), alone)
 
 
 @given(
