@@ -448,6 +448,16 @@ def test_a_profile_counts_steps_by_kind_and_changes_no_result(isa: str, tiny: An
     assert [kind.steps for kind in native.switch_profile(False)] == [0, 0]
 
 
+def test_a_profile_of_decoding_counts_the_steps_with_most_sequences(isa: str, tiny: Any) -> None:
+    model, config, tokens = tiny
+    native.switch_profile(True)
+    for prompts, count in ((1, 1), (3, 2), (2, 1)):  # each group's first step reads prompts of two tokens
+        group = [tokens[:2]] * prompts
+        sequences.greedy(model, sequences.new_cache(native, config, 40 * prompts), group, count + 1)
+    decode, other = native.switch_profile(False)
+    assert (decode.steps, other.steps) == (2, 3)
+
+
 def test_argmax_takes_the_lowest_id_of_a_tie(isa: str) -> None:
     ones = np.ones(32, np.float32)
     weights = np.random.default_rng(0).standard_normal((96, 32), dtype=np.float32)
