@@ -38,16 +38,19 @@ struct alignas(64) TileConfig {
 // Of this thread, while a step runs that may use tiles.
 struct TileState {
   bool on;
-  int rows;  // that the tiles have; 0: not configured
+  int rows;  // that tiles of activations have, or kLatentTiles; 0: not configured
 };
 static thread_local TileState tile_state;
+
+constexpr int kLatentTiles = -1;  // in place of a number of rows: tiles of latent attention (mla_tiles.h)
 
 static void configure_tiles(int rows) {
   if (tile_state.rows == rows) return;
   TileConfig c;
   memset(&c, 0, sizeof c);
   c.palette = 1;
-  for (int t = 0; t < 6; t++) c.bytes[t] = kTileBytes, c.rows[t] = t < 3 ? rows : kTile;
+  for (int t = 0; t < 8; t++) c.bytes[t] = kTileBytes, c.rows[t] = t < 3 && rows > 0 ? rows : kTile;
+  if (rows == kLatentTiles) c.bytes[5] = kTileBytes / 2, c.rows[6] = kTile / 2;  // half as many columns
   DW_TILE_CONFIGURE(&c);
   tile_state.rows = rows;
 }
