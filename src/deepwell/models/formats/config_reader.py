@@ -296,6 +296,10 @@ def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: Fiel
     original = scaling.original_max_position_embeddings
     if scaling.kind != "linear" and not 1 <= original <= 1 << 24:
         raise fields.error(f"the rope scaling's original_max_position_embeddings is {original}")
+    if scaling.attention_factor is not None and not 0.0 < scaling.attention_factor <= 1e4:
+        raise fields.error(
+            f"the rope scaling's attention_factor is {scaling.attention_factor}, expected up to 10000"
+        )
     if scaling.kind == "llama3" and not 0.0 < scaling.low_freq_factor < scaling.high_freq_factor:
         raise fields.error("the rope scaling needs 0 < low_freq_factor < high_freq_factor")
     if scaling.kind == "yarn":
@@ -371,7 +375,7 @@ def _factors(rope: Fields, key: str, count: int) -> tuple[float, ...]:
     sound = [
         float(one)
         for one in values
-        if isinstance(one, int | float) and not isinstance(one, bool) and 0.0 < one < 1e12
+        if isinstance(one, int | float) and not isinstance(one, bool) and 1e-12 <= one <= 1e12
     ]
     if len(sound) != len(values) or len(sound) != count:
         raise rope.error(f"{key} is {reprlib.repr(values)}, not {count} factors")
