@@ -111,9 +111,12 @@ def test_what_cannot_be_written_fails_before_the_donor_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "note.txt").write_text("a note")
-    other = tmp_path / "other"
+    other, link = tmp_path / "other", tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
     for wrong, error, words in (
         ({"target": tmp_path}, InvalidRequest, "not empty"),
+        ({"target": link}, InvalidRequest, "of another one"),
+        ({"target": Path()}, InvalidRequest, "of another one"),
         ({"target": tmp_path / "note.txt" / "model"}, InvalidRequest, "no new folder"),
         ({}, InvalidRequest, "at least 2048"),  # last of all, as it reads the text
         ({"share": 0.6, "ways": ("heads",)}, InvalidRequest, "heads alone"),
