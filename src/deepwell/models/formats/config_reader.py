@@ -17,7 +17,7 @@ from deepwell.models.formats.config import Architecture, ModelConfig, RopeScalin
 from deepwell.models.formats.config_blocks import json_blocks
 from deepwell.models.formats.config_encoder import ENCODERS, check_encoder, e5_encoder, json_encoder
 from deepwell.models.formats.config_fields import SUPPORTED, Fields
-from deepwell.models.formats.config_mixture import check_mixture, gguf_mixture, json_mixture
+from deepwell.models.formats.config_mixture import MAX_HEAD_DIM, check_mixture, gguf_mixture, json_mixture
 from deepwell.models.formats.e5 import E5Header
 from deepwell.models.formats.gguf import GGUFHeader
 from deepwell.models.formats.safetensors import read_json
@@ -72,7 +72,7 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "num_hidden_layers": (1, 1024),
     "num_attention_heads": (1, 4096),
     "num_key_value_heads": (1, 4096),
-    "head_dim": (2, 256),  # the limit of the attention kernels
+    "head_dim": (2, MAX_HEAD_DIM),
     "max_position_embeddings": (1, 1 << 24),
 }
 

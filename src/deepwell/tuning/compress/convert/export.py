@@ -91,9 +91,12 @@ def check_convertible(config: ModelConfig) -> None:
             f"a model of the architecture {config.architecture}{biased} cannot be converted",
             fix="choose a dense model of the Llama architecture, such as smollm2",
         )
-    if config.rope_scaling is not None and config.rope_scaling.kind == "yarn":
+    scaling = config.rope_scaling
+    if scaling is not None and (scaling.kind == "yarn" or scaling.attention_factor not in (None, 1.0)):
+        # Scores of rotated dimensions have a factor of their own there, which the others would lack.
         raise UnsupportedModel(
-            "a model with yarn cannot be converted", fix="use it without its extension of the context"
+            f"a model with {scaling.kind} that scales attention cannot be converted",
+            fix="use it without its extension of the context",
         )
 
 
