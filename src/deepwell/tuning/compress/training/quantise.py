@@ -25,6 +25,7 @@ from deepwell.tuning.compress.quantise.awq import PLACES, Place, fold_all
 from deepwell.tuning.compress.quantise.formats import FORMATS, format_for
 from deepwell.tuning.compress.quantise.gptq import Rounded, damped, quantise_matrix, rounded
 from deepwell.tuning.compress.shapes import check_prunable, parameters_of
+from deepwell.tuning.compress.sound import check_finite
 from deepwell.tuning.compress.target import check_file
 from deepwell.tuning.compress.training.run import windows_of
 from deepwell.tuning.compress.training.walk import INPUTS, Layer, Stages, layer_weights, moments_of
@@ -80,6 +81,7 @@ def quantised(
 
     Raises:
         InvalidRequest: no block divides the rows of a matrix.
+        InvalidModelFile: a tensor holds NaN or infinity.
     """
     config = checkpoint.config
     tensors: dict[str, Rounded | Floats] = {}
@@ -87,6 +89,7 @@ def quantised(
         tensor = checkpoint.tensor(name)
         if ".layers." not in name:
             values = tensor.float32()
+            check_finite(name, values)
             tensors[name] = (
                 rounded(values, format_for(_EDGES, values.shape[1])) if values.ndim > 1 else values
             )

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.formats.config import ModelConfig
+from deepwell.tuning.compress.sound import check_finite
 from deepwell.tuning.train.bases import hf_config
 
 __all__ = ["INPUTS", "Layer", "Stages", "layer_weights", "moments_of"]
@@ -33,13 +34,17 @@ _BATCH: Final = 8  # windows
 
 
 def layer_weights(checkpoint: Checkpoint, number: int) -> dict[str, NDArray[np.float32]]:
-    """Returns the float32 tensors of a layer by their names within it."""
-    prefix = f"model.layers.{number}."
-    return {
-        name.removeprefix(prefix): checkpoint.tensor(name).float32()
-        for name in checkpoint.names
-        if name.startswith(prefix)
-    }
+    """Returns the float32 tensors of a layer by their names within it.
+
+    Raises:
+        InvalidModelFile: a tensor holds NaN or infinity.
+    """
+    prefix, found = f"model.layers.{number}.", dict[str, NDArray[np.float32]]()
+    for name in checkpoint.names:
+        if name.startswith(prefix):
+            values = found[name.removeprefix(prefix)] = checkpoint.tensor(name).float32()
+            check_finite(name, values)
+    return found
 
 
 @dataclass
