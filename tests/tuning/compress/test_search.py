@@ -102,6 +102,13 @@ def test_a_search_that_was_stopped_ends_with_the_same_front(searched: Search, tm
         Search(searched.base.path, out, TEXTS, SearchOptions(shares=(0.1,), rounds=1, threads=1))
 
 
+def test_the_donors_own_folder_takes_no_search(donor: Path) -> None:
+    before = sorted(donor.iterdir())
+    with pytest.raises(InvalidRequest, match="not empty"):
+        Search(donor, donor, TEXTS, OPTIONS)
+    assert sorted(donor.iterdir()) == before
+
+
 def test_trials_are_the_models_that_they_stand_for(searched: Search) -> None:
     for one in (
         Candidate(2, (True, False, True, True), (96, 48, 0, 96)),

@@ -108,11 +108,14 @@ def search(
         texts = texts_of(text or [])
         need_torch()
         from deepwell.tuning.compress.search.options import SearchOptions
+        from deepwell.tuning.compress.target import check_target
         from deepwell.tuning.compress.training.recover import Recovery
         from deepwell.tuning.compress.training.search import STEPS, Search
 
         begin = time.perf_counter()
         options = SearchOptions(wanted, rounds, seed, uniform, precision, threads)
+        if take is not None:
+            check_target(out / f"point-{take}", 0)
         card: Mapping[str, Any] | None = None
         with counted(f"steps of {100 * len(STEPS)}", shown=not json) as update:
 
