@@ -55,6 +55,21 @@ def test_a_folder_keeps_its_split_and_takes_no_other(tmp_path: Path) -> None:
         freeze(other, tmp_path / "out", Shares(), FIELDS)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [b"", b"[]", b"\xff", b"[" * 100_000, {"counts": "x"}, {"counts": {}}, {"sha256": []}, {"dropped": "x"}],
+)
+def test_a_damaged_record_of_a_split_is_refused(tmp_path: Path, change: bytes | dict[str, object]) -> None:
+    data, out = written(tmp_path / "a.jsonl", many()), tmp_path / "out"
+    freeze(data, out, Shares(), FIELDS)
+    record = out / "splits.json"
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(record.read_text()) | change).encode()
+    record.write_bytes(change)
+    with pytest.raises(InvalidFile, match="other options"):
+        freeze(data, out, Shares(), FIELDS)
+
+
 def test_without_a_share_no_row_is_held_out(tmp_path: Path) -> None:
     frozen = freeze(written(tmp_path / "a.jsonl", many()), tmp_path / "out", Shares(0.6, 0.4, 0.0), FIELDS)
     assert frozen.counts["held_out"] == 0 and frozen.counts["development"] > 40
@@ -68,6 +83,9 @@ def test_without_a_share_no_row_is_held_out(tmp_path: Path) -> None:
         ('{"text": ""}', "text is no text"),
         ('{"label": "a"}', "it has none of input, text, question, but label"),
         ('{"input": {"a": 1}}', "input is no text"),
+        ('{"input": "\\ud800"}', "line 2.*surrogate"),
+        ('{"input": "x", "note": ["\\udfff"]}', "line 2.*surrogate"),
+        ("[" * 100_000, "no JSON object"),
     ],
 )
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, words: str) -> None:

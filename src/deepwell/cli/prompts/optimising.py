@@ -119,7 +119,7 @@ def _check_id(id: str | None) -> None:
     from deepwell.dialogue.prompts.text import ID_PATTERN
     from deepwell.errors import InvalidRequest
 
-    if id is not None and not re.match(ID_PATTERN, id):
+    if id is not None and not re.fullmatch(ID_PATTERN, id):
         raise InvalidRequest(
             f"the id {id[:60]!r} cannot be used",
             fix="use letters, digits, '-', '_' and '.', 63 at most",
@@ -169,10 +169,10 @@ def _own(path: Path | None) -> tuple[str, ...]:
     if path.suffix != ".jsonl":
         return tuple(one.strip() for one in re.split(r"(?m)^---[ \t]*$", text) if one.strip())
     found: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             value: Any = json.loads(line) if line.strip() else None
-        except ValueError:
+        except (ValueError, RecursionError):
             value = 0
         if isinstance(value, dict):
             value = value.get("instructions", 0)
@@ -186,12 +186,16 @@ def _own(path: Path | None) -> tuple[str, ...]:
 
 
 def _text_of(path: Path) -> str:
+    import io
+
     from deepwell.errors import InvalidFile
 
-    if path.stat().st_size > _MOST_BYTES:
+    with path.open("rb") as file:
+        raw = file.read(_MOST_BYTES + 1)  # a pipe or a device has no size
+    if len(raw) > _MOST_BYTES:
         raise InvalidFile(f"{path} has over {_MOST_BYTES >> 20} MB", fix="name a file of texts")
     try:
-        return path.read_text(encoding="utf-8")
+        return io.StringIO(raw.decode("utf-8"), newline=None).read()
     except UnicodeDecodeError:
         raise InvalidFile(f"{path} is no UTF-8 text", fix="save it as UTF-8") from None
 
@@ -257,7 +261,7 @@ def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
         return _Judge([name, most], lambda one: ExactMetric(one.llm, max_tokens=most, adapter=one.adapter))
     try:
         given: Any = json.loads(_text_of(Path(name)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{name} is no JSON: {error}", fix="correct it", param="metric") from None
     grader = parse_grader(given)
     return _Judge(
