@@ -102,6 +102,12 @@ def test_a_search_that_was_stopped_ends_with_the_same_front(searched: Search, tm
         Search(searched.base.path, out, TEXTS, SearchOptions(shares=(0.1,), rounds=1, threads=1))
 
 
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_recovery_has_minutes(minutes: float) -> None:
+    with pytest.raises(InvalidRequest, match="minutes"):
+        Recovery(minutes)
+
+
 def test_the_donors_own_folder_takes_no_search(donor: Path) -> None:
     before = sorted(donor.iterdir())
     with pytest.raises(InvalidRequest, match="not empty"):

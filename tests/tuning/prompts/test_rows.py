@@ -95,6 +95,12 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, words: str) -
         read_rows(path, FIELDS)
 
 
+def test_rows_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepwell.tuning.prompts.rows._MAX_FILE", 1 << 20)
+    with pytest.raises(InvalidFile, match="over 1 MB"):
+        read_rows(Path("/dev/zero"), FIELDS)
+
+
 def test_fields_have_names_of_their_own_and_numbers_are_labels(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", [{"review": "fine", "stars": 4}])
     [row] = read_rows(path, Fields("review", "stars"))

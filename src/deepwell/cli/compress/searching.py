@@ -114,6 +114,7 @@ def search(
 
         begin = time.perf_counter()
         options = SearchOptions(wanted, rounds, seed, uniform, precision, threads)
+        how = Recovery(minutes) if recover == "distil" else None
         if take is not None:
             check_target(out / f"point-{take}", 0)
         card: Mapping[str, Any] | None = None
@@ -128,7 +129,6 @@ def search(
             try:
                 points = found.points()
                 if take is not None:
-                    how = Recovery(minutes) if recover == "distil" else None
                     card = found.take(_point(points, take), out / f"point-{take}", how, as_padded=padded)
             finally:
                 found.close()

@@ -17,6 +17,7 @@ from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.columns import remove_inputs
 from deepwell.tuning.compress.shapes import Shape
+from deepwell.tuning.compress.sound import in_markdown
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.train.artefact import write_record
 
@@ -192,9 +193,10 @@ def _differences(card: Mapping[str, Any]) -> str:
 
 def _read_me(card: Mapping[str, Any]) -> str:
     shape = card["shape"]
+    name = in_markdown(card["base"])
     return (
-        f"# {card['base']}, {card['cut']:.1%} smaller\n\n"
-        f"Pruned from {card['base']} by Deepwell: {card['parameters']:,} of {card['base_parameters']:,} weights are left,\n"
+        f"# {name}, {card['cut']:.1%} smaller\n\n"
+        f"Pruned from {name} by Deepwell: {card['parameters']:,} of {card['base_parameters']:,} weights are left,\n"
         f"{shape['layers']} layers of {shape['channels']} MLP channels and {shape['kv_heads']} key heads.\n"
         f"Layers of the donor that stay: {', '.join(map(str, card['layers']))}.\n"
         f"{_differences(card)}"

@@ -84,7 +84,8 @@ def folder_entries(config: ModelConfig, tokenizer: Tokenizer, name: str) -> Iter
             fix="start from a GGUF file of the model",
         )
     prefix = ARCHITECTURES[config.architecture]
-    yield Entry("general.name", name, _KIND.STRING)
+    # The name of a file may be no UTF-8.
+    yield Entry("general.name", name.encode(errors="replace").decode(), _KIND.STRING)
     for key, value in {
         "vocab_size": config.vocab_size,
         "context_length": config.max_position_embeddings,

@@ -1,15 +1,19 @@
-"""`check_finite`: weights that any arithmetic of a compression would spread over the whole model are refused."""
+"""Weights and names of strangers: NaN is refused, and a name stays a name in a model card."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile
 
-__all__ = ["check_finite"]
+__all__ = ["check_finite", "in_markdown"]
+
+_MARKUP: Final = re.compile(r"([\\`*\[\]<>#|!])")
+_LONGEST: Final = 120
 
 
 def check_finite(name: str, values: NDArray[Any]) -> None:
@@ -22,3 +26,9 @@ def check_finite(name: str, values: NDArray[Any]) -> None:
         raise InvalidModelFile(
             f"the weights of {name} hold NaN or infinity", fix="pull the model again, or take another source"
         )
+
+
+def in_markdown(name: str) -> str:
+    """Returns the name of a model as text of Markdown: one line in which no character makes a link, a heading or HTML."""
+    line = "".join(one if one.isprintable() else " " for one in name)
+    return _MARKUP.sub(r"\\\1", " ".join(line.split())[:_LONGEST])

@@ -61,7 +61,8 @@ def base_hashes(checkpoint: Checkpoint, codec: Codec) -> dict[str, str]:
 def write_record(folder: Path, values: Mapping[str, Any]) -> None:
     """Writes `deepwell.json` into the folder of an artefact."""
     text = json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    # A name of a file that is no UTF-8 comes as halves of surrogate pairs, which JSON has escapes for.
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig, RopeScaling
 from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.tuning.compress.sound import in_markdown
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.train.artefact import write_record
 
@@ -219,9 +220,10 @@ def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
 def _read_me(config: ModelConfig, card: Mapping[str, Any]) -> str:
     experts = "no experts" if not config.sparse_layers else f"{config.num_experts} experts"
     calibration = card["calibration"]
+    name = in_markdown(card["base"])
     return (
-        f"# {card['base']} in DeepSeek-V3's shape\n\n"
-        f"Converted from {card['base']} by Deepwell: a latent of {config.kv_lora_rank} and a rotated key of"
+        f"# {name} in DeepSeek-V3's shape\n\n"
+        f"Converted from {name} by Deepwell: a latent of {config.kv_lora_rank} and a rotated key of"
         f" {config.qk_rope_head_dim} dimensions a token and layer, {experts}.\n"
         f"Calibration text: {calibration['tokens']:,} tokens, SHA-256 {calibration['sha256']}.\n"
         f"Recovery: {json.dumps(card['recovery'])}.\n\n"
