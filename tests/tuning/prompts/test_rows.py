@@ -70,6 +70,24 @@ def test_a_damaged_record_of_a_split_is_refused(tmp_path: Path, change: bytes | 
         freeze(data, out, Shares(), FIELDS)
 
 
+@pytest.mark.parametrize("name", ["train", "held_out"])
+def test_a_split_overwrites_no_file_of_others(tmp_path: Path, name: str) -> None:
+    """Rows may come from the folder that the search writes into, under the name of a part."""
+    data = written(tmp_path / f"{name}.jsonl", many())
+    before = data.read_bytes()
+    with pytest.raises(InvalidFile, match="overwritten"):
+        freeze(data, tmp_path, Shares(), FIELDS)
+    assert data.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == [data.name]
+
+
+def test_a_split_that_was_broken_off_is_made_again(tmp_path: Path) -> None:
+    data, out = written(tmp_path / "a.jsonl", many()), tmp_path / "out"
+    first = freeze(data, out, Shares(), FIELDS)
+    (out / "splits.json").unlink()
+    (out / "held_out.jsonl").unlink()
+    assert freeze(data, out, Shares(), FIELDS).counts == first.counts
+
+
 def test_without_a_share_no_row_is_held_out(tmp_path: Path) -> None:
     frozen = freeze(written(tmp_path / "a.jsonl", many()), tmp_path / "out", Shares(0.6, 0.4, 0.0), FIELDS)
     assert frozen.counts["held_out"] == 0 and frozen.counts["development"] > 40

@@ -117,7 +117,8 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
     """Splits a file of rows into the parts and writes each into the folder; a split that is there already is kept.
 
     Raises:
-        InvalidFile: a line is no row; or the folder has the split of another file, or with other shares.
+        InvalidFile: a line is no row; or the folder has the split of another file, or with other shares, or a file of the
+            name of a part.
         InvalidRequest: a part would have fewer than `least` rows.
     """
     raw = _bytes_of(data)
@@ -141,17 +142,29 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: "".join(lines).encode() for name, lines in parts.items()}
     for name, text in texts.items():
-        (folder / f"{name}.jsonl").write_bytes(text)
+        path = folder / f"{name}.jsonl"
+        if path.exists() and path.read_bytes() != text:  # it may be the file that the rows come from
+            raise InvalidFile(
+                f"{path} is no part of this split, and would be overwritten",
+                fix="name another folder with --output",
+            )
+    for name, text in texts.items():
+        _write_whole(folder / f"{name}.jsonl", text)
     record = wanted | {
         "counts": {name: len(lines) for name, lines in parts.items()},
         "dropped": dropped,
         "sha256": {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
     }
-    # Last and at once: without it a folder has no split.
-    partial = folder / f".{_SPLITS}.partial-{os.getpid()}"
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(kept)
+    # Last: without it a folder has no split.
+    _write_whole(kept, (json.dumps(record, indent=1) + "\n").encode())
     return Frozen(folder, record, fields)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that is there as a whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)
 
 
 def _record_of(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
