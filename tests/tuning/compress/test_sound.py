@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepwell.errors import InvalidModelFile
+from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.tuning.compress.cut import _read_me
-from deepwell.tuning.compress.sound import check_finite, in_markdown
+from deepwell.tuning.compress.sound import check_finite, check_result, in_markdown
 from deepwell.tuning.train.artefact import RECORD, write_record
 
 HOSTILE = "a](http://x)\n# Title <img src=x>\x1b[31m `code`\u202e"
@@ -46,3 +46,11 @@ def test_weights_that_are_no_numbers_are_named(value: float) -> None:
     check_finite("w", np.ones(3, np.float32))
     with pytest.raises(InvalidModelFile, match="weights of w"):
         check_finite("w", np.array([1, value], np.float32))
+    with pytest.raises(UnsupportedModel, match="no numbers"):
+        check_result(value)
+
+
+def test_weights_beyond_the_scales_of_blocks_are_named() -> None:
+    check_finite("w", np.array([-65504.0]), 65504.0)
+    with pytest.raises(InvalidModelFile, match=r"reach 1e\+30"):
+        check_finite("w", np.array([1, -1e30]), 65504.0)

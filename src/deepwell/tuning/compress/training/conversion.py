@@ -50,6 +50,7 @@ from deepwell.tuning.compress.convert.limits import (
     rotated_widths,
 )
 from deepwell.tuning.compress.shapes import parameters_of
+from deepwell.tuning.compress.sound import check_result
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.layers import predictions
 from deepwell.tuning.compress.training.mixtures import chosen_layout, converted_mlps
@@ -325,6 +326,7 @@ def _card(donor: Donor, made: Conversion, to: Target, recovery: Recovery | None,
             "loss_before": round(found.loss, 4),
         }
         found = better
+    check_result(found.loss)
     base, config = donor.base, made.config
     return {
         "method": "converted",

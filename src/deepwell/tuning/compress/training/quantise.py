@@ -28,7 +28,14 @@ from deepwell.tuning.compress.shapes import check_prunable, parameters_of
 from deepwell.tuning.compress.sound import check_finite
 from deepwell.tuning.compress.target import check_file
 from deepwell.tuning.compress.training.run import windows_of
-from deepwell.tuning.compress.training.walk import INPUTS, Layer, Stages, layer_weights, moments_of
+from deepwell.tuning.compress.training.walk import (
+    INPUTS,
+    MOST_WEIGHT,
+    Layer,
+    Stages,
+    layer_weights,
+    moments_of,
+)
 from deepwell.tuning.train.artefact import base_hashes, library_versions
 from deepwell.tuning.train.bases import open_base
 
@@ -81,7 +88,7 @@ def quantised(
 
     Raises:
         InvalidRequest: no block divides the rows of a matrix.
-        InvalidModelFile: a tensor holds NaN or infinity.
+        InvalidModelFile: a tensor holds NaN, infinity or weights that no block holds.
     """
     config = checkpoint.config
     tensors: dict[str, Rounded | Floats] = {}
@@ -89,7 +96,7 @@ def quantised(
         tensor = checkpoint.tensor(name)
         if ".layers." not in name:
             values = tensor.float32()
-            check_finite(name, values)
+            check_finite(name, values, MOST_WEIGHT)
             tensors[name] = (
                 rounded(values, format_for(_EDGES, values.shape[1])) if values.ndim > 1 else values
             )

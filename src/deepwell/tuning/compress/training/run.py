@@ -20,7 +20,7 @@ from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import Cut, chosen_cut, cut_tensors, write_cut
 from deepwell.tuning.compress.gguf import check_gguf, write_gguf
 from deepwell.tuning.compress.shapes import Shape, Way, check_prunable, parameters_of, shapes_for
-from deepwell.tuning.compress.sound import check_finite
+from deepwell.tuning.compress.sound import check_finite, check_result
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.analysis import Analysis, analyse, greedy_order
 from deepwell.tuning.compress.training.layers import Predictions, final_states, predictions
@@ -232,7 +232,12 @@ def prune(
 def pruned(
     donor: Donor, share: float, ways: Collection[Way], recovery: Recovery | None, say: Say = _silent
 ) -> Pruned:
-    """Returns the model of a share, recovered or not, with its card."""
+    """Returns the model of a share, recovered or not, with its card.
+
+    Raises:
+        InvalidRequest: the share cannot be cut; see `shapes_for`.
+        UnsupportedModel: the smaller model computes no numbers.
+    """
     base = donor.base
     cut = donor.best(share, ways)
     model = donor.built(cut)
@@ -252,6 +257,7 @@ def pruned(
             "loss_before": round(found.loss, 4),
         }
         found = recovered
+    check_result(found.loss)
     whole, left = parameters_of(base.config), parameters_of(base.config, cut.shape)
     card = {
         "method": "pruned",

@@ -32,6 +32,7 @@ from deepwell.tuning.compress.search.speed import (
     table_shapes,
 )
 from deepwell.tuning.compress.shapes import check_prunable
+from deepwell.tuning.compress.sound import check_result
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.candidates import Trials, built
 from deepwell.tuning.compress.training.layers import predictions
@@ -330,6 +331,7 @@ class Search:
                 "tokens_seen": tokens,
                 "loss_before": round(cut_loss, 4),
             }
+        check_result(found.loss)
         card = self._card(point, as_padded) | {
             "loss_before": round(before, 4),
             "loss": round(found.loss, 4),
