@@ -82,6 +82,10 @@ def optimise(
         from deepwell.tuning.prompts.search import Plan
 
         _check_id(save)
+        if held_out is not None and not held_out.is_fifo() and not held_out.is_file():
+            held_out.open(
+                "rb"
+            ).close()  # it is read when the search has ended, and says now that it is missing
         id, content = _start_of(prompt, tenant)
         plan = Plan(seed=seed, own=_own(candidates), most_examples=max_examples)
         asked = _Asked(
@@ -206,11 +210,14 @@ def _shares(text: str, held_out: Path | None) -> Shares:
     from deepwell.tuning.data.split import parse_fractions
     from deepwell.tuning.prompts.rows import PARTS, Shares
 
-    given = parse_fractions(text)
+    try:
+        given = parse_fractions(text)
+    except InvalidRequest:
+        given = {}
     needed = PARTS[:2] if held_out and PARTS[2] not in given else PARTS
     if set(given) != set(needed):
         raise InvalidRequest(
-            f"the shares {text!r} are of other parts",
+            f"the shares {text[:200]!r} are of other parts, or no shares whose sum is 1",
             fix=f"write {chosen.SHARES}; with --held-out, train and development alone",
             param="shares",
         )
