@@ -136,12 +136,11 @@ def test_what_cannot_be_written_fails_before_the_donor_is_loaded(
     assert not other.exists()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_refused(tiny: Path, tmp_path: Path, value: float) -> None:  # noqa: F811
+def test_weights_that_are_no_numbers_are_refused(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "broken"
     shutil.copytree(tiny, folder)
     state = load_file(folder / "model.safetensors")
-    state["model.layers.1.mlp.down_proj.weight"][3, 5] = value
+    state["model.layers.1.mlp.down_proj.weight"][3, 5] = np.nan
     save_file(state, folder / "model.safetensors")
     base = open_base(str(folder))
     with pytest.raises(InvalidModelFile, match=r"layers\.1\.mlp\.down_proj"):

@@ -58,9 +58,9 @@ def test_exact_answers_forgive_case_blanks_and_a_full_stop(tiny: LLM) -> None:
 def test_what_an_exact_match_passes_over_is_found_in_one_pass() -> None:
     assert plain(" Ja. 。! ") == "ja"
     assert plain(" .!。 ") == ""
-    # A quadratic search for the end would take hours.
-    assert plain("." * 2_000_000 + "x") == "." * 2_000_000 + "x"
-    assert plain("x" + ". " * 1_000_000) == "x"
+    # A quadratic search for the end would take an hour.
+    assert plain("." * 300_000 + "x") == "." * 300_000 + "x"
+    assert plain("x" + ". " * 200_000) == "x"
 
 
 def test_a_grader_judges_answers_by_the_fields_of_the_row(tiny: LLM) -> None:
