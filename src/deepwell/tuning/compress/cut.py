@@ -19,7 +19,7 @@ from deepwell.tuning.compress.columns import remove_inputs
 from deepwell.tuning.compress.shapes import Shape
 from deepwell.tuning.compress.sound import in_markdown
 from deepwell.tuning.compress.target import check_target
-from deepwell.tuning.train.artefact import write_record
+from deepwell.tuning.train.artefact import RECORD, record_text
 
 __all__ = ["Cut", "LayerCut", "chosen_cut", "cut_tensors", "random_cut", "write_cut"]
 
@@ -169,9 +169,8 @@ def write_cut(
     check_target(target, 4 * sum(values.size for values in weights.values()))
     tensors = {name: _stored(name, values) for name, values in weights.items()}
     made = Checkpoint(config, "gguf", tensors, {}, None, ())
-    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress)
-    write_record(target, card)
-    (target / "README.md").write_text(_read_me(card), encoding="utf-8")
+    beside = {RECORD: record_text(card), "README.md": _read_me(card)}
+    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress, beside=beside)
 
 
 def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:

@@ -22,7 +22,7 @@ from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.sound import in_markdown
 from deepwell.tuning.compress.target import check_target
-from deepwell.tuning.train.artefact import write_record
+from deepwell.tuning.train.artefact import RECORD, record_text
 
 __all__ = [
     "NORM_EPS",
@@ -206,9 +206,8 @@ def write_converted(
     check_target(target, 4 * sum(values.size for values in weights.values()))
     tensors = {name: _stored(name, values) for name, values in weights.items()}
     made = Checkpoint(config, "gguf", tensors, {}, None, ())
-    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress)
-    write_record(target, card)
-    (target / "README.md").write_text(_read_me(config, card), encoding="utf-8")
+    beside = {RECORD: record_text(card), "README.md": _read_me(config, card)}
+    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress, beside=beside)
 
 
 def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
