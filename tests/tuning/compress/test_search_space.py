@@ -21,7 +21,7 @@ from deepwell.tuning.compress.search.padding import padded
 from deepwell.tuning.compress.search.proxy import LossProxy, LossTable
 from deepwell.tuning.compress.search.space import Candidate, Population, Space
 from deepwell.tuning.compress.search.speed import SpeedTable, Timing, table_shapes
-from deepwell.tuning.compress.shapes import Shape, parameters_of
+from deepwell.tuning.compress.shapes import Shape, parameters_of, shapes_for
 
 CONFIG = ModelConfig("llama", 1000, 64, 384, 8, 6, 3, 16, 256, tie_word_embeddings=True)
 SPACE = Space(CONFIG, uniform=False)
@@ -166,6 +166,14 @@ def test_times_of_parts_are_found_from_those_of_shapes() -> None:
     assert found.seconds(SPACE, SPACE.population([SPACE.donor]))[0] == pytest.approx(donor)
     one = replace(MIXED, channels=tuple(max(64, width) for width in MIXED.channels))
     assert found.seconds(SPACE, SPACE.population([one]))[0] == pytest.approx(seconds(one.shape()))
+
+
+def test_a_channel_alone_is_neither_divided_nor_cut() -> None:
+    narrow = replace(CONFIG, intermediate_size=1)
+    found = SpeedTable.of(Space(narrow, uniform=False), lambda _: {"donor_seconds": 1.0, "share": 0.5})
+    assert np.isfinite([found.fixed, found.mlp, found.channel]).all()
+    with pytest.raises(InvalidRequest, match="cannot leave out"):
+        shapes_for(narrow, 0.0001, ("width",))
 
 
 def test_a_journal_goes_on_behind_a_torn_line(tmp_path: Path) -> None:

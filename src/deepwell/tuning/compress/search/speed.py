@@ -208,7 +208,7 @@ class SpeedTable:
         donor = statistics.median(one["donor_seconds"] for one in timings.values())
         saved = {name: max(0.0, 1 - one["share"]) * donor for name, one in timings.items()}
         layers, widest = space.layers, space.levels[-1]
-        channel = saved["width"] / (layers * (widest - shapes["width"].channels))
+        channel = saved["width"] / (layers * max(1, widest - shapes["width"].channels))
         layer = saved["depth"] / max(1, layers - shapes["depth"].layers)
         if "attention" in saved:
             attention = min(layer, saved["attention"] / max(1, layers - shapes["depth"].layers))
