@@ -145,6 +145,8 @@ def test_the_verb_writes_a_file_that_the_engine_takes_as_it_is(tiny: Path, tmp_p
 def test_what_has_no_form_in_gguf_is_refused(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(InvalidRequest, match=r"\.gguf"):
         quantise(tiny, tmp_path / "folder", kind="q4_0", texts=TEXTS)
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        quantise(tiny, tmp_path / "none" / "model.gguf", kind="q4_0", texts=TEXTS)
     tokenizer = Tokenizer.load(tiny)
     assert pre_tokenizer_name(tokenizer) == "gpt-2"
     from tokenizers import normalizers

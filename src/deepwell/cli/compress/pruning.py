@@ -172,6 +172,7 @@ def texts_of(paths: list[Path]) -> list[str]:
     Raises:
         InvalidRequest: a file cannot be read, is no text, or is too large.
     """
+    import io
     import json as jsons
 
     from deepwell.errors import InvalidRequest
@@ -183,13 +184,15 @@ def texts_of(paths: list[Path]) -> list[str]:
     texts: list[str] = []
     for path in paths:
         try:
-            if path.stat().st_size > _MOST_BYTES:
+            with path.open("rb") as file:
+                raw = file.read(_MOST_BYTES + 1)  # a pipe or a device has no size
+            if len(raw) > _MOST_BYTES:
                 raise InvalidRequest(
                     f"{path} has over {_MOST_BYTES >> 20} MB",
                     fix="give a sample of it: some hundred thousand words are enough",
                     param="text",
                 )
-            texts.append(path.read_text(encoding="utf-8"))
+            texts.append(io.StringIO(raw.decode("utf-8"), newline=None).read())
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
             raise InvalidRequest(

@@ -82,6 +82,10 @@ def optimise(
         from deepwell.tuning.prompts.search import Plan
 
         _check_id(save)
+        if held_out is not None and not held_out.is_fifo() and not held_out.is_file():
+            held_out.open(
+                "rb"
+            ).close()  # it is read when the search has ended, and says now that it is missing
         id, content = _start_of(prompt, tenant)
         plan = Plan(seed=seed, own=_own(candidates), most_examples=max_examples)
         asked = _Asked(
@@ -119,7 +123,7 @@ def _check_id(id: str | None) -> None:
     from deepwell.dialogue.prompts.text import ID_PATTERN
     from deepwell.errors import InvalidRequest
 
-    if id is not None and not re.match(ID_PATTERN, id):
+    if id is not None and not re.fullmatch(ID_PATTERN, id):
         raise InvalidRequest(
             f"the id {id[:60]!r} cannot be used",
             fix="use letters, digits, '-', '_' and '.', 63 at most",
@@ -169,10 +173,10 @@ def _own(path: Path | None) -> tuple[str, ...]:
     if path.suffix != ".jsonl":
         return tuple(one.strip() for one in re.split(r"(?m)^---[ \t]*$", text) if one.strip())
     found: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             value: Any = json.loads(line) if line.strip() else None
-        except ValueError:
+        except (ValueError, RecursionError):
             value = 0
         if isinstance(value, dict):
             value = value.get("instructions", 0)
@@ -186,12 +190,16 @@ def _own(path: Path | None) -> tuple[str, ...]:
 
 
 def _text_of(path: Path) -> str:
+    import io
+
     from deepwell.errors import InvalidFile
 
-    if path.stat().st_size > _MOST_BYTES:
+    with path.open("rb") as file:
+        raw = file.read(_MOST_BYTES + 1)  # a pipe or a device has no size
+    if len(raw) > _MOST_BYTES:
         raise InvalidFile(f"{path} has over {_MOST_BYTES >> 20} MB", fix="name a file of texts")
     try:
-        return path.read_text(encoding="utf-8")
+        return io.StringIO(raw.decode("utf-8"), newline=None).read()
     except UnicodeDecodeError:
         raise InvalidFile(f"{path} is no UTF-8 text", fix="save it as UTF-8") from None
 
@@ -202,11 +210,14 @@ def _shares(text: str, held_out: Path | None) -> Shares:
     from deepwell.tuning.data.split import parse_fractions
     from deepwell.tuning.prompts.rows import PARTS, Shares
 
-    given = parse_fractions(text)
+    try:
+        given = parse_fractions(text)
+    except InvalidRequest:
+        given = {}
     needed = PARTS[:2] if held_out and PARTS[2] not in given else PARTS
     if set(given) != set(needed):
         raise InvalidRequest(
-            f"the shares {text!r} are of other parts",
+            f"the shares {text[:200]!r} are of other parts, or no shares whose sum is 1",
             fix=f"write {chosen.SHARES}; with --held-out, train and development alone",
             param="shares",
         )
@@ -257,7 +268,7 @@ def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
         return _Judge([name, most], lambda one: ExactMetric(one.llm, max_tokens=most, adapter=one.adapter))
     try:
         given: Any = json.loads(_text_of(Path(name)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{name} is no JSON: {error}", fix="correct it", param="metric") from None
     grader = parse_grader(given)
     return _Judge(

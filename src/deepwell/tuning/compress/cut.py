@@ -17,8 +17,9 @@ from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.columns import remove_inputs
 from deepwell.tuning.compress.shapes import Shape
+from deepwell.tuning.compress.sound import in_markdown
 from deepwell.tuning.compress.target import check_target
-from deepwell.tuning.train.artefact import write_record
+from deepwell.tuning.train.artefact import RECORD, record_text
 
 __all__ = ["Cut", "LayerCut", "chosen_cut", "cut_tensors", "random_cut", "write_cut"]
 
@@ -168,9 +169,8 @@ def write_cut(
     check_target(target, 4 * sum(values.size for values in weights.values()))
     tensors = {name: _stored(name, values) for name, values in weights.items()}
     made = Checkpoint(config, "gguf", tensors, {}, None, ())
-    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress)
-    write_record(target, card)
-    (target / "README.md").write_text(_read_me(card), encoding="utf-8")
+    beside = {RECORD: record_text(card), "README.md": _read_me(card)}
+    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress, beside=beside)
 
 
 def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
@@ -192,9 +192,10 @@ def _differences(card: Mapping[str, Any]) -> str:
 
 def _read_me(card: Mapping[str, Any]) -> str:
     shape = card["shape"]
+    name = in_markdown(card["base"])
     return (
-        f"# {card['base']}, {card['cut']:.1%} smaller\n\n"
-        f"Pruned from {card['base']} by Deepwell: {card['parameters']:,} of {card['base_parameters']:,} weights are left,\n"
+        f"# {name}, {card['cut']:.1%} smaller\n\n"
+        f"Pruned from {name} by Deepwell: {card['parameters']:,} of {card['base_parameters']:,} weights are left,\n"
         f"{shape['layers']} layers of {shape['channels']} MLP channels and {shape['kv_heads']} key heads.\n"
         f"Layers of the donor that stay: {', '.join(map(str, card['layers']))}.\n"
         f"{_differences(card)}"

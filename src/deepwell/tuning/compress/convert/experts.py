@@ -124,7 +124,7 @@ def layouts_for(channels: int, sparsity: float, *, experts: int = EXPERTS) -> li
             fix=f"choose one of {', '.join(fitting) or 'another model'}",
             param="experts",
         )
-    gone = round(sparsity * experts)
+    gone = round(sparsity * experts) if 0 <= sparsity <= 1 else -1  # NaN is neither
     if abs(gone - sparsity * experts) > 1e-6 or not 0 <= gone <= experts * 3 // 4:
         raise InvalidRequest(
             f"{experts} experts cannot leave out {sparsity:.4g} of an MLP",

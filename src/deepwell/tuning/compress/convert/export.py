@@ -20,8 +20,9 @@ from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig, RopeScaling
 from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.tuning.compress.sound import in_markdown
 from deepwell.tuning.compress.target import check_target
-from deepwell.tuning.train.artefact import write_record
+from deepwell.tuning.train.artefact import RECORD, record_text
 
 __all__ = [
     "NORM_EPS",
@@ -91,9 +92,12 @@ def check_convertible(config: ModelConfig) -> None:
             f"a model of the architecture {config.architecture}{biased} cannot be converted",
             fix="choose a dense model of the Llama architecture, such as smollm2",
         )
-    if config.rope_scaling is not None and config.rope_scaling.kind == "yarn":
+    scaling = config.rope_scaling
+    if scaling is not None and (scaling.kind == "yarn" or scaling.attention_factor not in (None, 1.0)):
+        # Scores of rotated dimensions have a factor of their own there, which the others would lack.
         raise UnsupportedModel(
-            "a model with yarn cannot be converted", fix="use it without its extension of the context"
+            f"a model with {scaling.kind} that scales attention cannot be converted",
+            fix="use it without its extension of the context",
         )
 
 
@@ -202,9 +206,8 @@ def write_converted(
     check_target(target, 4 * sum(values.size for values in weights.values()))
     tensors = {name: _stored(name, values) for name, values in weights.items()}
     made = Checkpoint(config, "gguf", tensors, {}, None, ())
-    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress)
-    write_record(target, card)
-    (target / "README.md").write_text(_read_me(config, card), encoding="utf-8")
+    beside = {RECORD: record_text(card), "README.md": _read_me(config, card)}
+    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress, beside=beside)
 
 
 def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
@@ -216,9 +219,10 @@ def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
 def _read_me(config: ModelConfig, card: Mapping[str, Any]) -> str:
     experts = "no experts" if not config.sparse_layers else f"{config.num_experts} experts"
     calibration = card["calibration"]
+    name = in_markdown(card["base"])
     return (
-        f"# {card['base']} in DeepSeek-V3's shape\n\n"
-        f"Converted from {card['base']} by Deepwell: a latent of {config.kv_lora_rank} and a rotated key of"
+        f"# {name} in DeepSeek-V3's shape\n\n"
+        f"Converted from {name} by Deepwell: a latent of {config.kv_lora_rank} and a rotated key of"
         f" {config.qk_rope_head_dim} dimensions a token and layer, {experts}.\n"
         f"Calibration text: {calibration['tokens']:,} tokens, SHA-256 {calibration['sha256']}.\n"
         f"Recovery: {json.dumps(card['recovery'])}.\n\n"

@@ -19,14 +19,23 @@ from torch.nn import functional as F
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.text.tokenizer import Tokenizer
-from deepwell.tuning.compress.gguf import Blocks, write_gguf
-from deepwell.tuning.compress.metadata import Entry, pre_tokenizer_name
+from deepwell.tuning.compress.gguf import Blocks, check_gguf, write_gguf
+from deepwell.tuning.compress.metadata import RECORD_KEY, Entry, pre_tokenizer_name
 from deepwell.tuning.compress.quantise.awq import PLACES, Place, fold_all
 from deepwell.tuning.compress.quantise.formats import FORMATS, format_for
 from deepwell.tuning.compress.quantise.gptq import Rounded, damped, quantise_matrix, rounded
-from deepwell.tuning.compress.shapes import check_prunable
+from deepwell.tuning.compress.shapes import check_prunable, parameters_of
+from deepwell.tuning.compress.sound import check_finite
+from deepwell.tuning.compress.target import check_file
 from deepwell.tuning.compress.training.run import windows_of
-from deepwell.tuning.compress.training.walk import INPUTS, Layer, Stages, layer_weights, moments_of
+from deepwell.tuning.compress.training.walk import (
+    INPUTS,
+    MOST_WEIGHT,
+    Layer,
+    Stages,
+    layer_weights,
+    moments_of,
+)
 from deepwell.tuning.train.artefact import base_hashes, library_versions
 from deepwell.tuning.train.bases import open_base
 
@@ -79,6 +88,7 @@ def quantised(
 
     Raises:
         InvalidRequest: no block divides the rows of a matrix.
+        InvalidModelFile: a tensor holds NaN, infinity or weights that no block holds.
     """
     config = checkpoint.config
     tensors: dict[str, Rounded | Floats] = {}
@@ -86,6 +96,7 @@ def quantised(
         tensor = checkpoint.tensor(name)
         if ".layers." not in name:
             values = tensor.float32()
+            check_finite(name, values, MOST_WEIGHT)
             tensors[name] = (
                 rounded(values, format_for(_EDGES, values.shape[1])) if values.ndim > 1 else values
             )
@@ -280,14 +291,20 @@ def quantise(
     Raises:
         InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: something given cannot be used.
     """
-    if target.suffix != ".gguf" or target.exists():
-        reason = "exists already" if target.exists() else "does not end in .gguf"
-        raise InvalidRequest(f"{target} {reason}", fix="name a new file such as model.gguf", param="out")
+    if target.suffix != ".gguf":
+        raise InvalidRequest(
+            f"{target} does not end in .gguf", fix="name a new file such as model.gguf", param="out"
+        )
+    check_file(target, 0)
     base = open_base(str(model))
     check_prunable(base.config)
+    check_file(target, parameters_of(base.config))  # a byte a weight, as Q8_0 has
     tokenizer = Tokenizer.load(base.path)
-    if base.checkpoint.format != "gguf":
-        pre_tokenizer_name(tokenizer)  # fails before anything is computed
+    # Both fail before anything is computed.
+    if base.checkpoint.format == "gguf":
+        check_gguf(base.checkpoint)
+    else:
+        pre_tokenizer_name(tokenizer)
     windows = None if method == "none" else windows_of(base.codec, texts)[: 2 * _APART + most_windows]
     made = quantised(base.checkpoint, kind, method, windows, say)
     sizes: dict[str, int] = {}
@@ -311,6 +328,6 @@ def quantise(
         name: Blocks(one.form.name, one.encoded()) if isinstance(one, Rounded) else one
         for name, one in made.tensors.items()
     }
-    record = Entry("deepwell.quantised", json.dumps(card), gguf.GGUFValueType.STRING)
+    record = Entry(RECORD_KEY, json.dumps(card), gguf.GGUFValueType.STRING)
     write_gguf(target, base.checkpoint, base.config, stored, tokenizer=tokenizer, extra=[record])
     return {**card, "bytes": target.stat().st_size}
