@@ -90,6 +90,33 @@ def test_int8_products_have_the_same_bits_with_any_number_of_rows(isa: str, toke
     assert np.array_equal(native.matmul(x, matrix), alone)
 
 
+@pytest.mark.skipif(
+    "avx512_bf16" not in native.available_isas(), reason="the processor has no AVX512 with bf16"
+)
+@given(
+    tokens=st.integers(1, 40),
+    rows=st.integers(1, 70),
+    cols=st.integers(1, 200),
+    scheme=st.sampled_from(SCHEMES),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_emulation_computes_what_the_processor_does(
+    tokens: int, rows: int, cols: int, scheme: Scheme, seed: int
+) -> None:
+    """Bit for bit, so that its results on machines without AVX512 are those of machines with it."""
+    rng = np.random.default_rng(seed)
+    matrix = packed(native, rng.standard_normal((rows, cols), dtype=np.float32), scheme)
+    x = rng.standard_normal((tokens, cols), dtype=np.float32)
+    before, results = native.isa(), []
+    try:
+        for table in ("avx512_bf16", "avx512_emulated"):
+            native.set_isa(table)
+            results.append(native.matmul(x, matrix))
+    finally:
+        native.set_isa(before)
+    assert np.array_equal(*results)
+
+
 @given(
     tokens=st.integers(1, 33),
     rows=st.integers(1, 100),
