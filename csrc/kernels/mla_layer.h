@@ -212,9 +212,9 @@ static void attend_remembered(const LatentLayer& a, const Model& m, const Memory
   }
 }
 
-// The units of a run over one piece; records[u] receives unit u's part.
+// The units of a run over one piece; records[u] receives unit u's part. This thread's next piece is likely `step` behind it.
 static void attend_run(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, const LatentRun& run,
-                       int piece, float* const* records, const Layout& l) {
+                       int piece, int step, float* const* records, const Layout& l) {
   const LatentLayout& t = l.latent;
   int groups = lane_groups(a), seq = t.absorbed_seq[run.first / groups], page = piece - memory_pieces(b, seq), start = page * kPieceTokens;
   if (page < 0) return attend_remembered(a, m, *b.memories[seq], index, run, piece, records, l);
@@ -230,11 +230,19 @@ static void attend_run(const LatentLayer& a, const Model& m, const Batch& b, con
   int i = run.first / groups, tokens = most_visible(g);
   const int32_t* table = b.block_tables + (size_t)seq * b.max_blocks;
   LatentPiece data;
-  if (is_sparse_row(a, b, t.absorbed[i]))
+  LatentsAhead ahead = {};
+  if (is_sparse_row(a, b, t.absorbed[i])) {
     data = gather_latents(t.dims, cache, index, table, t.chosen + (size_t)i * a.indexer->top_k + start, tokens, t.gathered);
-  else
+  } else {
     data = find_latents(cache, index, table, page, tokens);
-  attend_latents(data, t.dims, g, lanes, records, t.widened);
+    if (piece + step < run.pieces) {
+      int last = t.absorbed[(run.first + run.count - 1) / groups];
+      int next = min_of(kPieceTokens, attended_tokens(a, b, last) - start - step * kPieceTokens);
+      ahead.piece = find_latents(cache, index, table, page + step, next);
+      ahead.blocks = ceil_div(next, kBlockTokens), ahead.bytes = (int)t.dims.block_bytes;
+    }
+  }
+  attend_latents(data, t.dims, g, lanes, records, t.widened, &ahead);
 }
 
 // A head's attended latent, as `v_up` wants it.
@@ -261,7 +269,7 @@ static void attend_whole_run(const LatentLayer& a, const Model& m, const Batch& 
     for (int lane = 0; lane < kLanes; lane++) totals[u][lane] = -__builtin_inff();
   }
   for (int piece = 0; piece < run.pieces; piece++) {
-    attend_run(a, m, b, cache, index, run, piece, parts, l);
+    attend_run(a, m, b, cache, index, run, piece, 1, parts, l);
     for (int u = 0; u < run.count; u++)
       for (int lane = 0; lane < lanes_of(a, run.first + u); lane++) {
         Softmax total = {totals[u][lane], totals[u][kLanes + lane]};
@@ -281,7 +289,7 @@ static int attend_items(const LatentLayout& t, int runs) {
 }
 
 static void attend_item(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, int item, int absorbed,
-                        const Layout& l) {
+                        const Layout& l, const Team* team) {
   const LatentLayout& t = l.latent;
   if (!t.split) return attend_whole_run(a, m, b, cache, index, t.runs[item], absorbed, l);
   int r = 0;
@@ -290,7 +298,7 @@ static void attend_item(const LatentLayer& a, const Model& m, const Batch& b, co
   float* records[kRunUnits];
   for (int u = 0; u < run.count; u++)
     records[u] = t.records + ((size_t)run.record + (size_t)item * run.count + u) * record_floats(t.dims);
-  attend_run(a, m, b, cache, index, run, item, records, l);
+  attend_run(a, m, b, cache, index, run, item, team->size, records, l);
 }
 
 static void merge_split(const LatentLayer& a, int runs, int absorbed, const Layout& l, Team* team) {
@@ -445,7 +453,7 @@ static void latent_layer(const LatentLayer& a, int index, const LoraPlaces& plac
   int slice = expand_heads(a, team->size), expand = ceil_div(a.heads, slice) * b.seqs, items = attend_items(t, runs);
   for (int item; (item = team_next(team, 1)) < expand + items;) {
     if (item < expand) expand_item(a, m, b, cache, index, item, slice, l);
-    else attend_item(a, m, b, cache, index, item - expand, absorbed, l);
+    else attend_item(a, m, b, cache, index, item - expand, absorbed, l, team);
   }
   team_barrier(team);
   if (absorbed) {

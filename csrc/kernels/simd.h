@@ -83,23 +83,30 @@ DW_INLINE void store_bf16(uint16_t* p, vf v) {  // to_bf16 of W values
 
 #if defined(DW_TILES)
 #if defined(DW_EMULATE_AVX512)
+// 32 values of 16 bits of two rows -> their pairs, in runs of four: 0 to 3, 8 to 11, 16, 24, and behind these 4, 12, 20, 28.
 DW_INLINE void interleave32(const uint16_t* a, const uint16_t* b, int32_t* to) {
-  for (int i = 0; i < 32; i++) to[i] = (int32_t)((uint32_t)a[i] | (uint32_t)b[i] << 16);
+  for (int i = 0; i < 32; i++) to[i % 8 / 4 * 16 + i / 8 * 4 + i % 4] = (int32_t)((uint32_t)a[i] | (uint32_t)b[i] << 16);
+}
+// Two vectors of such runs -> 32 values in order.
+DW_INLINE void order_runs(const float* a, const float* b, float* to) {
+  for (int i = 0; i < 32; i++) to[i] = (i % 8 / 4 ? b : a)[i / 8 * 4 + i % 4];
 }
 DW_INLINE void turn_block(const vf* w, uint16_t* to) {
   for (int lane = 0; lane < 16; lane++)
     for (int t = 0; t < 16; t++) to[lane * 32 + t] = to_bf16(w[t][lane]);
 }
 #else
-// 32 values of 16 bits of two rows -> their pairs.
 DW_INLINE void interleave32(const uint16_t* a, const uint16_t* b, int32_t* to) {
   __m512i low = _mm512_loadu_si512(a), high = _mm512_loadu_si512(b);
-  __m512i even = _mm512_mask_blend_epi16(0xaaaaaaaau, low, _mm512_slli_epi32(high, 16));  // pairs 0, 2, 4, ...
-  __m512i odd = _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(low, 16), high);
-  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  _mm512_storeu_si512(to, _mm512_permutex2var_epi32(even, first, odd));
-  _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi32(even, second, odd));
+  _mm512_storeu_si512(to, _mm512_unpacklo_epi16(low, high));
+  _mm512_storeu_si512(to + 16, _mm512_unpackhi_epi16(low, high));
+}
+DW_INLINE void order_runs(const float* a, const float* b, float* to) {
+  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+  __m512 low = _mm512_loadu_ps(a), high = _mm512_loadu_ps(b);
+  _mm512_storeu_ps(to, _mm512_permutex2var_ps(low, first, high));
+  _mm512_storeu_ps(to + 16, _mm512_permutex2var_ps(low, second, high));
 }
 
 // w [16 tokens][16 lanes] -> bf16, lane by lane 16 tokens: to[lane * 32 + token].
