@@ -366,6 +366,16 @@ def test_paths_resolve(store: ModelStore, gguf: Path, tmp_path: Path) -> None:
         store.resolve("./no/such.gguf")
 
 
+def test_a_bare_name_of_a_folder_is_told_how_a_path_is_written(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (write_directory(tmp_path / "smaller") / "config.json").write_text("{}")
+    with pytest.raises(ModelNotFound, match=r"write \./smaller "):
+        store.resolve("smaller")
+    assert store.resolve("./smaller").name == "smaller"
+
+
 def test_removing(store: ModelStore, gguf: Path) -> None:
     store.pull(str(gguf))
     store.remove("tiny")

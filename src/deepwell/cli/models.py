@@ -189,7 +189,9 @@ def _packed_files(model: StoredModel, packed_dir: Path) -> list[Path]:
 def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
     """Show where a model came from: source, hashes, licence, architecture, chat template."""
     with reported_errors(as_json=json):
-        stored = _store(models_dir).get(name)
+        store = _store(models_dir)
+        _check_name(store, name)
+        stored = store.get(name)
         manifest = stored.manifest
         assert manifest is not None
         if json:
@@ -218,6 +220,18 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
             out.print(
                 f"{'file':14} {file.name}  {file.size_bytes} bytes  sha256 {file.sha256}", soft_wrap=True
             )
+
+
+def _check_name(store: ModelStore, name: str) -> None:
+    """Refuses the path of a model where a name is wanted.
+
+    Raises:
+        ModelNotFound: it is a path.
+    """
+    from deepwell.errors import ModelNotFound
+
+    if not store.can_hold(name) and Path(name).expanduser().exists():
+        raise ModelNotFound.of("model_name_wanted", path=name)
 
 
 def _embedding_facts(stored: StoredModel) -> dict[str, Any]:
@@ -256,6 +270,7 @@ def remove(
         settings = _settings(models_dir)
         store = ModelStore(settings.models_dir)
         for name in names:
+            _check_name(store, name)
             stored = {model.name: model for model in _readable(store)}
             packed: set[Path] = set()
             freed = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ __all__ = [
     "print_table",
     "reported_errors",
     "system_error",
+    "typed_model",
     "write_json",
 ]
 
@@ -70,6 +72,12 @@ def console(*, stderr: bool = False) -> Console:
 def extra_command(extra: str) -> str:
     """Returns the command that brings an extra into this environment, from any folder: pip keeps the Deepwell that is here."""
     return f"{sys.executable} -m pip install 'deepwell[{extra}]'"
+
+
+def typed_model(path: Path) -> str:
+    """Returns the path of a model as commands take it: a bare name of a folder would be a name in the store."""
+    text = str(path)
+    return shlex.quote(text if "/" in text or path.suffix == ".gguf" else f"./{text}")
 
 
 def write_json(value: Any) -> None:

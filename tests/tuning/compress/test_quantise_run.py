@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,9 +143,19 @@ def test_the_verb_writes_a_file_that_the_engine_takes_as_it_is(tiny: Path, tmp_p
     assert again.exit_code != 0 and "exists already" in again.output
 
 
-def test_what_has_no_form_in_gguf_is_refused(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_has_no_form_in_gguf_or_no_place_is_refused(
+    tiny: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(InvalidRequest, match=r"\.gguf"):
         quantise(tiny, tmp_path / "folder", kind="q4_0", texts=TEXTS)
+    with pytest.raises(FileNotFoundError):
+        quantise(tiny, tmp_path / "no" / "model.gguf", kind="q4_0", method="none", texts=[])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: namedtuple("full", "total used free")(1, 1, 0))
+    with pytest.raises(InvalidRequest, match="needs 0"):
+        quantise(tiny, tmp_path / "model.gguf", kind="q4_0", method="none", texts=[])
+    assert not list(tmp_path.iterdir())
     tokenizer = Tokenizer.load(tiny)
     assert pre_tokenizer_name(tokenizer) == "gpt-2"
     from tokenizers import normalizers

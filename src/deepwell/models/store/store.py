@@ -102,6 +102,8 @@ class ModelStore:
             return StoredModel(name, path if path.is_file() else _openable(path), None)
         if text.endswith(".gguf") or text.startswith(("/", "./", "../", "~")):
             raise ModelNotFound.of("model_path_missing", path=text)
+        if (path / "config.json").is_file():
+            raise ModelNotFound.of("model_folder_name", name=text, root=self.root)
         raise _not_found(text, self.root)
 
     def remove(self, name: str) -> None:

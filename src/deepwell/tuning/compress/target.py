@@ -1,14 +1,15 @@
-"""`check_target`: a folder that a smaller model can be written to, asked before anything is computed."""
+"""Checks of the folder or file that a smaller model is written to, made before anything is computed."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 from deepwell.errors import InvalidRequest
 
-__all__ = ["check_target"]
+__all__ = ["check_file", "check_target"]
 
 
 def check_target(target: Path, need_bytes: int) -> None:
@@ -20,6 +21,26 @@ def check_target(target: Path, need_bytes: int) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequest.of("compress_out_taken", param="out", folder=target)
     # The folder is written beside its place under another name first, so the parent has to take it.
+    _check_place(target, need_bytes)
+
+
+def check_file(target: Path, need_bytes: int) -> None:
+    """Checks that a GGUF file is new, that its folder is there and takes it, and that its disk has room.
+
+    Raises:
+        InvalidRequest: it is not so.
+        FileNotFoundError: there is no such folder.
+    """
+    if target.suffix != ".gguf":
+        raise InvalidRequest.of("compress_file_suffix", param="out", file=target)
+    if target.exists():
+        raise InvalidRequest.of("compress_file_taken", param="out", file=target)
+    if not target.absolute().parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target))
+    _check_place(target, need_bytes)
+
+
+def _check_place(target: Path, need_bytes: int) -> None:
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -65,7 +65,7 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
 
     Raises:
         ModelNotFound: there is none.
-        UnsupportedModel: its architecture cannot be trained.
+        UnsupportedModel: it can be neither trained nor compressed.
         InvalidModelFile: a file is not sound.
     """
     if models_dir is None:
@@ -75,20 +75,13 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
     stored = ModelStore(models_dir).resolve(model)
     checkpoint = open_checkpoint(stored.path)
     if checkpoint.config.architecture not in _CLASSES:
-        raise UnsupportedModel(
-            f"a model of the architecture {checkpoint.config.architecture} cannot be trained",
-            fix=f"choose a model of one of: {', '.join(_CLASSES)}",
+        raise UnsupportedModel.of(
+            "base_architecture", architecture=checkpoint.config.architecture, known=", ".join(_CLASSES)
         )
     if checkpoint.packed_precision is not None:
-        raise UnsupportedModel(
-            f"{stored.name} has packed weights alone, which cannot be trained",
-            fix="choose its GGUF or safetensors form",
-        )
+        raise UnsupportedModel.of("base_packed", name=stored.name)
     if checkpoint.config.blocks:
-        raise UnsupportedModel(
-            f"{stored.name} has layers that differ, which transformers cannot run",
-            fix="write it anew by `deepwell compress search --take` with --padded, and train that folder",
-        )
+        raise UnsupportedModel.of("base_layers_differ", name=stored.name)
     return Base(stored.name, stored.path, checkpoint, Codec.load(stored.path))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import Checkpoint
+from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.gguf import Blocks, write_gguf
 from deepwell.tuning.compress.metadata import Entry, pre_tokenizer_name
 from deepwell.tuning.compress.quantise.awq import PLACES, Place, fold_all
 from deepwell.tuning.compress.quantise.formats import FORMATS, format_for
 from deepwell.tuning.compress.quantise.gptq import Rounded, damped, quantise_matrix, rounded
-from deepwell.tuning.compress.shapes import check_prunable
+from deepwell.tuning.compress.shapes import check_prunable, parameters_of
+from deepwell.tuning.compress.target import check_file
+from deepwell.tuning.compress.training.outcome import calibration_fields
 from deepwell.tuning.compress.training.run import windows_of
 from deepwell.tuning.compress.training.walk import INPUTS, Layer, Stages, layer_weights, moments_of
 from deepwell.tuning.train.artefact import base_hashes, library_versions
@@ -259,6 +260,13 @@ def _values(one: Rounded | Floats) -> Floats:
     return one.values if isinstance(one, Rounded) else one
 
 
+def _bytes_of(config: ModelConfig, kind: str) -> int:
+    """Returns about how large a file becomes."""
+    edges = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    bits = max(format_for(kind, columns).bits for columns in (config.hidden_size, config.intermediate_size))
+    return int((edges * FORMATS[_EDGES].bits + (parameters_of(config) - edges) * bits) / 8)
+
+
 def quantise(
     model: str | Path,
     target: Path,
@@ -280,11 +288,10 @@ def quantise(
     Raises:
         InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: something given cannot be used.
     """
-    if target.suffix != ".gguf" or target.exists():
-        reason = "exists already" if target.exists() else "does not end in .gguf"
-        raise InvalidRequest(f"{target} {reason}", fix="name a new file such as model.gguf", param="out")
+    check_file(target, 0)
     base = open_base(str(model))
     check_prunable(base.config)
+    check_file(target, _bytes_of(base.config, kind))
     tokenizer = Tokenizer.load(base.path)
     if base.checkpoint.format != "gguf":
         pre_tokenizer_name(tokenizer)  # fails before anything is computed
@@ -305,8 +312,7 @@ def quantise(
         "versions": library_versions(),
     }
     if windows is not None:
-        digest = hashlib.sha256(windows.numpy().astype("<i4").tobytes()).hexdigest()
-        card["calibration"] = {"sha256": digest, "tokens": windows.numel(), "window": windows.shape[1]}
+        card |= calibration_fields(windows)
     stored = {
         name: Blocks(one.form.name, one.encoded()) if isinstance(one, Rounded) else one
         for name, one in made.tensors.items()
