@@ -196,32 +196,35 @@ def _point(points: Sequence[Point], number: int) -> Point:
     return points[number]
 
 
-_COLUMNS: Final = (
-    *("point", "weights", "less", "loss", "rise", "tokens/s", "predicted", "speed", "CPU s", "MB", "J"),
-    *("layers", "loads in"),
-)
+_FIGURES: Final = "point,weights,less,loss,rise,tokens/s,predicted,speed,CPU s,MB".split(",")
 
 
 def print_front(points: Sequence[Point], out: Path, joules_unknown: str | None) -> None:
-    """Prints a front, and why its joules are unknown where they are."""
-    rows = [_row(one) for one in points]
-    columns, place = list(_COLUMNS), _COLUMNS.index("J")
-    if joules_unknown:
-        del columns[place]
-        rows = [row[:place] + row[place + 1 :] for row in rows]
-    print_table(columns, rows, folded=("layers", "loads in"), optional=("predicted", "CPU s", "MB", "J"))
+    """Prints a front: its figures, the shapes behind them, and why joules are unknown where they are."""
+    rows, columns = [_row(one) for one in points], list(_FIGURES)
     about = say("compress_front_joules")
     if joules_unknown:
         about = say("compress_front_no_joules", reason=joules_unknown)
+    else:
+        columns += ["J"]
+        joules = ["?" if one.joules_per_token is None else f"{one.joules_per_token:.3f}" for one in points]
+        rows = [(*row, found) for row, found in zip(rows, joules, strict=True)]
+    print_table(columns, rows, optional=("predicted",))
+    console().print()
+    shapes = [(_name(one), ", ".join(one.loads_in), one.described) for one in points]
+    print_table(("point", "loads in", "layers"), shapes, folded=("layers",))
     line = console().print
     line(f"{say('compress_front_about')} {about}", soft_wrap=True)
-    files = {"table": out / "front.json", "picture": out / "front.png"}
-    line(say("compress_front_files", **files), soft_wrap=True)
+    line(say("compress_front_files", table=out / "front.json", picture=out / "front.png"), soft_wrap=True)
+
+
+def _name(one: Point) -> str:
+    return str(one.number) if one.number else "donor"
 
 
 def _row(one: Point) -> tuple[str, ...]:
     return (
-        str(one.number) if one.number else "donor",
+        _name(one),
         f"{one.parameters / 1e6:.1f} M",
         f"{one.share:.1%}",
         f"{one.final_loss:.3f}",
@@ -231,7 +234,4 @@ def _row(one: Point) -> tuple[str, ...]:
         f"{one.speedup:.2f}x",
         f"{one.cpu_seconds_per_token:.4f}",
         f"{one.bytes_per_token / 1e6:.0f}",
-        "?" if one.joules_per_token is None else f"{one.joules_per_token:.3f}",
-        one.described,
-        ", ".join(one.loads_in),
     )

@@ -25,7 +25,7 @@ from deepwell.dialogue.text import Codec
 from deepwell.errors import UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig, RopeScaling
-from deepwell.models.store.store import ModelStore
+from deepwell.models.store.store import ModelStore, declared_licence
 from deepwell.settings import Settings
 
 __all__ = ["Base", "empty_model", "hf_config", "load_model", "model_of", "open_base", "released_weights"]
@@ -42,12 +42,17 @@ _CLASSES: Final = {
 
 @dataclass(frozen=True)
 class Base:
-    """A model to train: its checkpoint, and the tokenizer and template that serve it."""
+    """A model to train: its checkpoint, and the tokenizer and template that serve it.
+
+    Attributes:
+        licence: SPDX identifier as far as the store or the model's own files name it, else empty.
+    """
 
     name: str
     path: Path
     checkpoint: Checkpoint
     codec: Codec
+    licence: str = ""
 
     @property
     def config(self) -> ModelConfig:
@@ -82,7 +87,8 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
         raise UnsupportedModel.of("base_packed", name=stored.name)
     if checkpoint.config.blocks:
         raise UnsupportedModel.of("base_layers_differ", name=stored.name)
-    return Base(stored.name, stored.path, checkpoint, Codec.load(stored.path))
+    licence = stored.manifest.licence if stored.manifest else declared_licence(stored.path)
+    return Base(stored.name, stored.path, checkpoint, Codec.load(stored.path), licence)
 
 
 def load_model(base: Base, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -330,6 +330,7 @@ def _card(donor: Donor, made: Conversion, to: Target, recovery: Recovery | None,
         "method": "converted",
         "to": to,
         "base": base.name,
+        "license": base.licence,
         **base_hashes(base.checkpoint, base.codec),
         "shape": {
             "kv_lora_rank": config.kv_lora_rank,

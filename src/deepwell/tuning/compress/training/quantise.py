@@ -305,6 +305,7 @@ def quantise(
         "method": method,
         "type": FORMATS[kind].name,
         "base": base.name,
+        "license": base.licence,
         **base_hashes(base.checkpoint, base.codec),
         "weights": sizes,
         "loss_before": None if made.loss_before is None else round(made.loss_before, 4),

@@ -235,6 +235,7 @@ def pruned(
     card = {
         "method": "pruned",
         "base": base.name,
+        "license": base.licence,
         **base_hashes(base.checkpoint, base.codec),
         "share": share,
         "ways": sorted(ways),

@@ -318,6 +318,7 @@ class Search:
         return {
             "method": "searched",
             "base": base.name,
+            "license": base.licence,
             **base_hashes(base.checkpoint, base.codec),
             "point": point.to_json(),
             "search": self._about,
