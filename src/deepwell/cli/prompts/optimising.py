@@ -82,6 +82,7 @@ def optimise(
         from deepwell.tuning.prompts.search import Plan
 
         _check_id(save)
+        _check_budget(metric, calls)
         id, content = _start_of(prompt, tenant)
         plan = Plan(seed=seed, own=_own(candidates), most_examples=max_examples)
         asked = _Asked(
@@ -125,6 +126,20 @@ def _check_id(id: str | None) -> None:
             fix="use letters, digits, '-', '_' and '.', 63 at most",
             param="save",
         )
+
+
+def _check_budget(metric: str, calls: int) -> None:
+    """Refuses a metric that is none and too few calls, before rows are split.
+
+    Raises:
+        InvalidRequest: it is so.
+    """
+    from deepwell.errors import InvalidRequest
+    from deepwell.tuning.prompts.run import check_calls
+
+    check_calls(calls)
+    if metric not in ("label", "exact") and not Path(metric).is_file():
+        raise InvalidRequest.of("prompts_metric", name=metric, param="metric")
 
 
 def _start_of(name: str, tenant: str) -> tuple[str, PromptContent]:
@@ -233,7 +248,7 @@ def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
     """Returns the metric that the command line names.
 
     Raises:
-        InvalidRequest: there is no such metric, the grader's file cannot be used, or rows lack answers.
+        InvalidRequest: the grader's file cannot be used, or rows lack answers.
     """
     import json
 
@@ -241,12 +256,9 @@ def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
     from deepwell.tuning.evaluate.graders import parse_grader
     from deepwell.tuning.prompts.metrics import ExactMetric, GraderMetric, LabelMetric
     from deepwell.tuning.prompts.rows import labels_of
-    from deepwell.tuning.prompts.run import check_answers, check_calls
+    from deepwell.tuning.prompts.run import check_answers
 
     name, most = asked.metric, asked.max_tokens
-    check_calls(asked.calls)
-    if name not in ("label", "exact") and not Path(name).is_file():
-        raise InvalidRequest.of("prompts_metric", name=name, param="metric")
     rows = [*frozen.rows("train"), *frozen.rows("development")]
     if name in ("label", "exact"):
         check_answers(name, rows)
@@ -270,7 +282,7 @@ def _searched(subject: Subject, asked: _Asked, frozen: Frozen, judge: _Judge, *,
     from contextlib import ExitStack
 
     from deepwell.cli.progress import counting
-    from deepwell.tuning.prompts.rows import read_rows
+    from deepwell.tuning.prompts.rows import JOURNAL, read_rows
     from deepwell.tuning.prompts.run import Data, optimise
     from deepwell.tuning.prompts.trials import Journal
 
@@ -281,7 +293,7 @@ def _searched(subject: Subject, asked: _Asked, frozen: Frozen, judge: _Judge, *,
         "context": subject.llm.context,
         "metric": judge.depends,
     }
-    journal = Journal(frozen.folder / "journal.jsonl", config)
+    journal = Journal(frozen.folder / JOURNAL, config)
     held_out = asked.held_out
     with ExitStack() as stack:
         stack.callback(journal.close)
@@ -411,6 +423,7 @@ def _print(report: dict[str, Any], folder: Path) -> None:
         say(
             "No prompt was better than the start on the development rows, so the held-out rows were not read."
         )
+        say(f"report.json: {folder}")
         return
     say(
         f"held-out: {held['paired']} rows, start {100 * held['first']:.1f} %, winner {100 * held['second']:.1f} %: "
@@ -439,8 +452,12 @@ def _print_saved(found: Optimised, stored: dict[str, Any] | None, save: str | No
             else f"not current: deepwell prompts use {stored['id']} {stored['version']}"
         )
         say(f"stored as {stored['id']}, version {stored['version']} ({state})")
+    elif save and found.verdict is None:
+        say(
+            "Not stored: the start stays. More --calls search further, and --candidates FILE adds instructions."
+        )
     elif save and not found.is_better:
-        say("Not stored: the gain is not shown. More rows narrow the interval; more calls search further.")
+        say("Not stored: the gain is not shown. More rows narrow the interval; more --calls search further.")
     elif found.is_better:
         say(f"Store it with --save ID, or with: deepwell prompts load {folder / 'winner.toml'}")
 

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from deepwell.errors import InvalidFile, InvalidRequest
 
 __all__ = [
+    "JOURNAL",
     "PARTS",
     "Fields",
     "Frozen",
@@ -30,6 +31,9 @@ __all__ = [
 
 PARTS: Final = ("train", "development", "held_out")
 """Names of the parts, in the order of their shares."""
+
+JOURNAL: Final = "journal.jsonl"
+"""File of a search in the folder of its rows."""
 
 _INPUTS: Final = ("input", "text", "question")
 _ANSWERS: Final = ("label", "answer", "target")
@@ -114,8 +118,10 @@ class Frozen:
 def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: int = _FEWEST) -> Frozen:
     """Splits a file of rows into the parts and writes each into the folder; a split that is there already is kept.
 
+    Another split is replaced as long as no search has begun on it.
+
     Raises:
-        InvalidFile: a line is no row; or the folder has the split of another file, or with other shares.
+        InvalidFile: a line is no row; or the folder has a search over the split of another file, or with other shares.
         InvalidRequest: a part would have fewer than `least` rows.
     """
     raw = _bytes_of(data)
@@ -123,9 +129,10 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
     kept = folder / _SPLITS
     if kept.is_file():
         record = json.loads(kept.read_text(encoding="utf-8"))
-        if {name: record.get(name) for name in wanted} != wanted:
+        if {name: record.get(name) for name in wanted} == wanted:
+            return Frozen(folder, record, fields)
+        if (folder / JOURNAL).exists():
             raise InvalidFile.of("prompts_folder_taken", path=folder)
-        return Frozen(folder, record, fields)
     parts: dict[str, list[str]] = {name: [] for name in PARTS}
     seen: set[str] = set()
     dropped = 0
