@@ -52,6 +52,19 @@ def test_wrong_options_of_a_search_name_what_is_right(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["compress", "prune"], "`deepwell compress prune --out FOLDER [OPTIONS] MODEL`"),
+        (["compress", "quantise", "smollm2", "--type", "q9"], "--out FILE [OPTIONS] MODEL`"),
+        (["evaluate", "run"], "run [OPTIONS] MODEL[:ADAPTER]...`"),
+    ],
+)
+def test_a_line_of_usage_has_the_options_that_must_be_given(arguments: list[str], usage: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and usage in result.output and "Value error" not in result.output
+
+
 def test_without_files_the_pages_of_both_languages_are_the_text(tmp_path: Path) -> None:
     texts = texts_of([])
     assert any("Step 1" in text for text in texts) and any("第" in text for text in texts)
