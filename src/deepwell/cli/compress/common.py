@@ -98,7 +98,10 @@ def print_next(made: Path, donor: str, *, quantisable: bool = False) -> None:
     """Prints the commands that come next: to talk with a model, to judge it beside its donor, and to write it in 4 bits."""
     out, model = console(), typed_model(made)
     out.print(say("compress_try", model=model), soft_wrap=True)
-    out.print(say("compress_judge", model=model, donor=shlex.quote(donor)), soft_wrap=True)
+    # A folder is served with 8 bits a weight and a donor of 4 bits with 4: only at one precision are they alike.
+    precision = "" if made.suffix == ".gguf" else " --precision int8"
+    judge = say("compress_judge", model=model, donor=shlex.quote(donor), precision=precision)
+    out.print(judge, soft_wrap=True)
     if quantisable:
         file = shlex.quote(f"{made.name}.gguf")
         out.print(say("compress_smaller_file", model=model, file=file), soft_wrap=True)

@@ -66,7 +66,7 @@ def model_card(card: Mapping[str, Any], title: str, made: str, *, judged_on: str
         f"Recovery: {_recovery(card['recovery'])}.\n\n"
         f"Loss on {judged_on}, before and after: {card['loss_before']:.3f}, {card['loss']:.3f}.\n"
         "Measure it on your own held-out text before you serve it:"
-        f" `deepwell evaluate ./FOLDER --against {card['base']} --text held-out.txt`.\n\n"
+        f" `deepwell evaluate ./FOLDER --against {card['base']} --text held-out.txt --precision int8`.\n\n"
         f"{loads} Serve it: `deepwell serve ./FOLDER`, or bring it into the store under a name:"
         " `deepwell pull ./FOLDER --name NAME`.\n\n"
         f"{_licence(licence)} `deepwell.json` has every figure, the hashes of the donor, and the versions of the libraries.\n"
