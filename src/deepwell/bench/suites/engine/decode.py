@@ -12,7 +12,7 @@ from deepwell.bench.harness.comparison import Comparison, TimedEngine, compare
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.roofs import measure_roof, work_of
 from deepwell.bench.peers.ours import Ours
-from deepwell.bench.peers.session import comparison_rows, open_session
+from deepwell.bench.peers.session import Session, comparison_rows, open_session
 from deepwell.bench.workloads.text import prompts
 from deepwell.engine.layouts import Precision
 from deepwell.models.formats.checkpoint import open_checkpoint
@@ -96,13 +96,7 @@ def bench_decode(
             "memory_gb_per_s": rounded(statistics.median(memory), 3),
             "weights_mb_per_token": rounded(session.work.step_bytes / 1e6),
             "kv_mb_per_token": rounded(session.work.kv_bytes_per_token * context / 1e6, 3),
-            **_costs(
-                report,
-                session.ours,
-                prompts(model, prompt_tokens, rounds + 1)[0],
-                tokens,
-                read=round(session.work.decode_bytes(context)),
-            ),
+            **_costs(report, session, prompts(model, prompt_tokens, rounds + 1)[0], tokens),
         }
         for side in also:
             value |= _int4_full(model, side, result, memory, context)
@@ -117,16 +111,13 @@ def bench_decode(
         return value
 
 
-def _costs(report: Report, ours: Ours, prompt: Sequence[int], tokens: int, *, read: int) -> dict[str, Any]:
-    """Returns processor time, bytes and energy of a token of ours; the energy is that of all packages of the machine.
-
-    Args:
-        read: bytes of weights and cache that a token reads.
-    """
-    cost, count = ours.decode_cost(prompt, tokens, EnergyMeter())
+def _costs(report: Report, session: Session, prompt: Sequence[int], tokens: int) -> dict[str, Any]:
+    """Returns processor time, bytes and energy of a token of ours; the energy is that of all packages of the machine."""
+    cost, count = session.ours.decode_cost(prompt, tokens, EnergyMeter())
+    read = round(session.work.decode_bytes(len(prompt) + tokens / 2))
     joules = f"unknown ({cost.reason})" if cost.joules is None else f"{cost.joules / count:.3f}"
     report.note(
-        f"a token of {ours.name}: {cost.cpu_seconds / count:.5f} processor seconds of all threads, {read / 1e6:.1f} MB of "
+        f"a token of {session.ours.name}: {cost.cpu_seconds / count:.5f} processor seconds of all threads, {read / 1e6:.1f} MB of "
         f"weights and cache read, joules {joules}"
     )
     return {
