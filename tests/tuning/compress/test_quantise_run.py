@@ -143,7 +143,7 @@ def test_the_verb_writes_a_file_that_the_engine_takes_as_it_is(tiny: Path, tmp_p
     assert again.exit_code != 0 and "exists already" in again.output
 
 
-def test_what_has_no_form_in_gguf_or_no_place_is_refused(
+def test_what_has_no_form_in_gguf_is_refused(
     tiny: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

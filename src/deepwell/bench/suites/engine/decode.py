@@ -117,8 +117,8 @@ def _costs(report: Report, session: Session, prompt: Sequence[int], tokens: int)
     read = round(session.work.decode_bytes(len(prompt) + tokens / 2))
     joules = f"unknown ({cost.reason})" if cost.joules is None else f"{cost.joules / count:.3f}"
     report.note(
-        f"a token of {session.ours.name}: {cost.cpu_seconds / count:.5f} processor seconds of all threads, {read / 1e6:.1f} MB of "
-        f"weights and cache read, joules {joules}"
+        f"a token of {session.ours.name}: {cost.cpu_seconds / count:.5f} processor seconds of all threads, "
+        f"{read / 1e6:.1f} MB of weights and cache read, joules {joules}"
     )
     return {
         "bytes_per_token": read,
