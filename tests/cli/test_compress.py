@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from deepwell.cli import app
 from deepwell.cli.compress.common import print_losses, print_next, texts_of
 from deepwell.cli.compress.searching import check_untaken, print_front
+from deepwell.cli.output import resumable
 from deepwell.errors import InvalidRequest
 from deepwell.tuning.compress.search.front import Point
 from deepwell.tuning.compress.search.space import Candidate
@@ -150,3 +151,10 @@ def test_a_front_shows_shapes_and_what_loads_them_at_any_width(
     said = capsys.readouterr().out
     assert "30 attentions" in " ".join(said.split()) and "deepwell" in said and "no counters" in said
     assert "3.600" in said and max(map(len, said.splitlines()[:4])) <= int(width)
+
+
+def test_work_with_a_journal_says_that_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for journal, told in ((tmp_path, True), (tmp_path / "none", False)):
+        with pytest.raises(KeyboardInterrupt), resumable(journal):
+            raise KeyboardInterrupt
+        assert (f"from {tmp_path}" in capsys.readouterr().err) == told

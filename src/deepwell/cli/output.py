@@ -28,6 +28,7 @@ __all__ = [
     "print_error",
     "print_table",
     "reported_errors",
+    "resumable",
     "system_error",
     "typed_model",
     "write_json",
@@ -129,6 +130,19 @@ def reported_errors(*, as_json: bool) -> Iterator[None]:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         fail(system_error(error), as_json=as_json)
+
+
+@contextmanager
+def resumable(journal: Path) -> Iterator[None]:
+    """Tells on standard error, after Ctrl-C, that the same command goes on from a journal."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from deepwell.messages import say
+
+        if journal.exists():
+            console(stderr=True).print(say("work_resumes", file=journal), soft_wrap=True)
+        raise
 
 
 def _missing_package(module: str) -> MissingDependency:

@@ -11,7 +11,15 @@ import typer
 
 from deepwell.cli.compress.common import followed, need_torch, print_losses, print_next, texts_of
 from deepwell.cli.options import stored_models
-from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, typed_model, write_json
+from deepwell.cli.output import (
+    JsonFlag,
+    console,
+    print_table,
+    reported_errors,
+    resumable,
+    typed_model,
+    write_json,
+)
 from deepwell.messages import say
 
 if TYPE_CHECKING:
@@ -114,7 +122,7 @@ def search(
         begin = time.perf_counter()
         options = SearchOptions(wanted, rounds, seed, uniform, precision, threads)
         card: Mapping[str, Any] | None = None
-        with followed(STEPS, as_json=json) as told:
+        with followed(STEPS, as_json=json) as told, resumable(out / "journal.jsonl"):
             found = Search(model, out, texts, options, told)
             try:
                 if take is not None:
@@ -153,17 +161,14 @@ def _shares(given: str) -> tuple[float, ...]:
         InvalidRequest: one of them is no number, or none is given.
     """
     from deepwell.errors import InvalidRequest
+    from deepwell.tuning.compress.search.options import MOST_SHARE
 
     try:
         found = tuple(sorted({float(one) for one in given.split(",") if one.strip()}))
     except ValueError:
         found = ()
     if not found:
-        raise InvalidRequest(
-            f"{given!r} names no shares",
-            fix="give numbers with commas between, such as 0.1,0.2",
-            param="shares",
-        )
+        raise InvalidRequest.of("compress_shares", param="shares", given=given, most=MOST_SHARE)
     return found
 
 

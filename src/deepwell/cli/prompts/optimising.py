@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.cli.options import Context, ModelsDir, Precision, Threads
-from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, resumable, write_json
 from deepwell.cli.prompts import options as chosen
 from deepwell.cli.prompts.registry import TenantOption, opened_registry, tenant_named
 
@@ -78,7 +78,7 @@ def optimise(
     with reported_errors(as_json=json):
         from deepwell.settings import Settings
         from deepwell.tuning.evaluate.subjects import open_subjects, parse_subject
-        from deepwell.tuning.prompts.rows import Fields, freeze
+        from deepwell.tuning.prompts.rows import JOURNAL, Fields, freeze
         from deepwell.tuning.prompts.search import Plan
 
         _check_id(save)
@@ -99,7 +99,8 @@ def optimise(
         engine: Any = {name: value for name, value in given.items() if value is not None}
         judge = _judge(asked, frozen)
         model = model or Settings.load().model
-        with open_subjects([parse_subject(model)], engine) as (subject,):
+        journal = frozen.folder / JOURNAL
+        with resumable(journal), open_subjects([parse_subject(model)], engine) as (subject,):
             found = _searched(subject, asked, frozen, judge, shown=not json)
         report = _report(found, asked, model, frozen)
         _write(folder, report, found, asked)

@@ -32,11 +32,7 @@ class Journal:
                 break
             record = json.loads(line)
             if number == 0 and record != {"search": about}:
-                raise InvalidRequest(
-                    f"{path} is of another search: the model, the text or an option differs",
-                    fix="give the options of that search, or choose another folder",
-                    param="out",
-                )
+                raise InvalidRequest.of("compress_search_other", param="out", path=path)
             if number:
                 self._found[record["name"]] = record["value"]
             kept.append(line)
