@@ -139,6 +139,10 @@ def test_the_verb_writes_a_file_that_the_engine_takes_as_it_is(tiny: Path, tmp_p
     before = ServedModel(donor, 64, backend="reference").logits(tokens)
     after = ServedModel(found, 64, backend="reference").logits(tokens)
     assert np.corrcoef(before.reshape(-1), after.reshape(-1))[0, 1] > 0.9
+    store = ["--models-dir", str(tmp_path / "store")]
+    CliRunner().invoke(app, ["pull", str(target), "--name", "small", *store])
+    shown = CliRunner().invoke(app, ["models", "show", "small", "--json", *store])
+    assert json.loads(shown.stdout)["made_from"] == {"base": tiny.name, "method": "quantised to Q4_1"}
     again = CliRunner().invoke(app, [*arguments, "--method", "none"])
     assert again.exit_code != 0 and "exists already" in again.output
 

@@ -318,6 +318,8 @@ def quantise(
         name: Blocks(one.form.name, one.encoded()) if isinstance(one, Rounded) else one
         for name, one in made.tensors.items()
     }
-    record = Entry("deepwell.quantised", json.dumps(card), gguf.GGUFValueType.STRING)
-    write_gguf(target, base.checkpoint, base.config, stored, tokenizer=tokenizer, extra=[record])
+    extra = [Entry("deepwell.quantised", json.dumps(card), gguf.GGUFValueType.STRING)]
+    if base.licence and "general.license" not in base.checkpoint.metadata:
+        extra.append(Entry("general.license", base.licence, gguf.GGUFValueType.STRING))
+    write_gguf(target, base.checkpoint, base.config, stored, tokenizer=tokenizer, extra=extra)
     return {**card, "bytes": target.stat().st_size}
