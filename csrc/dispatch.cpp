@@ -1,14 +1,36 @@
 #include "dispatch.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace deepwell {
 
 namespace generic { extern const KernelTable kTable; }
 #if defined(__x86_64__)
 namespace avx2 { extern const KernelTable kTable; }
 namespace avx512 { extern const KernelTable kTable; }
-namespace avx512_bf16 { extern const KernelTable kTable; }
+namespace avx512_bf16 { extern const KernelTable kTable, kTileTable; }
 #endif
 namespace avx512_emulated { extern const KernelTable kTable; }
+
+#if defined(__x86_64__)
+// Whether the processor has AMX for int8 and the kernel lets this process use its registers, which it wants to be asked for
+// (Documentation/arch/x86/xstate.rst).
+static bool has_tiles() {
+  unsigned a, b, c, d;
+  constexpr unsigned kTile = 1u << 24, kInt8Tiles = 1u << 25;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (kTile | kInt8Tiles)) != (kTile | kInt8Tiles)) return false;
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr int kRequest = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 int available_tables(const KernelTable** tables) {
   int n = 0;
@@ -20,7 +42,10 @@ int available_tables(const KernelTable** tables) {
   bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                 __builtin_cpu_supports("avx512vnni");
-  if (has_avx512 && __builtin_cpu_supports("avx512bf16")) tables[n++] = &avx512_bf16::kTable;
+  bool has_bf16 = has_avx512 && __builtin_cpu_supports("avx512bf16");
+  static const bool tiles = has_bf16 && has_tiles();
+  if (tiles) tables[n++] = &avx512_bf16::kTileTable;
+  if (has_bf16) tables[n++] = &avx512_bf16::kTable;
   if (has_avx512) tables[n++] = &avx512::kTable;
   if (has_avx2) tables[n++] = &avx2::kTable;
 #endif

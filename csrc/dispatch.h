@@ -4,7 +4,7 @@
 
 namespace deepwell {
 
-constexpr int kMaxTables = 5;
+constexpr int kMaxTables = 6;
 
 // Tables that run here, best first; returns how many. "avx512_emulated" is a test aid and comes last.
 int available_tables(const KernelTable** tables);

@@ -1,5 +1,6 @@
 #include "profile.h"
 
+#include <string.h>
 #include <time.h>
 
 #include <mutex>
@@ -19,9 +20,17 @@ uint64_t now_ns() {
 }
 }  // namespace
 
-void profile_begin_step(int tid, int kind) {
+void profile_begin_step(int tid, bool decode, int seqs) {
   my_ended = 0;
   if (tid != 0) return;  // the others' first phase ends in a barrier, so behind this
+  int kind = decode;
+  if (decode && seqs < profile.seqs) kind = 2;
+  if (decode && seqs > profile.seqs) {  // while sequences join, steps are not yet those that are asked about
+    profile.seqs = seqs;
+    profile.steps[1] = 0;
+    memset(profile.ns[1], 0, sizeof profile.ns[1]);
+    profile.last_ns = 0;
+  }
   profile.ended = 0;
   uint64_t now = now_ns();
   if (profile.last_ns != 0 && profile.kind == kind) profile.ns[kind][kPhaseBetween] += now - profile.last_ns;

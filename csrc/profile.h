@@ -21,20 +21,21 @@ enum Phase : int {
 struct Profile {
   bool on;
   uint64_t last_ns;  // end of the phase before
-  int kind;          // of the step: 1 decode, every row another sequence; 0 any other
+  int kind;          // of the step: 1 decode, every row another sequence, as many as any such step had; 2 decode of fewer; 0 any other
+  int seqs;          // the most sequences of a decode step so far
   uint32_t ended;    // phases of this step that are over
-  uint64_t steps[2], ns[2][kPhases];
+  uint64_t steps[3], ns[3][kPhases];
 };
 
 extern Profile profile;
 
-void profile_begin_step(int tid, int kind);
+void profile_begin_step(int tid, bool decode, int seqs);
 void profile_end_phase(Phase phase);
 
 // A macro, not an inline function: see common.h. To be called where every thread has passed the phase's barrier.
-#define DW_STEP_BEGINS(tid, kind) \
-  do {                            \
-    if (__builtin_expect(profile.on, 0)) profile_begin_step(tid, kind); \
+#define DW_STEP_BEGINS(tid, decode, seqs) \
+  do {                                    \
+    if (__builtin_expect(profile.on, 0)) profile_begin_step(tid, decode, seqs); \
   } while (0)
 #define DW_PHASE_ENDS(phase) \
   do {                       \

@@ -40,5 +40,63 @@ DW_INLINE vf dpbf16(vf acc, vi a, vi b) {
   return acc;
 }
 
+// AMX: eight tiles of this thread, 16 rows of 64 bytes at most, as their configuration says.
+struct EmulatedTiles {
+  uint16_t bytes[8];
+  uint8_t rows[8];
+  uint8_t data[8][16][64];
+};
+static thread_local EmulatedTiles emulated_tiles;
+
+// `config`: the 64 bytes of LDTILECFG.
+DW_INLINE void emulate_configure(const uint8_t* config) {
+  memset(&emulated_tiles, 0, sizeof emulated_tiles);
+  memcpy(emulated_tiles.bytes, config + 16, sizeof emulated_tiles.bytes);
+  memcpy(emulated_tiles.rows, config + 48, sizeof emulated_tiles.rows);
+}
+DW_INLINE void emulate_load(int t, const uint8_t* from, size_t stride) {
+  memset(emulated_tiles.data[t], 0, sizeof emulated_tiles.data[t]);
+  for (int r = 0; r < emulated_tiles.rows[t]; r++) memcpy(emulated_tiles.data[t][r], from + r * stride, emulated_tiles.bytes[t]);
+}
+DW_INLINE void emulate_store(int t, uint8_t* to, size_t stride) {
+  for (int r = 0; r < emulated_tiles.rows[t]; r++) memcpy(to + r * stride, emulated_tiles.data[t][r], emulated_tiles.bytes[t]);
+}
+// TDPBSSD: a row of `a` holds groups of four columns, as a row of `b` does for each output.
+static void emulate_dot8(int sum, int a, int b) {
+  EmulatedTiles& t = emulated_tiles;
+  for (int r = 0; r < t.rows[sum]; r++)
+    for (int k = 0; k < t.bytes[a] / 4; k++)
+      for (int c = 0; c < t.bytes[sum] / 4; c++) {
+        int32_t s;
+        memcpy(&s, &t.data[sum][r][4 * c], 4);
+        for (int j = 0; j < 4; j++) s += (int32_t)(int8_t)t.data[a][r][4 * k + j] * (int32_t)(int8_t)t.data[b][k][4 * c + j];
+        memcpy(&t.data[sum][r][4 * c], &s, 4);
+      }
+}
+// TDPBF16PS: the same with pairs of bf16, the even column first.
+static void emulate_dot_bf16(int sum, int a, int b) {
+  EmulatedTiles& t = emulated_tiles;
+  for (int r = 0; r < t.rows[sum]; r++)
+    for (int k = 0; k < t.bytes[a] / 4; k++) {
+      int32_t x;
+      memcpy(&x, &t.data[a][r][4 * k], 4);
+      for (int c = 0; c < t.bytes[sum] / 4; c++) {
+        float s;
+        int32_t y;
+        memcpy(&s, &t.data[sum][r][4 * c], 4);
+        memcpy(&y, &t.data[b][k][4 * c], 4);
+        for (int odd = 0; odd < 2; odd++) s = flushed(__builtin_fmaf(bf16_half(x, odd), bf16_half(y, odd), flushed(s)));
+        memcpy(&t.data[sum][r][4 * c], &s, 4);
+      }
+    }
+}
+#define DW_TILE_CONFIGURE(config) emulate_configure((const uint8_t*)(config))
+#define DW_TILE_RELEASE() memset(&emulated_tiles, 0, sizeof emulated_tiles)
+#define DW_TILE_ZERO(t) memset(emulated_tiles.data[t], 0, sizeof emulated_tiles.data[t])
+#define DW_TILE_LOAD(t, from, stride) emulate_load(t, (const uint8_t*)(from), stride)
+#define DW_TILE_STORE(t, to, stride) emulate_store(t, (uint8_t*)(to), stride)
+#define DW_TILE_DOT8(sum, a, b) emulate_dot8(sum, a, b)
+#define DW_TILE_DOT_BF16(sum, a, b) emulate_dot_bf16(sum, a, b)
+
 }  // namespace DW_ISA
 }  // namespace deepwell

@@ -16,6 +16,7 @@
 #include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
+#include "kernels/tiles.h"
 #include "pool.h"
 
 namespace deepwell {
@@ -175,6 +176,9 @@ template <int S, class Epilogue>
 static void panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
 #if defined(DW_AVX2)
   if (S == kInt8 && end - row > 1) return int8_panel_rows(w, p, a, row, end, epilogue);
+#endif
+#if defined(DW_TILES)
+  if (S == kInt8 && takes_tiles(end - row)) return tile_panel_rows(w, p, a, row, end, epilogue);
 #endif
   const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
   alignas(64) float out[kTileRows * kPanel];

@@ -17,10 +17,12 @@
 #if defined(DW_EMULATE_AVX512)
 #define DW_AVX512 1
 #define DW_BF16_DOT 1
+#define DW_TILES 1
 #elif defined(__AVX512VNNI__)
 #define DW_AVX512 1
 #if defined(__AVX512BF16__)
 #define DW_BF16_DOT 1
+#define DW_TILES 1  // AMX: every processor that has it multiplies pairs of bf16 too; a table of its own asks for it
 #endif
 #elif defined(__AVX2__)
 #define DW_AVX2 1

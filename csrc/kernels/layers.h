@@ -439,7 +439,7 @@ static void join_rows(const Model& m, const Batch& b, const Layout& l, Team* tea
 
 static void forward(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, const Workspace& workspace,
                     Team* team, int tid) {
-  DW_STEP_BEGINS(tid, is_decode(b));
+  DW_STEP_BEGINS(tid, is_decode(b), b.seqs);
   Layout l = layout(m, b, cache, out, workspace.data, team->size, tid);
   if (m.join) join_rows(m, b, l, team);
   else embed_rows(m, b, l, team);

@@ -24,6 +24,7 @@
 #include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
+#include "kernels/tiles.h"
 
 namespace deepwell {
 namespace DW_ISA {
@@ -147,7 +148,7 @@ static void read_latent(const LatentDims& d, const uint8_t* block, int slot, flo
 // ---- queries --------------------------------------------------------------------------------------------------
 
 // A lane group of queries, [dimension][16 heads]. Beside int8 latents the latent part is [pair of dimensions][16] pairs of int16
-// with a scale a head.
+// with a scale a head; for tiles all of it is [pair of dimensions][16] pairs of bf16.
 struct LaneQueries {
   float* latent;
   int32_t* pairs;
@@ -167,8 +168,30 @@ DW_INLINE int query_peak(int rank) {
   return min_of(most, kIntegerPeak);
 }
 
+// Whether latents are multiplied as tiles of bf16 (mla_tiles.h).
+DW_INLINE bool latent_tiles(const LatentDims& d) {
+#if defined(DW_TILES)
+  return d.type == kKvBf16 && tile_state.on;
+#else
+  (void)d;
+  return false;
+#endif
+}
+
+DW_INLINE void set_bf16_pairs(const float* x, int dims, int dims_given, int lane, int32_t* pairs) {
+  for (int i = 0; i < dims; i += 2) {
+    uint32_t low = i < dims_given ? to_bf16(x[i]) : 0, high = i + 1 < dims_given ? to_bf16(x[i + 1]) : 0;
+    pairs[i / 2 * kLanes + lane] = (int32_t)(low | high << 16);
+  }
+}
+
 // Lane `lane` of a group: latent [rank] and pe [rope_dims] of one head.
 static void set_lane(const LaneQueries& q, const LatentDims& d, int lane, const float* latent, const float* pe, int rope_dims) {
+  if (latent_tiles(d)) {
+    set_bf16_pairs(latent, d.rank, d.rank, lane, q.pairs);
+    set_bf16_pairs(pe, d.rope, rope_dims, lane, q.pairs + d.rank / 2 * kLanes);
+    return;
+  }
   for (int i = 0; i < d.rope; i++) q.pe[i * kLanes + lane] = i < rope_dims ? pe[i] : 0.0f;
   if (d.type != kKvInt8) {
     for (int i = 0; i < d.rank; i++) q.latent[i * kLanes + lane] = latent[i];
@@ -498,38 +521,6 @@ static void integer_values(const LatentPiece& piece, const LatentDims& d, const 
         }
     }
   }
-}
-
-// Attend lane groups to a piece. A group with nothing visible leaves sums of 0. `lanes[g]` are the heads of group g.
-static void attend_latents(const LatentPiece& piece, const LatentDims& d, const LaneGroups& g, const int* lanes,
-                           float* const* records, float* widened) {
-  auto latent = [](const LaneQueries& q) { return (const float*)q.latent; };
-  auto pe = [](const LaneQueries& q) { return (const float*)q.pe; };
-  if (d.type == kKvInt8) {
-    integer_scores(piece, d, g, widened);
-    float_scores<uint16_t>(piece, d.rope_bytes, d.rope_stride, d.rope, g, widened, false, pe);
-  } else if (d.type == kKvBf16) {
-    float_scores<uint16_t>(piece, 0, d.all, d.all, g, widened, true, latent);
-  } else {
-    float_scores<float>(piece, 0, d.all, d.all, g, widened, true, latent);
-  }
-  for (int i = 0; i < g.count; i++) {
-    if (g.visible[i] == 0) {
-      memset(records[i], 0, 2 * kLanes * sizeof(float));
-      continue;
-    }
-    float* weights = g.scores + (size_t)i * kGroupScores;
-    softmax_lanes(weights, g.visible[i], records[i]);
-    // The last row of the buffer is free once the weights are pairs.
-    alignas(64) float unit[kLanes];
-    if (d.type == kKvInt8) {
-      round_weights(weights, piece, d, g.visible[i], unit);
-      memcpy(weights + kGroupScores - kLanes, unit, sizeof unit);
-    }
-  }
-  if (d.type == kKvInt8) integer_values(piece, d, g, lanes, records, widened);
-  else if (d.type == kKvBf16) float_values<uint16_t>(piece, d, g, lanes, records, widened);
-  else float_values<float>(piece, d, g, lanes, records, widened);
 }
 
 }  // namespace DW_ISA

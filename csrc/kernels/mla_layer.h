@@ -17,6 +17,7 @@
 #include "kernels/mla_factors.h"
 #include "kernels/mla_index.h"
 #include "kernels/mla_layout.h"
+#include "kernels/mla_tiles.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 #include "kernels/step.h"

@@ -54,6 +54,57 @@ DW_INLINE Activations activations_at(uint8_t* memory, const Matrix& w, int rows)
   return a;
 }
 
+// The groups of a row: bytes, scales and sums.
+template <int S, int Group>
+static void quantize_groups(const Matrix& w, const float* x, uint8_t* out, float* scale, float* sum) {
+  constexpr int kVectors = Group / W;
+  // A last group that the row does not fill is read from a copy padded with zeros.
+  alignas(64) float padded[Group] = {};
+  int whole = w.cols / Group;
+  if (whole < w.groups) memcpy(padded, x + whole * Group, (w.cols - whole * Group) * sizeof(float));
+  constexpr int kChunk = 64;  // groups whose scales are computed together
+  alignas(64) float amax[kChunk], inverse[kChunk];
+  for (int g0 = 0; g0 < w.groups; g0 += kChunk) {
+    int n = min_of(w.groups - g0, kChunk);
+    for (int i = 0; i < n; i++) {
+      const float* p = g0 + i < whole ? x + (g0 + i) * Group : padded;
+      vf peak = vf{};
+      for (int k = 0; k < kVectors; k++) {
+        vf v = load(p + k * W);
+        peak = vmax(peak, vmax(v, -v));
+      }
+      amax[i] = reduce_max(peak);
+    }
+    for (int i = n; i < round_up(n, W); i++) amax[i] = 0.0f;
+    for (int i = 0; i < n; i += W) {
+      vf most = load(amax + i);
+      store(inverse + i, select(most > 0.0f, 127.0f / most, vf{}));
+      store(amax + i, most / 127.0f);
+    }
+    for (int i = 0; i < n; i++) {
+      int g = g0 + i;
+      const float* p = g < whole ? x + g * Group : padded;
+      vi q[kVectors];
+      vi total = vi{};
+      for (int k = 0; k < kVectors; k++) {
+        q[k] = round_to_int(load(p + k * W) * inverse[i]);
+        total += S == kInt4 ? q[k] : correction8(q[k]);
+      }
+      int32_t sum_q = reduce_addi(total);
+      scale[g] = amax[i];
+      if (S == kInt4) {
+        sum[g] = amax[i] * (float)sum_q;
+        store_activations4(out + g * 32, q);
+      } else {
+        memcpy(sum + g, &sum_q, 4);
+        uint8_t* to = out + g * 16 * kActivationBytes8;
+        store_activations8(to, q);
+        store_activations8(to + 8 * kActivationBytes8, q + 32 / W);
+      }
+    }
+  }
+}
+
 // x: [cols] float -> row `row` of `a`, in the format matrix `w` wants.
 static void quantize_row(const Matrix& w, const float* x, const Activations& a, int row) {
   uint8_t* out = a.bytes + row * a.row_bytes;
@@ -70,51 +121,8 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
     return;
   }
   float *scale = a.scale + (size_t)row * a.groups, *sum = a.sum + (size_t)row * a.groups;
-  // A last group that the row does not fill is read from a copy padded with zeros.
-  alignas(64) float padded[64] = {};
-  int whole = w.cols / w.group;
-  if (whole < w.groups) memcpy(padded, x + whole * w.group, (w.cols - whole * w.group) * sizeof(float));
-  constexpr int kChunk = 64;  // groups whose scales are computed together
-  alignas(64) float amax[kChunk], inverse[kChunk];
-  for (int g0 = 0; g0 < w.groups; g0 += kChunk) {
-    int n = min_of(w.groups - g0, kChunk);
-    for (int i = 0; i < n; i++) {
-      const float* p = g0 + i < whole ? x + (g0 + i) * w.group : padded;
-      vf peak = vf{};
-      for (int k = 0; k < w.group; k += W) {
-        vf v = load(p + k);
-        peak = vmax(peak, vmax(v, -v));
-      }
-      amax[i] = reduce_max(peak);
-    }
-    for (int i = n; i < round_up(n, W); i++) amax[i] = 0.0f;
-    for (int i = 0; i < n; i += W) {
-      vf most = load(amax + i);
-      store(inverse + i, select(most > 0.0f, 127.0f / most, vf{}));
-      store(amax + i, most / 127.0f);
-    }
-    for (int i = 0; i < n; i++) {
-      int g = g0 + i;
-      const float* p = g < whole ? x + g * w.group : padded;
-      vi q[64 / W];
-      vi total = vi{};
-      for (int k = 0; k < w.group / W; k++) {
-        q[k] = round_to_int(load(p + k * W) * inverse[i]);
-        total += w.scheme == kInt4 ? q[k] : correction8(q[k]);
-      }
-      int32_t sum_q = reduce_addi(total);
-      scale[g] = amax[i];
-      if (w.scheme == kInt4) sum[g] = amax[i] * (float)sum_q;
-      else memcpy(sum + g, &sum_q, 4);
-      if (w.scheme == kInt4) {
-        store_activations4(out + g * 32, q);
-      } else {
-        uint8_t* to = out + g * 16 * kActivationBytes8;
-        store_activations8(to, q);
-        store_activations8(to + 8 * kActivationBytes8, q + 32 / W);
-      }
-    }
-  }
+  if (w.scheme == kInt4) quantize_groups<kInt4, 32>(w, x, out, scale, sum);
+  else quantize_groups<kInt8, 64>(w, x, out, scale, sum);
 }
 
 // y = x / rms(x) * weight

@@ -25,6 +25,18 @@ DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_lo
 DW_INLINE vi load_int8(const int8_t* p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DW_INLINE vi dpbusd(vi acc, vi u, vi s) { return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)u, (__m512i)s); }
+#if defined(DW_TILES)
+// Tiles are named by number; a compiler need not know them.
+#define DW_TILE_CONFIGURE(config) asm volatile("ldtilecfg %0" ::"m"(*(config)))
+#define DW_TILE_RELEASE() asm volatile("tilerelease")
+#define DW_TILE_ZERO(t) asm volatile("tilezero %%tmm" #t ::)
+#define DW_TILE_LOAD(t, from, stride) \
+  asm volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"((const void*)(from)), "r"((size_t)(stride)) : "memory")
+#define DW_TILE_STORE(t, to, stride) \
+  asm volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"((void*)(to)), "r"((size_t)(stride)) : "memory")
+#define DW_TILE_DOT8(sum, a, b) asm volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
+#define DW_TILE_DOT_BF16(sum, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
+#endif
 #if defined(DW_BF16_DOT)
 DW_INLINE vf dpbf16(vf acc, vi a, vi b) { return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b); }
 #endif
@@ -68,6 +80,53 @@ DW_INLINE void store_bf16(uint16_t* p, vf v) {  // to_bf16 of W values
   vi bits = (vi)select((u & 0x7fffffff) > 0x7f800000, (vf)(u | 0x400000), (vf)rounded) >> 16;
   *(vh_half*)p = __builtin_convertvector(bits, vh_half);
 }
+
+#if defined(DW_TILES)
+#if defined(DW_EMULATE_AVX512)
+DW_INLINE void interleave32(const uint16_t* a, const uint16_t* b, int32_t* to) {
+  for (int i = 0; i < 32; i++) to[i] = (int32_t)((uint32_t)a[i] | (uint32_t)b[i] << 16);
+}
+DW_INLINE void turn_block(const vf* w, uint16_t* to) {
+  for (int lane = 0; lane < 16; lane++)
+    for (int t = 0; t < 16; t++) to[lane * 32 + t] = to_bf16(w[t][lane]);
+}
+#else
+// 32 values of 16 bits of two rows -> their pairs.
+DW_INLINE void interleave32(const uint16_t* a, const uint16_t* b, int32_t* to) {
+  __m512i low = _mm512_loadu_si512(a), high = _mm512_loadu_si512(b);
+  __m512i even = _mm512_mask_blend_epi16(0xaaaaaaaau, low, _mm512_slli_epi32(high, 16));  // pairs 0, 2, 4, ...
+  __m512i odd = _mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_srli_epi32(low, 16), high);
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  _mm512_storeu_si512(to, _mm512_permutex2var_epi32(even, first, odd));
+  _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi32(even, second, odd));
+}
+
+// w [16 tokens][16 lanes] -> bf16, lane by lane 16 tokens: to[lane * 32 + token].
+DW_INLINE void turn_block(const vf* w, uint16_t* to) {
+  __m512i pair[8], half[8], lanes[8];
+  for (int i = 0; i < 8; i++)  // a lane's pair of tokens is a word
+    pair[i] = _mm512_or_si512(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)w[2 * i])),
+                              _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)w[2 * i + 1])), 16));
+  for (int i = 0; i < 8; i += 2) {
+    half[i] = _mm512_unpacklo_epi32(pair[i], pair[i + 1]);
+    half[i + 1] = _mm512_unpackhi_epi32(pair[i], pair[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; j++) {  // a quarter of a vector: four words of one lane
+      lanes[i + 2 * j] = _mm512_unpacklo_epi64(half[i + j], half[i + j + 2]);
+      lanes[i + 2 * j + 1] = _mm512_unpackhi_epi64(half[i + j], half[i + j + 2]);
+    }
+#define DW_QUARTER(q)                                                                                      \
+  for (int r = 0; r < 4; r++) {                                                                            \
+    _mm_storeu_si128((__m128i*)(to + (4 * q + r) * 32), _mm512_extracti32x4_epi32(lanes[r], q));           \
+    _mm_storeu_si128((__m128i*)(to + (4 * q + r) * 32 + 8), _mm512_extracti32x4_epi32(lanes[4 + r], q));   \
+  }
+  DW_QUARTER(0) DW_QUARTER(1) DW_QUARTER(2) DW_QUARTER(3)
+#undef DW_QUARTER
+}
+#endif
+#endif
 
 // Reductions halve the vector: lane i joins lane i + n / 2. A fixed tree, the same for every caller.
 #if defined(DW_AVX512) && !defined(DW_EMULATE_AVX512)
@@ -240,6 +299,12 @@ DW_INLINE void store_activations8(uint8_t* out, const vi* q) {
   _mm256_storeu_si256((__m256i*)out, _mm256_permute2x128_si256(low, high, 0x20));
   _mm256_storeu_si256((__m256i*)(out + 32), _mm256_permute2x128_si256(low, high, 0x31));
 }
+#elif defined(DW_AVX512) && !defined(DW_EMULATE_AVX512)
+// Byte by byte, as GCC 12 has it, rounding took 4 cycles a value.
+DW_INLINE void store_activations4(uint8_t* out, const vi* q) {
+  for (int v = 0; v < 2; v++) _mm_storeu_si128((__m128i*)out + v, _mm512_cvtepi32_epi8((__m512i)q[v]));
+}
+DW_INLINE void store_activations8(uint8_t* out, const vi* q) { store_activations4(out, q); }
 #else
 DW_INLINE void store_activations4(uint8_t* out, const vi* q) {
   for (int v = 0; v < 32 / W; v++)

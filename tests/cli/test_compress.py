@@ -72,8 +72,11 @@ def test_without_files_the_pages_of_both_languages_are_the_text(tmp_path: Path) 
     path = tmp_path / "large.txt"
     with path.open("wb") as file:
         file.truncate(65 << 20)
-    with pytest.raises(InvalidRequest, match="64 MB"):
-        texts_of([path])
+    for endless in (path, Path("/dev/zero")):
+        with pytest.raises(InvalidRequest, match="64 MB"):
+            texts_of([endless])
+    path.write_bytes(b"one\r\ntwo\n")
+    assert texts_of([path]) == ["one\ntwo\n"]
 
 
 @pytest.mark.parametrize(

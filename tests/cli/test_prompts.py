@@ -150,7 +150,14 @@ def test_a_prompt_is_optimised_and_a_second_run_asks_nothing_again(
     [
         (["nothing"], "no prompt 'nothing'"),
         (["law-clause-en", "--save", "../x"], "cannot be used"),
+        (["law-clause-en", "--save", "x\n"], "cannot be used"),
+        (["law-clause-en", "--metric", "deep.json"], "is no JSON"),
+        (["law-clause-en", "--candidates", "deep.jsonl"], "is no text"),
+        (["law-clause-en", "--candidates", "/dev/zero"], "over 4 MB"),
         (["law-clause-en", "--shares", "train=0.5,test=0.5"], "other parts"),
+        (["law-clause-en", "--shares", "train=nan,development=0.5,held_out=0.5"], "other parts"),
+        (["law-clause-en", "--held-out", "missing.jsonl"], "missing.jsonl does not exist"),
+        (["law-clause-en", "--held-out", "."], "directory"),
         (["law-clause-en", "--metric", "accuracy"], "'accuracy' is no metric"),
         (["law-clause-en", "--calls", "20"], "too few to tell"),
         (["law-clause-en", "--answer-field", "none"], "have no answer"),
@@ -164,6 +171,8 @@ def test_a_search_that_cannot_be_made_says_why(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("deep.json", "deep.jsonl"):
+        (tmp_path / name).write_text("[" * 100_000)
     given = ["--data", rows(tmp_path / "rows.jsonl"), "--model", "no-model"]  # not even looked for
     error = prompts(runner, "optimise", *words, *given, code=1)["error"]
     assert said in error["message"] and error["fix"]

@@ -120,11 +120,14 @@ def _broken(config: dict[str, Any], case: str) -> dict[str, Any]:
         block["ffn"]["intermediate_size"] = 1 << 30
     elif case == "factor":
         block["ffn"] = {"ffn_mult": -1.0}
+    elif case == "product":
+        block["ffn"], config["hidden_size"] = {"ffn_mult": 2.0}, 10**400
     return config
 
 
 @pytest.mark.parametrize(
-    "case", ["older", "window", "count", "kind", "part", "matrix", "heads", "group", "width", "factor"]
+    "case",
+    ["older", "window", "count", "kind", "part", "matrix", "heads", "group", "width", "factor", "product"],
 )
 def test_what_cannot_be_run_is_refused(folder: Path, case: str) -> None:
     path = folder / "config.json"

@@ -27,7 +27,11 @@ from deepwell.models.formats.config import ModelConfig
 pytestmark = pytest.mark.native
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-BF16_DOT = ("avx512_bf16", "avx512_emulated")  # these round the activations of bf16 matrices to bf16
+BF16_DOT = (
+    "avx512_amx",
+    "avx512_bf16",
+    "avx512_emulated",
+)  # these round the activations of bf16 matrices to bf16
 
 # Largest difference from the reference, as a fraction of the largest value. Float sums of fp32 differ in order. The quantised
 # schemes round alike, but for a rare double rounding in the reference's emulated fused multiply-add, and for the generic
@@ -74,6 +78,43 @@ def test_integer_products_are_bit_exact(
     if scheme == "int4":
         weights += np.repeat(m.astype(np.int64), group, axis=1)[:, :cols]
     assert np.array_equal(native.matmul(x.astype(np.float32), matrix), x @ weights.T)
+
+
+@pytest.mark.parametrize("tokens", [7, 8, 15, 16, 17, 31, 64, 73, 129])
+def test_int8_products_have_the_same_bits_with_any_number_of_rows(isa: str, tokens: int) -> None:
+    """Tiles of rows that do not divide them, and rows beyond a work item's 64."""
+    rng = np.random.default_rng(tokens)
+    matrix = packed(native, rng.standard_normal((70, 200), dtype=np.float32), "int8")
+    x = rng.standard_normal((tokens, 200), dtype=np.float32)
+    alone = np.concatenate([native.matmul(x[i : i + 1], matrix) for i in range(tokens)])
+    assert np.array_equal(native.matmul(x, matrix), alone)
+
+
+@pytest.mark.skipif(
+    "avx512_bf16" not in native.available_isas(), reason="the processor has no AVX512 with bf16"
+)
+@given(
+    tokens=st.integers(1, 40),
+    rows=st.integers(1, 70),
+    cols=st.integers(1, 200),
+    scheme=st.sampled_from(SCHEMES),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_emulation_computes_what_the_processor_does(
+    tokens: int, rows: int, cols: int, scheme: Scheme, seed: int
+) -> None:
+    """Bit for bit, so that its results on machines without AVX512 are those of machines with it."""
+    rng = np.random.default_rng(seed)
+    matrix = packed(native, rng.standard_normal((rows, cols), dtype=np.float32), scheme)
+    x = rng.standard_normal((tokens, cols), dtype=np.float32)
+    before, results = native.isa(), []
+    try:
+        for table in ("avx512_bf16", "avx512_emulated"):
+            native.set_isa(table)
+            results.append(native.matmul(x, matrix))
+    finally:
+        native.set_isa(before)
+    assert np.array_equal(*results)
 
 
 @given(
@@ -432,6 +473,16 @@ def test_a_profile_counts_steps_by_kind_and_changes_no_result(isa: str, tiny: An
     assert other.seconds["between"] == 0
     model.forward(batches[-1], cache, logits=profiled[-1])
     assert [kind.steps for kind in native.switch_profile(False)] == [0, 0]
+
+
+def test_a_profile_of_decoding_counts_the_steps_with_most_sequences(isa: str, tiny: Any) -> None:
+    model, config, tokens = tiny
+    native.switch_profile(True)
+    for prompts, count in ((1, 1), (3, 2), (2, 1)):  # each group's first step reads prompts of two tokens
+        group = [tokens[:2]] * prompts
+        sequences.greedy(model, sequences.new_cache(native, config, 40 * prompts), group, count + 1)
+    decode, other = native.switch_profile(False)
+    assert (decode.steps, other.steps) == (2, 3)
 
 
 def test_argmax_takes_the_lowest_id_of_a_tie(isa: str) -> None:

@@ -384,6 +384,9 @@ LONGROPE = {"rope_type": "longrope", "short_factor": [1.5] * 8, "long_factor": [
         ({"rope_scaling": LONGROPE | {"short_factor": [1.0] * 7}}, InvalidModelFile, "not 8 factors"),
         ({"rope_scaling": LONGROPE | {"short_factor": [0.0] * 8}}, InvalidModelFile, "not 8 factors"),
         ({"rope_scaling": LONGROPE | {"short_factor": "1"}}, InvalidModelFile, "not 8 factors"),
+        ({"rope_scaling": LONGROPE | {"short_factor": [1e-300] * 8}}, InvalidModelFile, "not 8 factors"),
+        ({"rope_scaling": LONGROPE | {"attention_factor": 0}}, InvalidModelFile, "attention_factor is 0.0"),
+        ({"rope_scaling": LONGROPE | {"attention_factor": 1e38}}, InvalidModelFile, "attention_factor is 1e"),
     ],
 )
 def test_absurd_or_unsupported_config_json(tmp_path: Path, changes: dict, error: type, reason: str) -> None:

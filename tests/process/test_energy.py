@@ -72,3 +72,25 @@ def test_what_cannot_be_read_has_a_reason_and_no_joules(
     assert cost.reason
     assert ("chmod" in meter.fix) == (missing == "permission")
     assert (meter.packages == 1) == (missing == "later")
+
+
+@pytest.mark.parametrize(
+    ("counter", "most"),
+    [("5", "-1"), ("5", "0"), ("-5", "99"), ("100", "99"), ("5", "text"), ("\ufffd", "99")],
+)
+def test_an_odd_counter_makes_no_joules_and_no_part_of_them(counter: str, most: str, tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 1)
+    zone(tmp_path, "intel-rapl:1", "package-1", 1).write_text(counter)
+    (tmp_path / "intel-rapl:1" / "max_energy_range_uj").write_text(most)
+    meter = EnergyMeter(tmp_path)
+    with measured_cost(meter) as cost:
+        pass
+    assert (meter.packages, cost.joules) == (0, None)
+    assert cost.reason and "intel-rapl:1" in cost.reason
+
+
+def test_a_counter_that_turns_odd_makes_no_joules(tmp_path: Path) -> None:
+    counter = zone(tmp_path, "intel-rapl:0", "package-0", 5, most_uj=99)
+    with measured_cost(EnergyMeter(tmp_path)) as cost:
+        counter.write_text("100")
+    assert cost.joules is None and cost.reason

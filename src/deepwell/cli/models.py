@@ -249,7 +249,7 @@ def _made_from(stored: StoredModel) -> dict[str, str]:
         kept = read_gguf_header(stored.path).metadata.get("deepwell.quantised")
         try:
             record: Any = json.loads(kept) if isinstance(kept, str) else None
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict) and "type" in record:
             record = {"base": record.get("base"), "method": f"quantised to {record['type']}"}

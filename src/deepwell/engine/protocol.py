@@ -183,7 +183,7 @@ class Capabilities:
     architecture: str
     precision: str
     backend: str  # "native" | "reference"; of an engine beyond this machine its kind, such as "vllm"
-    isa: str  # kernel table: "avx512" | "avx2" | "generic" | "avx512_emulated" (a test aid) | "numpy" | "remote"
+    isa: str  # kernel table, such as "avx512_bf16", "avx2" or "generic"; "numpy" | "remote"
     threads: int
     vocab_size: int
     hidden_size: int

@@ -14,9 +14,9 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["Claim", "read_claim"]
+__all__ = ["Claim", "locked_alone", "read_claim"]
 
 _TRIES, _PAUSE_S = 20, 0.05  # a reader holds the lock for a moment
 
@@ -66,6 +66,20 @@ class Claim:
         self._facts_path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = -1
+
+
+def locked_alone(file: IO[Any]) -> bool:
+    """Returns whether an open file is this process's alone from now until it is closed. If not, another process has it.
+
+    A file system without locks counts as nobody else.
+    """
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_claim(folder: Path, name: str) -> dict[str, Any] | None:

@@ -40,7 +40,15 @@ class _Package:
     range_uj: int  # where the counter begins again at 0
 
     def read(self) -> int:
-        return int(self.counter.read_text())
+        """Returns the counter.
+
+        Raises:
+            ValueError: it holds no number from 0 to its range.
+        """
+        value = int(self.counter.read_text())
+        if not 0 <= value <= self.range_uj:
+            raise ValueError(f"{self.counter} holds {value}, beyond its range")
+        return value
 
 
 class EnergyMeter:
@@ -66,8 +74,8 @@ class EnergyMeter:
                     continue
                 package = _Package(zone / "energy_uj", int((zone / "max_energy_range_uj").read_text()))
                 package.read()
+            # A part of the machine's energy would look like all of it.
             except PermissionError:
-                # A part of the machine's energy would look like all of it.
                 self._packages, self.reason = [], f"{zone}/energy_uj may be read by root alone"
                 self.fix = (
                     f"sudo chmod a+r {root}/intel-rapl:*/energy_uj, which lasts until the next start of the machine;"
@@ -75,7 +83,8 @@ class EnergyMeter:
                 )
                 return
             except (OSError, ValueError):
-                continue
+                self._packages, self.reason = [], f"{zone} has no counter that can be read"
+                return
             self._packages.append(package)
         if not self._packages:
             self.reason = f"{root} has no counter of a processor package"

@@ -20,6 +20,7 @@ from deepwell.cli import app
 from deepwell.errors import InvalidRequest, UnsupportedModel
 from deepwell.llm import LLM
 from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import RopeScaling
 from deepwell.tuning.compress.convert.export import check_convertible
 from deepwell.tuning.compress.convert.latent import Compression
 from deepwell.tuning.compress.training.conversion import Converter, convert, write_conversion
@@ -110,7 +111,7 @@ def test_the_verb_writes_latent_attention_and_experts_with_a_card(tiny: Path, tm
 
 
 def test_refusals_name_what_is_right(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
-    with pytest.raises(InvalidRequest, match="16 to 64"):
+    with pytest.raises(InvalidRequest, match="16 to 56, or 64"):
         convert(tiny, tmp_path / "out", "mla", texts=TEXTS, cached=72)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
@@ -120,6 +121,10 @@ def test_refusals_name_what_is_right(tiny: Path, tmp_path: Path) -> None:  # noq
     for other in (replace(config, architecture="qwen3"), replace(config, attention_bias=True)):
         with pytest.raises(UnsupportedModel, match="dense model of the Llama architecture"):
             check_convertible(other)
+    scaled = RopeScaling("longrope", 1.0, 128, attention_factor=1.5, factors=(1.0,) * 8)
+    for scaling in (RopeScaling("yarn", 2.0, 128), scaled):
+        with pytest.raises(UnsupportedModel, match="scales attention"):
+            check_convertible(replace(config, rope_scaling=scaling))
     result = CliRunner().invoke(
         app, ["compress", "convert", str(tiny), "--to", "gpt", "--out", str(tmp_path / "x")]
     )

@@ -162,7 +162,8 @@ def test_layouts_leave_out_the_share_and_say_what_cannot_be() -> None:
         assert (shape.n_routed_experts, shape.num_experts_per_tok) == (one.routed, one.active)
         assert shape.routed_scaling_factor == one.active and shape.norm_topk_prob
     assert all(one.active == one.routed for one in layouts_for(1536, 0))
-    for channels, sparsity, experts in ((100, 0.25, 16), (1536, 0.3, 16), (1536, 0.9, 16), (1536, 0.5, 2)):
+    wrong = ((100, 0.25, 16), (1536, 0.3, 16), (1536, 0.9, 16), (1536, 0.5, 2), (1536, float("nan"), 16))
+    for channels, sparsity, experts in wrong:
         with pytest.raises(InvalidRequest, match="experts"):
             layouts_for(channels, sparsity, experts=experts)
     assert layouts_for(768, 0.1667, experts=6) == layouts_for(768, 1 / 6, experts=6)

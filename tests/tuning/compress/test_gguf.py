@@ -9,10 +9,10 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from tests.models.builders import TINY, write_model_gguf
+from tests.models.builders import TINY, array_entry, string_entry, write_model_gguf
 from tests.models.tokenizer_files import write_gguf as write_gguf_vocabulary
 
-from deepwell.errors import UnsupportedModel
+from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import cut_tensors, random_cut
@@ -49,6 +49,63 @@ def test_the_file_holds_the_same_model(architecture: str, tmp_path: Path) -> Non
     text = "hello 12, 你好"
     assert Tokenizer.load(path).encode(text) == Tokenizer.load(source).encode(text)
     assert list(folder.iterdir()) == [path]
+
+
+def _with_entry(source: Path, path: Path, entry: bytes) -> Path:
+    """Writes a file again with one more entry in front of its metadata, and a second one that keeps tensors aligned."""
+    data, pad = bytearray(source.read_bytes()), -(len(entry) + len(string_entry("pad", ""))) % 64
+    data[24:24] = entry + string_entry("pad", "x" * pad)
+    data[16:24] = (int.from_bytes(data[16:24], "little") + 2).to_bytes(8, "little")
+    path.write_bytes(data)
+    return path
+
+
+def test_what_holds_for_the_donors_file_alone_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, kinds = tmp_path / "donor.gguf", gguf.GGUFValueType
+    extra = {"general.alignment": (64, kinds.UINT32), "deepwell.quantised": ("{}", kinds.STRING)}
+    with monkeypatch.context() as patch:
+        patch.setattr("gguf.gguf_writer.GGUF_DEFAULT_ALIGNMENT", 64)
+        write_model_gguf(source, extra=extra)
+    nested = array_entry("nested", 9, 1, (4).to_bytes(4, "little") + (1).to_bytes(8, "little") + bytes(4))
+    for number, entry in enumerate((b"", array_entry("empty", 4, 0, b""), nested)):
+        donor = open_checkpoint(_with_entry(source, tmp_path / f"{number}.gguf", entry) if entry else source)
+        check_gguf(donor)
+        kept = tmp_path / "made.partial"
+        kept.write_text("of somebody else")
+        path = tmp_path / f"made-{number}.gguf"
+        write_gguf(path, donor, donor.config, {name: donor.tensor(name).float32() for name in donor.names})
+        found = open_checkpoint(path)
+        for name in donor.names:
+            np.testing.assert_array_equal(found.tensor(name).float32(), donor.tensor(name).float32())
+        assert not {"general.alignment", "deepwell.quantised", "empty", "nested"} & found.metadata.keys()
+        assert kept.read_text() == "of somebody else"
+
+
+def test_hostile_metadata_are_refused_before_they_are_copied(tmp_path: Path) -> None:
+    source = write_model_gguf(tmp_path / "donor.gguf")
+    many = array_entry("many", 0, 5 << 20, bytes(5 << 20))
+    for entry, words in ((string_entry("GGUF.version", "x"), r"GGUF\.version"), (many, "5242880 items")):
+        donor = open_checkpoint(_with_entry(source, tmp_path / "hostile.gguf", entry))
+        with pytest.raises(InvalidModelFile, match=words):
+            check_gguf(donor)
+
+
+def test_a_file_that_cannot_be_finished_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    donor = open_checkpoint(write_model_gguf(tmp_path / "donor.gguf"))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", full)
+    folder = tmp_path / "made"
+    folder.mkdir()
+    with pytest.raises(OSError, match="No space"):
+        write_gguf(folder / "model.gguf", donor, donor.config, {})
+    assert not list(folder.iterdir())
 
 
 def test_other_donors_have_no_metadata_for_it(tmp_path: Path) -> None:

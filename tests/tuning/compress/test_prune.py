@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +16,19 @@ pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 import torch
+from safetensors.torch import load_file, save_file
 from tests.tuning.train.conftest import tiny  # noqa: F401  # a fixture
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from deepwell.cli import app
-from deepwell.errors import InvalidRequest, UnsupportedModel
+from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.tuning.compress.cut import Cut, chosen_cut
 from deepwell.tuning.compress.shapes import WAYS, shape_of
 from deepwell.tuning.compress.training.analysis import analyse, greedy_order
 from deepwell.tuning.compress.training.layers import final_states, predictions
+from deepwell.tuning.compress.training.quantise import quantised
 from deepwell.tuning.compress.training.recover import Heads, Recovery
 from deepwell.tuning.compress.training.run import Donor, prune, pruned, windows_of
 from deepwell.tuning.train.bases import open_base
@@ -113,9 +116,12 @@ def test_what_cannot_be_written_fails_before_the_donor_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "note.txt").write_text("a note")
-    other = tmp_path / "other"
+    other, link = tmp_path / "other", tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
     for wrong, error, words in (
         ({"target": tmp_path}, InvalidRequest, "not empty"),
+        ({"target": link}, InvalidRequest, "of another one"),
+        ({"target": Path()}, InvalidRequest, "of another one"),
         ({"target": tmp_path / "note.txt" / "model"}, InvalidRequest, "no new folder"),
         ({}, InvalidRequest, "at least 2048"),  # last of all, as it reads the text
         ({"share": 0.6, "ways": ("heads",)}, InvalidRequest, "heads alone"),
@@ -130,6 +136,19 @@ def test_what_cannot_be_written_fails_before_the_donor_is_loaded(
     with pytest.raises(InvalidRequest, match=r"0\.0 GB left"):
         prune(tiny, other, 0.2, texts=["hello"], ways=WAYS)
     assert not other.exists()
+
+
+def test_weights_that_are_no_numbers_are_refused(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny, folder)
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.1.mlp.down_proj.weight"][3, 5] = np.nan
+    save_file(state, folder / "model.safetensors")
+    base = open_base(str(folder))
+    with pytest.raises(InvalidModelFile, match=r"layers\.1\.mlp\.down_proj"):
+        Donor(base, windows_of(base.codec, TEXTS, 32))
+    with pytest.raises(InvalidModelFile, match=r"layers\.1\.mlp\.down_proj"):
+        quantised(base.checkpoint, "q4_0", "none", None)
 
 
 def test_recovery_comes_nearer_to_the_donor(donor: Donor) -> None:

@@ -154,8 +154,11 @@ def test_what_has_no_form_in_gguf_is_refused(
 ) -> None:
     with pytest.raises(InvalidRequest, match=r"\.gguf"):
         quantise(tiny, tmp_path / "folder", kind="q4_0", texts=TEXTS)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        quantise(tiny, tmp_path / "none" / "model.gguf", kind="q4_0", texts=TEXTS)
+    with pytest.raises(InvalidRequest, match="no does not exist") as caught:
         quantise(tiny, tmp_path / "no" / "model.gguf", kind="q4_0", method="none", texts=[])
+    assert "mkdir -p" in caught.value.fix
     monkeypatch.setattr("shutil.disk_usage", lambda _: namedtuple("full", "total used free")(1, 1, 0))
     with pytest.raises(InvalidRequest, match="needs 0"):
         quantise(tiny, tmp_path / "model.gguf", kind="q4_0", method="none", texts=[])

@@ -15,13 +15,13 @@ from deepwell.models.store.layout import expected_tensors
 from deepwell.tuning.compress.columns import moments_factor, removal_path, remove_inputs
 from deepwell.tuning.compress.search.evolution import evenly, evolved, shallow
 from deepwell.tuning.compress.search.front import front_of
-from deepwell.tuning.compress.search.journal import Journal
+from deepwell.tuning.compress.search.journal import Journal, is_number
 from deepwell.tuning.compress.search.options import SearchOptions
 from deepwell.tuning.compress.search.padding import padded
 from deepwell.tuning.compress.search.proxy import LossProxy, LossTable
 from deepwell.tuning.compress.search.space import Candidate, Population, Space
-from deepwell.tuning.compress.search.speed import SpeedTable, table_shapes
-from deepwell.tuning.compress.shapes import Shape, parameters_of
+from deepwell.tuning.compress.search.speed import SpeedTable, Timing, table_shapes
+from deepwell.tuning.compress.shapes import Shape, parameters_of, shapes_for
 
 CONFIG = ModelConfig("llama", 1000, 64, 384, 8, 6, 3, 16, 256, tie_word_embeddings=True)
 SPACE = Space(CONFIG, uniform=False)
@@ -168,6 +168,14 @@ def test_times_of_parts_are_found_from_those_of_shapes() -> None:
     assert found.seconds(SPACE, SPACE.population([one]))[0] == pytest.approx(seconds(one.shape()))
 
 
+def test_a_channel_alone_is_neither_divided_nor_cut() -> None:
+    narrow = replace(CONFIG, intermediate_size=1)
+    found = SpeedTable.of(Space(narrow, uniform=False), lambda _: {"donor_seconds": 1.0, "share": 0.5})
+    assert np.isfinite([found.fixed, found.mlp, found.channel]).all()
+    with pytest.raises(InvalidRequest, match="cannot leave out"):
+        shapes_for(narrow, 0.0001, ("width",))
+
+
 def test_a_journal_goes_on_behind_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "out" / "journal.jsonl"
     journal = Journal(path, {"seed": 1})
@@ -184,6 +192,70 @@ def test_a_journal_goes_on_behind_a_torn_line(tmp_path: Path) -> None:
     journal.close()
     with pytest.raises(InvalidRequest, match="another search"):
         Journal(path, {"seed": 2})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"text\n",
+        b"[]\n",
+        b'{"name": "a"}\n',
+        b'{"name": [], "value": 1}\n',
+        b"\xff\n",
+        b"[" * 100_000 + b"\n",
+        b"\n",
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_damaged_journal_is_refused(tmp_path: Path, more: bytes, place: int) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"search": {}}\n' * place + more)
+    whole = path.read_bytes()
+    with pytest.raises(InvalidRequest, match=r"damaged|another search") as caught:
+        Journal(path, {})
+    assert caught.value.fix and path.read_bytes() == whole
+
+
+def test_one_process_at_a_time_has_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, {})
+    journal.measured("a", lambda: 1)
+    with pytest.raises(InvalidRequest, match="another process"):
+        Journal(path, {})
+    journal.close()
+    again = Journal(path, {})
+    assert again.measured("a", lambda: 2) == 1
+    again.close()
+
+
+def test_a_figure_that_can_be_none_of_its_name_is_refused(tmp_path: Path) -> None:
+    sound = SPACE.donor.to_json()
+    timing = Timing(1.0, 1.0, 1.0, 0.0, None).to_json()
+    assert SPACE.holds(sound) and Timing.is_json(timing) and Timing.is_json(timing | {"joules": 0.5})
+    for wrong in (
+        {"kv_heads": 99},
+        {"attention": [1]},
+        {"channels": [7] * 8},
+        {"channels": None},
+        {"attention": [0] * 8},
+    ):
+        assert not SPACE.holds(sound | wrong)
+    for wrong in (
+        {"share": 0},
+        {"seconds": "1"},
+        {"seconds": True},
+        {"joules": "x"},
+        {"cpu_seconds": None},
+        {"more": 1},
+    ):
+        assert not Timing.is_json(timing | wrong)
+    assert not any(SPACE.holds(one) or Timing.is_json(one) for one in (None, [], "x", {}))
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"search": {}}\n{"name": "a", "value": "x"}\n')
+    journal = Journal(path, {})
+    with pytest.raises(InvalidRequest, match="damaged"):
+        journal.measured("a", lambda: 1.0, is_number)
+    journal.close()
 
 
 def test_the_front_has_what_nothing_beats() -> None:

@@ -14,7 +14,7 @@ from deepwell.tuning.evaluate.graders import parse_grader
 from deepwell.tuning.evaluate.likelihood import Scorer
 from deepwell.tuning.evaluate.subjects import Subject, SubjectName
 from deepwell.tuning.evaluate.tasks import Prompt
-from deepwell.tuning.prompts.metrics import ExactMetric, GraderMetric, LabelMetric
+from deepwell.tuning.prompts.metrics import ExactMetric, GraderMetric, LabelMetric, plain
 from deepwell.tuning.prompts.rows import Row
 from deepwell.tuning.prompts.run import Data, optimise
 from deepwell.tuning.prompts.search import Plan
@@ -53,6 +53,14 @@ def test_exact_answers_forgive_case_blanks_and_a_full_stop(tiny: LLM) -> None:
     said = tiny.chat(TALKS[0], temperature=0, max_tokens=4).text
     same = Row("0", "hello", f" {said.upper()}.", {})
     assert [one.score for one in metric.ask([TALKS[0]] * 2, [same, ROWS[0]])] == [1.0, 0.0]
+
+
+def test_what_an_exact_match_passes_over_is_found_in_one_pass() -> None:
+    assert plain(" Ja. 。! ") == "ja"
+    assert plain(" .!。 ") == ""
+    # A quadratic search for the end would take an hour.
+    assert plain("." * 300_000 + "x") == "." * 300_000 + "x"
+    assert plain("x" + ". " * 200_000) == "x"
 
 
 def test_a_grader_judges_answers_by_the_fields_of_the_row(tiny: LLM) -> None:

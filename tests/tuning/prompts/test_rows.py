@@ -57,6 +57,50 @@ def test_a_folder_keeps_its_split_and_takes_no_other(tmp_path: Path) -> None:
         freeze(other, tmp_path / "out", Shares(), FIELDS)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [b"", b"[]", b"\xff", b"[" * 100_000, {"counts": "x"}, {"counts": {}}, {"sha256": []}, {"dropped": "x"}],
+)
+def test_a_damaged_record_of_a_split_is_refused(tmp_path: Path, change: bytes | dict[str, object]) -> None:
+    data, out = written(tmp_path / "a.jsonl", many()), tmp_path / "out"
+    freeze(data, out, Shares(), FIELDS)
+    record = out / "splits.json"
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(record.read_text()) | change).encode()
+    record.write_bytes(change)
+    with pytest.raises(InvalidFile, match="other options"):
+        freeze(data, out, Shares(), FIELDS)
+
+
+@pytest.mark.parametrize("name", ["train", "held_out"])
+def test_a_split_overwrites_no_file_of_others(tmp_path: Path, name: str) -> None:
+    """Rows may come from the folder that the search writes into, under the name of a part."""
+    data = written(tmp_path / f"{name}.jsonl", many())
+    before = data.read_bytes()
+    with pytest.raises(InvalidFile, match="overwritten"):
+        freeze(data, tmp_path, Shares(), FIELDS)
+    assert data.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == [data.name]
+
+
+def test_a_split_that_is_replaced_overwrites_neither_rows_nor_files_of_others(tmp_path: Path) -> None:
+    data, out = written(tmp_path / "a.jsonl", many()), tmp_path / "out"
+    freeze(data, out, Shares(), FIELDS)
+    with pytest.raises(InvalidFile, match="overwritten"):
+        freeze(out / "train.jsonl", out, Shares(), FIELDS, least=0)
+    (out / "train.jsonl").write_text("mine")
+    with pytest.raises(InvalidFile, match="overwritten"):
+        freeze(data, out, Shares(0.6, 0.2, 0.2), FIELDS)
+    assert (out / "train.jsonl").read_text() == "mine"
+
+
+def test_a_split_that_was_broken_off_is_made_again(tmp_path: Path) -> None:
+    data, out = written(tmp_path / "a.jsonl", many()), tmp_path / "out"
+    first = freeze(data, out, Shares(), FIELDS)
+    (out / "splits.json").unlink()
+    (out / "held_out.jsonl").unlink()
+    assert freeze(data, out, Shares(), FIELDS).counts == first.counts
+
+
 def test_without_a_share_no_row_is_held_out(tmp_path: Path) -> None:
     frozen = freeze(written(tmp_path / "a.jsonl", many()), tmp_path / "out", Shares(0.6, 0.4, 0.0), FIELDS)
     assert frozen.counts["held_out"] == 0 and frozen.counts["development"] > 40
@@ -70,6 +114,9 @@ def test_without_a_share_no_row_is_held_out(tmp_path: Path) -> None:
         ('{"text": ""}', "text is no text"),
         ('{"label": "a"}', "it has none of input, text, question, but label"),
         ('{"input": {"a": 1}}', "input is no text"),
+        ('{"input": "\\ud800"}', "line 2.*surrogate"),
+        ('{"input": "x", "note": ["\\udfff"]}', "line 2.*surrogate"),
+        ("[" * 100_000, "no JSON object"),
     ],
 )
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, words: str) -> None:
@@ -77,6 +124,12 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, words: str) -
     path.write_text(f'{{"input": "x", "label": 3}}\n{line}\n')
     with pytest.raises(InvalidFile, match=words):
         read_rows(path, FIELDS)
+
+
+def test_rows_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepwell.tuning.prompts.rows._MAX_FILE", 1 << 20)
+    with pytest.raises(InvalidFile, match="over 1 MB"):
+        read_rows(Path("/dev/zero"), FIELDS)
 
 
 def test_fields_have_names_of_their_own_and_numbers_are_labels(tmp_path: Path) -> None:

@@ -167,3 +167,64 @@ def test_values_of_variables_and_examples_open_no_variables(task: Task) -> None:
         one.candidate.text.check()
     winner = found.found.winner.candidate
     assert "{{word}}" in winner.conversation(train[0])[0]["content"]
+
+
+HEAD = b'{"form": 1, "config": {}}\n'
+OUTCOME = {
+    "key": "a:b",
+    "score": 1.0,
+    "answer": "a",
+    "passed": True,
+    "prompt_tokens": 5,
+    "answer_tokens": 1,
+    "chance": 1.0,
+    "refused": False,
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"1", b"", b"\xff", b"[" * 100_000, b'{"score": 1}', b'{"key": 1, "score": 1}']
+    + [
+        json.dumps(OUTCOME | wrong).encode()
+        for wrong in (
+            {"score": float("nan")},
+            {"score": 2},
+            {"score": "1"},
+            {"answer": None},
+            {"prompt_tokens": -(10**9)},
+            {"prompt_tokens": True},
+            {"refused": 0},
+            {"more": 1},
+            {"key": "look:a"},
+            {"key": "proposal:a"},
+        )
+    ],
+)
+def test_a_damaged_journal_is_refused_as_it_is(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(HEAD + json.dumps(OUTCOME).encode() + b"\n" + line + b"\n")
+    whole = path.read_bytes()
+    with pytest.raises(InvalidFile, match="other options"):
+        Journal(path, {})
+    assert path.read_bytes() == whole
+
+
+def test_one_process_at_a_time_has_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, {})
+    with pytest.raises(InvalidFile, match="another process"):
+        Journal(path, {})
+    journal.put("look:a", {"score": 1.0})
+    journal.close()
+    again = Journal(path, {})
+    assert again.count("look:") == 1
+    again.close()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_held_out_rows_that_decide_nothing_are_refused(task: Task, known: bool) -> None:
+    train, development, _ = task
+    data = Data(train, development, lambda: train if known else [])
+    with pytest.raises(InvalidRequest, match="--held-out"):
+        optimise(NO_MODEL, START, Oracle(), data, calls=300, plan=PLAN)

@@ -38,6 +38,7 @@ def texts_of(paths: Sequence[Path]) -> list[str]:
         InvalidRequest: a file is no text, or is too large.
         OSError: a file cannot be read.
     """
+    import io
     import json
 
     from deepwell.errors import InvalidRequest
@@ -48,10 +49,12 @@ def texts_of(paths: Sequence[Path]) -> list[str]:
         return [text for language in sorted(found) for _, text in sorted(found[language].items())]
     texts: list[str] = []
     for path in paths:
-        if path.stat().st_size > _MOST_BYTES:
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)  # a pipe or a device has no size
+        if len(raw) > _MOST_BYTES:
             raise InvalidRequest.of("compress_text_large", param="text", path=path, most=_MOST_BYTES >> 20)
         try:
-            texts.append(path.read_text(encoding="utf-8"))
+            texts.append(io.StringIO(raw.decode("utf-8"), newline=None).read())
         except UnicodeDecodeError:
             raise InvalidRequest.of("compress_text_form", param="text", path=path) from None
     return texts

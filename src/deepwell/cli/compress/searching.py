@@ -116,20 +116,22 @@ def search(
         texts = texts_of(text or [])
         need_torch()
         from deepwell.tuning.compress.search.options import SearchOptions
+        from deepwell.tuning.compress.target import check_target
         from deepwell.tuning.compress.training.recover import Recovery
         from deepwell.tuning.compress.training.search import STEPS, Search
 
         begin = time.perf_counter()
         options = SearchOptions(wanted, rounds, seed, uniform, precision, threads)
+        how = Recovery(minutes) if recover == "distil" else None
+        if take is not None:
+            check_untaken(out / f"point-{take}")
+            check_target(out / f"point-{take}", 0)
         card: Mapping[str, Any] | None = None
         with followed(STEPS, as_json=json) as told, resumable(out / "journal.jsonl"):
             found = Search(model, out, texts, options, told)
             try:
-                if take is not None:
-                    check_untaken(out / f"point-{take}")
                 points = found.points()
                 if take is not None:
-                    how = Recovery(minutes) if recover == "distil" else None
                     card = found.take(_point(points, take), out / f"point-{take}", how, as_padded=padded)
             finally:
                 found.close()

@@ -82,7 +82,8 @@ def optimise(
         from deepwell.tuning.prompts.search import Plan
 
         _check_id(save)
-        _check_budget(metric, calls)
+        grader = _checked_grader(metric, calls)
+        _check_held_out(held_out)
         id, content = _start_of(prompt, tenant)
         plan = Plan(seed=seed, own=_own(candidates), most_examples=max_examples)
         asked = _Asked(
@@ -97,7 +98,7 @@ def optimise(
             "models_dir": models_dir,
         }
         engine: Any = {name: value for name, value in given.items() if value is not None}
-        judge = _judge(asked, frozen)
+        judge = _judge(asked, frozen, grader)
         model = model or Settings.load().model
         journal = frozen.folder / JOURNAL
         with resumable(journal), open_subjects([parse_subject(model)], engine) as (subject,):
@@ -121,7 +122,7 @@ def _check_id(id: str | None) -> None:
     from deepwell.dialogue.prompts.text import ID_PATTERN
     from deepwell.errors import InvalidRequest
 
-    if id is not None and not re.match(ID_PATTERN, id):
+    if id is not None and not re.fullmatch(ID_PATTERN, id):
         raise InvalidRequest(
             f"the id {id[:60]!r} cannot be used",
             fix="use letters, digits, '-', '_' and '.', 63 at most",
@@ -129,18 +130,39 @@ def _check_id(id: str | None) -> None:
         )
 
 
-def _check_budget(metric: str, calls: int) -> None:
-    """Refuses a metric that is none and too few calls, before rows are split.
+def _check_held_out(path: Path | None) -> None:
+    """Refuses a file of held-out rows that cannot be opened: it is read only when the search has ended.
 
     Raises:
-        InvalidRequest: it is so.
+        OSError: it is so.
     """
+    if path is not None and not path.is_fifo():  # which gives its rows to one reader
+        path.open("rb").close()
+
+
+def _checked_grader(metric: str, calls: int) -> Any:
+    """Returns the JSON of a grader's file, or None for the metrics that have none, before rows are split.
+
+    Raises:
+        InvalidRequest: there is no such metric, its file cannot be used, or the calls are too few.
+    """
+    import json
+
     from deepwell.errors import InvalidRequest
+    from deepwell.tuning.evaluate.graders import parse_grader
     from deepwell.tuning.prompts.run import check_calls
 
     check_calls(calls)
-    if metric not in ("label", "exact") and not Path(metric).is_file():
+    if metric in ("label", "exact"):
+        return None
+    if not Path(metric).is_file():
         raise InvalidRequest.of("prompts_metric", name=metric, param="metric")
+    try:
+        given: Any = json.loads(_text_of(Path(metric)))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{metric} is no JSON: {error}", fix="correct it", param="metric") from None
+    parse_grader(given)
+    return given
 
 
 def _start_of(name: str, tenant: str) -> tuple[str, PromptContent]:
@@ -185,10 +207,10 @@ def _own(path: Path | None) -> tuple[str, ...]:
     if path.suffix != ".jsonl":
         return tuple(one.strip() for one in re.split(r"(?m)^---[ \t]*$", text) if one.strip())
     found: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             value: Any = json.loads(line) if line.strip() else None
-        except ValueError:
+        except (ValueError, RecursionError):
             value = 0
         if isinstance(value, dict):
             value = value.get("instructions", 0)
@@ -202,12 +224,16 @@ def _own(path: Path | None) -> tuple[str, ...]:
 
 
 def _text_of(path: Path) -> str:
+    import io
+
     from deepwell.errors import InvalidFile
 
-    if path.stat().st_size > _MOST_BYTES:
+    with path.open("rb") as file:
+        raw = file.read(_MOST_BYTES + 1)  # a pipe or a device has no size
+    if len(raw) > _MOST_BYTES:
         raise InvalidFile(f"{path} has over {_MOST_BYTES >> 20} MB", fix="name a file of texts")
     try:
-        return path.read_text(encoding="utf-8")
+        return io.StringIO(raw.decode("utf-8"), newline=None).read()
     except UnicodeDecodeError:
         raise InvalidFile(f"{path} is no UTF-8 text", fix="save it as UTF-8") from None
 
@@ -218,11 +244,14 @@ def _shares(text: str, held_out: Path | None) -> Shares:
     from deepwell.tuning.data.split import parse_fractions
     from deepwell.tuning.prompts.rows import PARTS, Shares
 
-    given = parse_fractions(text)
+    try:
+        given = parse_fractions(text)
+    except InvalidRequest:
+        given = {}
     needed = PARTS[:2] if held_out and PARTS[2] not in given else PARTS
     if set(given) != set(needed):
         raise InvalidRequest(
-            f"the shares {text!r} are of other parts",
+            f"the shares {text[:200]!r} are of other parts, or no shares whose sum is 1",
             fix=f"write {chosen.SHARES}; with --held-out, train and development alone",
             param="shares",
         )
@@ -245,15 +274,15 @@ class _Judge:
     metric: Callable[[Subject], Metric]
 
 
-def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
+def _judge(asked: _Asked, frozen: Frozen, given: Any) -> _Judge:
     """Returns the metric that the command line names.
 
-    Raises:
-        InvalidRequest: the grader's file cannot be used, or rows lack answers.
-    """
-    import json
+    Args:
+        given: JSON of the grader, for a metric that is one.
 
-    from deepwell.errors import InvalidRequest
+    Raises:
+        InvalidRequest: rows lack answers.
+    """
     from deepwell.tuning.evaluate.graders import parse_grader
     from deepwell.tuning.prompts.metrics import ExactMetric, GraderMetric, LabelMetric
     from deepwell.tuning.prompts.rows import labels_of
@@ -268,10 +297,6 @@ def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
         return _Judge([name, *labels], lambda one: LabelMetric(one.llm, labels, adapter=one.adapter))
     if name == "exact":
         return _Judge([name, most], lambda one: ExactMetric(one.llm, max_tokens=most, adapter=one.adapter))
-    try:
-        given: Any = json.loads(_text_of(Path(name)))
-    except ValueError as error:
-        raise InvalidRequest(f"{name} is no JSON: {error}", fix="correct it", param="metric") from None
     grader = parse_grader(given)
     return _Judge(
         [name, given, most], lambda one: GraderMetric(one.llm, grader, max_tokens=most, adapter=one.adapter)

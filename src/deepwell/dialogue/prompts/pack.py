@@ -106,7 +106,7 @@ def read_pack(file: Path) -> PromptPack:
     if isinstance(version, bool) or not isinstance(version, int) or not 0 < version <= MAX_VERSION:
         raise _bad(file, f"version is no whole number from 1 to {MAX_VERSION}", "write version = 1")
     id = _line(file, data, "id")
-    if not re.match(ID_PATTERN, id):
+    if not re.fullmatch(ID_PATTERN, id):
         raise _bad(
             file, f"the id {id[:60]!r} cannot be used", "use letters, digits, '-', '_' and '.', 63 at most"
         )
@@ -169,7 +169,7 @@ def _variables(file: Path, data: Mapping[str, Any]) -> dict[str, str]:
         raise _bad(file, "variables is no table", 'write [variables] and under it name = "what it is for"')
     table = cast("dict[str, Any]", given)
     for name in table:
-        if not re.match(NAME_PATTERN, name):
+        if not re.fullmatch(NAME_PATTERN, name):
             raise _bad(file, f"{name[:60]!r} is no name of a variable", "use letters, digits and '_'")
     return {name: _line(file, table, name) for name in table}
 

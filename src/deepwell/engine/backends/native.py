@@ -99,7 +99,7 @@ def select_backend(
 
 
 def isa() -> str:
-    """The kernel table in use: "avx512_bf16", "avx512", "avx2", "generic" or, for tests, "avx512_emulated"."""
+    """The kernel table in use: "avx512_amx", "avx512_bf16", "avx512", "avx2", "generic" or, for tests, "avx512_emulated"."""
     return _native.isa()
 
 
@@ -140,7 +140,8 @@ def switch_profile(on: bool) -> tuple[StepProfile, StepProfile]:
     """Begin to profile steps anew, or stop; to be called while no step runs.
 
     Returns:
-        What was measured until now: steps that decode one row of each sequence, and all others.
+        What was measured until now: steps that decode one row of each sequence, of these the steps with most sequences
+        alone (others join or have ended); and all others that do not decode.
     """
     decode, other = (
         StepProfile(steps, dict(zip(PHASES, seconds, strict=True))) for steps, seconds in _native.profile(on)

@@ -6,6 +6,7 @@ A block says whether its layer has attention and an MLP, and how wide that is. K
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import Any, Final, cast
 
 from deepwell.errors import UnsupportedModel
@@ -16,6 +17,7 @@ __all__ = ["blocks_json", "json_blocks"]
 
 _OTHER_KINDS: Final = ("sparsify", "window_length", "num_sink_tokens")
 _MULTIPLE: Final = 256  # to which the form rounds a width that is given as a factor
+_MOST_WIDTH: Final = 1 << 20
 
 
 def json_blocks(fields: Fields) -> dict[str, Any]:
@@ -72,9 +74,11 @@ def _width(ffn: Fields, hidden: int) -> int:
         factor = ffn.number("ffn_mult", 0.0)
         if not 0 < factor < 1024:
             raise ffn.error(f"ffn_mult is {factor:g}")
+        if not 0 < hidden <= _MOST_WIDTH:
+            raise ffn.error(f"hidden_size is {reprlib.repr(hidden)}, expected 1 to {_MOST_WIDTH}")
         width = -(-int(2 * factor * hidden / 3) // _MULTIPLE) * _MULTIPLE
-    if not 1 <= width <= 1 << 20:
-        raise ffn.error(f"intermediate_size is {width}, expected 1 to {1 << 20}")
+    if not 1 <= width <= _MOST_WIDTH:
+        raise ffn.error(f"intermediate_size is {width}, expected 1 to {_MOST_WIDTH}")
     return width
 
 

@@ -10,15 +10,19 @@ from deepwell.models.formats.config import Architecture, ModelConfig
 from deepwell.models.formats.config_fields import SUPPORTED, Fields
 from deepwell.models.formats.gguf import GGUFHeader
 
-__all__ = ["check_mixture", "gguf_mixture", "json_mixture"]
+__all__ = ["MAX_HEAD_DIM", "MAX_LATENT_RANK", "check_mixture", "gguf_mixture", "json_mixture"]
+
+MAX_HEAD_DIM: Final = 256
+MAX_LATENT_RANK: Final = 1024
+"""Limits of the attention kernels, the latter as `kv_lora_rank`."""
 
 # No model in use comes near these bounds. A configuration beyond them is corrupt or hostile.
 _LATENT_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "q_lora_rank": (0, 1 << 14),
-    "kv_lora_rank": (1, 1024),  # the limit of the attention kernels, as for the next three
-    "qk_nope_head_dim": (1, 256),
-    "qk_rope_head_dim": (2, 256),
-    "v_head_dim": (1, 256),
+    "kv_lora_rank": (1, MAX_LATENT_RANK),
+    "qk_nope_head_dim": (1, MAX_HEAD_DIM),
+    "qk_rope_head_dim": (2, MAX_HEAD_DIM),
+    "v_head_dim": (1, MAX_HEAD_DIM),
 }
 _INDEX_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "index_n_heads": (1, 256),

@@ -17,7 +17,7 @@ from deepwell.models.formats.config import Architecture, ModelConfig, RopeScalin
 from deepwell.models.formats.config_blocks import json_blocks
 from deepwell.models.formats.config_encoder import ENCODERS, check_encoder, e5_encoder, json_encoder
 from deepwell.models.formats.config_fields import SUPPORTED, Fields
-from deepwell.models.formats.config_mixture import check_mixture, gguf_mixture, json_mixture
+from deepwell.models.formats.config_mixture import MAX_HEAD_DIM, check_mixture, gguf_mixture, json_mixture
 from deepwell.models.formats.e5 import E5Header
 from deepwell.models.formats.gguf import GGUFHeader
 from deepwell.models.formats.safetensors import read_json
@@ -72,7 +72,7 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "num_hidden_layers": (1, 1024),
     "num_attention_heads": (1, 4096),
     "num_key_value_heads": (1, 4096),
-    "head_dim": (2, 256),  # the limit of the attention kernels
+    "head_dim": (2, MAX_HEAD_DIM),
     "max_position_embeddings": (1, 1 << 24),
 }
 
@@ -296,6 +296,10 @@ def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: Fiel
     original = scaling.original_max_position_embeddings
     if scaling.kind != "linear" and not 1 <= original <= 1 << 24:
         raise fields.error(f"the rope scaling's original_max_position_embeddings is {original}")
+    if scaling.attention_factor is not None and not 0.0 < scaling.attention_factor <= 1e4:
+        raise fields.error(
+            f"the rope scaling's attention_factor is {scaling.attention_factor}, expected up to 10000"
+        )
     if scaling.kind == "llama3" and not 0.0 < scaling.low_freq_factor < scaling.high_freq_factor:
         raise fields.error("the rope scaling needs 0 < low_freq_factor < high_freq_factor")
     if scaling.kind == "yarn":
@@ -371,7 +375,7 @@ def _factors(rope: Fields, key: str, count: int) -> tuple[float, ...]:
     sound = [
         float(one)
         for one in values
-        if isinstance(one, int | float) and not isinstance(one, bool) and 0.0 < one < 1e12
+        if isinstance(one, int | float) and not isinstance(one, bool) and 1e-12 <= one <= 1e12
     ]
     if len(sound) != len(values) or len(sound) != count:
         raise rope.error(f"{key} is {reprlib.repr(values)}, not {count} factors")

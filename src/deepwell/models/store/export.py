@@ -53,6 +53,7 @@ def export_safetensors(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Callable[[int], None] | None = None,
     replaced: Mapping[str, StoredTensor] | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `config.json`, `generation_config.json`, the weights and the tokenizer's files.
 
@@ -66,6 +67,7 @@ def export_safetensors(
         max_shard_bytes: Weights larger than this are split between tensors, with an index.
         progress: Called with the bytes written since the last call.
         replaced: Tensors to write in place of those of the checkpoint, by name.
+        beside: Texts of further files, by name.
 
     Raises:
         InvalidRequest: `directory` is not empty, or `dtype` is not one of the three.
@@ -93,6 +95,9 @@ def export_safetensors(
         if tokenizer is not None:
             _write_tokenizer(partial, tokenizer, checkpoint.config)
         _write_weights(partial, checkpoint, dtype, max_shard_bytes, progress, replaced or {})
+        for name, text in (beside or {}).items():
+            # Names of files that are no UTF-8 come as halves of surrogate pairs, which JSON has these escapes for.
+            (partial / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         if directory.exists():
             directory.rmdir()
         partial.rename(directory)

@@ -15,6 +15,7 @@ from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.columns import remove_inputs
 from deepwell.tuning.compress.folder import model_card, write_folder
 from deepwell.tuning.compress.shapes import Shape
+from deepwell.tuning.compress.sound import in_markdown
 
 __all__ = ["Cut", "LayerCut", "chosen_cut", "cut_tensors", "random_cut", "write_cut"]
 
@@ -176,12 +177,12 @@ def _differences(card: Mapping[str, Any]) -> str:
 
 
 def _read_me(card: Mapping[str, Any]) -> str:
-    shape, searched = card["shape"], card.get("method") == "searched"
+    name, shape, searched = in_markdown(card["base"]), card["shape"], card.get("method") == "searched"
     loads_in = card.get("loads_in") or ("deepwell", "transformers")
     return model_card(
         card,
-        f"{card['base']}, {card['cut']:.1%} smaller",
-        f"{'Found by a search and cut' if searched else 'Pruned'} from {card['base']} by Deepwell:"
+        f"{name}, {card['cut']:.1%} smaller",
+        f"{'Found by a search and cut' if searched else 'Pruned'} from {name} by Deepwell:"
         f" {card['parameters']:,} of {card['base_parameters']:,} weights are left,\n"
         f"{shape['layers']} layers of {shape['channels']} MLP channels and {shape['kv_heads']} key heads.\n"
         f"Layers of the donor that stay: {', '.join(map(str, card['layers']))}.{_differences(card)}",

@@ -13,8 +13,9 @@ from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.tuning.compress.sound import in_command, in_front_matter, in_markdown
 from deepwell.tuning.compress.target import check_target
-from deepwell.tuning.train.artefact import write_record
+from deepwell.tuning.train.artefact import RECORD, record_text
 
 __all__ = ["model_card", "write_folder"]
 
@@ -31,15 +32,16 @@ def write_folder(
 ) -> None:
     """Writes weights of a configuration in float32, with the tokenizer, `deepwell.json` and `README.md`.
 
+    The folder gets its name when all of them are there.
+
     Raises:
         InvalidRequest: the folder is not empty, or its disk has no room.
     """
     check_target(target, 4 * sum(values.size for values in weights.values()))
     tensors = {name: _stored(name, values) for name, values in weights.items()}
     made = Checkpoint(config, "gguf", tensors, {}, None, ())
-    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress)
-    write_record(target, card)
-    (target / "README.md").write_text(read_me, encoding="utf-8")
+    beside = {RECORD: record_text(card), "README.md": read_me}
+    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress, beside=beside)
 
 
 def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
@@ -52,21 +54,23 @@ def model_card(card: Mapping[str, Any], title: str, made: str, *, judged_on: str
     """Returns the text of `README.md`: what was made of which model, what it loses, and how it is run.
 
     Args:
-        card: record of the model.
-        made: sentences on what was made.
+        card: record of the model. Its names are strangers', and stay names in the text.
+        title: heading, as Markdown.
+        made: sentences on what was made, as Markdown.
         judged_on: text on which both losses were measured.
         loads: sentence on the programs that load the folder.
     """
     licence = card.get("license") or ""
-    head = f"license: {licence.lower()}\n" if licence else ""
+    head = f"license: {in_front_matter(licence.lower())}\n" if licence else ""
+    base, donor = in_front_matter(card["base"]), in_command(card["base"], "DONOR")
     calibration = card["calibration"]
     return (
-        f"---\nbase_model: {card['base']}\n{head}library_name: transformers\n---\n\n# {title}\n\n{made}\n"
+        f"---\nbase_model: {base}\n{head}library_name: transformers\n---\n\n# {title}\n\n{made}\n"
         f"Calibration text: {calibration['tokens']:,} tokens, SHA-256 {calibration['sha256']}.\n"
         f"Recovery: {_recovery(card['recovery'])}.\n\n"
         f"Loss on {judged_on}, before and after: {card['loss_before']:.3f}, {card['loss']:.3f}.\n"
         "Measure it on your own held-out text before you serve it:"
-        f" `deepwell evaluate ./FOLDER --against {card['base']} --text held-out.txt --precision int8`.\n\n"
+        f" `deepwell evaluate ./FOLDER --against {donor} --text held-out.txt --precision int8`.\n\n"
         f"{loads} Serve it: `deepwell serve ./FOLDER`, or bring it into the store under a name:"
         " `deepwell pull ./FOLDER --name NAME`.\n\n"
         f"{_licence(licence)} `deepwell.json` has every figure, the hashes of the donor, and the versions of the libraries.\n"
@@ -85,5 +89,5 @@ def _recovery(made: Mapping[str, Any]) -> str:
 
 def _licence(licence: str) -> str:
     if licence:
-        return f"The license of the donor goes on: {licence}."
+        return f"The license of the donor goes on: {in_markdown(licence)}."
     return "The license of the donor goes on; its files do not name it."

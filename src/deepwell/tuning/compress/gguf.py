@@ -5,6 +5,7 @@ Vocabulary, template and sizes are those of the donor's own GGUF file, or are ma
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.errors import UnsupportedModel
+from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.formats.config_reader import llama3_frequency_factors
@@ -32,6 +33,8 @@ _SHAPES = {
     "attention.value_length": "head_dim",
     "rope.dimension_count": "head_dim",
 }
+_MOST_ITEMS: Final = 4 << 20
+"""Items of a donor's arrays, as the reader takes some hundred bytes for each; the largest vocabularies have 1.1 million."""
 _FILE_TYPES: Final = {
     "Q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
     "Q4_1": gguf.LlamaFileType.MOSTLY_Q4_1,
@@ -50,13 +53,25 @@ class Blocks:
 
 
 def check_gguf(donor: Checkpoint) -> None:
-    """Checks that a donor has the metadata that llama.cpp needs.
+    """Checks that a donor has metadata that can be copied for llama.cpp.
 
     Raises:
         UnsupportedModel: it is no GGUF file, and its vocabulary is not in GGUF's form.
+        InvalidModelFile: its metadata are beyond what any model has.
     """
     if donor.format != "gguf":
         raise UnsupportedModel.of("compress_gguf_donor", param="gguf")
+    if reserved := next((key for key in donor.metadata if key.startswith("GGUF.")), None):
+        raise InvalidModelFile(
+            f"the metadata have the key {reserved[:80]!r}, which the format keeps for itself",
+            fix="download the model again or from another source",
+        )
+    items = sum(len(one) for one in donor.metadata.values() if isinstance(one, list | np.ndarray))
+    if items > _MOST_ITEMS:
+        raise InvalidModelFile(
+            f"the arrays of the metadata have {items} items, more than {_MOST_ITEMS}",
+            fix="download the model again or from another source",
+        )
 
 
 def write_gguf(
@@ -87,7 +102,7 @@ def write_gguf(
     replaced = {f"{architecture}.{key}": int(getattr(config, name)) for key, name in _SHAPES.items()}
     kept = [one for one in entries if one.key not in replaced]  # before a file of the same name is begun
     names = gguf.get_tensor_name_map(_kind_of(architecture), config.num_hidden_layers)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     writer = gguf.GGUFWriter(partial, architecture)
     for one in (*kept, *extra):
         writer.add_key_value(one.key, one.value, one.kind, one.inner)
@@ -108,11 +123,15 @@ def write_gguf(
         else:
             values = np.asarray(values, np.float32)
             writer.add_tensor(stored, _permuted(name, values, config, architecture))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    partial.rename(path)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        partial.rename(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _kind_of(architecture: str) -> gguf.MODEL_ARCH:

@@ -19,13 +19,25 @@ from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.pretokenizers import IGNORES_MERGES, NFC_NORMALIZED, PRE_TOKENIZERS
 from deepwell.models.text.tokenizer import Tokenizer
 
-__all__ = ["ARCHITECTURES", "Entry", "donor_entries", "folder_entries", "pre_tokenizer_name"]
+__all__ = ["ARCHITECTURES", "RECORD_KEY", "Entry", "donor_entries", "folder_entries", "pre_tokenizer_name"]
 
 ARCHITECTURES: Final = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """Names of architectures in GGUF by those of configurations, as far as a folder's metadata can be made."""
 
+RECORD_KEY: Final = "deepwell.quantised"
+"""Key of the record that `quantise` writes."""
+
 _KIND: Final = gguf.GGUFValueType
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # tokenizer.ggml.token_type
+_OF_THE_FILE: Final = frozenset(
+    {
+        "general.architecture",
+        "general.file_type",
+        "general.quantization_version",
+        "general.alignment",
+        RECORD_KEY,
+    }
+)
 # Texts that every two of the known pre-tokenizers cut differently where they differ at all
 _PROBES: Final = (
     "Hello  world, it's 12345 o'clock; I'LL go.\r\n\n  Then\t\tx=y+1;\n",
@@ -46,15 +58,17 @@ class Entry:
 
 
 def donor_entries(path: Path) -> Iterator[Entry]:
-    """Yields the entries of a GGUF file, without those of its architecture's name and of how it is quantised."""
+    """Yields the entries of a GGUF file that hold for another file of the model too.
+
+    Left out are the architecture's name, how tensors are quantised and where they lie, a record that Deepwell wrote of the
+    donor, and arrays that are empty or nested, which the writer has no form for.
+    """
     for name, one in gguf.GGUFReader(path).fields.items():
-        if name.startswith("GGUF.") or name in (
-            "general.architecture",
-            "general.file_type",
-            "general.quantization_version",
-        ):
+        if name.startswith("GGUF.") or name in _OF_THE_FILE:
             continue
         kind = one.types[0]
+        if kind == _KIND.ARRAY and (len(one.types) != 2 or not len(one.data)):
+            continue
         yield Entry(name, one.contents(), kind, one.types[-1] if kind == _KIND.ARRAY else None)
 
 
@@ -70,7 +84,8 @@ def folder_entries(config: ModelConfig, tokenizer: Tokenizer, name: str) -> Iter
             fix="start from a GGUF file of the model",
         )
     prefix = ARCHITECTURES[config.architecture]
-    yield Entry("general.name", name, _KIND.STRING)
+    # The name of a file may be no UTF-8.
+    yield Entry("general.name", name.encode(errors="replace").decode(), _KIND.STRING)
     for key, value in {
         "vocab_size": config.vocab_size,
         "context_length": config.max_position_embeddings,

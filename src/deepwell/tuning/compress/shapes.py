@@ -181,4 +181,4 @@ def _filled(config: ModelConfig, most: float, layers: int, kv_heads: int, width:
     none = parameters_of(config, replace(whole, channels=0))
     room = (most - none) / (layers * 3 * config.hidden_size)
     channels = int(room) // MULTIPLE * MULTIPLE if config.intermediate_size >= 4 * MULTIPLE else int(room)
-    return replace(whole, channels=channels) if channels >= config.intermediate_size // 4 else None
+    return replace(whole, channels=channels) if channels >= max(1, config.intermediate_size // 4) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +17,9 @@ def check_target(target: Path, need_bytes: int) -> None:
     Raises:
         InvalidRequest: it is not so.
     """
+    if target.is_symlink() or target.name in ("", ".."):
+        # A folder is renamed into its place at the end, which neither a link nor the folder one stands in is.
+        raise InvalidRequest.of("compress_out_name", param="out", folder=target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequest.of("compress_out_taken", param="out", folder=target)
     # The folder is written beside its place under another name first, so the parent has to take it.
@@ -29,14 +31,13 @@ def check_file(target: Path, need_bytes: int) -> None:
 
     Raises:
         InvalidRequest: it is not so.
-        FileNotFoundError: there is no such folder.
     """
     if target.suffix != ".gguf":
         raise InvalidRequest.of("compress_file_suffix", param="out", file=target)
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise InvalidRequest.of("compress_file_taken", param="out", file=target)
     if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target))
+        raise InvalidRequest.of("path_missing", param="out", path=target.parent, folder=target.parent)
     _check_place(target, need_bytes)
 
 

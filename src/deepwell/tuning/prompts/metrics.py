@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -15,10 +14,10 @@ from deepwell.tuning.evaluate.graders import Grader, LabelModel, Multi, ScoreMod
 from deepwell.tuning.evaluate.likelihood import ChoiceScore
 from deepwell.tuning.prompts.rows import Row
 
-__all__ = ["Conversation", "ExactMetric", "GraderMetric", "LabelMetric", "Metric", "Outcome"]
+__all__ = ["Conversation", "ExactMetric", "GraderMetric", "LabelMetric", "Metric", "Outcome", "plain"]
 
 Conversation = Sequence[dict[str, str]]
-_ENDING: Final = re.compile(r"[\s.!。！]+$")
+_ENDINGS: Final = frozenset(".!。！")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +195,7 @@ def _fitting(llm: LLM, conversation: Conversation, most: int) -> list[int]:
 
 def plain(text: str) -> str:
     """Returns an answer without the differences that an exact match passes over."""
-    return _ENDING.sub("", text.strip()).strip().casefold()
+    end = len(text)
+    while end and (text[end - 1] in _ENDINGS or text[end - 1].isspace()):
+        end -= 1
+    return text[:end].strip().casefold()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ _MAX_FILE: Final = 256 << 20
 _SALT: Final = "deepwell:prompts\0"
 _SPLITS: Final = "splits.json"
 _FEWEST: Final = 10  # rows of a part
+_MOST_RECORD: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Frozen:
             InvalidFile: the file of the part is missing or has changed since the split.
         """
         path = self.folder / f"{part}.jsonl"
-        raw = path.read_bytes() if path.is_file() else b""
+        raw = _bytes_of(path) if path.is_file() else b""
         if hashlib.sha256(raw).hexdigest() != self._sha256[part]:
             raise InvalidFile.of("prompts_split_changed", path=path, folder=self.folder)
         return rows_of(raw, path, self._fields)
@@ -121,18 +123,21 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
     Another split is replaced as long as no search has begun on it.
 
     Raises:
-        InvalidFile: a line is no row; or the folder has a search over the split of another file, or with other shares.
+        InvalidFile: a line is no row; or the folder has a search over the split of another file or with other shares, a
+            damaged record of a split, or a file of others that has the name of a part.
         InvalidRequest: a part would have fewer than `least` rows.
     """
     raw = _bytes_of(data)
     wanted = {"data_sha256": hashlib.sha256(raw).hexdigest(), "shares": _shares_json(shares)}
     kept = folder / _SPLITS
+    replaced: Mapping[str, str] = {}
     if kept.is_file():
-        record = json.loads(kept.read_text(encoding="utf-8"))
-        if {name: record.get(name) for name in wanted} == wanted:
+        record = _record_of(kept, wanted)
+        if {name: record[name] for name in wanted} == wanted:
             return Frozen(folder, record, fields)
         if (folder / JOURNAL).exists():
             raise InvalidFile.of("prompts_folder_taken", path=folder)
+        replaced = record["sha256"]
     parts: dict[str, list[str]] = {name: [] for name in PARTS}
     seen: set[str] = set()
     dropped = 0
@@ -149,14 +154,58 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: "".join(lines).encode() for name, lines in parts.items()}
     for name, text in texts.items():
-        (folder / f"{name}.jsonl").write_bytes(text)
+        path = folder / f"{name}.jsonl"
+        if path.exists() and not _is_ours(path, data, text, replaced.get(name)):
+            raise InvalidFile.of("prompts_part_taken", path=path)
+    for name, text in texts.items():
+        _write_whole(folder / f"{name}.jsonl", text)
     record = wanted | {
         "counts": {name: len(lines) for name, lines in parts.items()},
         "dropped": dropped,
         "sha256": {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
     }
-    kept.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    # Last: without it a folder has no split.
+    _write_whole(kept, (json.dumps(record, indent=1) + "\n").encode())
     return Frozen(folder, record, fields)
+
+
+def _is_ours(path: Path, data: Path, text: bytes, replaced: str | None) -> bool:
+    """Returns whether a file is the part to write, or that of a split that is replaced, and not where the rows come from."""
+    if path.samefile(data):
+        return False
+    raw = path.read_bytes()
+    return raw == text or hashlib.sha256(raw).hexdigest() == replaced
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that is there as a whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def _record_of(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the record of a split, of whatever file and shares.
+
+    Args:
+        wanted: the entries that name them.
+
+    Raises:
+        InvalidFile: it is damaged.
+    """
+    try:
+        record: Any = json.loads(path.read_bytes()[:_MOST_RECORD])
+        sound = (
+            all(type(record[name]) is type(value) for name, value in wanted.items())
+            and all(isinstance(record["counts"][name], int) and record["counts"][name] >= 0 for name in PARTS)
+            and all(isinstance(record["sha256"][name], str) for name in PARTS)
+            and isinstance(record["dropped"], int)
+        )
+    except (ValueError, RecursionError, KeyError, TypeError):
+        record, sound = None, False
+    if not sound:
+        raise InvalidFile.of("prompts_folder_taken", path=path.parent)
+    return cast("dict[str, Any]", record)
 
 
 def read_rows(path: Path, fields: Fields) -> list[Row]:
@@ -189,6 +238,11 @@ def _rows(raw: bytes, path: Path, fields: Fields) -> Iterator[Row]:
             continue
         try:
             given = json.loads(line.decode("utf-8"))
+            if b"\\u" in line:
+                json.dumps(given, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        except UnicodeEncodeError:
+            reason = "it holds half of a surrogate pair, which is no character"
+            raise InvalidFile.of("prompts_row", path=path, line=number, reason=reason) from None
         except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
@@ -215,9 +269,11 @@ def _text(values: Mapping[str, Any], names: Sequence[str], path: Path, number: i
 
 
 def _bytes_of(path: Path) -> bytes:
-    if path.stat().st_size > _MAX_FILE:
+    with path.open("rb") as file:
+        raw = file.read(_MAX_FILE + 1)  # a pipe or a device has no size
+    if len(raw) > _MAX_FILE:
         raise InvalidFile.of("prompts_row", path=path, line=1, reason=f"it has over {_MAX_FILE >> 20} MB")
-    return path.read_bytes()
+    return raw
 
 
 def _shares_json(shares: Shares) -> list[float]:

@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from deepwell.errors import InvalidFile
+from deepwell.process.claim import locked_alone
 from deepwell.tuning.prompts.candidates import Candidate
 from deepwell.tuning.prompts.metrics import Metric, Outcome
 from deepwell.tuning.prompts.rows import Row
@@ -21,6 +22,8 @@ __all__ = ["Cost", "Journal", "Standing", "Trials"]
 
 _AT_ONCE: Final = 16
 _FORM: Final = 1  # of the journal
+_MOST_BYTES: Final = 1 << 30
+_MOST_TOKENS: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +86,41 @@ class Journal:
         config: what the outcomes depend on. A file of another configuration is refused.
 
     Raises:
-        InvalidFile: the file is of another search.
+        InvalidFile: the file is of another search, is damaged, or another process has it.
     """
 
     def __init__(self, path: Path | None, config: Mapping[str, Any]) -> None:
         self._kept: dict[str, dict[str, Any]] = {}
-        self._file = None
+        self._file: BinaryIO | None = None
         if path is None:
             return
         head = {"form": _FORM, "config": dict(config)}
-        lines = path.read_bytes().split(b"\n") if path.is_file() else []
-        whole = lines[:-1]  # what follows the last line feed was cut
-        if whole:
-            read = [_line(one, path) for one in whole]
-            if read[0] != json.loads(json.dumps(head)):
+        self._file = path.open("a+b")
+        try:
+            self._read(head, path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, head: Mapping[str, Any], path: Path) -> None:
+        """Reads the lines that are there, cuts a torn one off, and writes the first if there is none."""
+        assert self._file is not None
+        if not locked_alone(self._file):
+            raise InvalidFile.of("prompts_search_busy", path=path.parent)
+        self._file.seek(0)
+        raw = self._file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise InvalidFile.of("prompts_folder_taken", path=path.parent)
+        whole = raw.split(b"\n")[:-1]  # what follows the last line feed was cut
+        read = [_line(one, path) for one in whole]
+        if read and read[0] != json.loads(json.dumps(head)):
+            raise InvalidFile.of("prompts_folder_taken", path=path.parent)
+        for one in read[1:]:
+            key = one.pop("key", None)
+            if not isinstance(key, str) or not _is_sound(key, one):
                 raise InvalidFile.of("prompts_folder_taken", path=path.parent)
-            self._kept = {str(one.pop("key")): one for one in read[1:]}
-            with path.open("r+b") as file:
-                file.truncate(sum(len(one) + 1 for one in whole))
-        self._file = path.open("a", encoding="utf-8")
+            self._kept[key] = one
+        self._file.truncate(sum(len(one) + 1 for one in whole))
         if not whole:
             self._write(head)
 
@@ -125,7 +144,7 @@ class Journal:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
 
 
@@ -211,6 +230,47 @@ class Trials:
 
 def _line(raw: bytes, path: Path) -> dict[str, Any]:
     try:
-        return cast("dict[str, Any]", json.loads(raw))
-    except ValueError:
-        raise InvalidFile.of("prompts_folder_taken", path=path.parent) from None
+        read: object = json.loads(raw)
+    except (ValueError, RecursionError):
+        read = None
+    if not isinstance(read, dict):
+        raise InvalidFile.of("prompts_folder_taken", path=path.parent)
+    return cast("dict[str, Any]", read)
+
+
+def _is_sound(key: str, values: Mapping[str, Any]) -> bool:
+    """Returns whether the values of a line are those of its kind of key: a look, a proposal or an outcome."""
+    if key.startswith("look:"):
+        checks: Mapping[str, Callable[[Any], bool]] = {"score": _is_share}
+    elif key.startswith("proposal:"):
+        checks = {"text": _is_text, "prompt_tokens": _is_count, "answer_tokens": _is_count}
+    else:
+        checks = _OUTCOME
+    return values.keys() == checks.keys() and all(check(values[name]) for name, check in checks.items())
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1.000001
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_OUTCOME: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "score": _is_share,
+    "answer": _is_text,
+    "passed": _is_flag,
+    "prompt_tokens": _is_count,
+    "answer_tokens": _is_count,
+    "chance": _is_share,
+    "refused": _is_flag,
+}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from deepwell.errors import InvalidRequest
 from deepwell.tuning.evaluate.statistics import Difference, difference, mean_of
 from deepwell.tuning.prompts.candidates import Candidate
 from deepwell.tuning.prompts.rows import Row
@@ -47,10 +48,15 @@ def verdict_of(
         held_out: reads the rows; it is called here for the first time.
         known: training and development rows.
         ask: makes trials with a budget of that many calls.
+
+    Raises:
+        InvalidRequest: the search knows all of the rows, or there are none.
     """
     keys = {row.key for row in known}
     rows = {row.key: row for row in held_out()}
     fresh = [row for row in rows.values() if row.key not in keys]
+    if not fresh:
+        raise InvalidRequest.of("prompts_held_out_seen", param="held_out", rows=len(rows))
     trials = ask(2 * len(fresh))
     pair = [trials.outcomes(one, fresh) for one in (start, winner)]
     order = [row.key for row in fresh]

@@ -24,6 +24,7 @@ __all__ = [
     "check_base",
     "library_versions",
     "read_record",
+    "record_text",
     "write_record",
 ]
 
@@ -58,10 +59,15 @@ def base_hashes(checkpoint: Checkpoint, codec: Codec) -> dict[str, str]:
     }
 
 
+def record_text(values: Mapping[str, Any]) -> str:
+    """Returns the text of `deepwell.json`."""
+    return json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_record(folder: Path, values: Mapping[str, Any]) -> None:
     """Writes `deepwell.json` into the folder of an artefact."""
-    text = json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    # A name of a file that is no UTF-8 comes as halves of surrogate pairs, which JSON has escapes for.
+    (folder / RECORD).write_text(record_text(values), encoding="utf-8", errors="backslashreplace")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -125,10 +125,11 @@ def layouts_for(channels: int, sparsity: float, *, experts: int = EXPERTS) -> li
             fix=f"choose one of {', '.join(fitting) or 'another model'}",
             param="experts",
         )
-    gone, most = round(sparsity * experts), experts * 3 // 4
-    # Shares such as a sixth are written with a few digits.
-    if abs(gone / experts - sparsity) > 1e-3 or not 0 <= gone <= most:
-        near = sorted({min(most, max(0, math.floor(sparsity * experts) + step)) for step in (0, 1)})
+    share, most = min(1.0, max(0.0, sparsity)), experts * 3 // 4  # NaN becomes 0
+    gone = round(share * experts)
+    # Shares such as a sixth are written with a few digits, and NaN is near to none.
+    if not abs(gone / experts - sparsity) <= 1e-3 or gone > most:
+        near = sorted({min(most, math.floor(share * experts) + step) for step in (0, 1)})
         known = ", ".join(f"{one / experts:.4g}" for one in near)
         raise InvalidRequest.of(
             "compress_experts_share", param="sparsity", experts=experts, share=sparsity, known=known

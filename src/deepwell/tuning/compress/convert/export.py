@@ -18,6 +18,7 @@ from deepwell.errors import UnsupportedModel
 from deepwell.models.formats.config import ModelConfig, RopeScaling
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.folder import model_card, write_folder
+from deepwell.tuning.compress.sound import in_markdown
 
 __all__ = [
     "NORM_EPS",
@@ -87,9 +88,12 @@ def check_convertible(config: ModelConfig) -> None:
             f"a model of the architecture {config.architecture}{biased} cannot be converted",
             fix="choose a dense model of the Llama architecture, such as smollm2",
         )
-    if config.rope_scaling is not None and config.rope_scaling.kind == "yarn":
+    scaling = config.rope_scaling
+    if scaling is not None and (scaling.kind == "yarn" or scaling.attention_factor not in (None, 1.0)):
+        # Scores of rotated dimensions have a factor of their own there, which the others would lack.
         raise UnsupportedModel(
-            "a model with yarn cannot be converted", fix="use it without its extension of the context"
+            f"a model with {scaling.kind} that scales attention cannot be converted",
+            fix="use it without its extension of the context",
         )
 
 
@@ -205,10 +209,11 @@ def _read_me(config: ModelConfig, card: Mapping[str, Any]) -> str:
             f"{config.num_shared_experts} shared and {config.num_experts} routed experts,"
             f" of which a token computes {config.num_experts_per_tok}"
         )
+    name = in_markdown(card["base"])
     return model_card(
         card,
-        f"{card['base']} in DeepSeek-V3's shape",
-        f"Converted from {card['base']} by Deepwell: a latent of {config.kv_lora_rank} and a rotated key of"
+        f"{name} in DeepSeek-V3's shape",
+        f"Converted from {name} by Deepwell: a latent of {config.kv_lora_rank} and a rotated key of"
         f" {config.qk_rope_head_dim} dimensions a token and layer, {experts}.",
         judged_on="text that took part in the choice",
         loads="The folder loads in deepwell and transformers (DeepseekV3ForCausalLM), in bfloat16 or float32.",

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "SMALLEST_NOPE",
     "Attention",
     "Compressed",
     "Compression",
@@ -40,7 +41,8 @@ Matrix = NDArray[np.float64]
 Array = NDArray[np.floating]
 Complex = NDArray[np.complex128]
 _RIDGE: Final = 1e-4
-_SMALLEST_NOPE: Final = 16
+SMALLEST_NOPE: Final = 16
+"""Dimensions of a query that meet the latent in an exact conversion, whose latent holds values alone."""
 _LATENT_RMS: Final = 2e-6
 _INPUT_SCALE: Final = 2.0**14
 _SELF: Final = "self_attn."
@@ -266,7 +268,7 @@ def exact(layer: Attention) -> Compressed:
     """
     groups, dim, half = layer.heads // layer.kv_heads, layer.head_dim, layer.head_dim // 2
     q, k = layer.pairs(layer.q), layer.pairs(layer.k)
-    hidden, pairs, nope = layer.q.shape[1], layer.kv_heads * half, _SMALLEST_NOPE
+    hidden, pairs, nope = layer.q.shape[1], layer.kv_heads * half, SMALLEST_NOPE
     query = np.zeros((layer.heads, pairs, hidden), np.complex128)
     up = np.zeros((layer.heads, nope + dim, layer.kv_heads * dim))
     for head in range(layer.heads):

@@ -103,5 +103,5 @@ def draw_front(path: Path, points: Sequence[Point], name: str) -> None:
         axis.set_xlabel(label, fontsize=9)
         axis.set_ylabel("loss on text kept apart, before recovery", fontsize=9)
         axis.grid(alpha=0.3)
-    figure.suptitle(f"{name}: smaller models that no other one beats", fontsize=10)
+    figure.suptitle(f"{name}: smaller models that no other one beats", fontsize=10, parse_math=False)
     FigureCanvasAgg(figure).print_png(str(path))

@@ -165,6 +165,20 @@ class Space:
         mlps = (3 * self._widths[population.width] + (population.width > 0)) * hidden
         return np.float64(fixed) + population.attention.sum(1) * attention[population.heads] + mlps.sum(1)
 
+    def holds(self, values: Any) -> bool:
+        """Returns whether values of JSON are a candidate of the space, as `Candidate.to_json` writes it."""
+        try:
+            one = Candidate.from_json(values)
+        except (KeyError, TypeError):
+            return False
+        return (
+            one.kv_heads in self.kv_heads
+            and len(one.attention) == len(one.channels) == self.layers
+            and any(one.attention)
+            and any(one.channels)
+            and all(width in self.levels for width in one.channels)
+        )
+
     @property
     def size(self) -> int:
         """Number of weights of the donor."""

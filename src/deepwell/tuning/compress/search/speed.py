@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from deepwell.engine.weights.synth import synthesize
 from deepwell.models.formats.config import Block, ModelConfig
 from deepwell.models.store.export import config_json
 from deepwell.process.energy import EnergyMeter, measured_cost
+from deepwell.tuning.compress.search.journal import is_number
 from deepwell.tuning.compress.search.space import Population, Space
 from deepwell.tuning.compress.shapes import Shape, shape_of
 
@@ -59,6 +60,18 @@ class Timing:
     def to_json(self) -> dict[str, Any]:
         """Returns the figures as plain JSON values."""
         return asdict(self)
+
+    @staticmethod
+    def is_json(values: Any) -> bool:
+        """Returns whether values are what `to_json` returns."""
+        if not isinstance(values, dict):
+            return False
+        given = cast("dict[str, Any]", values)
+        rest = {"cpu_seconds", "joules"}
+        return given.keys() == {"seconds", "donor_seconds", "share", *rest} and all(
+            (is_number(value) and (name in rest or value > 0)) or (name == "joules" and value is None)
+            for name, value in given.items()
+        )
 
 
 class DecodeTimer(AbstractContextManager["DecodeTimer"]):
@@ -195,7 +208,7 @@ class SpeedTable:
         donor = statistics.median(one["donor_seconds"] for one in timings.values())
         saved = {name: max(0.0, 1 - one["share"]) * donor for name, one in timings.items()}
         layers, widest = space.layers, space.levels[-1]
-        channel = saved["width"] / (layers * (widest - shapes["width"].channels))
+        channel = saved["width"] / (layers * max(1, widest - shapes["width"].channels))
         layer = saved["depth"] / max(1, layers - shapes["depth"].layers)
         if "attention" in saved:
             attention = min(layer, saved["attention"] / max(1, layers - shapes["depth"].layers))

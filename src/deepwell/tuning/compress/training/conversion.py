@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepwell.errors import InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.convert.experts import EXPERTS, Layout, layouts_for
@@ -42,6 +41,13 @@ from deepwell.tuning.compress.convert.latent import (
     tensors_of,
     weights_of,
 )
+from deepwell.tuning.compress.convert.limits import (
+    check_cached,
+    check_exact,
+    default_cached,
+    donor_cached,
+    rotated_widths,
+)
 from deepwell.tuning.compress.shapes import parameters_of
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.layers import predictions
@@ -59,7 +65,6 @@ __all__ = [
     "Converter",
     "Target",
     "convert",
-    "default_cached",
     "exported",
     "largest_difference",
     "write_conversion",
@@ -70,13 +75,6 @@ TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 Say = Callable[[str, float], None]
 Weights = Mapping[str, NDArray[np.float32]]
 
-_SHARE: Final = 5 / 16  # of the donor's cache that stays, as in MHA2MLA's middle setting
-_ROPES: Final = (
-    2,
-    3,
-    4,
-    6,
-)  # sixteenths of a head that stay rotated, in candidates; a head has 64 or 128 dimensions
 _EXPERT_WINDOWS: Final = (
     48  # least squares over all channels of an MLP need more text than moments of attention
 )
@@ -104,16 +102,6 @@ class Conversion:
     latent: Latent
     moments: Sequence[NDArray[np.float64]]
     choices: Mapping[str, Any]
-
-
-def default_cached(config: ModelConfig) -> int:
-    """Returns the numbers a token and layer that a conversion caches unless told otherwise: 5/16 of the donor's."""
-    return max(16, int(_SHARE * donor_cached(config)) // 8 * 8)
-
-
-def donor_cached(config: ModelConfig) -> int:
-    """Returns the numbers a token and layer that a donor caches."""
-    return 2 * config.num_key_value_heads * config.head_dim
 
 
 class Converter:
@@ -173,8 +161,7 @@ class Converter:
         """Returns the conversion of least loss on the windows that choose, over splits of the cache and balances."""
         if cached >= donor_cached(self.config):
             return self.exact()
-        ropes = sorted({max(2, self.config.head_dim * part // 16 // 8 * 8) for part in _ROPES})
-        ropes = [rope for rope in ropes if rope <= cached // 2]
+        ropes = rotated_widths(self.config, cached)
         tried: dict[tuple[int, float], float] = {}
         steps = len(ropes) + len(_BALANCES) - 1
 
@@ -298,19 +285,18 @@ def convert(
         say: takes the step that is under way and its share that is done.
 
     Raises:
-        InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: something given cannot be used.
+        InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: something given cannot be used, or the result is
+            none that the engine runs.
     """
     base = open_base(str(model))
     check_convertible(base.config)
     check_target(target, 5 * parameters_of(base.config))
-    most = donor_cached(base.config)
-    wanted = most if to == "moe" else cached or default_cached(base.config)
-    if not 16 <= wanted <= most or wanted % 8:
-        raise InvalidRequest(
-            f"a cache of {wanted} numbers a token and layer cannot be made",
-            fix=f"choose a multiple of 8 from 16 to {most}, what the donor caches",
-            param="cached",
-        )
+    if to == "moe":
+        check_exact(base.config)
+        wanted = donor_cached(base.config)
+    else:
+        wanted = cached or default_cached(base.config)
+        check_cached(base.config, wanted)
     layouts = [] if to == "mla" else layouts_for(base.config.intermediate_size, sparsity, experts=experts)
     donor = Donor(base, windows_of(base.codec, texts), say)
     converter = Converter(donor, say)

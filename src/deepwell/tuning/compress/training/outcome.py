@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deepwell.tuning.compress.sound import check_result
 from deepwell.tuning.compress.training.layers import predictions
 from deepwell.tuning.compress.training.recover import Recovery, distil
 
@@ -40,6 +41,9 @@ def recovered_fields(
         learning: windows of the recovery.
         recovery: how the model learns; None: not at all.
         say: takes the step "recovery" and its share that is done.
+
+    Raises:
+        UnsupportedModel: the finished model computes no numbers.
     """
     before = predictions(donor, judged).loss
     found = predictions(model, judged, donor)
@@ -54,6 +58,7 @@ def recovered_fields(
             "loss_before": round(found.loss, 4),
         }
         found = predictions(model, judged, donor)
+    check_result(found.loss)
     return {
         "loss_before": round(before, 4),
         "loss": round(found.loss, 4),

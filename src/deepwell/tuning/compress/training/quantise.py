@@ -18,16 +18,24 @@ from torch.nn import functional as F
 from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
-from deepwell.tuning.compress.gguf import Blocks, write_gguf
-from deepwell.tuning.compress.metadata import Entry, pre_tokenizer_name
+from deepwell.tuning.compress.gguf import Blocks, check_gguf, write_gguf
+from deepwell.tuning.compress.metadata import RECORD_KEY, Entry, pre_tokenizer_name
 from deepwell.tuning.compress.quantise.awq import PLACES, Place, fold_all
 from deepwell.tuning.compress.quantise.formats import FORMATS, format_for
 from deepwell.tuning.compress.quantise.gptq import Rounded, damped, quantise_matrix, rounded
 from deepwell.tuning.compress.shapes import check_prunable, parameters_of
+from deepwell.tuning.compress.sound import check_finite
 from deepwell.tuning.compress.target import check_file
 from deepwell.tuning.compress.training.outcome import calibration_fields
 from deepwell.tuning.compress.training.run import windows_of
-from deepwell.tuning.compress.training.walk import INPUTS, Layer, Stages, layer_weights, moments_of
+from deepwell.tuning.compress.training.walk import (
+    INPUTS,
+    MOST_WEIGHT,
+    Layer,
+    Stages,
+    layer_weights,
+    moments_of,
+)
 from deepwell.tuning.train.artefact import base_hashes, library_versions
 from deepwell.tuning.train.bases import open_base
 
@@ -80,6 +88,7 @@ def quantised(
 
     Raises:
         InvalidRequest: no block divides the rows of a matrix.
+        InvalidModelFile: a tensor holds NaN, infinity or weights that no block holds.
     """
     config = checkpoint.config
     tensors: dict[str, Rounded | Floats] = {}
@@ -87,6 +96,7 @@ def quantised(
         tensor = checkpoint.tensor(name)
         if ".layers." not in name:
             values = tensor.float32()
+            check_finite(name, values, MOST_WEIGHT)
             tensors[name] = (
                 rounded(values, format_for(_EDGES, values.shape[1])) if values.ndim > 1 else values
             )
@@ -293,8 +303,11 @@ def quantise(
     check_prunable(base.config)
     check_file(target, _bytes_of(base.config, kind))
     tokenizer = Tokenizer.load(base.path)
-    if base.checkpoint.format != "gguf":
-        pre_tokenizer_name(tokenizer)  # fails before anything is computed
+    # Both fail before anything is computed.
+    if base.checkpoint.format == "gguf":
+        check_gguf(base.checkpoint)
+    else:
+        pre_tokenizer_name(tokenizer)
     windows = None if method == "none" else windows_of(base.codec, texts)[: 2 * _APART + most_windows]
     made = quantised(base.checkpoint, kind, method, windows, say)
     sizes: dict[str, int] = {}
@@ -318,8 +331,9 @@ def quantise(
         name: Blocks(one.form.name, one.encoded()) if isinstance(one, Rounded) else one
         for name, one in made.tensors.items()
     }
-    extra = [Entry("deepwell.quantised", json.dumps(card), gguf.GGUFValueType.STRING)]
+    extra = [Entry(RECORD_KEY, json.dumps(card), gguf.GGUFValueType.STRING)]
     if base.licence and "general.license" not in base.checkpoint.metadata:
-        extra.append(Entry("general.license", base.licence, gguf.GGUFValueType.STRING))
+        licence = base.licence.encode(errors="replace").decode()
+        extra.append(Entry("general.license", licence, gguf.GGUFValueType.STRING))
     write_gguf(target, base.checkpoint, base.config, stored, tokenizer=tokenizer, extra=extra)
     return {**card, "bytes": target.stat().st_size}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from deepwell.errors import InvalidRequest
 from deepwell.tuning.compress.training.layers import final_states
 from deepwell.tuning.compress.training.mixtures import masked
 from deepwell.tuning.train.loop import processor_is_fast_at_bf16
@@ -29,6 +31,9 @@ class Recovery:
         rate: learning rate at its highest.
         batch: windows of a step.
         tokens: most tokens that it sees; None: as many as there is time for.
+
+    Raises:
+        InvalidRequest: the minutes are none.
     """
 
     minutes: float
@@ -36,6 +41,14 @@ class Recovery:
     batch: int = 4
     seed: int = 0
     tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < math.inf:
+            raise InvalidRequest(
+                f"a recovery of {self.minutes:g} minutes cannot be run",
+                fix="choose 0.05 to 1440",
+                param="minutes",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values."""

@@ -19,6 +19,7 @@ from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import Cut, chosen_cut, cut_tensors, write_cut
 from deepwell.tuning.compress.gguf import check_gguf, write_gguf
 from deepwell.tuning.compress.shapes import Shape, Way, check_prunable, parameters_of, shapes_for
+from deepwell.tuning.compress.sound import check_finite
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.analysis import Analysis, analyse, greedy_order
 from deepwell.tuning.compress.training.layers import Predictions, final_states, predictions
@@ -71,12 +72,18 @@ class Donor:
 
     Args:
         windows: calibration text; the first windows choose, the others give moments and teach.
+
+    Raises:
+        UnsupportedModel: see `check_prunable`.
+        InvalidModelFile: a tensor holds NaN or infinity.
     """
 
     def __init__(self, base: Base, windows: Tensor, say: Say = _silent) -> None:
         check_prunable(base.config)
         self.base, self.windows, self._say = base, windows, say
         self.model = load_model(base).requires_grad_(False)
+        for name, parameter in self.model.named_parameters():
+            check_finite(name, parameter.numpy())
         self._dtype = torch.bfloat16 if processor_is_fast_at_bf16() else torch.float32
         # What is searched is compared with itself, so bf16 does; what is reported is computed in float32.
         self._scout = self.model
@@ -226,7 +233,12 @@ def prune(
 def pruned(
     donor: Donor, share: float, ways: Collection[Way], recovery: Recovery | None, say: Say = _silent
 ) -> Pruned:
-    """Returns the model of a share, recovered or not, with its card."""
+    """Returns the model of a share, recovered or not, with its card.
+
+    Raises:
+        InvalidRequest: the share cannot be cut; see `shapes_for`.
+        UnsupportedModel: the smaller model computes no numbers.
+    """
     base = donor.base
     cut = donor.best(share, ways)
     model = donor.built(cut)

@@ -17,12 +17,18 @@ from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import write_cut
 from deepwell.tuning.compress.search.evolution import Measure, evenly, evolved, shallow
 from deepwell.tuning.compress.search.front import Point, draw_front, front_of
-from deepwell.tuning.compress.search.journal import Journal
+from deepwell.tuning.compress.search.journal import Journal, is_number
 from deepwell.tuning.compress.search.options import SearchOptions
 from deepwell.tuning.compress.search.padding import padded
 from deepwell.tuning.compress.search.proxy import LossProxy, LossTable
 from deepwell.tuning.compress.search.space import Candidate, Population, Space
-from deepwell.tuning.compress.search.speed import DecodeTimer, SpeedTable, bytes_per_token, table_shapes
+from deepwell.tuning.compress.search.speed import (
+    DecodeTimer,
+    SpeedTable,
+    Timing,
+    bytes_per_token,
+    table_shapes,
+)
 from deepwell.tuning.compress.shapes import check_prunable
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.candidates import Trials, built
@@ -55,7 +61,7 @@ class Search:
         joules_unknown: why points have no joules; None: they have, or nothing is measured yet.
 
     Raises:
-        InvalidRequest: the text is too short, an option is none, or the folder is of another search.
+        InvalidRequest: the text is too short, an option is none, or the folder is of another search or the donor's own.
         ModelNotFound, UnsupportedModel, InvalidModelFile: the donor cannot be searched.
     """
 
@@ -69,6 +75,8 @@ class Search:
     ) -> None:
         self.base: Base = open_base(str(model))
         check_prunable(self.base.config)
+        if out.exists() and self.base.path.is_dir() and out.samefile(self.base.path):
+            raise InvalidRequest.of("compress_out_taken", param="out", folder=out)
         self.space = Space(self.base.config, uniform=options.uniform)
         self.options, self.out, self._say = options, out, say
         windows = windows_of(self.base.codec, texts, least=_LEAST_WINDOWS)
@@ -145,13 +153,15 @@ class Search:
         return LossTable.of(space, self._loss("donor", donor), rises)
 
     def _loss(self, name: str, candidate: Candidate, windows: int | None = None) -> float:
-        return self._journal.measured(name, lambda: self.trials.loss(candidate, windows))
+        return self._journal.measured(name, lambda: self.trials.loss(candidate, windows), is_number)
 
     def _speeds(self, timer: DecodeTimer) -> SpeedTable:
         shapes = table_shapes(self.space)
 
         def measured(name: str) -> Mapping[str, float]:
-            found = self._journal.measured(f"speed {name}", lambda: timer.timed(shapes[name]).to_json())
+            found = self._journal.measured(
+                f"speed {name}", lambda: timer.timed(shapes[name]).to_json(), Timing.is_json
+            )
             self._say("speed", (list(shapes).index(name) + 1) / len(shapes))
             return found
 
@@ -205,7 +215,9 @@ class Search:
                 )
                 return None if found is None else found.to_json()
 
-            values = self._journal.measured(f"candidate {number} {place}", promising)
+            values = self._journal.measured(
+                f"candidate {number} {place}", promising, lambda one: one is None or self.space.holds(one)
+            )
             run(None if values is None else Candidate.from_json(values), step)
         return tried
 
@@ -232,11 +244,13 @@ class Search:
         losses: dict[Candidate, float] = {}
         for number, one in enumerate((donor, *finalists)):
             timings[one] = self._journal.measured(
-                f"timing {one.key}", lambda one=one: timer.timed(one.shape()).to_json()
+                f"timing {one.key}", lambda one=one: timer.timed(one.shape()).to_json(), Timing.is_json
             )
             if one == donor:  # beside itself it differs by noise alone
                 timings[one] = {**timings[one], "share": 1.0}
-            losses[one] = self._journal.measured(f"final {one.key}", lambda one=one: self._final_loss(one))
+            losses[one] = self._journal.measured(
+                f"final {one.key}", lambda one=one: self._final_loss(one), is_number
+            )
             self._say("finals", (number + 1) / (len(finalists) + 1))
         sizes = dict(zip(timings, self.space.sizes(self.space.population(list(timings))), strict=True))
         front = front_of({one: (float(sizes[one]), timings[one]["share"], losses[one]) for one in finalists})

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.formats.config import ModelConfig
+from deepwell.tuning.compress.sound import check_finite
 from deepwell.tuning.train.bases import hf_config
 
-__all__ = ["INPUTS", "Layer", "Stages", "layer_weights", "moments_of"]
+__all__ = ["INPUTS", "MOST_WEIGHT", "Layer", "Stages", "layer_weights", "moments_of"]
 
 INPUTS: Final = {
     "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -29,17 +30,23 @@ INPUTS: Final = {
     "channels": ("mlp.down_proj",),
 }
 """Projections by the name of the input that they share, in the order in which they run."""
+MOST_WEIGHT: Final = 65504.0
+"""Largest weight of a model to quantise: scales of blocks are float16."""
 _BATCH: Final = 8  # windows
 
 
 def layer_weights(checkpoint: Checkpoint, number: int) -> dict[str, NDArray[np.float32]]:
-    """Returns the float32 tensors of a layer by their names within it."""
-    prefix = f"model.layers.{number}."
-    return {
-        name.removeprefix(prefix): checkpoint.tensor(name).float32()
-        for name in checkpoint.names
-        if name.startswith(prefix)
-    }
+    """Returns the float32 tensors of a layer by their names within it.
+
+    Raises:
+        InvalidModelFile: a tensor holds NaN, infinity or weights that no block holds.
+    """
+    prefix, found = f"model.layers.{number}.", dict[str, NDArray[np.float32]]()
+    for name in checkpoint.names:
+        if name.startswith(prefix):
+            values = found[name.removeprefix(prefix)] = checkpoint.tensor(name).float32()
+            check_finite(name, values, MOST_WEIGHT)
+    return found
 
 
 @dataclass

@@ -43,7 +43,7 @@ def bench_convert_mla(
     """
     need_torch("convert-mla")
     from deepwell.tuning.compress.convert.latent import Compression
-    from deepwell.tuning.compress.training.conversion import default_cached, donor_cached
+    from deepwell.tuning.compress.convert.limits import default_cached, donor_cached
     from deepwell.tuning.compress.training.layers import predictions
     from deepwell.tuning.compress.training.recover import Recovery, distil
 
@@ -108,7 +108,8 @@ def bench_convert_served(
         PeerError: this environment has no torch.
     """
     need_torch("convert-served")
-    from deepwell.tuning.compress.training.conversion import default_cached, write_conversion
+    from deepwell.tuning.compress.convert.limits import default_cached
+    from deepwell.tuning.compress.training.conversion import write_conversion
 
     converter = _converter(model, 60)
     made = converter.best(default_cached(converter.config))
@@ -172,11 +173,8 @@ def _held_out(converter: Converter, count: int) -> Any:
 
 def _exact_logits(converter: Converter, windows: Any) -> float:
     """Returns the largest difference of a logit of the exact conversion's folder in transformers from the donor's."""
-    from deepwell.tuning.compress.training.conversion import (
-        donor_cached,
-        largest_difference,
-        write_conversion,
-    )
+    from deepwell.tuning.compress.convert.limits import donor_cached
+    from deepwell.tuning.compress.training.conversion import largest_difference, write_conversion
     from deepwell.tuning.train.bases import load_model, open_base
 
     with tempfile.TemporaryDirectory() as place:
