@@ -126,6 +126,12 @@ def test_an_alias_is_the_same_verb(
     assert runner.invoke(app, alias).output == runner.invoke(app, verb).output
 
 
+def test_a_path_where_a_name_is_wanted_is_told_how_it_gets_one(runner: CliRunner, tiny_model: Path) -> None:
+    for verb in ("show", "remove"):
+        said = runner.invoke(app, ["models", verb, str(tiny_model)]).stderr
+        assert f"deepwell pull {tiny_model} --name NAME" in said
+
+
 def test_rm_takes_several_and_names_the_nearest(runner: CliRunner, tiny_model: Path) -> None:
     for name in ("one", "two", "three"):
         pulled(runner, tiny_model, name)

@@ -176,6 +176,8 @@ def test_a_search_that_cannot_be_made_says_why(
     given = ["--data", rows(tmp_path / "rows.jsonl"), "--model", "no-model"]  # not even looked for
     error = prompts(runner, "optimise", *words, *given, code=1)["error"]
     assert said in error["message"] and error["fix"]
+    if words[1:] and words[1] in ("--metric", "--calls"):
+        assert not (tmp_path / "prompt-law-clause-en").exists()
 
 
 def test_changes_on_the_command_line_stand_in_the_audit_trail(runner: CliRunner, tmp_path: Path) -> None:

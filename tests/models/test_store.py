@@ -26,7 +26,7 @@ from deepwell.models.store.catalog import CatalogEntry, read_catalog, shipped_ca
 from deepwell.models.store.manifest import Manifest
 from deepwell.models.store.order import LastSource
 from deepwell.models.store.sources import PathSource, parse_source
-from deepwell.models.store.store import ModelStore
+from deepwell.models.store.store import ModelStore, declared_licence
 from deepwell.models.text.chat_template import ChatTemplate
 
 
@@ -364,6 +364,28 @@ def test_paths_resolve(store: ModelStore, gguf: Path, tmp_path: Path) -> None:
     assert store.resolve(directory).path == directory
     with pytest.raises(ModelNotFound):
         store.resolve("./no/such.gguf")
+
+
+def test_a_bare_name_of_a_folder_is_told_how_a_path_is_written(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (write_directory(tmp_path / "smaller") / "config.json").write_text("{}")
+    with pytest.raises(ModelNotFound, match=r"write \./smaller "):
+        store.resolve("smaller")
+    assert store.resolve("./smaller").name == "smaller"
+
+
+def test_the_record_of_a_compressed_folder_comes_into_the_store_and_names_its_licence(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    folder = write_directory(tmp_path / "smaller")
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "deepwell.json").write_text('{"license": "Apache-2.0"}')
+    stored = store.pull(str(folder), name="smaller")
+    assert stored.manifest is not None and stored.manifest.licence == "Apache-2.0"
+    assert (stored.path / "deepwell.json").is_file() and declared_licence(stored.path) == "Apache-2.0"
 
 
 def test_removing(store: ModelStore, gguf: Path) -> None:

@@ -70,6 +70,7 @@ def test_what_cannot_be_read_has_a_reason_and_no_joules(
             counter.unlink()
     assert cost.joules is None
     assert cost.reason
+    assert ("chmod" in meter.fix) == (missing == "permission")
     assert (meter.packages == 1) == (missing == "later")
 
 

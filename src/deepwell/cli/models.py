@@ -189,12 +189,15 @@ def _packed_files(model: StoredModel, packed_dir: Path) -> list[Path]:
 def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
     """Show where a model came from: source, hashes, licence, architecture, chat template."""
     with reported_errors(as_json=json):
-        stored = _store(models_dir).get(name)
+        store = _store(models_dir)
+        _check_name(store, name)
+        stored = store.get(name)
         manifest = stored.manifest
         assert manifest is not None
         if json:
             facts = manifest.to_json() | {"size_bytes": manifest.size_bytes, "pin": _pin_of(manifest)}
-            write_json({"path": str(stored.path), **facts, **_embedding_facts(stored)})
+            made_from = {"made_from": made} if (made := _made_from(stored)) else {}
+            write_json({"path": str(stored.path), **facts, **made_from, **_embedding_facts(stored)})
             return
         rows = {
             "path": str(stored.path),
@@ -206,6 +209,8 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
             "chat template": f"sha256 {manifest.template_hash}" if manifest.template_hash else "none",
             "pulled": manifest.created,
         }
+        if made := _made_from(stored):
+            rows["made from"] = f"{made['base']}, {made['method']}"
         if facts := _embedding_facts(stored).get("embedding"):
             rows["embedding"] = (
                 f"{facts['dimension']} dimensions, {facts['pooling']} pooling, {facts['max_tokens']} tokens"
@@ -218,6 +223,42 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
             out.print(
                 f"{'file':14} {file.name}  {file.size_bytes} bytes  sha256 {file.sha256}", soft_wrap=True
             )
+
+
+def _check_name(store: ModelStore, name: str) -> None:
+    """Refuses the path of a model where a name is wanted.
+
+    Raises:
+        ModelNotFound: it is a path.
+    """
+    from deepwell.errors import ModelNotFound
+
+    if not store.can_hold(name) and Path(name).expanduser().exists():
+        raise ModelNotFound.of("model_name_wanted", path=name)
+
+
+def _made_from(stored: StoredModel) -> dict[str, str]:
+    """Returns the model that this one was made of, and how, by its record; empty for a model that has none."""
+    import json
+
+    from deepwell.models.formats.gguf import read_gguf_header
+    from deepwell.models.formats.safetensors import read_json
+    from deepwell.tuning.train.artefact import RECORD
+
+    if stored.path.suffix == ".gguf":
+        kept = read_gguf_header(stored.path).metadata.get("deepwell.quantised")
+        try:
+            record: Any = json.loads(kept) if isinstance(kept, str) else None
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict) and "type" in record:
+            record = {"base": record.get("base"), "method": f"quantised to {record['type']}"}
+    else:
+        path = stored.path / RECORD
+        record = read_json(path) if path.is_file() else None
+    if not isinstance(record, dict):
+        return {}
+    return {name: str(record.get(name, "unknown"))[:120] for name in ("base", "method")}
 
 
 def _embedding_facts(stored: StoredModel) -> dict[str, Any]:
@@ -256,6 +297,7 @@ def remove(
         settings = _settings(models_dir)
         store = ModelStore(settings.models_dir)
         for name in names:
+            _check_name(store, name)
             stored = {model.name: model for model in _readable(store)}
             packed: set[Path] = set()
             freed = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ __all__ = [
     "print_error",
     "print_table",
     "reported_errors",
+    "resumable",
     "system_error",
+    "typed_model",
     "write_json",
 ]
 
@@ -70,6 +73,12 @@ def console(*, stderr: bool = False) -> Console:
 def extra_command(extra: str) -> str:
     """Returns the command that brings an extra into this environment, from any folder: pip keeps the Deepwell that is here."""
     return f"{sys.executable} -m pip install 'deepwell[{extra}]'"
+
+
+def typed_model(path: Path) -> str:
+    """Returns the path of a model as commands take it: a bare name of a folder would be a name in the store."""
+    text = str(path)
+    return shlex.quote(text if "/" in text or path.suffix == ".gguf" else f"./{text}")
 
 
 def write_json(value: Any) -> None:
@@ -121,6 +130,19 @@ def reported_errors(*, as_json: bool) -> Iterator[None]:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         fail(system_error(error), as_json=as_json)
+
+
+@contextmanager
+def resumable(journal: Path) -> Iterator[None]:
+    """Tells on standard error, after Ctrl-C, that the same command goes on from a journal."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from deepwell.messages import say
+
+        if journal.exists():
+            console(stderr=True).print(say("work_resumes", file=journal), soft_wrap=True)
+        raise
 
 
 def _missing_package(module: str) -> MissingDependency:

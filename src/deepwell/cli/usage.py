@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -88,15 +89,28 @@ def _explained(error: Any) -> InvalidRequest:
         if right := nearest(wrong, _options(context)):
             return InvalidRequest.of("option_near", command=command, wrong=wrong, right=right)
         return InvalidRequest.of("option_unknown", command=command, wrong=wrong)
-    usage = " ".join(context.get_usage().split()).removeprefix("Usage: ") if context else command
+    usage = _usage(context) if context else command
     if type(error).__name__ == "MissingParameter" and error.param is not None:
-        what = getattr(error.param, "metavar", None) or str(error.param.name).upper()
-        if (option := error.param.opts[0]).startswith("-"):  # the usage line shows arguments alone
-            what = f"{option} {what}"
-            usage = usage.replace("[OPTIONS]", f"{what} [OPTIONS]", 1)
+        what = _named(error.param)
         return InvalidRequest.of("usage_missing", command=command, what=what, usage=usage)
-    reason = error.format_message().rstrip(".")
+    reason = error.format_message().rstrip(".").replace("Value error, ", "")
     return InvalidRequest.of("usage_wrong", command=command, reason=reason, usage=usage)
+
+
+def _usage(context: Any) -> str:
+    """Returns the line of usage, with the options that must be given: click shows arguments alone."""
+    usage = " ".join(context.get_usage().split()).removeprefix("Usage: ")
+    usage = re.sub(r"\{([^{}|]+)\}", r"\1", usage)  # braces around one name mean that it is required
+    usage = usage.replace("......", "...")
+    options = [one for one in context.command.params if one.required and one.opts[0].startswith("-")]
+    given = " ".join(map(_named, options))
+    return usage.replace("[OPTIONS]", f"{given} [OPTIONS]", 1) if given else usage
+
+
+def _named(param: Any) -> str:
+    """Returns a parameter as it is written: an option with its value."""
+    what = getattr(param, "metavar", None) or str(param.name).upper()
+    return f"{param.opts[0]} {what}" if param.opts[0].startswith("-") else what
 
 
 def _wrong_verb(wrong: str, command: str, context: Any) -> InvalidRequest:

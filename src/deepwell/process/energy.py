@@ -56,11 +56,13 @@ class EnergyMeter:
 
     Attributes:
         packages: number of counters that can be read; with 0, `reason` says why.
+        fix: what makes them readable; empty where nothing does.
     """
 
     def __init__(self, root: Path = POWERCAP) -> None:
         self._packages: list[_Package] = []
         self.reason: str | None = None
+        self.fix = ""
         try:
             zones = sorted(one for one in root.iterdir() if one.name.startswith("intel-rapl:"))
         except OSError:
@@ -75,6 +77,10 @@ class EnergyMeter:
             # A part of the machine's energy would look like all of it.
             except PermissionError:
                 self._packages, self.reason = [], f"{zone}/energy_uj may be read by root alone"
+                self.fix = (
+                    f"sudo chmod a+r {root}/intel-rapl:*/energy_uj, which lasts until the next start of the machine;"
+                    " every user can then watch its power"
+                )
                 return
             except (OSError, ValueError):
                 self._packages, self.reason = [], f"{zone} has no counter that can be read"

@@ -166,3 +166,8 @@ def test_layouts_leave_out_the_share_and_say_what_cannot_be() -> None:
     for channels, sparsity, experts in wrong:
         with pytest.raises(InvalidRequest, match="experts"):
             layouts_for(channels, sparsity, experts=experts)
+    assert layouts_for(768, 0.1667, experts=6) == layouts_for(768, 1 / 6, experts=6)
+    with pytest.raises(InvalidRequest, match=r"0\.1667, 0\.3333") as caught:
+        layouts_for(768, 0.25, experts=6)
+    near = caught.value.fix.rpartition(": ")[2].split(", ")
+    assert all(layouts_for(768, float(one), experts=6) for one in near)

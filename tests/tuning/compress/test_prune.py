@@ -94,7 +94,9 @@ def test_the_verb_writes_a_folder_with_its_record(written: tuple[Path, list[dict
     assert end["event"] == "end" and end["cut"] >= 0.2
     assert json.loads((folder / "config.json").read_text())["intermediate_size"] == end["shape"]["channels"]
     assert json.loads((folder / "deepwell.json").read_text())["shape"] == end["shape"]
-    assert end["calibration"]["sha256"] in (folder / "README.md").read_text()
+    read_me = (folder / "README.md").read_text()
+    assert read_me.startswith("---\nbase_model: tiny\n") and "Recovery: none." in read_me
+    assert end["calibration"]["sha256"] in read_me and "`deepwell pull ./FOLDER --name NAME`" in read_me
 
 
 def test_the_folder_computes_the_same_here_and_in_transformers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,15 +139,30 @@ def test_the_verb_writes_a_file_that_the_engine_takes_as_it_is(tiny: Path, tmp_p
     before = ServedModel(donor, 64, backend="reference").logits(tokens)
     after = ServedModel(found, 64, backend="reference").logits(tokens)
     assert np.corrcoef(before.reshape(-1), after.reshape(-1))[0, 1] > 0.9
+    store = ["--models-dir", str(tmp_path / "store")]
+    CliRunner().invoke(app, ["pull", str(target), "--name", "small", *store])
+    shown = CliRunner().invoke(app, ["models", "show", "small", "--json", *store])
+    assert json.loads(shown.stdout)["made_from"] == {"base": tiny.name, "method": "quantised to Q4_1"}
     again = CliRunner().invoke(app, [*arguments, "--method", "none"])
     assert again.exit_code != 0 and "exists already" in again.output
 
 
-def test_what_has_no_form_in_gguf_is_refused(tiny: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_has_no_form_in_gguf_is_refused(
+    tiny: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(InvalidRequest, match=r"\.gguf"):
         quantise(tiny, tmp_path / "folder", kind="q4_0", texts=TEXTS)
     with pytest.raises(InvalidRequest, match="does not exist"):
         quantise(tiny, tmp_path / "none" / "model.gguf", kind="q4_0", texts=TEXTS)
+    with pytest.raises(InvalidRequest, match="no does not exist") as caught:
+        quantise(tiny, tmp_path / "no" / "model.gguf", kind="q4_0", method="none", texts=[])
+    assert "mkdir -p" in caught.value.fix
+    monkeypatch.setattr("shutil.disk_usage", lambda _: namedtuple("full", "total used free")(1, 1, 0))
+    with pytest.raises(InvalidRequest, match="needs 0"):
+        quantise(tiny, tmp_path / "model.gguf", kind="q4_0", method="none", texts=[])
+    assert not list(tmp_path.iterdir())
     tokenizer = Tokenizer.load(tiny)
     assert pre_tokenizer_name(tokenizer) == "gpt-2"
     from tokenizers import normalizers

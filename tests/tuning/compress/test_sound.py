@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from tests.models.builders import write_model_gguf
 from tests.models.tokenizer_files import write_directory
 
@@ -14,7 +16,13 @@ from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import _read_me, write_cut
-from deepwell.tuning.compress.sound import check_finite, check_result, in_markdown
+from deepwell.tuning.compress.sound import (
+    check_finite,
+    check_result,
+    in_command,
+    in_front_matter,
+    in_markdown,
+)
 from deepwell.tuning.train.artefact import RECORD, write_record
 
 HOSTILE = "a](http://x)\n# Title <img src=x>\x1b[31m `code`\u202e"
@@ -22,6 +30,7 @@ HOSTILE = "a](http://x)\n# Title <img src=x>\x1b[31m `code`\u202e"
 
 CARD = {
     "base": HOSTILE,
+    "license": HOSTILE,
     "cut": 0.2,
     "parameters": 8,
     "base_parameters": 10,
@@ -37,9 +46,22 @@ CARD = {
 def test_a_name_stays_a_name_in_a_card() -> None:
     assert in_markdown("qwen2.5-coder_0.5b") == "qwen2.5-coder_0.5b"
     text = _read_me(CARD)
-    assert [line for line in text.splitlines() if line.startswith("#")] == [text.splitlines()[0]]
+    _, head, body = text.split("---\n", 2)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [body.strip().splitlines()[0]]
+    told = yaml.safe_load(head)
+    assert told.keys() == {"base_model", "license", "library_name"} and "\n" not in told["base_model"]
+    assert told["base_model"].startswith("a](http://x) # Title <img src=x>") and "--against DONOR" in body
     assert not {"\x1b", "\u202e"} & set(text)
     assert "](" not in text.replace("\\]", "") and "<" not in text.replace("\\<", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny", "qwen2.5-coder_0.5b", "my model", "3e5", "no", "a: b", "a'b\\", "---", "{", "$(ls)"]
+)
+def test_a_name_is_whole_in_front_matter_and_in_commands(name: str) -> None:
+    assert yaml.safe_load(f"base_model: {in_front_matter(name)}\n") == {"base_model": name}
+    assert shlex.split(in_command(name, "DONOR")) == ["DONOR" if "\\" in name else name]
+    assert in_front_matter("tiny") == in_command("tiny", "DONOR") == "tiny"
 
 
 def test_a_record_takes_a_name_that_is_no_utf8(tmp_path: Path) -> None:

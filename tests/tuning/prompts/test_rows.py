@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deepwell.errors import InvalidFile, InvalidRequest
-from deepwell.tuning.prompts.rows import Fields, Shares, freeze, key_of, read_rows
+from deepwell.tuning.prompts.rows import JOURNAL, Fields, Shares, freeze, key_of, read_rows
 
 FIELDS = Fields()
 
@@ -46,7 +46,9 @@ def test_a_part_that_changed_after_the_split_is_refused_when_it_is_read(tmp_path
 
 def test_a_folder_keeps_its_split_and_takes_no_other(tmp_path: Path) -> None:
     data = written(tmp_path / "a.jsonl", many())
+    freeze(data, tmp_path / "out", Shares(0.6, 0.2, 0.2), FIELDS)  # no search began on it, so it binds nobody
     first = freeze(data, tmp_path / "out", Shares(), FIELDS)
+    (tmp_path / "out" / JOURNAL).write_text("{}\n")
     assert freeze(data, tmp_path / "out", Shares(), FIELDS).counts == first.counts
     with pytest.raises(InvalidFile, match="other options"):
         freeze(data, tmp_path / "out", Shares(0.5, 0.25, 0.25), FIELDS)
@@ -78,6 +80,17 @@ def test_a_split_overwrites_no_file_of_others(tmp_path: Path, name: str) -> None
     with pytest.raises(InvalidFile, match="overwritten"):
         freeze(data, tmp_path, Shares(), FIELDS)
     assert data.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == [data.name]
+
+
+def test_a_split_that_is_replaced_overwrites_neither_rows_nor_files_of_others(tmp_path: Path) -> None:
+    data, out = written(tmp_path / "a.jsonl", many()), tmp_path / "out"
+    freeze(data, out, Shares(), FIELDS)
+    with pytest.raises(InvalidFile, match="overwritten"):
+        freeze(out / "train.jsonl", out, Shares(), FIELDS, least=0)
+    (out / "train.jsonl").write_text("mine")
+    with pytest.raises(InvalidFile, match="overwritten"):
+        freeze(data, out, Shares(0.6, 0.2, 0.2), FIELDS)
+    assert (out / "train.jsonl").read_text() == "mine"
 
 
 def test_a_split_that_was_broken_off_is_made_again(tmp_path: Path) -> None:

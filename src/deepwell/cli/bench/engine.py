@@ -62,7 +62,11 @@ def decode(
     row: Row = None,
     json: Json = False,
 ) -> None:
-    """Measures tokens a second of one sequence, against the memory roof and llama.cpp."""
+    """Measures tokens a second of one sequence, against the memory roof and llama.cpp, and what a token costs.
+
+    A token costs processor seconds of all threads, bytes of weights and cache that are read, and joules of the processor
+    packages where the kernel lets them be read; `deepwell doctor` says whether it does.
+    """
     from deepwell.bench.suites.engine.decode import bench_decode
 
     measure(

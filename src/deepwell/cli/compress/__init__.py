@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         help="Make a smaller model of one in the store, or one of DeepSeek's shape, and see what it loses.",
     )
     compress.command("prune")(prune)
-    compress.command("convert")(convert)
     compress.command("search")(search)
+    compress.command("convert")(convert)
     compress.command("quantise")(quantise)
     app.add_typer(compress, name="compress")

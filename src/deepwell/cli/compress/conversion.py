@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from deepwell.cli.compress.pruning import closed, need_torch, texts_of
+from deepwell.cli.compress.common import followed, need_torch, print_losses, print_next, texts_of
 from deepwell.cli.options import stored_models
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.cli.progress import stepped
+from deepwell.messages import say
 
 __all__ = ["convert"]
 
@@ -35,12 +35,7 @@ _Experts = Annotated[
     typer.Option(min=4, max=256, help="Parts that an MLP is divided into, those for every token counted."),
 ]
 
-_STEPS: Final = {
-    "activations": "reading the text",
-    "candidates": "comparing splits of the cache",
-    "experts": "dividing MLPs among experts",
-    "recovery": "recovering",
-}
+_STEPS: Final = ("activations", "candidates", "experts", "recovery")
 
 
 def convert(
@@ -95,13 +90,7 @@ def convert(
         from deepwell.tuning.compress.training.recover import Recovery
 
         begin = time.perf_counter()
-        with stepped(_STEPS, shown=not json) as update:
-
-            def say(step: str, done: float) -> None:
-                update(step, done)
-                if json:
-                    write_json({"event": "progress", "step": step, "done": round(done, 3)})
-
+        with followed(_STEPS, as_json=json) as told:
             card = run(
                 model,
                 out,
@@ -111,34 +100,30 @@ def convert(
                 sparsity=sparsity,
                 experts=experts,
                 recovery=Recovery(minutes) if recover == "distil" else None,
-                say=say,
+                say=told,
             )
         if json:
             seconds = round(time.perf_counter() - begin, 1)
             write_json({"event": "end", "folder": str(out), "seconds": seconds, **card})
         else:
-            _show(card, out)
+            _show(card, out, model)
 
 
-def _show(card: Mapping[str, Any], out: Path) -> None:
-    shape, line = card["shape"], console().print
-    experts = f", {shape['experts_per_token']} of {shape['experts']} experts" if shape["experts"] else ""
-    line(
-        f"{out}: caches {shape['cached']} numbers a token and layer instead of {card['base_cached']} "
-        f"({1 - shape['cached'] / card['base_cached']:.1%} less), a latent of {shape['kv_lora_rank']} and a rotated key of "
-        f"{shape['qk_rope_head_dim']}{experts}",
-        soft_wrap=True,
-    )
-    loss, donor, plain = card["loss"], card["loss_before"], card["recovery"].get("loss_before")
-    recovered = f"{loss:.3f} now"
-    if plain is not None:
-        seen = card["recovery"]["tokens_seen"]
-        recovered = (
-            f"{plain:.3f} when converted, {loss:.3f} recovered on {seen:,} tokens{closed(donor, plain, loss)}"
-        )
-    line(f"loss: {donor:.3f} before, {recovered}", soft_wrap=True)
-    line(
-        f"the donor's likeliest token at {card['agreement']:.1%} of positions, divergence {card['divergence']:.3f}",
-        soft_wrap=True,
-    )
-    line(f"try it: deepwell chat {out}", soft_wrap=True)
+def _show(card: Mapping[str, Any], out: Path, donor: str) -> None:
+    shape = card["shape"]
+    lines: list[str] = []
+    if card["to"] != "moe":  # which leaves the cache as large as it was
+        less = 1 - shape["cached"] / card["base_cached"]
+        latent, rotated = shape["kv_lora_rank"], shape["qk_rope_head_dim"]
+        cached, whole = shape["cached"], card["base_cached"]
+        lines += [
+            say("compress_cached", cached=cached, donor=whole, less=less, latent=latent, rotated=rotated)
+        ]
+    if routed := shape["experts"]:
+        shared, active = shape["shared_experts"], shape["experts_per_token"]
+        computed = (shared + active) / (shared + routed)
+        lines += [say("compress_mixture", shared=shared, active=active, routed=routed, computed=computed)]
+    for line in (f"{out}: {lines[0]}", *lines[1:]):
+        console().print(line, soft_wrap=True)
+    print_losses(card, "converted")
+    print_next(out, donor)

@@ -9,22 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from deepwell.cli.compress.common import followed, need_torch, print_losses, print_next, texts_of
 from deepwell.cli.options import stored_models
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.cli.progress import stepped
+from deepwell.messages import say
 
 if TYPE_CHECKING:
     from deepwell.tuning.compress.shapes import Way
 
-__all__ = ["closed", "need_torch", "prune", "texts_of"]
+__all__ = ["prune"]
 
-_MOST_BYTES: Final = 64 << 20
-_STEPS: Final = {
-    "activations": "reading the text",
-    "layers": "trying what each layer does",
-    "candidates": "comparing cuts of the same size",
-    "recovery": "recovering",
-}
+_STEPS: Final = ("activations", "layers", "candidates", "recovery")
 
 
 def prune(
@@ -81,13 +76,7 @@ def prune(
         from deepwell.tuning.compress.training.run import prune as run
 
         begin = time.perf_counter()
-        with stepped(_STEPS, shown=not json) as update:
-
-            def say(step: str, done: float) -> None:
-                update(step, done)
-                if json:
-                    write_json({"event": "progress", "step": step, "done": round(done, 3)})
-
+        with followed(_STEPS, as_json=json) as told:
             card = run(
                 model,
                 out,
@@ -96,106 +85,44 @@ def prune(
                 ways=wanted,
                 recovery=Recovery(minutes) if recover == "distil" else None,
                 gguf=gguf,
-                say=say,
+                say=told,
             )
         if json:
             seconds = round(time.perf_counter() - begin, 1)
             write_json({"event": "end", "folder": str(out), "seconds": seconds, **card})
         else:
-            _show(card, out)
-
-
-def need_torch() -> None:
-    """Checks that the extra `tune` is installed.
-
-    Raises:
-        MissingDependency: it is not.
-    """
-    from importlib.util import find_spec
-
-    from deepwell.errors import MissingDependency
-
-    if find_spec("torch") is None:
-        raise MissingDependency.of("tune_missing", package="torch")
+            _show(card, out, model)
 
 
 def _ways(given: str) -> list[Way]:
     """Returns the ways that an option names.
 
     Raises:
-        InvalidRequest: one of them is none.
+        InvalidRequest: one of them is none, or none is given.
     """
     from deepwell.errors import InvalidRequest
     from deepwell.tuning.compress.shapes import WAYS
 
     wanted = [one.strip() for one in given.split(",") if one.strip()]
-    if unknown := [one for one in wanted if one not in WAYS]:
-        raise InvalidRequest(
-            f"{unknown[0]!r} is no way to cut", fix=f"choose of {', '.join(WAYS)}", param="ways"
-        )
+    unknown = [one for one in wanted if one not in WAYS]
+    if unknown or not wanted:
+        wrong = unknown[0] if unknown else given
+        raise InvalidRequest.of("compress_ways", param="ways", given=wrong, known=", ".join(WAYS))
     return [one for one in WAYS if one in wanted]
 
 
-def _show(card: Mapping[str, Any], out: Path) -> None:
+def _show(card: Mapping[str, Any], out: Path, donor: str) -> None:
     shape = card["shape"]
-    print_line = console().print
-    print_line(
-        f"{out}: {card['parameters']:,} of {card['base_parameters']:,} weights ({card['cut']:.1%} less), "
-        f"{shape['layers']} layers, {shape['channels']} channels, {shape['kv_heads']} key heads",
-        soft_wrap=True,
+    line = say(
+        "compress_pruned",
+        folder=out,
+        left=card["parameters"],
+        whole=card["base_parameters"],
+        cut=card["cut"],
+        layers=shape["layers"],
+        channels=shape["channels"],
+        heads=shape["kv_heads"],
     )
-    loss, donor = card["loss"], card["loss_before"]
-    cut = card["recovery"].get("loss_before")
-    if cut is None:
-        print_line(f"loss: {donor:.3f} before, {loss:.3f} now", soft_wrap=True)
-    else:
-        print_line(
-            f"loss: {donor:.3f} before, {cut:.3f} when cut, {loss:.3f} recovered on "
-            f"{card['recovery']['tokens_seen']:,} tokens{closed(donor, cut, loss)}",
-            soft_wrap=True,
-        )
-    print_line(
-        f"the donor's likeliest token at {card['agreement']:.1%} of positions, divergence {card['divergence']:.3f}",
-        soft_wrap=True,
-    )
-    print_line(f"try it: deepwell chat {out}", soft_wrap=True)
-
-
-def closed(donor: float, cut: float, loss: float) -> str:
-    """Returns how much of the gap a recovery closed, where there was one."""
-    return f" ({(cut - loss) / (cut - donor):.0%} of the gap)" if cut > donor else ""
-
-
-def texts_of(paths: list[Path]) -> list[str]:
-    """Returns the texts of files, or the pages of `deepwell learn` where none is given.
-
-    Raises:
-        InvalidRequest: a file cannot be read, is no text, or is too large.
-    """
-    import io
-    import json as jsons
-
-    from deepwell.errors import InvalidRequest
-
-    if not paths:
-        pages = Path(__file__).parents[1] / "learn" / "pages.json"
-        found = jsons.loads(pages.read_text(encoding="utf-8"))
-        return [text for language in sorted(found) for _, text in sorted(found[language].items())]
-    texts: list[str] = []
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                raw = file.read(_MOST_BYTES + 1)  # a pipe or a device has no size
-            if len(raw) > _MOST_BYTES:
-                raise InvalidRequest(
-                    f"{path} has over {_MOST_BYTES >> 20} MB",
-                    fix="give a sample of it: some hundred thousand words are enough",
-                    param="text",
-                )
-            texts.append(io.StringIO(raw.decode("utf-8"), newline=None).read())
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
-            raise InvalidRequest(
-                f"{path} cannot be read: {reason}", fix="name a file of plain text", param="text"
-            ) from None
-    return texts
+    console().print(line, soft_wrap=True)
+    print_losses(card, "cut")
+    print_next(out, donor, quantisable=True)

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from deepwell.cli.compress.pruning import need_torch, texts_of
+from deepwell.cli.compress.common import followed, need_torch, print_next, texts_of
 from deepwell.cli.options import stored_models
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.cli.progress import counted
+from deepwell.messages import say
 
 __all__ = ["quantise"]
 
@@ -64,31 +64,27 @@ def quantise(
         from deepwell.tuning.compress.training.quantise import quantise as run
 
         begin = time.perf_counter()
-        with counted("percent", shown=not json) as update:
-
-            def say(done: float) -> None:
-                update(round(100 * done), 100)
-                if json:
-                    write_json({"event": "progress", "done": round(done, 3)})
-
-            card = run(model, out, kind=kind, method=method, texts=texts, say=say)
+        with followed(("quantise",), as_json=json) as told:
+            card = run(
+                model, out, kind=kind, method=method, texts=texts, say=lambda done: told("quantise", done)
+            )
         if json:
             seconds = round(time.perf_counter() - begin, 1)
             write_json({"event": "end", "file": str(out), "seconds": seconds, **card})
         else:
-            _show(card, out)
+            _show(card, out, model)
 
 
-def _show(card: Mapping[str, Any], out: Path) -> None:
+def _show(card: Mapping[str, Any], out: Path, donor: str) -> None:
     total = sum(card["weights"].values())
     parts = ", ".join(
         f"{count / total:.0%} {name}" for name, count in card["weights"].items() if count / total > 0.005
     )
-    print_line = console().print
-    print_line(f"{out}: {card['bytes'] / 1e6:.0f} MB, {total:,} weights ({parts})", soft_wrap=True)
+    line = console().print
+    line(
+        say("compress_file", file=out, megabytes=card["bytes"] / 1e6, weights=total, parts=parts),
+        soft_wrap=True,
+    )
     if card["loss"] is not None:
-        print_line(
-            f"loss {card['loss_before']:.4f} before and {card['loss']:.4f} now, on text that took no part",
-            soft_wrap=True,
-        )
-    print_line(f"deepwell chat {out}", soft_wrap=True)
+        line(say("compress_loss_apart", donor=card["loss_before"], loss=card["loss"]), soft_wrap=True)
+    print_next(out, donor)

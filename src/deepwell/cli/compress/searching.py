@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from deepwell.cli.compress.pruning import need_torch, texts_of
+from deepwell.cli.compress.common import followed, need_torch, print_losses, print_next, texts_of
 from deepwell.cli.options import stored_models
-from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.cli.progress import counted
+from deepwell.cli.output import (
+    JsonFlag,
+    console,
+    print_table,
+    reported_errors,
+    resumable,
+    typed_model,
+    write_json,
+)
+from deepwell.messages import say
 
 if TYPE_CHECKING:
     from deepwell.tuning.compress.search.front import Point
 
-__all__ = ["search"]
+__all__ = ["check_untaken", "print_front", "search"]
 
 _SHARES: Final = "0.05,0.1,0.15,0.2,0.25,0.3"
 
@@ -116,16 +124,11 @@ def search(
         options = SearchOptions(wanted, rounds, seed, uniform, precision, threads)
         how = Recovery(minutes) if recover == "distil" else None
         if take is not None:
+            check_untaken(out / f"point-{take}")
             check_target(out / f"point-{take}", 0)
         card: Mapping[str, Any] | None = None
-        with counted(f"steps of {100 * len(STEPS)}", shown=not json) as update:
-
-            def say(step: str, done: float) -> None:
-                update(100 * STEPS.index(step) + round(100 * done), 100 * len(STEPS))
-                if json:
-                    write_json({"event": "progress", "step": step, "done": round(done, 3)})
-
-            found = Search(model, out, texts, options, say)
+        with followed(STEPS, as_json=json) as told, resumable(out / "journal.jsonl"):
+            found = Search(model, out, texts, options, told)
             try:
                 points = found.points()
                 if take is not None:
@@ -143,7 +146,14 @@ def search(
                 }
             )
         else:
-            _show(points, out, take, card)
+            print_front(points, out, found.joules_unknown)
+            if card is None:
+                console().print(say("compress_front_take", last=len(points) - 1), soft_wrap=True)
+            else:
+                folder = out / f"point-{take}"
+                console().print(say("compress_point", number=take, folder=folder), soft_wrap=True)
+                print_losses(card, "cut")
+                print_next(folder, model)
 
 
 def _shares(given: str) -> tuple[float, ...]:
@@ -153,18 +163,29 @@ def _shares(given: str) -> tuple[float, ...]:
         InvalidRequest: one of them is no number, or none is given.
     """
     from deepwell.errors import InvalidRequest
+    from deepwell.tuning.compress.search.options import MOST_SHARE
 
     try:
         found = tuple(sorted({float(one) for one in given.split(",") if one.strip()}))
     except ValueError:
         found = ()
     if not found:
-        raise InvalidRequest(
-            f"{given!r} names no shares",
-            fix="give numbers with commas between, such as 0.1,0.2",
-            param="shares",
-        )
+        raise InvalidRequest.of("compress_shares", param="shares", given=given, most=MOST_SHARE)
     return found
+
+
+def check_untaken(folder: Path) -> None:
+    """Refuses a point that was taken already, before anything is searched.
+
+    Raises:
+        InvalidRequest: its folder is there.
+    """
+    from deepwell.errors import InvalidRequest
+
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InvalidRequest.of(
+            "compress_point_taken", param="take", folder=folder, model=typed_model(folder)
+        )
 
 
 def _point(points: Sequence[Point], number: int) -> Point:
@@ -182,57 +203,42 @@ def _point(points: Sequence[Point], number: int) -> Point:
     return points[number]
 
 
-def _show(points: Sequence[Point], out: Path, take: int | None, card: Mapping[str, Any] | None) -> None:
-    from rich.table import Table
+_FIGURES: Final = "point,weights,less,loss,rise,tokens/s,predicted,speed,CPU s,MB".split(",")
 
-    print_line = console().print
-    table = Table(box=None, pad_edge=False)
-    for name in (
-        "point",
-        "weights",
-        "less",
-        "loss",
-        "rise",
-        "tokens/s",
-        "predicted",
-        "speed",
-        "CPU s",
-        "MB",
-        "J",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("shape", overflow="fold")
-    for one in points:
-        joules = "?" if one.joules_per_token is None else f"{one.joules_per_token:.3f}"
-        table.add_row(
-            str(one.number) if one.number else "donor",
-            f"{one.parameters / 1e6:.1f} M",
-            f"{one.share:.1%}",
-            f"{one.final_loss:.3f}",
-            f"{one.loss_rise:+.1%}",
-            f"{one.tokens_s:.0f}",
-            f"{one.predicted_tokens_s:.0f}",
-            f"{one.speedup:.2f}x",
-            f"{one.cpu_seconds_per_token:.4f}",
-            f"{one.bytes_per_token / 1e6:.0f}",
-            joules,
-            f"{one.described}; {', '.join(one.loads_in)}",
-        )
-    print_line(table)
-    print_line(
-        "Loss on text kept apart, before recovery. CPU s, MB and J are of one token: processor seconds, bytes of weights and "
-        "cache that are read, joules where they can be read.",
-        soft_wrap=True,
+
+def print_front(points: Sequence[Point], out: Path, joules_unknown: str | None) -> None:
+    """Prints a front: its figures, the shapes behind them, and why joules are unknown where they are."""
+    rows, columns = [_row(one) for one in points], list(_FIGURES)
+    about = say("compress_front_joules")
+    if joules_unknown:
+        about = say("compress_front_no_joules", reason=joules_unknown)
+    else:
+        columns += ["J"]
+        joules = ["?" if one.joules_per_token is None else f"{one.joules_per_token:.3f}" for one in points]
+        rows = [(*row, found) for row, found in zip(rows, joules, strict=True)]
+    print_table(columns, rows, optional=("predicted",))
+    console().print()
+    shapes = [(_name(one), ", ".join(one.loads_in), one.described) for one in points]
+    print_table(("point", "loads in", "layers"), shapes, folded=("layers",))
+    line = console().print
+    line(f"{say('compress_front_about')} {about}", soft_wrap=True)
+    line(say("compress_front_files", table=out / "front.json", picture=out / "front.png"), soft_wrap=True)
+
+
+def _name(one: Point) -> str:
+    return str(one.number) if one.number else "donor"
+
+
+def _row(one: Point) -> tuple[str, ...]:
+    return (
+        _name(one),
+        f"{one.parameters / 1e6:.1f} M",
+        f"{one.share:.1%}",
+        f"{one.final_loss:.3f}",
+        f"{one.loss_rise:+.1%}",
+        f"{one.tokens_s:.0f}",
+        f"{one.predicted_tokens_s:.0f}",
+        f"{one.speedup:.2f}x",
+        f"{one.cpu_seconds_per_token:.4f}",
+        f"{one.bytes_per_token / 1e6:.0f}",
     )
-    print_line(f"{out}/front.json, {out}/front.png", soft_wrap=True)
-    if card is None or take is None:
-        print_line("take a point: the same command with --take N", soft_wrap=True)
-        return
-    before = card["recovery"].get("loss_before")
-    recovered = f", {before:.3f} before its recovery" if before is not None else ""
-    print_line(
-        f"point {take}: loss {card['loss_before']:.3f} of the donor, {card['loss']:.3f} now{recovered}; the same likeliest "
-        f"token at {card['agreement']:.1%}, divergence {card['divergence']:.3f}",
-        soft_wrap=True,
-    )
-    print_line(f"deepwell chat {out}/point-{take}", soft_wrap=True)

@@ -61,6 +61,8 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     if "fix" in sandbox:
         table.add_row("", sandbox["fix"])
     table.add_row("energy", report["energy"]["state"])
+    if "fix" in report["energy"]:
+        table.add_row("", report["energy"]["fix"])
     table.add_row("improve", _improve(report["improve"]))
     deploy = report["deploy"]
     table.add_row("deploy", f"{deploy['front']}  {deploy['state']}")

@@ -283,7 +283,8 @@ def _energy() -> dict[str, Any]:
     meter = EnergyMeter()
     if meter.packages:
         return {"packages": meter.packages, "state": f"RAPL: {meter.packages} packages, for joules a token"}
-    return {"packages": 0, "state": f"no joules a token: {meter.reason}"}
+    told: dict[str, Any] = {"packages": 0, "state": f"no joules a token: {meter.reason}"}
+    return told | {"fix": meter.fix} if meter.fix else told
 
 
 def _deploy() -> dict[str, str]:

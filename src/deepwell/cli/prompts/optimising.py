@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.cli.options import Context, ModelsDir, Precision, Threads
-from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, resumable, write_json
 from deepwell.cli.prompts import options as chosen
 from deepwell.cli.prompts.registry import TenantOption, opened_registry, tenant_named
 
@@ -78,14 +78,12 @@ def optimise(
     with reported_errors(as_json=json):
         from deepwell.settings import Settings
         from deepwell.tuning.evaluate.subjects import open_subjects, parse_subject
-        from deepwell.tuning.prompts.rows import Fields, freeze
+        from deepwell.tuning.prompts.rows import JOURNAL, Fields, freeze
         from deepwell.tuning.prompts.search import Plan
 
         _check_id(save)
-        if held_out is not None and not held_out.is_fifo() and not held_out.is_file():
-            held_out.open(
-                "rb"
-            ).close()  # it is read when the search has ended, and says now that it is missing
+        grader = _checked_grader(metric, calls)
+        _check_held_out(held_out)
         id, content = _start_of(prompt, tenant)
         plan = Plan(seed=seed, own=_own(candidates), most_examples=max_examples)
         asked = _Asked(
@@ -100,9 +98,10 @@ def optimise(
             "models_dir": models_dir,
         }
         engine: Any = {name: value for name, value in given.items() if value is not None}
-        judge = _judge(asked, frozen)
+        judge = _judge(asked, frozen, grader)
         model = model or Settings.load().model
-        with open_subjects([parse_subject(model)], engine) as (subject,):
+        journal = frozen.folder / JOURNAL
+        with resumable(journal), open_subjects([parse_subject(model)], engine) as (subject,):
             found = _searched(subject, asked, frozen, judge, shown=not json)
         report = _report(found, asked, model, frozen)
         _write(folder, report, found, asked)
@@ -129,6 +128,41 @@ def _check_id(id: str | None) -> None:
             fix="use letters, digits, '-', '_' and '.', 63 at most",
             param="save",
         )
+
+
+def _check_held_out(path: Path | None) -> None:
+    """Refuses a file of held-out rows that cannot be opened: it is read only when the search has ended.
+
+    Raises:
+        OSError: it is so.
+    """
+    if path is not None and not path.is_fifo():  # which gives its rows to one reader
+        path.open("rb").close()
+
+
+def _checked_grader(metric: str, calls: int) -> Any:
+    """Returns the JSON of a grader's file, or None for the metrics that have none, before rows are split.
+
+    Raises:
+        InvalidRequest: there is no such metric, its file cannot be used, or the calls are too few.
+    """
+    import json
+
+    from deepwell.errors import InvalidRequest
+    from deepwell.tuning.evaluate.graders import parse_grader
+    from deepwell.tuning.prompts.run import check_calls
+
+    check_calls(calls)
+    if metric in ("label", "exact"):
+        return None
+    if not Path(metric).is_file():
+        raise InvalidRequest.of("prompts_metric", name=metric, param="metric")
+    try:
+        given: Any = json.loads(_text_of(Path(metric)))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{metric} is no JSON: {error}", fix="correct it", param="metric") from None
+    parse_grader(given)
+    return given
 
 
 def _start_of(name: str, tenant: str) -> tuple[str, PromptContent]:
@@ -240,24 +274,21 @@ class _Judge:
     metric: Callable[[Subject], Metric]
 
 
-def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
+def _judge(asked: _Asked, frozen: Frozen, given: Any) -> _Judge:
     """Returns the metric that the command line names.
 
-    Raises:
-        InvalidRequest: there is no such metric, the grader's file cannot be used, or rows lack answers.
-    """
-    import json
+    Args:
+        given: JSON of the grader, for a metric that is one.
 
-    from deepwell.errors import InvalidRequest
+    Raises:
+        InvalidRequest: rows lack answers.
+    """
     from deepwell.tuning.evaluate.graders import parse_grader
     from deepwell.tuning.prompts.metrics import ExactMetric, GraderMetric, LabelMetric
     from deepwell.tuning.prompts.rows import labels_of
-    from deepwell.tuning.prompts.run import check_answers, check_calls
+    from deepwell.tuning.prompts.run import check_answers
 
     name, most = asked.metric, asked.max_tokens
-    check_calls(asked.calls)
-    if name not in ("label", "exact") and not Path(name).is_file():
-        raise InvalidRequest.of("prompts_metric", name=name, param="metric")
     rows = [*frozen.rows("train"), *frozen.rows("development")]
     if name in ("label", "exact"):
         check_answers(name, rows)
@@ -266,10 +297,6 @@ def _judge(asked: _Asked, frozen: Frozen) -> _Judge:
         return _Judge([name, *labels], lambda one: LabelMetric(one.llm, labels, adapter=one.adapter))
     if name == "exact":
         return _Judge([name, most], lambda one: ExactMetric(one.llm, max_tokens=most, adapter=one.adapter))
-    try:
-        given: Any = json.loads(_text_of(Path(name)))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{name} is no JSON: {error}", fix="correct it", param="metric") from None
     grader = parse_grader(given)
     return _Judge(
         [name, given, most], lambda one: GraderMetric(one.llm, grader, max_tokens=most, adapter=one.adapter)
@@ -281,7 +308,7 @@ def _searched(subject: Subject, asked: _Asked, frozen: Frozen, judge: _Judge, *,
     from contextlib import ExitStack
 
     from deepwell.cli.progress import counting
-    from deepwell.tuning.prompts.rows import read_rows
+    from deepwell.tuning.prompts.rows import JOURNAL, read_rows
     from deepwell.tuning.prompts.run import Data, optimise
     from deepwell.tuning.prompts.trials import Journal
 
@@ -292,7 +319,7 @@ def _searched(subject: Subject, asked: _Asked, frozen: Frozen, judge: _Judge, *,
         "context": subject.llm.context,
         "metric": judge.depends,
     }
-    journal = Journal(frozen.folder / "journal.jsonl", config)
+    journal = Journal(frozen.folder / JOURNAL, config)
     held_out = asked.held_out
     with ExitStack() as stack:
         stack.callback(journal.close)
@@ -422,6 +449,7 @@ def _print(report: dict[str, Any], folder: Path) -> None:
         say(
             "No prompt was better than the start on the development rows, so the held-out rows were not read."
         )
+        say(f"report.json: {folder}")
         return
     say(
         f"held-out: {held['paired']} rows, start {100 * held['first']:.1f} %, winner {100 * held['second']:.1f} %: "
@@ -450,8 +478,12 @@ def _print_saved(found: Optimised, stored: dict[str, Any] | None, save: str | No
             else f"not current: deepwell prompts use {stored['id']} {stored['version']}"
         )
         say(f"stored as {stored['id']}, version {stored['version']} ({state})")
+    elif save and found.verdict is None:
+        say(
+            "Not stored: the start stays. More --calls search further, and --candidates FILE adds instructions."
+        )
     elif save and not found.is_better:
-        say("Not stored: the gain is not shown. More rows narrow the interval; more calls search further.")
+        say("Not stored: the gain is not shown. More rows narrow the interval; more --calls search further.")
     elif found.is_better:
         say(f"Store it with --save ID, or with: deepwell prompts load {folder / 'winner.toml'}")
 

@@ -56,7 +56,8 @@ MetricName = Annotated[
 Calls = Annotated[
     int,
     typer.Option(
-        min=1, help="Most questions that the search asks; at the end each held-out row costs two more."
+        min=1,
+        help="Most questions that the search asks, 100 or more; at the end each held-out row costs two more.",
     ),
 ]
 SubjectOption = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deepwell.cli.options import stored_models
-from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.cli.output import JsonFlag, console, reported_errors, typed_model, write_json
 from deepwell.messages import say
 
 __all__ = ["merge"]
@@ -64,4 +64,4 @@ def merge(
         out.print(say("merge_done", folder=str(merged.folder), matrices=merged.matrices), soft_wrap=True)
         if merged.difference is not None:
             out.print(say("merge_difference", difference=f"{merged.difference:.1e}"), soft_wrap=True)
-        out.print(say("tune_serve", command=f"deepwell serve {merged.folder}"), soft_wrap=True)
+        out.print(say("tune_serve", command=f"deepwell serve {typed_model(merged.folder)}"), soft_wrap=True)

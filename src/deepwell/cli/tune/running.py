@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from deepwell.cli.output import console, write_json
+from deepwell.cli.output import console, typed_model, write_json
 from deepwell.messages import say
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def print_end(run: TuneConfig, artefact: Path) -> None:
     out.print(say("tune_written", folder=shown), soft_wrap=True)
     record = jsons.loads((artefact / "deepwell.json").read_text(encoding="utf-8"))
     if run.method == "full":
-        command = f"deepwell serve {shown if '/' in shown else './' + shown}"
+        command = f"deepwell serve {typed_model(Path(shown))}"
     elif record.get("served") == "merged":
         command = f"deepwell tune merge {shown} --output {_short(run.output / 'merged')}"
     else:

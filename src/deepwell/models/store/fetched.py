@@ -28,6 +28,7 @@ _SIDE_FILES: Final = frozenset(
     {
         "chat_template.jinja",
         "config.json",
+        "deepwell.json",
         "generation_config.json",
         "model.safetensors.index.json",
         "modules.json",

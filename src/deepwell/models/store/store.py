@@ -31,6 +31,7 @@ from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.formats.e5 import e5_file_in, is_e5_file
 from deepwell.models.formats.gguf import read_gguf_header
 from deepwell.models.formats.kinds import DRAWING_TYPE, PIPELINE_FILE, kind_of, piper_file
+from deepwell.models.formats.safetensors import read_json
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.models.store.download import Progress, hash_file, silent
 from deepwell.models.store.fetched import Fetched, is_licence
@@ -40,7 +41,7 @@ from deepwell.models.store.order import LastSource, alternatives
 from deepwell.models.store.sources import PathSource, hub_sources, parse_source
 from deepwell.models.text.tokenizer import read_chat_template
 
-__all__ = ["ModelStore", "StoredModel"]
+__all__ = ["ModelStore", "StoredModel", "declared_licence"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -102,6 +103,8 @@ class ModelStore:
             return StoredModel(name, path if path.is_file() else _openable(path), None)
         if text.endswith(".gguf") or text.startswith(("/", "./", "../", "~")):
             raise ModelNotFound.of("model_path_missing", path=text)
+        if (path / "config.json").is_file():
+            raise ModelNotFound.of("model_folder_name", name=text, root=self.root)
         raise _not_found(text, self.root)
 
     def remove(self, name: str) -> None:
@@ -305,7 +308,7 @@ def _checked(
         source=source,
         revision=fetched.revision,
         files=files,
-        licence=entry.licence or fetched.licence or _declared_licence(directory, fetched),
+        licence=entry.licence or fetched.licence or _licence_of(directory, fetched),
         architecture=_architecture(directory),
         template_hash=_template_hash(_openable(directory)) if found == "text" else None,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -354,12 +357,19 @@ def _config(directory: Path) -> Mapping[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _declared_licence(directory: Path, fetched: Fetched) -> str:
-    for name in fetched.files:
-        if name.endswith(".gguf"):
-            value = read_gguf_header(directory / name).metadata.get("general.license")
-            return value if isinstance(value, str) else ""
-    return ""
+def _licence_of(directory: Path, fetched: Fetched) -> str:
+    paths = [directory / name for name in fetched.files if name.endswith(".gguf")] or [directory]
+    return declared_licence(paths[0])
+
+
+def declared_licence(path: Path) -> str:
+    """Returns the licence that a model's own files name, a GGUF header or the record of a compressed folder; else empty."""
+    if path.suffix == ".gguf":
+        value = read_gguf_header(path).metadata.get("general.license")
+        return value if isinstance(value, str) else ""
+    record = path / "deepwell.json"
+    value = read_json(record).get("license") if record.is_file() else None
+    return value if isinstance(value, str) else ""
 
 
 def _template_hash(path: Path) -> str | None:

@@ -246,10 +246,13 @@ def _number_for(id: str, hashes: dict[int, str], digest: str, number: int | None
 def _missing(id: str, number: int | None = None) -> NotFound:
     if number is None:
         # OpenAI's words
-        return NotFound(f"Prompt with id {id!r} not found.", fix="list them with GET /v1/prompts")
+        return NotFound(
+            f"Prompt with id {id!r} not found.",
+            fix="list them with `deepwell prompts list` or GET /v1/prompts",
+        )
     return NotFound(
         f"Prompt with id {id!r} and version '{number}' not found.",
-        fix=f"list them with GET /v1/prompts/{id}/versions",
+        fix=f"list them with `deepwell prompts show {id}` or GET /v1/prompts/{id}/versions",
     )
 
 

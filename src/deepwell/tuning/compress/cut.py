@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig
-from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.columns import remove_inputs
+from deepwell.tuning.compress.folder import model_card, write_folder
 from deepwell.tuning.compress.shapes import Shape
 from deepwell.tuning.compress.sound import in_markdown
-from deepwell.tuning.compress.target import check_target
-from deepwell.tuning.train.artefact import RECORD, record_text
 
 __all__ = ["Cut", "LayerCut", "chosen_cut", "cut_tensors", "random_cut", "write_cut"]
 
@@ -166,42 +162,30 @@ def write_cut(
     Raises:
         InvalidRequest: the folder is not empty, or its disk has no room.
     """
-    check_target(target, 4 * sum(values.size for values in weights.values()))
-    tensors = {name: _stored(name, values) for name, values in weights.items()}
-    made = Checkpoint(config, "gguf", tensors, {}, None, ())
-    beside = {RECORD: record_text(card), "README.md": _read_me(card)}
-    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress, beside=beside)
-
-
-def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
-    values = np.ascontiguousarray(values, np.float32)
-    rows = values.shape[0] if values.ndim > 1 else 1
-    return StoredTensor(name, values.shape, "F32", values.view(np.uint8).reshape(rows, -1))
+    write_folder(target, config, weights, tokenizer, card, _read_me(card), progress=progress)
 
 
 def _differences(card: Mapping[str, Any]) -> str:
-    """Returns a sentence on layers that differ, and on what loads them; nothing where all are alike."""
+    """Returns a sentence on layers that differ; nothing where all are alike."""
     if not card.get("blocks"):
         return ""
     widths = ", ".join(
         f"{'attention' if attention else 'no attention'} and {f'{width} channels' if width else 'no MLP'}"
         for attention, width in card["blocks"]
     )
-    return f"Layers differ: {widths}.\nThe folder loads in {', '.join(card['loads_in'])}.\n"
+    return f"\nLayers differ: {widths}."
 
 
 def _read_me(card: Mapping[str, Any]) -> str:
-    shape = card["shape"]
-    name = in_markdown(card["base"])
-    return (
-        f"# {name}, {card['cut']:.1%} smaller\n\n"
-        f"Pruned from {name} by Deepwell: {card['parameters']:,} of {card['base_parameters']:,} weights are left,\n"
+    name, shape, searched = in_markdown(card["base"]), card["shape"], card.get("method") == "searched"
+    loads_in = card.get("loads_in") or ("deepwell", "transformers")
+    return model_card(
+        card,
+        f"{name}, {card['cut']:.1%} smaller",
+        f"{'Found by a search and cut' if searched else 'Pruned'} from {name} by Deepwell:"
+        f" {card['parameters']:,} of {card['base_parameters']:,} weights are left,\n"
         f"{shape['layers']} layers of {shape['channels']} MLP channels and {shape['kv_heads']} key heads.\n"
-        f"Layers of the donor that stay: {', '.join(map(str, card['layers']))}.\n"
-        f"{_differences(card)}"
-        f"Calibration text: {card['calibration']['tokens']:,} tokens, SHA-256 {card['calibration']['sha256']}.\n"
-        f"Recovery: {json.dumps(card['recovery'])}.\n\n"
-        f"Loss on text that chose among the candidates, before and after:"
-        f" {card['loss_before']:.3f}, {card['loss']:.3f}.\n"
-        "Measure it on your own held-out text before you serve it. The license of the donor goes on.\n"
+        f"Layers of the donor that stay: {', '.join(map(str, card['layers']))}.{_differences(card)}",
+        judged_on="text that the search kept apart" if searched else "text that chose among the candidates",
+        loads=f"The folder loads in {', '.join(loads_in)}.",
     )

@@ -115,9 +115,7 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
             f"a share of {share:g} cannot be cut", fix=f"choose one of 0 to {_MOST_SHARE:g}", param="share"
         )
     if not ways or not set(ways) <= set(WAYS):
-        raise InvalidRequest(
-            f"the ways to cut are {', '.join(WAYS)}", fix="name one or several of them", param="ways"
-        )
+        raise InvalidRequest.of("compress_ways", param="ways", given=",".join(ways), known=", ".join(WAYS))
     whole = shape_of(config)
     if share == 0:
         return [whole]

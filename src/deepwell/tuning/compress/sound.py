@@ -1,9 +1,11 @@
-"""Weights and names of strangers: NaN is refused, and a name stays a name in a model card."""
+"""Weights and names of strangers: NaN is refused, and a name stays a name in a model card and in its commands."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shlex
 from typing import Any, Final
 
 import numpy as np
@@ -11,10 +13,12 @@ from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 
-__all__ = ["check_finite", "check_result", "in_markdown"]
+__all__ = ["check_finite", "check_result", "in_command", "in_front_matter", "in_markdown"]
 
 _MARKUP: Final = re.compile(r"([\\`*\[\]<>#|!])")
 _LONGEST: Final = 120
+_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*")
+_YAML_WORDS: Final = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
 
 
 def check_finite(name: str, values: NDArray[Any], most: float = math.inf) -> None:
@@ -49,5 +53,30 @@ def check_result(loss: float) -> None:
 
 def in_markdown(name: str) -> str:
     """Returns the name of a model as text of Markdown: one line in which no character makes a link, a heading or HTML."""
+    return _MARKUP.sub(r"\\\1", _line(name))
+
+
+def in_front_matter(name: str) -> str:
+    """Returns a name as a value of the YAML on top of a model card: one line, quoted unless it is plain there.
+
+    Markup is written as escapes, because a viewer without front matter takes the line as Markdown.
+    """
+    line = _line(name)
+    if _PLAIN.fullmatch(line) and line.lower() not in _YAML_WORDS:
+        return line
+    quoted = json.dumps(line, ensure_ascii=False)
+    return _MARKUP.sub(lambda one: one[0] if one[0] == "\\" else f"\\u{ord(one[0]):04x}", quoted)
+
+
+def in_command(name: str, otherwise: str) -> str:
+    """Returns a name as an argument of a command in a code span, quoted for the shell.
+
+    Args:
+        otherwise: word to write in place of a name that a code span cannot hold.
+    """
+    return shlex.quote(name) if name and in_markdown(name) == name else otherwise
+
+
+def _line(name: str) -> str:
     line = "".join(one if one.isprintable() else " " for one in name)
-    return _MARKUP.sub(r"\\\1", " ".join(line.split())[:_LONGEST])
+    return " ".join(line.split())[:_LONGEST]

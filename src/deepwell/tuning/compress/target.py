@@ -1,4 +1,4 @@
-"""Places that a smaller model can be written to, asked before anything is computed."""
+"""Checks of the folder or file that a smaller model is written to, made before anything is computed."""
 
 from __future__ import annotations
 
@@ -19,33 +19,29 @@ def check_target(target: Path, need_bytes: int) -> None:
     """
     if target.is_symlink() or target.name in ("", ".."):
         # A folder is renamed into its place at the end, which neither a link nor the folder one stands in is.
-        raise InvalidRequest(
-            f"{target} is no new folder but a name of another one", fix="name the folder itself", param="out"
-        )
+        raise InvalidRequest.of("compress_out_name", param="out", folder=target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidRequest.of("compress_out_taken", param="out", folder=target)
     # The folder is written beside its place under another name first, so the parent has to take it.
-    _check_parent(target, need_bytes)
+    _check_place(target, need_bytes)
 
 
 def check_file(target: Path, need_bytes: int) -> None:
-    """Checks that a file is missing, that its folder is there and takes it, and that the disk has room.
+    """Checks that a GGUF file is new, that its folder is there and takes it, and that its disk has room.
 
     Raises:
         InvalidRequest: it is not so.
     """
+    if target.suffix != ".gguf":
+        raise InvalidRequest.of("compress_file_suffix", param="out", file=target)
     if target.exists() or target.is_symlink():
-        raise InvalidRequest(
-            f"{target} exists already", fix="name a new file such as model.gguf", param="out"
-        )
+        raise InvalidRequest.of("compress_file_taken", param="out", file=target)
     if not target.absolute().parent.is_dir():
-        raise InvalidRequest(
-            f"the folder {target.parent} does not exist", fix="create it, or name another one", param="out"
-        )
-    _check_parent(target, need_bytes)
+        raise InvalidRequest.of("path_missing", param="out", path=target.parent, folder=target.parent)
+    _check_place(target, need_bytes)
 
 
-def _check_parent(target: Path, need_bytes: int) -> None:
+def _check_place(target: Path, need_bytes: int) -> None:
     parent = target.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 from deepwell.errors import InvalidFile, InvalidRequest
 
 __all__ = [
+    "JOURNAL",
     "PARTS",
     "Fields",
     "Frozen",
@@ -31,6 +32,9 @@ __all__ = [
 
 PARTS: Final = ("train", "development", "held_out")
 """Names of the parts, in the order of their shares."""
+
+JOURNAL: Final = "journal.jsonl"
+"""File of a search in the folder of its rows."""
 
 _INPUTS: Final = ("input", "text", "question")
 _ANSWERS: Final = ("label", "answer", "target")
@@ -116,16 +120,24 @@ class Frozen:
 def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: int = _FEWEST) -> Frozen:
     """Splits a file of rows into the parts and writes each into the folder; a split that is there already is kept.
 
+    Another split is replaced as long as no search has begun on it.
+
     Raises:
-        InvalidFile: a line is no row; or the folder has the split of another file, or with other shares, or a file of the
-            name of a part.
+        InvalidFile: a line is no row; or the folder has a search over the split of another file or with other shares, a
+            damaged record of a split, or a file of others that has the name of a part.
         InvalidRequest: a part would have fewer than `least` rows.
     """
     raw = _bytes_of(data)
     wanted = {"data_sha256": hashlib.sha256(raw).hexdigest(), "shares": _shares_json(shares)}
     kept = folder / _SPLITS
+    replaced: Mapping[str, str] = {}
     if kept.is_file():
-        return Frozen(folder, _record_of(kept, wanted), fields)
+        record = _record_of(kept, wanted)
+        if {name: record[name] for name in wanted} == wanted:
+            return Frozen(folder, record, fields)
+        if (folder / JOURNAL).exists():
+            raise InvalidFile.of("prompts_folder_taken", path=folder)
+        replaced = record["sha256"]
     parts: dict[str, list[str]] = {name: [] for name in PARTS}
     seen: set[str] = set()
     dropped = 0
@@ -143,11 +155,8 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
     texts = {name: "".join(lines).encode() for name, lines in parts.items()}
     for name, text in texts.items():
         path = folder / f"{name}.jsonl"
-        if path.exists() and path.read_bytes() != text:  # it may be the file that the rows come from
-            raise InvalidFile(
-                f"{path} is no part of this split, and would be overwritten",
-                fix="name another folder with --output",
-            )
+        if path.exists() and not _is_ours(path, data, text, replaced.get(name)):
+            raise InvalidFile.of("prompts_part_taken", path=path)
     for name, text in texts.items():
         _write_whole(folder / f"{name}.jsonl", text)
     record = wanted | {
@@ -160,6 +169,14 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
     return Frozen(folder, record, fields)
 
 
+def _is_ours(path: Path, data: Path, text: bytes, replaced: str | None) -> bool:
+    """Returns whether a file is the part to write, or that of a split that is replaced, and not where the rows come from."""
+    if path.samefile(data):
+        return False
+    raw = path.read_bytes()
+    return raw == text or hashlib.sha256(raw).hexdigest() == replaced
+
+
 def _write_whole(path: Path, data: bytes) -> None:
     """Writes a file that is there as a whole or not at all."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
@@ -168,15 +185,18 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def _record_of(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the record of a split.
+    """Returns the record of a split, of whatever file and shares.
+
+    Args:
+        wanted: the entries that name them.
 
     Raises:
-        InvalidFile: it is damaged, or of another file or other shares.
+        InvalidFile: it is damaged.
     """
     try:
         record: Any = json.loads(path.read_bytes()[:_MOST_RECORD])
         sound = (
-            {name: record[name] for name in wanted} == wanted
+            all(type(record[name]) is type(value) for name, value in wanted.items())
             and all(isinstance(record["counts"][name], int) and record["counts"][name] >= 0 for name in PARTS)
             and all(isinstance(record["sha256"][name], str) for name in PARTS)
             and isinstance(record["dropped"], int)

@@ -106,10 +106,7 @@ class Journal:
         """Reads the lines that are there, cuts a torn one off, and writes the first if there is none."""
         assert self._file is not None
         if not locked_alone(self._file):
-            raise InvalidFile(
-                f"another process searches in {path.parent}",
-                fix="wait until it ends, or name another folder with --output",
-            )
+            raise InvalidFile.of("prompts_search_busy", path=path.parent)
         self._file.seek(0)
         raw = self._file.read(_MOST_BYTES + 1)
         if len(raw) > _MOST_BYTES:

@@ -56,11 +56,7 @@ def verdict_of(
     rows = {row.key: row for row in held_out()}
     fresh = [row for row in rows.values() if row.key not in keys]
     if not fresh:
-        raise InvalidRequest(
-            f"the search has seen all of the {len(rows)} held-out rows",
-            fix="name a file of other rows with --held-out; the search itself is kept and asked nothing again",
-            param="held_out",
-        )
+        raise InvalidRequest.of("prompts_held_out_seen", param="held_out", rows=len(rows))
     trials = ask(2 * len(fresh))
     pair = [trials.outcomes(one, fresh) for one in (start, winner)]
     order = [row.key for row in fresh]

@@ -25,7 +25,7 @@ from deepwell.dialogue.text import Codec
 from deepwell.errors import UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig, RopeScaling
-from deepwell.models.store.store import ModelStore
+from deepwell.models.store.store import ModelStore, declared_licence
 from deepwell.settings import Settings
 
 __all__ = ["Base", "empty_model", "hf_config", "load_model", "model_of", "open_base", "released_weights"]
@@ -42,12 +42,17 @@ _CLASSES: Final = {
 
 @dataclass(frozen=True)
 class Base:
-    """A model to train: its checkpoint, and the tokenizer and template that serve it."""
+    """A model to train: its checkpoint, and the tokenizer and template that serve it.
+
+    Attributes:
+        licence: SPDX identifier as far as the store or the model's own files name it, else empty.
+    """
 
     name: str
     path: Path
     checkpoint: Checkpoint
     codec: Codec
+    licence: str = ""
 
     @property
     def config(self) -> ModelConfig:
@@ -65,7 +70,7 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
 
     Raises:
         ModelNotFound: there is none.
-        UnsupportedModel: its architecture cannot be trained.
+        UnsupportedModel: it can be neither trained nor compressed.
         InvalidModelFile: a file is not sound.
     """
     if models_dir is None:
@@ -75,21 +80,15 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
     stored = ModelStore(models_dir).resolve(model)
     checkpoint = open_checkpoint(stored.path)
     if checkpoint.config.architecture not in _CLASSES:
-        raise UnsupportedModel(
-            f"a model of the architecture {checkpoint.config.architecture} cannot be trained",
-            fix=f"choose a model of one of: {', '.join(_CLASSES)}",
+        raise UnsupportedModel.of(
+            "base_architecture", architecture=checkpoint.config.architecture, known=", ".join(_CLASSES)
         )
     if checkpoint.packed_precision is not None:
-        raise UnsupportedModel(
-            f"{stored.name} has packed weights alone, which cannot be trained",
-            fix="choose its GGUF or safetensors form",
-        )
+        raise UnsupportedModel.of("base_packed", name=stored.name)
     if checkpoint.config.blocks:
-        raise UnsupportedModel(
-            f"{stored.name} has layers that differ, which transformers cannot run",
-            fix="write it anew by `deepwell compress search --take` with --padded, and train that folder",
-        )
-    return Base(stored.name, stored.path, checkpoint, Codec.load(stored.path))
+        raise UnsupportedModel.of("base_layers_differ", name=stored.name)
+    licence = stored.manifest.licence if stored.manifest else declared_licence(stored.path)
+    return Base(stored.name, stored.path, checkpoint, Codec.load(stored.path), licence)
 
 
 def load_model(base: Base, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -12,7 +12,7 @@ from deepwell.bench.harness.comparison import Comparison, TimedEngine, compare
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.roofs import measure_roof, work_of
 from deepwell.bench.peers.ours import Ours
-from deepwell.bench.peers.session import comparison_rows, open_session
+from deepwell.bench.peers.session import Session, comparison_rows, open_session
 from deepwell.bench.workloads.text import prompts
 from deepwell.engine.layouts import Precision
 from deepwell.models.formats.checkpoint import open_checkpoint
@@ -96,8 +96,7 @@ def bench_decode(
             "memory_gb_per_s": rounded(statistics.median(memory), 3),
             "weights_mb_per_token": rounded(session.work.step_bytes / 1e6),
             "kv_mb_per_token": rounded(session.work.kv_bytes_per_token * context / 1e6, 3),
-            "bytes_per_token": round(session.work.decode_bytes(context)),
-            **_costs(report, session.ours, prompts(model, prompt_tokens, rounds + 1)[0], tokens),
+            **_costs(report, session, prompts(model, prompt_tokens, rounds + 1)[0], tokens),
         }
         for side in also:
             value |= _int4_full(model, side, result, memory, context)
@@ -112,14 +111,17 @@ def bench_decode(
         return value
 
 
-def _costs(report: Report, ours: Ours, prompt: Sequence[int], tokens: int) -> dict[str, Any]:
-    """Returns processor time and energy of a token of ours; the energy is that of all packages of the machine."""
-    cost, count = ours.decode_cost(prompt, tokens, EnergyMeter())
-    if cost.joules is None:
-        report.note(
-            f"joules a token: unknown, {cost.reason}; processor time and bytes a token stand for them"
-        )
+def _costs(report: Report, session: Session, prompt: Sequence[int], tokens: int) -> dict[str, Any]:
+    """Returns processor time, bytes and energy of a token of ours; the energy is that of all packages of the machine."""
+    cost, count = session.ours.decode_cost(prompt, tokens, EnergyMeter())
+    read = round(session.work.decode_bytes(len(prompt) + tokens / 2))
+    joules = f"unknown ({cost.reason})" if cost.joules is None else f"{cost.joules / count:.3f}"
+    report.note(
+        f"a token of {session.ours.name}: {cost.cpu_seconds / count:.5f} processor seconds of all threads, "
+        f"{read / 1e6:.1f} MB of weights and cache read, joules {joules}"
+    )
     return {
+        "bytes_per_token": read,
         "cpu_seconds_per_token": rounded(cost.cpu_seconds / count, 3),
         "joules_per_token": None if cost.joules is None else rounded(cost.joules / count, 3),
         "joules_unknown": cost.reason,

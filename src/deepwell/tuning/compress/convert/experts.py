@@ -11,6 +11,7 @@ the activations, drawn towards the donor's columns. Where nothing is left out th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,12 +125,14 @@ def layouts_for(channels: int, sparsity: float, *, experts: int = EXPERTS) -> li
             fix=f"choose one of {', '.join(fitting) or 'another model'}",
             param="experts",
         )
-    gone = round(sparsity * experts) if 0 <= sparsity <= 1 else -1  # NaN is neither
-    if abs(gone - sparsity * experts) > 1e-6 or not 0 <= gone <= experts * 3 // 4:
-        raise InvalidRequest(
-            f"{experts} experts cannot leave out {sparsity:.4g} of an MLP",
-            fix=f"choose a multiple of {1 / experts:.4g}, 0.75 at most",
-            param="sparsity",
+    share, most = min(1.0, max(0.0, sparsity)), experts * 3 // 4  # NaN becomes 0
+    gone = round(share * experts)
+    # Shares such as a sixth are written with a few digits, and NaN is near to none.
+    if not abs(gone / experts - sparsity) <= 1e-3 or gone > most:
+        near = sorted({min(most, math.floor(share * experts) + step) for step in (0, 1)})
+        known = ", ".join(f"{one / experts:.4g}" for one in near)
+        raise InvalidRequest.of(
+            "compress_experts_share", param="sparsity", experts=experts, share=sparsity, known=known
         )
     computed = experts - gone
     shares = sorted({max(1, computed * part // 6) for part in (1, 2, 3, 4)})

@@ -6,7 +6,6 @@ where every expert has matrices of its own. What nobody converted is taken from 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import UnsupportedModel
-from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig, RopeScaling
-from deepwell.models.store.export import export_safetensors
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.tuning.compress.folder import model_card, write_folder
 from deepwell.tuning.compress.sound import in_markdown
-from deepwell.tuning.compress.target import check_target
-from deepwell.tuning.train.artefact import RECORD, record_text
 
 __all__ = [
     "NORM_EPS",
@@ -201,31 +197,24 @@ def write_converted(
     """Writes a converted model as a folder that transformers and Deepwell load, with its card.
 
     Raises:
-        InvalidRequest: the folder is not empty, or its disk is full.
+        InvalidRequest: the folder is not empty, or its disk has no room.
     """
-    check_target(target, 4 * sum(values.size for values in weights.values()))
-    tensors = {name: _stored(name, values) for name, values in weights.items()}
-    made = Checkpoint(config, "gguf", tensors, {}, None, ())
-    beside = {RECORD: record_text(card), "README.md": _read_me(config, card)}
-    export_safetensors(made, target, "float32", tokenizer=tokenizer, progress=progress, beside=beside)
-
-
-def _stored(name: str, values: NDArray[np.float32]) -> StoredTensor:
-    values = np.ascontiguousarray(values, np.float32)
-    rows = values.shape[0] if values.ndim > 1 else 1
-    return StoredTensor(name, values.shape, "F32", values.view(np.uint8).reshape(rows, -1))
+    write_folder(target, config, weights, tokenizer, card, _read_me(config, card), progress=progress)
 
 
 def _read_me(config: ModelConfig, card: Mapping[str, Any]) -> str:
-    experts = "no experts" if not config.sparse_layers else f"{config.num_experts} experts"
-    calibration = card["calibration"]
+    experts = "no experts"
+    if config.sparse_layers:
+        experts = (
+            f"{config.num_shared_experts} shared and {config.num_experts} routed experts,"
+            f" of which a token computes {config.num_experts_per_tok}"
+        )
     name = in_markdown(card["base"])
-    return (
-        f"# {name} in DeepSeek-V3's shape\n\n"
+    return model_card(
+        card,
+        f"{name} in DeepSeek-V3's shape",
         f"Converted from {name} by Deepwell: a latent of {config.kv_lora_rank} and a rotated key of"
-        f" {config.qk_rope_head_dim} dimensions a token and layer, {experts}.\n"
-        f"Calibration text: {calibration['tokens']:,} tokens, SHA-256 {calibration['sha256']}.\n"
-        f"Recovery: {json.dumps(card['recovery'])}.\n\n"
-        f"Loss on text that took part in the choice, before and after: {card['loss_before']:.3f}, {card['loss']:.3f}.\n"
-        "Measure it on your own held-out text before you serve it. The license of the donor goes on.\n"
+        f" {config.qk_rope_head_dim} dimensions a token and layer, {experts}.",
+        judged_on="text that took part in the choice",
+        loads="The folder loads in deepwell and transformers (DeepseekV3ForCausalLM), in bfloat16 or float32.",
     )

@@ -42,11 +42,7 @@ class Journal:
     def _read(self, head: Mapping[str, Any]) -> None:
         """Reads the figures that are there, cuts a torn line off, and writes the first line if there is none."""
         if not locked_alone(self._file):
-            raise InvalidRequest(
-                f"another process searches in {self._path.parent}",
-                fix="wait until it ends, or choose another folder",
-                param="out",
-            )
+            raise InvalidRequest.of("compress_search_busy", param="out", folder=self._path.parent)
         self._file.seek(0)
         raw = self._file.read(_MOST_BYTES + 1)
         if len(raw) > _MOST_BYTES:
@@ -55,11 +51,7 @@ class Journal:
         for number, line in enumerate(lines, 1):
             record = self._record(line, number)
             if number == 1 and record != json.loads(json.dumps(head)):
-                raise InvalidRequest(
-                    f"{self._path} is of another search: the model, the text or an option differs",
-                    fix="give the options of that search, or choose another folder",
-                    param="out",
-                )
+                raise InvalidRequest.of("compress_search_other", param="out", path=self._path)
             if number > 1:
                 if not isinstance(record.get("name"), str) or "value" not in record:
                     raise self._damaged(f"line {number} is no figure")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from deepwell.engine.layouts import Precision
 from deepwell.errors import InvalidRequest
 
-__all__ = ["SearchOptions"]
+__all__ = ["MOST_SHARE", "SearchOptions"]
 
-_MOST_SHARE = 0.7
+MOST_SHARE: Final = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,9 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         for share in self.shares:
-            if not 0 < share <= _MOST_SHARE:
-                raise InvalidRequest(
-                    f"a share of {share:g} cannot be left out",
-                    fix=f"choose shares above 0, up to {_MOST_SHARE:g}",
-                    param="shares",
+            if not 0 < share <= MOST_SHARE:
+                raise InvalidRequest.of(
+                    "compress_shares", param="shares", given=f"{share:g}", most=MOST_SHARE
                 )
 
     def to_json(self) -> dict[str, Any]:

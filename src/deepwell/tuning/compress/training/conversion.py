@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,12 +49,12 @@ from deepwell.tuning.compress.convert.limits import (
     rotated_widths,
 )
 from deepwell.tuning.compress.shapes import parameters_of
-from deepwell.tuning.compress.sound import check_result
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.layers import predictions
 from deepwell.tuning.compress.training.mixtures import chosen_layout, converted_mlps
 from deepwell.tuning.compress.training.observe import frequencies_of, observe
-from deepwell.tuning.compress.training.recover import Recovery, distil
+from deepwell.tuning.compress.training.outcome import calibration_fields, recovered_fields
+from deepwell.tuning.compress.training.recover import Recovery
 from deepwell.tuning.compress.training.run import Donor, windows_of
 from deepwell.tuning.train.artefact import base_hashes, library_versions
 from deepwell.tuning.train.bases import model_of, open_base, released_weights
@@ -310,48 +309,27 @@ def convert(
 
 
 def _card(donor: Donor, made: Conversion, to: Target, recovery: Recovery | None, say: Say) -> dict[str, Any]:
-    """Heals a conversion where that is wanted, and returns its card."""
-    before = predictions(donor.model, donor.choice).loss
-    found = predictions(made.model, donor.choice, donor.model)
-    after: dict[str, Any] = {"method": "none"}
-    if recovery is not None:
-        tokens = distil(
-            made.model, donor.model, donor.learning, recovery, progress=lambda done, _: say("recovery", done)
-        )
-        better = predictions(made.model, donor.choice, donor.model)
-        after = {
-            "method": "distil",
-            **recovery.to_json(),
-            "tokens_seen": tokens,
-            "loss_before": round(found.loss, 4),
-        }
-        found = better
-    check_result(found.loss)
+    """Recovers a conversion where that is wanted, and returns its card."""
+    outcome = recovered_fields(made.model, donor.model, donor.choice, donor.learning, recovery, say)
     base, config = donor.base, made.config
     return {
         "method": "converted",
         "to": to,
         "base": base.name,
+        "license": base.licence,
         **base_hashes(base.checkpoint, base.codec),
         "shape": {
             "kv_lora_rank": config.kv_lora_rank,
             "qk_rope_head_dim": config.qk_rope_head_dim,
             "cached": made.latent.cached,
             "experts": config.num_experts if config.sparse_layers else 0,
+            "shared_experts": config.num_shared_experts if config.sparse_layers else 0,
             "experts_per_token": config.num_experts_per_tok if config.sparse_layers else 0,
         },
         "base_cached": donor_cached(base.config),
         "choices": dict(made.choices),
-        "calibration": {
-            "sha256": hashlib.sha256(donor.windows.numpy().astype("<i4").tobytes()).hexdigest(),
-            "tokens": donor.windows.numel(),
-            "window": donor.windows.shape[1],
-        },
-        "loss_before": round(before, 4),
-        "loss": round(found.loss, 4),
-        "agreement": round(found.agreed, 4),
-        "divergence": round(found.divergence, 4),
-        "recovery": after,
+        **calibration_fields(donor.windows),
+        **outcome,
         "versions": library_versions(),
     }
 

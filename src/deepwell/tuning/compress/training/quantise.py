@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import Checkpoint
+from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.gguf import Blocks, check_gguf, write_gguf
 from deepwell.tuning.compress.metadata import RECORD_KEY, Entry, pre_tokenizer_name
@@ -27,6 +26,7 @@ from deepwell.tuning.compress.quantise.gptq import Rounded, damped, quantise_mat
 from deepwell.tuning.compress.shapes import check_prunable, parameters_of
 from deepwell.tuning.compress.sound import check_finite
 from deepwell.tuning.compress.target import check_file
+from deepwell.tuning.compress.training.outcome import calibration_fields
 from deepwell.tuning.compress.training.run import windows_of
 from deepwell.tuning.compress.training.walk import (
     INPUTS,
@@ -270,6 +270,13 @@ def _values(one: Rounded | Floats) -> Floats:
     return one.values if isinstance(one, Rounded) else one
 
 
+def _bytes_of(config: ModelConfig, kind: str) -> int:
+    """Returns about how large a file becomes."""
+    edges = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    bits = max(format_for(kind, columns).bits for columns in (config.hidden_size, config.intermediate_size))
+    return int((edges * FORMATS[_EDGES].bits + (parameters_of(config) - edges) * bits) / 8)
+
+
 def quantise(
     model: str | Path,
     target: Path,
@@ -291,14 +298,10 @@ def quantise(
     Raises:
         InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: something given cannot be used.
     """
-    if target.suffix != ".gguf":
-        raise InvalidRequest(
-            f"{target} does not end in .gguf", fix="name a new file such as model.gguf", param="out"
-        )
     check_file(target, 0)
     base = open_base(str(model))
     check_prunable(base.config)
-    check_file(target, parameters_of(base.config))  # a byte a weight, as Q8_0 has
+    check_file(target, _bytes_of(base.config, kind))
     tokenizer = Tokenizer.load(base.path)
     # Both fail before anything is computed.
     if base.checkpoint.format == "gguf":
@@ -315,6 +318,7 @@ def quantise(
         "method": method,
         "type": FORMATS[kind].name,
         "base": base.name,
+        "license": base.licence,
         **base_hashes(base.checkpoint, base.codec),
         "weights": sizes,
         "loss_before": None if made.loss_before is None else round(made.loss_before, 4),
@@ -322,12 +326,14 @@ def quantise(
         "versions": library_versions(),
     }
     if windows is not None:
-        digest = hashlib.sha256(windows.numpy().astype("<i4").tobytes()).hexdigest()
-        card["calibration"] = {"sha256": digest, "tokens": windows.numel(), "window": windows.shape[1]}
+        card |= calibration_fields(windows)
     stored = {
         name: Blocks(one.form.name, one.encoded()) if isinstance(one, Rounded) else one
         for name, one in made.tensors.items()
     }
-    record = Entry(RECORD_KEY, json.dumps(card), gguf.GGUFValueType.STRING)
-    write_gguf(target, base.checkpoint, base.config, stored, tokenizer=tokenizer, extra=[record])
+    extra = [Entry(RECORD_KEY, json.dumps(card), gguf.GGUFValueType.STRING)]
+    if base.licence and "general.license" not in base.checkpoint.metadata:
+        licence = base.licence.encode(errors="replace").decode()
+        extra.append(Entry("general.license", licence, gguf.GGUFValueType.STRING))
+    write_gguf(target, base.checkpoint, base.config, stored, tokenizer=tokenizer, extra=extra)
     return {**card, "bytes": target.stat().st_size}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,12 @@ from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import Cut, chosen_cut, cut_tensors, write_cut
 from deepwell.tuning.compress.gguf import check_gguf, write_gguf
 from deepwell.tuning.compress.shapes import Shape, Way, check_prunable, parameters_of, shapes_for
-from deepwell.tuning.compress.sound import check_finite, check_result
+from deepwell.tuning.compress.sound import check_finite
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.analysis import Analysis, analyse, greedy_order
 from deepwell.tuning.compress.training.layers import Predictions, final_states, predictions
-from deepwell.tuning.compress.training.recover import Recovery, distil
+from deepwell.tuning.compress.training.outcome import calibration_fields, recovered_fields
+from deepwell.tuning.compress.training.recover import Recovery
 from deepwell.tuning.train.artefact import base_hashes, library_versions
 from deepwell.tuning.train.bases import Base, hf_config, load_model, open_base
 from deepwell.tuning.train.loop import processor_is_fast_at_bf16
@@ -51,7 +51,9 @@ class Pruned:
     card: Mapping[str, Any]
 
 
-def windows_of(codec: Codec, texts: Sequence[str], width: int = WINDOW) -> Tensor:
+def windows_of(
+    codec: Codec, texts: Sequence[str], width: int = WINDOW, *, least: int = _LEAST_WINDOWS
+) -> Tensor:
     """Returns texts as windows of tokens in an order by chance, int64 [windows, width]; the rest that fills none is left out.
 
     Raises:
@@ -59,10 +61,8 @@ def windows_of(codec: Codec, texts: Sequence[str], width: int = WINDOW) -> Tenso
     """
     tokens = [token for text in texts for token in codec.encode(text)]
     count = len(tokens) // width
-    if count < _LEAST_WINDOWS:
-        raise InvalidRequest.of(
-            "compress_text_short", param="text", tokens=len(tokens), least=_LEAST_WINDOWS * width
-        )
+    if count < least:
+        raise InvalidRequest.of("compress_text_short", param="text", tokens=len(tokens), least=least * width)
     windows = torch.tensor(tokens[: count * width], dtype=torch.int64).view(count, width)
     return windows[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
 
@@ -181,9 +181,10 @@ class Donor:
         most = self.base.config.num_hidden_layers - min(one.layers for one in shapes)
         self.greedy(most)
         cuts: list[tuple[float, Cut]] = []
-        self._say("candidates", 0.0)
         for number, shape in enumerate(shapes):
-            cut = self.chosen(shape)
+            cut = self.chosen(shape)  # the first one reads the text
+            if not number:
+                self._say("candidates", 0.0)
             loss = self.scouted(cut) if len(shapes) > 1 else 0.0
             cuts.append((loss, cut))
             self._say("candidates", (number + 1) / len(shapes))
@@ -241,27 +242,12 @@ def pruned(
     base = donor.base
     cut = donor.best(share, ways)
     model = donor.built(cut)
-    before = predictions(donor.model, donor.choice).loss
-    found = predictions(model, donor.choice, donor.model)
-    after: dict[str, Any] = {"method": "none"}
-    if recovery is not None:
-        say("recovery", 0.0)
-        tokens = distil(
-            model, donor.model, donor.learning, recovery, progress=lambda done, _: say("recovery", done)
-        )
-        recovered = predictions(model, donor.choice, donor.model)
-        after = {
-            "method": "distil",
-            **recovery.to_json(),
-            "tokens_seen": tokens,
-            "loss_before": round(found.loss, 4),
-        }
-        found = recovered
-    check_result(found.loss)
+    outcome = recovered_fields(model, donor.model, donor.choice, donor.learning, recovery, say)
     whole, left = parameters_of(base.config), parameters_of(base.config, cut.shape)
     card = {
         "method": "pruned",
         "base": base.name,
+        "license": base.licence,
         **base_hashes(base.checkpoint, base.codec),
         "share": share,
         "ways": sorted(ways),
@@ -274,16 +260,8 @@ def pruned(
         "base_parameters": whole,
         "parameters": left,
         "cut": round(1 - left / whole, 4),
-        "calibration": {
-            "sha256": hashlib.sha256(donor.windows.numpy().astype("<i4").tobytes()).hexdigest(),
-            "tokens": donor.windows.numel(),
-            "window": donor.windows.shape[1],
-        },
-        "loss_before": round(before, 4),
-        "loss": round(found.loss, 4),
-        "agreement": round(found.agreed, 4),
-        "divergence": round(found.divergence, 4),
-        "recovery": after,
+        **calibration_fields(donor.windows),
+        **outcome,
         "versions": library_versions(),
     }
     return Pruned(model, cut, card)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.config import ModelConfig
@@ -32,11 +30,11 @@ from deepwell.tuning.compress.search.speed import (
     table_shapes,
 )
 from deepwell.tuning.compress.shapes import check_prunable
-from deepwell.tuning.compress.sound import check_result
 from deepwell.tuning.compress.target import check_target
 from deepwell.tuning.compress.training.candidates import Trials, built
 from deepwell.tuning.compress.training.layers import predictions
-from deepwell.tuning.compress.training.recover import Recovery, distil
+from deepwell.tuning.compress.training.outcome import calibration_fields, recovered_fields, tokens_sha256
+from deepwell.tuning.compress.training.recover import Recovery
 from deepwell.tuning.compress.training.run import Donor, Say, windows_of
 from deepwell.tuning.train.artefact import base_hashes, library_versions
 from deepwell.tuning.train.bases import Base, open_base
@@ -59,6 +57,9 @@ class Search:
         out: folder with the journal, `front.json` and `front.png`.
         say: takes the step that is under way and its share that is done.
 
+    Attributes:
+        joules_unknown: why points have no joules; None: they have, or nothing is measured yet.
+
     Raises:
         InvalidRequest: the text is too short, an option is none, or the folder is of another search or the donor's own.
         ModelNotFound, UnsupportedModel, InvalidModelFile: the donor cannot be searched.
@@ -78,10 +79,7 @@ class Search:
             raise InvalidRequest.of("compress_out_taken", param="out", folder=out)
         self.space = Space(self.base.config, uniform=options.uniform)
         self.options, self.out, self._say = options, out, say
-        windows = windows_of(self.base.codec, texts)
-        if len(windows) < _LEAST_WINDOWS:
-            least = _LEAST_WINDOWS * windows.shape[1]
-            raise InvalidRequest.of("compress_text_short", param="text", tokens=windows.numel(), least=least)
+        windows = windows_of(self.base.codec, texts, least=_LEAST_WINDOWS)
         held = min(_MOST_HELD, len(windows) // 8)
         self.rest, self.searched, self.final = (
             windows[: -2 * held],
@@ -90,11 +88,11 @@ class Search:
         )
         self._about = {
             "model": base_hashes(self.base.checkpoint, self.base.codec),
-            "text": _hashed(windows),
+            "text": tokens_sha256(windows),
             "options": options.to_json(),
         }
         self._journal = Journal(out / "journal.jsonl", self._about)
-        self._models: dict[Candidate, Any] = {}
+        self.joules_unknown: str | None = None
 
     def close(self) -> None:
         """Closes the journal."""
@@ -118,14 +116,14 @@ class Search:
             tried = self._evolved(proxy, speeds)
             finalists = self._finalists(tried, speeds)
             points = self._measured(finalists, tried, speeds, timer)
-            unknown = timer.unknown
+            self.joules_unknown = timer.unknown
         self.out.mkdir(parents=True, exist_ok=True)
         report = {
             "donor": self.base.name,
             "search": self._about,
             "candidates_run": len(tried),
             "proxy_error": round(proxy.error(tried), 4),
-            "joules_unknown": unknown,
+            "joules_unknown": self.joules_unknown,
             "front": [one.to_json() for one in points],
         }
         (self.out / "front.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -312,33 +310,8 @@ class Search:
             raise InvalidRequest("point 0 is the donor", fix="take another point of the front", param="take")
         check_target(target, 4 * self.space.size if as_padded else 4 * point.parameters)
         model, donor = self.model(point.candidate), self.donor
-        before = predictions(donor.model, self.final).loss
-        found = predictions(model, self.final, donor.model)
-        after: dict[str, Any] = {"method": "none"}
-        if recovery is not None:
-            cut_loss = found.loss
-            tokens = distil(
-                model,
-                donor.model,
-                donor.learning,
-                recovery,
-                progress=lambda done, _: self._say("recovery", done),
-            )
-            found = predictions(model, self.final, donor.model)
-            after = {
-                "method": "distil",
-                **recovery.to_json(),
-                "tokens_seen": tokens,
-                "loss_before": round(cut_loss, 4),
-            }
-        check_result(found.loss)
-        card = self._card(point, as_padded) | {
-            "loss_before": round(before, 4),
-            "loss": round(found.loss, 4),
-            "agreement": round(found.agreed, 4),
-            "divergence": round(found.divergence, 4),
-            "recovery": after,
-        }
+        outcome = recovered_fields(model, donor.model, self.final, donor.learning, recovery, self._say)
+        card = self._card(point, as_padded) | outcome
         config, weights = self._stored(point, model)
         if as_padded:
             config, weights = padded(config, weights)
@@ -359,6 +332,7 @@ class Search:
         return {
             "method": "searched",
             "base": base.name,
+            "license": base.licence,
             **base_hashes(base.checkpoint, base.codec),
             "point": point.to_json(),
             "search": self._about,
@@ -371,17 +345,9 @@ class Search:
             "base_parameters": self.space.size,
             "parameters": point.parameters,
             "cut": point.share,
-            "calibration": {
-                "sha256": _hashed(self.rest),
-                "tokens": self.rest.numel(),
-                "window": self.rest.shape[1],
-            },
+            **calibration_fields(self.rest),
             "versions": library_versions(),
         }
-
-
-def _hashed(windows: Tensor) -> str:
-    return hashlib.sha256(windows.numpy().astype("<i4").tobytes()).hexdigest()
 
 
 def _changed(
