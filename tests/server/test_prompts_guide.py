@@ -36,9 +36,13 @@ def test_the_program_prints_what_the_guide_shows(codec: Codec, capsys: pytest.Ca
         running.stop()
 
 
-def test_the_pack_that_is_shown_is_one(tmp_path: Path) -> None:
-    [text] = [code for language, code in blocks("prompts.md") if language == "toml"]
-    file = tmp_path / "reply-en.toml"
-    file.write_text(text)
-    pack = read_pack(file)
-    assert (pack.id, pack.content.industry) == ("reply-en", "support")
+def test_the_packs_that_are_shown_are_packs(tmp_path: Path) -> None:
+    packs: dict[str, str | None] = {}
+    for language, code in blocks("prompts.md"):
+        if language == "toml":
+            file = tmp_path / "pack.toml"
+            file.write_text(code)
+            pack = read_pack(file)
+            packs[pack.id] = pack.content.industry
+    assert packs.keys() == {"request-kind", "reply-en"}
+    assert packs["reply-en"] == "support"
