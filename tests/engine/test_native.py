@@ -91,7 +91,8 @@ def test_int8_products_have_the_same_bits_with_any_number_of_rows(isa: str, toke
 
 
 @pytest.mark.skipif(
-    "avx512_bf16" not in native.available_isas(), reason="the processor has no AVX512 with bf16"
+    not native.is_available() or "avx512_bf16" not in native.available_isas(),
+    reason="the processor has no AVX512 with bf16",
 )
 @given(
     tokens=st.integers(1, 40),
