@@ -17,12 +17,12 @@ namespace avx512_bf16 { extern const KernelTable kTable, kTileTable; }
 namespace avx512_emulated { extern const KernelTable kTable; }
 
 #if defined(__x86_64__)
-// Whether the processor has AMX for int8 and the kernel lets this process use its registers, which it wants to be asked for
+// Whether the processor has AMX for int8 and bf16 and the kernel lets this process use its registers, which it wants to be asked for
 // (Documentation/arch/x86/xstate.rst).
 static bool has_tiles() {
   unsigned a, b, c, d;
-  constexpr unsigned kTile = 1u << 24, kInt8Tiles = 1u << 25;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (kTile | kInt8Tiles)) != (kTile | kInt8Tiles)) return false;
+  constexpr unsigned kAll = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kAll) != kAll) return false;
 #if defined(__linux__) && defined(SYS_arch_prctl)
   constexpr int kRequest = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;

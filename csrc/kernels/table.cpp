@@ -17,7 +17,7 @@ extern const KernelTable kTable;
 #if defined(DW_TILES)
 extern const KernelTable kTileTable;
 
-// The same functions, with tiles for products of many rows.
+// The same functions, with tiles where they have them.
 static void tile_forward(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, const Workspace& w, Team* team,
                          int tid) {
   TileScope tiles;
