@@ -52,7 +52,7 @@ struct Piece {  // up to 256 tokens of one KV head: where each block's keys and 
 };
 
 // Floats of one thread's scratch: scores of a micro-tile, and a piece widened to float.
-DW_INLINE size_t attention_scratch_floats(int head_dim) {
+constexpr size_t attention_scratch_floats(int head_dim) {
   return (size_t)kQueryTile * kPieceTokens + (size_t)kPieceTokens * head_dim * 2;
 }
 
@@ -319,14 +319,21 @@ static void write_kv(const KVCache& cache, int layer, int block, int kv_head, in
 
 using AttendFunction = void (*)(const float* const*, const int*, const Piece&, int, int, float*, float* const*, Softmax*);
 
+template <class T>
+struct Attend {
+  template <int R>
+  static constexpr AttendFunction with = attend_piece<R, T>;
+};
+
 // `vectors` <= kQueryTile query vectors over one piece of float (T = float), bf16 (uint16_t) or int8 keys and values.
 template <class T>
 DW_INLINE void attend(int vectors, const float* const* q, const int* visible, const Piece& piece, int head_dim, int value_dim,
                       float* scores, float* const* out, Softmax* softmax) {
+  using A = Attend<T>;
   static constexpr AttendFunction table[] = {
-      attend_piece<1, T>,  attend_piece<2, T>,  attend_piece<3, T>, attend_piece<4, T>, attend_piece<5, T>, attend_piece<6, T>,
+      A::template with<1>, A::template with<2>, A::template with<3>,  A::template with<4>,  A::template with<5>,  A::template with<6>,
 #if defined(DW_AVX512)
-      attend_piece<7, T>,  attend_piece<8, T>,  attend_piece<9, T>, attend_piece<10, T>, attend_piece<11, T>, attend_piece<12, T>,
+      A::template with<7>, A::template with<8>, A::template with<9>, A::template with<10>, A::template with<11>, A::template with<12>,
 #endif
   };
   table[vectors - 1](q, visible, piece, head_dim, value_dim, scores, out, softmax);

@@ -73,21 +73,21 @@ static void emulate_dot8(int sum, int a, int b) {
         memcpy(&t.data[sum][r][4 * c], &s, 4);
       }
 }
-// TDPBF16PS: the same with pairs of bf16, the even column first.
+// TDPBF16PS: products of even and of odd columns each from zero, with one rounding, then both sums and what was there.
 static void emulate_dot_bf16(int sum, int a, int b) {
   EmulatedTiles& t = emulated_tiles;
   for (int r = 0; r < t.rows[sum]; r++)
-    for (int k = 0; k < t.bytes[a] / 4; k++) {
-      int32_t x;
-      memcpy(&x, &t.data[a][r][4 * k], 4);
-      for (int c = 0; c < t.bytes[sum] / 4; c++) {
-        float s;
-        int32_t y;
-        memcpy(&s, &t.data[sum][r][4 * c], 4);
+    for (int c = 0; c < t.bytes[sum] / 4; c++) {
+      float s, of[2] = {};
+      memcpy(&s, &t.data[sum][r][4 * c], 4);
+      for (int k = 0; k < t.bytes[a] / 4; k++) {
+        int32_t x, y;
+        memcpy(&x, &t.data[a][r][4 * k], 4);
         memcpy(&y, &t.data[b][k][4 * c], 4);
-        for (int odd = 0; odd < 2; odd++) s = flushed(__builtin_fmaf(bf16_half(x, odd), bf16_half(y, odd), flushed(s)));
-        memcpy(&t.data[sum][r][4 * c], &s, 4);
+        for (int odd = 0; odd < 2; odd++) of[odd] = flushed(__builtin_fmaf(bf16_half(x, odd), bf16_half(y, odd), of[odd]));
       }
+      s = flushed(flushed(s) + flushed(of[0] + of[1]));
+      memcpy(&t.data[sum][r][4 * c], &s, 4);
     }
 }
 #define DW_TILE_CONFIGURE(config) emulate_configure((const uint8_t*)(config))

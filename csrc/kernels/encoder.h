@@ -14,6 +14,7 @@
 #include "integers.h"
 #include "kernels/arena.h"
 #include "kernels/attention.h"
+#include "kernels/attention_tiles.h"
 #include "kernels/gemm.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
@@ -86,6 +87,7 @@ struct EncoderLayout {
   float* piece;            // [kQueryTile][head_dim]
   float* out;              // [kQueryTile][head_dim]
   float* scores;           // [kQueryTile][kPieceTokens]
+  float* tiles;            // of `TileRows`, and behind it results of as many queries
 };
 
 // How the batch is cut: groups of whole sequences, each thread alone, or one group for the team.
@@ -141,6 +143,10 @@ static EncoderLayout encoder_layout(const EncoderModel& m, const EncoderShape& s
     float* keys = arena.take<float>(blocks * kBlockTokens * attention.head_dim * 2);
     float* tiles = arena.take<float>(3 * tile);
     float* scores = arena.take<float>((size_t)kQueryTile * kPieceTokens);
+#if defined(DW_TILES)
+    float* rows = arena.take<float>(tile_rows_floats(attention.head_dim) + (size_t)kQueriesAtOnce * attention.head_dim);
+    if (t == tid) l.tiles = rows;
+#endif
     if (t == tid) l.gelu = gelu_rows, l.keys = keys, l.queries = tiles, l.piece = tiles + tile, l.out = tiles + 2 * tile, l.scores = scores;
   }
   l.used = arena.used();
@@ -164,8 +170,73 @@ DW_INLINE void each_row(int rows, Team* team, const F& f) {
   team_barrier(team);
 }
 
+#if defined(DW_TILES)
+// Keys and values of `tokens` rows, rounded to bf16: a piece in pairs.
+static void pair_rows(const float* k, const float* v, int stride, int dim, int tokens, int32_t* to) {
+  alignas(64) uint16_t low[kBlockTokens * kTileDims], high[kTileDims];
+  for (int t0 = 0; t0 < tokens; t0 += kBlockTokens)
+    for (int d = 0; d < dim; d += kTileDims, to += kTileDims / 2 * kBlockTokens) {
+      const int n = min_of(tokens - t0, kBlockTokens);
+      if (n < kBlockTokens) memset(low, 0, sizeof low);
+      for (int t = 0; t < n; t++)
+        for (int i = 0; i < kTileDims; i += W) narrow_bf16(low + t * kTileDims + i, load(k + (size_t)(t0 + t) * stride + d + i));
+      turn_words(low, to);
+    }
+  for (int d = 0; d < dim; d += kTileDims)
+    for (int t = 0; t < round_up(tokens, kTileDims); t += 2, to += kTileDims) {
+      const float* row = v + (size_t)t * stride + d;
+      for (int i = 0; i < kTileDims; i += W) {
+        narrow_bf16(low + i, t < tokens ? load(row + i) : vf{});
+        narrow_bf16(high + i, t + 1 < tokens ? load(row + stride + i) : vf{});
+      }
+      interleave32(low, high, to);
+    }
+}
+
+// `attend_head` as tiles, for any number of tokens: a sequence's result does not depend on its companions.
+static void attend_head_tiled(const EncoderAttentionLayer& a, const EncoderLayout& l, int start, int tokens, int head) {
+  const int dim = a.head_dim, hidden = a.heads * dim, pieces = pieces_of(tokens);
+  float* q = l.qkv + (size_t)start * l.qkv_stride + head * dim;
+  auto words_of = [&](int p) { return (int32_t*)l.keys + p * paired_words(dim, kPieceTokens); };
+  auto tokens_of = [&](int p) { return min_of(kPieceTokens, tokens - p * kPieceTokens); };
+  for (int p = 0; p < pieces; p++) {
+    const float* k = q + hidden + (size_t)p * kPieceTokens * l.qkv_stride;
+    pair_rows(k, k + hidden, l.qkv_stride, dim, tokens_of(p), words_of(p));
+  }
+  const float scale = 1.0f / __builtin_sqrtf((float)dim);
+  float* out = l.tiles + tile_rows_floats(dim);
+  for (int first = 0; first < tokens; first += kQueriesAtOnce) {
+    const int vectors = min_of(kQueriesAtOnce, tokens - first);
+    const float* queries[kQueriesAtOnce];
+    int visible[kQueriesAtOnce];
+    Softmax total[kQueriesAtOnce];
+    for (int v = 0; v < vectors; v++) {
+      float* query = q + (size_t)(first + v) * l.qkv_stride;
+      scale_row(query, scale, dim);
+      queries[v] = query;
+      total[v] = {-__builtin_inff(), 0.0f};
+    }
+    memset(out, 0, (size_t)vectors * dim * sizeof(float));
+    for (int p = 0; p < pieces; p++) {
+      for (int v = 0; v < vectors; v++) visible[v] = tokens_of(p);
+      attend_tiled(queries, visible, vectors, paired_at(words_of(p), dim, tokens_of(p)), dim, tile_rows_at(l.tiles, dim),
+                   [&](int v, const float* from, Softmax part) { merge_piece(out + v * dim, total + v, from, part, dim); });
+    }
+    for (int v = 0; v < vectors; v++) {
+      float* row = q + (size_t)(first + v) * l.qkv_stride;
+      memcpy(row, out + v * dim, dim * sizeof(float));
+      scale_row(row, 1.0f / total[v].sum, dim);
+    }
+  }
+}
+#endif
+
 // One head of one sequence; the result replaces the head's queries.
 static void attend_head(const EncoderAttentionLayer& a, const EncoderLayout& l, int start, int tokens, int head) {
+#if defined(DW_TILES)
+  const bool rounded = a.qkv.scheme == kInt8 || a.qkv.scheme == kInt4;  // other weights promise more digits than bf16 has
+  if (tile_state.on && rounded && a.head_dim % kTileDims == 0) return attend_head_tiled(a, l, start, tokens, head);
+#endif
   int dim = a.head_dim, hidden = a.heads * dim;
   float* q = l.qkv + (size_t)start * l.qkv_stride + head * dim;
   size_t block_floats = (size_t)2 * kBlockTokens * dim;

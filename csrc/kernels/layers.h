@@ -8,6 +8,7 @@
 #include "common.h"
 #include "integers.h"
 #include "kernels/attention.h"
+#include "kernels/attention_tiles.h"
 #include "kernels/factors.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
@@ -37,6 +38,14 @@ struct Heads {  // of one layer, for brevity
 DW_INLINE void prepare_head(float* x, const float* norm, const Heads& h, const float* cos, const float* sin) {
   if (norm) rms_norm_row(x, norm, h.head_dim, h.eps, x);
   rope_head(x, cos, sin, h.head_dim);
+}
+
+static void prepare_query(float* q, const Heads& h, [[maybe_unused]] const KVCache& cache, const float* cos, const float* sin) {
+  prepare_head(q, h.q_norm, h, cos, sin);
+  scale_row(q, h.scale, h.head_dim);
+#if defined(DW_TILES)
+  if (attends_in_pairs(cache, h.head_dim)) round_query(q, h.head_dim);
+#endif
 }
 
 static void write_result(const Layout& l, const Heads& h, int row, int head, const float* o, float sum) {
@@ -74,6 +83,13 @@ DW_INLINE Piece widened(const KVCache& cache, const Piece& piece, int tokens, co
 template <class Done>
 static void attend_cached(const float* const* q, const int* visible, int vectors, const Piece& piece, const KVCache& cache,
                           int tokens, const Heads& h, const Layout& l, const Done& done) {
+#if defined(DW_TILES)
+  if (attends_in_pairs(cache, h.head_dim)) {
+    if (vectors <= kQueryTile) return attend_vectors<PairsOfBf16>(q, visible, vectors, piece, h, l, l.tile, done);
+    PairedPiece pairs = pair_piece(piece, h.head_dim, tokens, (int32_t*)(l.scratch + tile_rows_floats(h.head_dim)));
+    return attend_tiled(q, visible, vectors, pairs, h.head_dim, tile_rows_at(l.scratch, h.head_dim), done);
+  }
+#endif
   if (vectors > 2 * kQueryTile || cache.type == kKvFp32) {
     attend_vectors<float>(q, visible, vectors, widened(cache, piece, tokens, l), h, l, l.tile, done);
   } else if (cache.type == kKvBf16) {
@@ -122,8 +138,7 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     }
     for (int g = 0; g < h.group; g++) {
       float* query = queries + (size_t)g * h.head_dim;
-      prepare_head(query, h.q_norm, h, cos, sin);
-      scale_row(query, h.scale, h.head_dim);
+      prepare_query(query, h, cache, cos, sin);
       q[g] = query;
       visible[g] = tokens;
     }
@@ -171,8 +186,7 @@ static void rope_and_write(const Model& m, const Batch& b, const KVCache& cache,
       const float* sin = m.sin + (size_t)position * (h.head_dim / 2);
       float* qkv = l.qkv + (size_t)row * l.qkv_stride;
       for (int i = 0; i < h.heads; i++) {
-        prepare_head(qkv + i * h.head_dim, h.q_norm, h, cos, sin);
-        scale_row(qkv + i * h.head_dim, h.scale, h.head_dim);
+        prepare_query(qkv + i * h.head_dim, h, cache, cos, sin);
       }
       for (int i = 0; i < h.kv_heads; i++) {
         float* k = qkv + (h.heads + i) * h.head_dim;

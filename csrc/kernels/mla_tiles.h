@@ -40,7 +40,6 @@ struct LatentsAhead {
 };
 
 #if defined(DW_TILES)
-constexpr int kTileDims = 32;   // of bf16 in a row of a tile
 constexpr int kPairWords = 32;  // dimensions of a run of interleaved pairs of tokens
 static_assert(kWidenedFloats >= kPieceTokens / 2 * kPairWords);
 
@@ -101,28 +100,15 @@ static void tile_scores(const LatentPiece& piece, const LatentDims& d, const Lan
   }
 }
 
-// 2^x for x <= 0 to 5e-5, far below what rounding the weights to bf16 costs; 2^-120 below -120.
-DW_INLINE vf power_of_two(vf x) {
-  x = vmax(x, set1(-120.0f));
-  vi n = round_to_int(x);
-  vf r = x - to_float(n);
-  vf p = fma(set1(9.6181291e-3f), r, set1(5.5504109e-2f));
-  p = fma(p, r, set1(2.4022651e-1f));
-  p = fma(p, r, set1(6.9314718e-1f));
-  p = fma(p, r, set1(1.0f));
-  return (vf)((vi)p + (n << 23));
-}
-
 // scores [tokens][16] -> weights as bf16 in place, [tokens / 32][16 lanes][32 tokens], those behind `tokens` 0; max and sum into the
 // record. Two sums, of even and of odd tokens.
 static void tile_softmax(float* scores, int tokens, float* record, LatentsAhead* ahead) {
-  const float log2e = 1.44269504f;
   vf top[4];
   for (int i = 0; i < 4; i++) top[i] = load(scores + min_of(i, tokens - 1) * kLanes);
   for (int t = 4; t + 4 <= tokens; t += 4)
     for (int i = 0; i < 4; i++) top[i] = vmax(top[i], load(scores + (t + i) * kLanes));
   for (int t = max_of(4, tokens / 4 * 4); t < tokens; t++) top[0] = vmax(top[0], load(scores + t * kLanes));
-  const vf most = vmax(vmax(top[0], top[1]), vmax(top[2], top[3])), shift = -most * log2e;
+  const vf most = vmax(vmax(top[0], top[1]), vmax(top[2], top[3])), shift = -most * kLog2e;
   vf sum[2] = {};
   uint16_t* to = (uint16_t*)scores;
   for (int t0 = 0; t0 < round_up(tokens, kTileDims); t0 += kBlockTokens) {
@@ -130,10 +116,10 @@ static void tile_softmax(float* scores, int tokens, float* record, LatentsAhead*
     vf w[kBlockTokens];
     if (t0 + kBlockTokens <= tokens) {
 #pragma GCC unroll 16
-      for (int t = 0; t < kBlockTokens; t++) w[t] = power_of_two(fma(load(scores + (t0 + t) * kLanes), set1(log2e), shift));
+      for (int t = 0; t < kBlockTokens; t++) w[t] = power_of_two(fma(load(scores + (t0 + t) * kLanes), set1(kLog2e), shift));
     } else {
       for (int t = 0; t < kBlockTokens; t++)
-        w[t] = t0 + t < tokens ? power_of_two(fma(load(scores + (t0 + t) * kLanes), set1(log2e), shift)) : vf{};
+        w[t] = t0 + t < tokens ? power_of_two(fma(load(scores + (t0 + t) * kLanes), set1(kLog2e), shift)) : vf{};
     }
     for (int t = 0; t < kBlockTokens; t++) sum[t % 2] += w[t];
     turn_block(w, to + t0 / kTileDims * kTileDims * kLanes + t0 % kTileDims);

@@ -87,6 +87,18 @@ DW_INLINE void store_bf16(uint16_t* p, vf v) {  // to_bf16 of W values
 DW_INLINE void interleave32(const uint16_t* a, const uint16_t* b, int32_t* to) {
   for (int i = 0; i < 32; i++) to[i % 8 / 4 * 16 + i / 8 * 4 + i % 4] = (int32_t)((uint32_t)a[i] | (uint32_t)b[i] << 16);
 }
+// 16 values of 16 bits of two rows, one behind the other -> their pairs in order.
+DW_INLINE void interleave16(const uint16_t* rows, int32_t* to) {
+  for (int i = 0; i < 16; i++) to[i] = (int32_t)((uint32_t)rows[i] | (uint32_t)rows[16 + i] << 16);
+}
+// [16 rows][16 words] -> [word][row].
+DW_INLINE void turn_words(const uint16_t* rows, int32_t* to) {
+  for (int r = 0; r < 16; r++)
+    for (int i = 0; i < 16; i++) memcpy(to + i * 16 + r, rows + r * 32 + 2 * i, 4);
+}
+DW_INLINE void narrow_bf16(uint16_t* to, vf v) {
+  for (int i = 0; i < W; i++) to[i] = to_bf16(v[i]);
+}
 // Two vectors of such runs -> 32 values in order.
 DW_INLINE void order_runs(const float* a, const float* b, float* to) {
   for (int i = 0; i < 32; i++) to[i] = (i % 8 / 4 ? b : a)[i / 8 * 4 + i % 4];
@@ -101,6 +113,33 @@ DW_INLINE void interleave32(const uint16_t* a, const uint16_t* b, int32_t* to) {
   _mm512_storeu_si512(to, _mm512_unpacklo_epi16(low, high));
   _mm512_storeu_si512(to + 16, _mm512_unpackhi_epi16(low, high));
 }
+DW_INLINE void interleave16(const uint16_t* rows, int32_t* to) {
+  __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)rows));
+  __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(rows + 16)));
+  _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+DW_INLINE void turn_words(const uint16_t* rows, int32_t* to) {
+  __m512i w[16], half[16];
+  for (int i = 0; i < 16; i++) w[i] = _mm512_loadu_si512(rows + i * 32);
+  for (int i = 0; i < 16; i += 2) {
+    half[i] = _mm512_unpacklo_epi32(w[i], w[i + 1]);
+    half[i + 1] = _mm512_unpackhi_epi32(w[i], w[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)  // word 4 * lane + j of four rows lies in w[i + j]
+    for (int j = 0; j < 2; j++) {
+      w[i + 2 * j] = _mm512_unpacklo_epi64(half[i + j], half[i + j + 2]);
+      w[i + 2 * j + 1] = _mm512_unpackhi_epi64(half[i + j], half[i + j + 2]);
+    }
+  for (int j = 0; j < 4; j++) {
+    __m512i a = _mm512_shuffle_i32x4(w[j], w[4 + j], 0x88), b = _mm512_shuffle_i32x4(w[8 + j], w[12 + j], 0x88);
+    __m512i c = _mm512_shuffle_i32x4(w[j], w[4 + j], 0xdd), d = _mm512_shuffle_i32x4(w[8 + j], w[12 + j], 0xdd);
+    _mm512_storeu_si512(to + j * 16, _mm512_shuffle_i32x4(a, b, 0x88));
+    _mm512_storeu_si512(to + (8 + j) * 16, _mm512_shuffle_i32x4(a, b, 0xdd));
+    _mm512_storeu_si512(to + (4 + j) * 16, _mm512_shuffle_i32x4(c, d, 0x88));
+    _mm512_storeu_si512(to + (12 + j) * 16, _mm512_shuffle_i32x4(c, d, 0xdd));
+  }
+}
+DW_INLINE void narrow_bf16(uint16_t* to, vf v) { _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)v)); }
 DW_INLINE void order_runs(const float* a, const float* b, float* to) {
   const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
   const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
@@ -213,6 +252,20 @@ DW_INLINE vf vexp(vf x) {
   vf scale = (vf)((n + 127) << 23);
   return select(underflow, set1(0.0f), p * scale);
 }
+
+// 2^x for x <= 0 to 5e-5, far below what rounding a weight to bf16 costs; 2^-120 below -120.
+DW_INLINE vf power_of_two(vf x) {
+  x = vmax(x, set1(-120.0f));
+  vi n = round_to_int(x);
+  vf r = x - to_float(n);
+  vf p = fma(set1(9.6181291e-3f), r, set1(5.5504109e-2f));
+  p = fma(p, r, set1(2.4022651e-1f));
+  p = fma(p, r, set1(6.9314718e-1f));
+  p = fma(p, r, set1(1.0f));
+  return (vf)((vi)p + (n << 23));
+}
+
+constexpr float kLog2e = 1.44269504f;
 
 DW_INLINE vf silu(vf x) { return x / (vexp(-x) + 1.0f); }
 

@@ -26,6 +26,7 @@ namespace DW_ISA {
 
 constexpr int kTile = 16;       // rows of a tile, and its outputs
 constexpr int kTileBytes = 64;  // of a row of a tile
+constexpr int kTileDims = 32;   // of bf16 in it
 constexpr int kTilesFrom = 8;   // rows from which on tiles are faster
 
 // Tiles: 0 and 1 hold sums, 2 activations, 3 and 4 weights; 4 and 5 more sums of the roof.
