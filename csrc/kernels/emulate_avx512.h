@@ -61,7 +61,8 @@ DW_INLINE void emulate_load(int t, const uint8_t* from, size_t stride) {
 DW_INLINE void emulate_store(int t, uint8_t* to, size_t stride) {
   for (int r = 0; r < emulated_tiles.rows[t]; r++) memcpy(to + r * stride, emulated_tiles.data[t][r], emulated_tiles.bytes[t]);
 }
-// TDPBSSD: a row of `a` holds groups of four columns, as a row of `b` does for each output.
+// TDPBSSD, TDPBSUD, TDPBUSD: a row of `a` holds groups of four columns, as a row of `b` does for each output.
+template <class A, class B>
 static void emulate_dot8(int sum, int a, int b) {
   EmulatedTiles& t = emulated_tiles;
   for (int r = 0; r < t.rows[sum]; r++)
@@ -69,7 +70,7 @@ static void emulate_dot8(int sum, int a, int b) {
       for (int c = 0; c < t.bytes[sum] / 4; c++) {
         int32_t s;
         memcpy(&s, &t.data[sum][r][4 * c], 4);
-        for (int j = 0; j < 4; j++) s += (int32_t)(int8_t)t.data[a][r][4 * k + j] * (int32_t)(int8_t)t.data[b][k][4 * c + j];
+        for (int j = 0; j < 4; j++) s += (int32_t)(A)t.data[a][r][4 * k + j] * (int32_t)(B)t.data[b][k][4 * c + j];
         memcpy(&t.data[sum][r][4 * c], &s, 4);
       }
 }
@@ -95,7 +96,9 @@ static void emulate_dot_bf16(int sum, int a, int b) {
 #define DW_TILE_ZERO(t) memset(emulated_tiles.data[t], 0, sizeof emulated_tiles.data[t])
 #define DW_TILE_LOAD(t, from, stride) emulate_load(t, (const uint8_t*)(from), stride)
 #define DW_TILE_STORE(t, to, stride) emulate_store(t, (uint8_t*)(to), stride)
-#define DW_TILE_DOT8(sum, a, b) emulate_dot8(sum, a, b)
+#define DW_TILE_DOT8(sum, a, b) emulate_dot8<int8_t, int8_t>(sum, a, b)
+#define DW_TILE_DOT8_SU(sum, a, b) emulate_dot8<int8_t, uint8_t>(sum, a, b)
+#define DW_TILE_DOT8_US(sum, a, b) emulate_dot8<uint8_t, int8_t>(sum, a, b)
 #define DW_TILE_DOT_BF16(sum, a, b) emulate_dot_bf16(sum, a, b)
 
 }  // namespace DW_ISA

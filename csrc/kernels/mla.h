@@ -148,7 +148,8 @@ static void read_latent(const LatentDims& d, const uint8_t* block, int slot, flo
 // ---- queries --------------------------------------------------------------------------------------------------
 
 // A lane group of queries, [dimension][16 heads]. Beside int8 latents the latent part is [pair of dimensions][16] pairs of int16
-// with a scale a head; for tiles all of it is [pair of dimensions][16] pairs of bf16.
+// with a scale a head; for tiles all of it is [pair of dimensions][16] pairs of bf16, or, beside int8 latents, the upper and then the
+// lower bytes of the integers, [4 dimensions][16][4], in the order of `split64`.
 struct LaneQueries {
   float* latent;
   int32_t* pairs;
@@ -178,6 +179,37 @@ DW_INLINE bool latent_tiles(const LatentDims& d) {
 #endif
 }
 
+// Whether int8 latents are multiplied as tiles of bytes.
+DW_INLINE bool integer_tiles(const LatentDims& d) {
+#if defined(DW_TILES)
+  return d.type == kKvInt8 && tile_state.on && d.rank * kBlockTokens <= kWidenedFloats * (int)sizeof(float);
+#else
+  (void)d;
+  return false;
+#endif
+}
+
+// Where `split64` puts dimension `i`, the first of 8.
+DW_INLINE int split_slot(int i, int rank) {
+  if (i / 64 * 64 + 64 > rank) return i;
+  return i / 64 * 64 + i % 32 / 8 * 16 + i % 64 / 32 * 8;
+}
+
+// 32 of a head's integers from dimension `at` on.
+DW_INLINE void set_bytes(const vi* x, int at, int rank, int lane, uint8_t* upper) {
+  alignas(64) uint8_t high[32], low[32];
+  vi shifted[32 / W];
+  for (int v = 0; v < 32 / W; v++) shifted[v] = x[v] >> 8;
+  store_activations4(high, shifted);
+  store_activations4(low, x);
+  uint8_t* lower = upper + (size_t)rank * kLanes;
+  for (int i = 0; i < 32; i += 4) {
+    const size_t to = (size_t)(split_slot((at + i) / 8 * 8, rank) + i % 8) * kLanes + lane * 4;
+    memcpy(upper + to, high + i, 4);
+    memcpy(lower + to, low + i, 4);
+  }
+}
+
 DW_INLINE void set_bf16_pairs(const float* x, int dims, int dims_given, int lane, int32_t* pairs) {
   for (int i = 0; i < dims; i += 2) {
     uint32_t low = i < dims_given ? to_bf16(x[i]) : 0, high = i + 1 < dims_given ? to_bf16(x[i + 1]) : 0;
@@ -192,7 +224,9 @@ static void set_lane(const LaneQueries& q, const LatentDims& d, int lane, const 
     set_bf16_pairs(pe, d.rope, rope_dims, lane, q.pairs + d.rank / 2 * kLanes);
     return;
   }
-  for (int i = 0; i < d.rope; i++) q.pe[i * kLanes + lane] = i < rope_dims ? pe[i] : 0.0f;
+  if (integer_tiles(d)) set_bf16_pairs(pe, d.rope, rope_dims, lane, (int32_t*)q.pe);
+  else
+    for (int i = 0; i < d.rope; i++) q.pe[i * kLanes + lane] = i < rope_dims ? pe[i] : 0.0f;
   if (d.type != kKvInt8) {
     for (int i = 0; i < d.rank; i++) q.latent[i * kLanes + lane] = latent[i];
     return;
@@ -202,6 +236,14 @@ static void set_lane(const LaneQueries& q, const LatentDims& d, int lane, const 
   float amax = reduce_max(peak), most = (float)query_peak(d.rank);
   float inverse = amax > kSmallestPeak ? most / amax : 0.0f;
   q.scale[lane] = amax / most;
+  if (integer_tiles(d)) {
+    for (int i = 0; i < d.rank; i += 32) {
+      vi x[32 / W];
+      for (int v = 0; v < 32 / W; v++) x[v] = round_to_int(load(latent + i + v * W) * inverse);
+      set_bytes(x, i, d.rank, lane, (uint8_t*)q.pairs);
+    }
+    return;
+  }
   for (int i = 0; i < d.rank; i += W) {
     vi x = round_to_int(load(latent + i) * inverse);
     for (int j = 0; j < W; j += 2)

@@ -188,6 +188,179 @@ static void attend_tiles(const LatentPiece& piece, const LatentDims& d, const La
   }
   tile_values(piece, d, g, lanes, records, (int32_t*)widened, ahead);
 }
+
+// ---- int8 latents -------------------------------------------------------------------------------------------------------------------
+
+// Tokens of a block as rows: [16][rank] bytes, 64 dimensions as `split64` orders them.
+static void split_block(const uint8_t* block, int rank, uint8_t* to) {
+  for (int t = 0; t < kBlockTokens; t += 2, to += 2 * rank) {
+    const uint8_t* from = block + (size_t)t * rank;
+    int i = 0;
+    for (; i + 64 <= rank; i += 64) split64(from + 2 * i, to + i, to + rank + i);
+    if (i < rank) split32(from + 2 * i, to + i, to + rank + i);
+  }
+}
+
+// Scores of 16 tokens: upper and lower bytes of the queries apart, which add up to the integers of `integer_scores`; then both scales, and
+// the part of k_pe in bf16.
+static void byte_tile_scores(const uint8_t* block, const uint8_t* rows, const LaneQueries& q, const LatentDims& d, float* s) {
+  alignas(64) int32_t upper[kTile * kTile], lower[kTile * kTile];
+  alignas(64) float rope[kTile * kTile];
+  const uint8_t *high = (const uint8_t*)q.pairs, *low = high + (size_t)d.rank * kLanes;
+  const int whole = d.rank / kTileBytes, pe = d.rope / kTileDims;
+  DW_TILE_ZERO(0);
+  DW_TILE_ZERO(1);
+  DW_TILE_ZERO(2);
+  for (int k = 0; k < whole; k++) {
+    DW_TILE_LOAD(3, rows + k * kTileBytes, d.rank);
+    DW_TILE_LOAD(4, high + k * kTileBytes * kLanes, kTileBytes);
+    DW_TILE_DOT8(0, 3, 4);
+    DW_TILE_LOAD(7, low + k * kTileBytes * kLanes, kTileBytes);
+    DW_TILE_DOT8_SU(1, 3, 7);
+  }
+  if (whole * kTileBytes < d.rank) {
+    DW_TILE_LOAD(5, rows + whole * kTileBytes, d.rank);
+    DW_TILE_LOAD(6, high + whole * kTileBytes * kLanes, kTileBytes);
+    DW_TILE_DOT8(0, 5, 6);
+    DW_TILE_LOAD(6, low + whole * kTileBytes * kLanes, kTileBytes);
+    DW_TILE_DOT8_SU(1, 5, 6);
+  }
+  const uint8_t *keys = block + d.rope_bytes, *pairs = (const uint8_t*)q.pe;
+  for (int k = 0; k < pe; k++) {
+    DW_TILE_LOAD(3, keys + k * kTileBytes, d.rope * 2);
+    DW_TILE_LOAD(4, pairs + k * kTileBytes * kLanes, kTileBytes);
+    DW_TILE_DOT_BF16(2, 3, 4);
+  }
+  if (pe * kTileDims < d.rope) {
+    DW_TILE_LOAD(5, keys + pe * kTileBytes, d.rope * 2);
+    DW_TILE_LOAD(6, pairs + pe * kTileBytes * kLanes, kTileBytes);
+    DW_TILE_DOT_BF16(2, 5, 6);
+  }
+  DW_TILE_STORE(0, upper, kTileBytes);
+  DW_TILE_STORE(1, lower, kTileBytes);
+  DW_TILE_STORE(2, rope, kTileBytes);
+  const float* scales = (const float*)(block + d.scale_bytes);
+  const vf scale = load(q.scale);
+  for (int t = 0; t < kTile; t++) {
+    vi sum = (load_bytes(upper + t * kTile) << 8) + load_bytes(lower + t * kTile);
+    store(s + t * kLanes, to_float(sum) * (scale * scales[t]) + load(rope + t * kTile));
+  }
+}
+
+// Weights [tokens][16] -> their integers, as `round_weights` has them, in place as bytes: for 64 tokens the upper ones, [16 lanes][64],
+// then the lower ones. Those behind `tokens` are 0.
+static void split_weights(float* weights, const LatentPiece& piece, const LatentDims& d, int tokens, float* unit) {
+  vf most = vf{};
+  for (int t = 0; t < tokens; t++) {
+    float scale = ((const float*)(piece.blocks[t / kBlockTokens] + d.scale_bytes))[t % kBlockTokens];
+    vf w = load(weights + t * kLanes) * scale;
+    most = vmax(most, w);
+    store(weights + t * kLanes, w);
+  }
+  const vf inverse = select(most > kSmallestPeak, (float)kIntegerPeak / most, vf{});
+  store(unit, most / (float)kIntegerPeak);
+  alignas(64) int32_t upper[kTile * kTile], lower[kTile * kTile];
+  for (int t0 = 0; t0 < tokens; t0 += kTileBytes) {
+    for (int t = 0; t < kTileBytes; t += 4) {
+      vi high = vi{}, low = vi{};
+      for (int i = 0; i < 4 && t0 + t + i < tokens; i++) {
+        vi w = round_to_int(load(weights + (t0 + t + i) * kLanes) * inverse);
+        high |= (w >> 8) << (8 * i);
+        low |= (w & 255) << (8 * i);
+      }
+      *(viu*)(upper + t / 4 * kTile) = high;
+      *(viu*)(lower + t / 4 * kTile) = low;
+    }
+    int32_t* to = (int32_t*)weights + t0 / kTileBytes * 2 * kTile * kTile;
+    turn_words((const uint16_t*)upper, to);
+    turn_words((const uint16_t*)lower, to + kTile * kTile);
+  }
+}
+
+// 32 dimensions from `d0` on: [tokens / 4][32] words of four tokens, up to a multiple of 64 tokens; those of blocks that do not exist are 0.
+static void interleave_bytes(const LatentPiece& piece, const LatentDims& d, int d0, int tokens, int32_t* to, LatentsAhead* ahead) {
+  for (int t0 = 0; t0 < round_up(tokens, kTileBytes); t0 += kBlockTokens) {
+    ahead->ask();
+    if (t0 >= tokens) {
+      memset(to, 0, kBlockTokens / 4 * kPairWords * sizeof(int32_t));
+      to += kBlockTokens / 4 * kPairWords;
+      continue;
+    }
+    const uint16_t* pairs = (const uint16_t*)piece.blocks[t0 / kBlockTokens] + d0;
+    for (int p = 0; p < kBlockTokens / 2; p += 2, to += kPairWords)
+      interleave32(pairs + (size_t)p * d.rank, pairs + (size_t)(p + 1) * d.rank, to);
+  }
+}
+
+// records[g] [lanes][rank] = weights^T latents, the integers of `integer_values`.
+static void byte_tile_values(const LatentPiece& piece, const LatentDims& d, const LaneGroups& g, const int* lanes,
+                             float* const* records, const float (*units)[kLanes], int32_t* words, LatentsAhead* ahead) {
+  const int most = most_visible(g);
+  alignas(64) int32_t sums[4][kTile * kTile];
+  for (int d0 = 0; d0 < d.rank; d0 += kPairWords) {
+    interleave_bytes(piece, d, d0, most, words, ahead);
+    for (int i = 0; i < g.count; i++) {
+      if (g.visible[i] == 0) continue;
+      const uint8_t* weights = (const uint8_t*)(g.scores + (size_t)i * kGroupScores);
+      DW_TILE_ZERO(0);
+      DW_TILE_ZERO(1);
+      DW_TILE_ZERO(2);
+      DW_TILE_ZERO(3);
+      for (int t = 0; t < g.visible[i]; t += kTileBytes) {
+        const uint8_t *high = weights + (size_t)t * 2 * kTile, *low = high + kTile * kTileBytes;
+        const int32_t* values = words + t / 4 * kPairWords;
+        DW_TILE_LOAD(4, high, kTileBytes);
+        DW_TILE_LOAD(7, values, kPairWords * 4);
+        DW_TILE_DOT8(0, 4, 7);
+        DW_TILE_LOAD(4, low, kTileBytes);
+        DW_TILE_DOT8_US(2, 4, 7);
+        DW_TILE_LOAD(7, values + kLanes, kPairWords * 4);
+        DW_TILE_DOT8_US(3, 4, 7);
+        DW_TILE_LOAD(4, high, kTileBytes);
+        DW_TILE_DOT8(1, 4, 7);
+      }
+      DW_TILE_STORE(0, sums[0], kTileBytes);
+      DW_TILE_STORE(1, sums[1], kTileBytes);
+      DW_TILE_STORE(2, sums[2], kTileBytes);
+      DW_TILE_STORE(3, sums[3], kTileBytes);
+      float* out = records[i] + 2 * kLanes + d0;
+      for (int lane = 0; lane < lanes[i]; lane++) {
+        alignas(64) float runs[2][kTile];
+        for (int c = 0; c < 2; c++) {
+          const int at = lane * kTile;
+          store(runs[c], to_float((load_bytes(sums[c] + at) << 8) + load_bytes(sums[2 + c] + at)) * units[i][lane]);
+        }
+        order_runs(runs[0], runs[1], out + (size_t)lane * d.rank);
+      }
+    }
+  }
+}
+
+static void attend_byte_tiles(const LatentPiece& piece, const LatentDims& d, const LaneGroups& g, const int* lanes,
+                              float* const* records, float* widened, LatentsAhead* ahead) {
+  configure_tiles(kLatentTiles);
+  const int most = most_visible(g), blocks = ceil_div(most, kBlockTokens);
+  ahead->spread(round_up(most, kTileBytes) / kBlockTokens * (d.rank / kPairWords));
+  for (int b = 0; b < blocks; b++) {
+    for (int i = 0; b + 1 < blocks && i < (int)d.index_bytes; i += 64) prefetch(piece.blocks[b + 1] + i);
+    split_block(piece.blocks[b], d.rank, (uint8_t*)widened);
+    for (int i = 0; i < g.count; i++)
+      if (g.visible[i] > b * kBlockTokens)
+        byte_tile_scores(piece.blocks[b], (const uint8_t*)widened, g.queries[i], d,
+                         g.scores + (size_t)i * kGroupScores + b * kBlockTokens * kLanes);
+  }
+  alignas(64) float units[kRunUnits][kLanes];
+  for (int i = 0; i < g.count; i++) {
+    if (g.visible[i] == 0) {
+      memset(records[i], 0, 2 * kLanes * sizeof(float));
+      continue;
+    }
+    float* weights = g.scores + (size_t)i * kGroupScores;
+    softmax_lanes(weights, g.visible[i], records[i]);
+    split_weights(weights, piece, d, g.visible[i], units[i]);
+  }
+  byte_tile_values(piece, d, g, lanes, records, units, (int32_t*)widened, ahead);
+}
 #endif
 
 // Attend lane groups to a piece. A group with nothing visible leaves sums of 0. `lanes[g]` are the heads of group g.
@@ -195,6 +368,7 @@ static void attend_latents(const LatentPiece& piece, const LatentDims& d, const 
                            float* const* records, float* widened, [[maybe_unused]] LatentsAhead* ahead) {
 #if defined(DW_TILES)
   if (latent_tiles(d)) return attend_tiles(piece, d, g, lanes, records, widened, ahead);
+  if (integer_tiles(d)) return attend_byte_tiles(piece, d, g, lanes, records, widened, ahead);
 #endif
   auto latent = [](const LaneQueries& q) { return (const float*)q.latent; };
   auto pe = [](const LaneQueries& q) { return (const float*)q.pe; };

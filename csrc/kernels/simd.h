@@ -35,6 +35,8 @@ DW_INLINE vi dpbusd(vi acc, vi u, vi s) { return (vi)_mm512_dpbusd_epi32((__m512
 #define DW_TILE_STORE(t, to, stride) \
   asm volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"((void*)(to)), "r"((size_t)(stride)) : "memory")
 #define DW_TILE_DOT8(sum, a, b) asm volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
+#define DW_TILE_DOT8_SU(sum, a, b) asm volatile("tdpbsud %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
+#define DW_TILE_DOT8_US(sum, a, b) asm volatile("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
 #define DW_TILE_DOT_BF16(sum, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
 #endif
 #if defined(DW_BF16_DOT)
@@ -91,6 +93,17 @@ DW_INLINE void interleave32(const uint16_t* a, const uint16_t* b, int32_t* to) {
 DW_INLINE void interleave16(const uint16_t* rows, int32_t* to) {
   for (int i = 0; i < 16; i++) to[i] = (int32_t)((uint32_t)rows[i] | (uint32_t)rows[16 + i] << 16);
 }
+// 64 pairs of bytes -> their first bytes and their second ones: eight of the first 32, eight of the others, and so on.
+DW_INLINE void split64(const uint8_t* from, uint8_t* first, uint8_t* second) {
+  for (int i = 0; i < 64; i++) {
+    const int at = i % 32 / 8 * 16 + i / 32 * 8 + i % 8;
+    first[at] = from[2 * i], second[at] = from[2 * i + 1];
+  }
+}
+// 32 pairs, in order.
+DW_INLINE void split32(const uint8_t* from, uint8_t* first, uint8_t* second) {
+  for (int i = 0; i < 32; i++) first[i] = from[2 * i], second[i] = from[2 * i + 1];
+}
 // [16 rows][16 words] -> [word][row].
 DW_INLINE void turn_words(const uint16_t* rows, int32_t* to) {
   for (int r = 0; r < 16; r++)
@@ -117,6 +130,20 @@ DW_INLINE void interleave16(const uint16_t* rows, int32_t* to) {
   __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)rows));
   __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(rows + 16)));
   _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+DW_INLINE __m512i split_lanes(const uint8_t* from) {  // of eight pairs the first bytes, then the second
+  const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+  return _mm512_shuffle_epi8(_mm512_loadu_si512(from), _mm512_broadcast_i32x4(order));
+}
+DW_INLINE void split64(const uint8_t* from, uint8_t* first, uint8_t* second) {
+  __m512i low = split_lanes(from), high = split_lanes(from + 64);
+  _mm512_storeu_si512(first, _mm512_unpacklo_epi64(low, high));
+  _mm512_storeu_si512(second, _mm512_unpackhi_epi64(low, high));
+}
+DW_INLINE void split32(const uint8_t* from, uint8_t* first, uint8_t* second) {
+  __m512i both = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), split_lanes(from));
+  _mm256_storeu_si256((__m256i*)first, _mm512_castsi512_si256(both));
+  _mm256_storeu_si256((__m256i*)second, _mm512_extracti64x4_epi64(both, 1));
 }
 DW_INLINE void turn_words(const uint16_t* rows, int32_t* to) {
   __m512i w[16], half[16];

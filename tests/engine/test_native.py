@@ -269,7 +269,7 @@ def test_logits_do_not_depend_on_batch_mates(isa: str, tiny: Any) -> None:
         assert np.array_equal(together[row], alone[-1])
 
 
-LONG = ModelConfig("llama", 40, 32, 32, 1, 2, 1, 16, 1024)
+LONG = ModelConfig("llama", 40, 32, 32, 1, 2, 1, 32, 1024)
 LONG_TOKENS: list[int] = np.random.default_rng(3).integers(0, LONG.vocab_size, 600).tolist()
 
 
@@ -277,13 +277,16 @@ def long_model(run: Any, scheme: Scheme) -> Any:
     """One attention layer for contexts beyond 256 tokens, where attention runs in pieces."""
     rng = np.random.default_rng(0)
     qkv, o, embed = (
-        packed(run, rng.standard_normal((rows, 32), np.float32), scheme) for rows in (64, 32, LONG.vocab_size)
+        packed(run, rng.standard_normal(shape, np.float32), scheme)
+        for shape in ((4 * LONG.head_dim, 32), (32, 2 * LONG.head_dim), (LONG.vocab_size, 32))
     )
     ones = np.ones(32, np.float32)
     attention = run.attention(
-        AttentionSpec(ones, qkv, None, o, num_heads=2, num_kv_heads=1, head_dim=16, eps=1e-5)
+        AttentionSpec(ones, qkv, None, o, num_heads=2, num_kv_heads=1, head_dim=LONG.head_dim, eps=1e-5)
     )
-    angles = np.arange(1024, dtype=np.float32)[:, None] * (0.5 ** np.arange(8, dtype=np.float32))
+    angles = np.arange(1024, dtype=np.float32)[:, None] * (
+        0.5 ** np.arange(LONG.head_dim // 2, dtype=np.float32)
+    )
     return run.model(embed, [attention], ones, embed, np.cos(angles), np.sin(angles), eps=1e-5)
 
 
@@ -293,6 +296,24 @@ def test_long_contexts_merge_softmax_pieces(isa: str) -> None:
         for run in (reference, native)
     )
     assert np.allclose(computed, expected, atol=1e-3)
+
+
+@pytest.mark.skipif(
+    not native.is_available() or "avx512_amx" not in native.available_isas(),
+    reason="the processor has no AMX",
+)
+@pytest.mark.parametrize("chunk", [None, 3], ids=["many vectors", "few vectors"])
+def test_the_emulation_attends_as_the_processor_does(chunk: int | None) -> None:
+    """Bit for bit, with tiles and with the vectors that keep their order."""
+    before, results = native.isa(), []
+    try:
+        for table in ("avx512_amx", "avx512_emulated"):
+            native.set_isa(table)
+            cache = sequences.new_cache(native, LONG, 600, "bf16")
+            results.append(sequences.logits(long_model(native, "int8"), cache, LONG_TOKENS[:300], chunk))
+    finally:
+        native.set_isa(before)
+    assert np.array_equal(*results)
 
 
 @pytest.mark.parametrize("kv_dtype", get_args(KVDtype))
@@ -327,7 +348,7 @@ def test_long_contexts_do_not_depend_on_chunks_mates_or_threads(
     assert all(np.array_equal(alone(prompts[0], chunk), wholes[0]) for chunk in (100, 256))
     for threads in (2, 1):
         native.set_threads(threads)
-        cache = native.kv_cache(1, 111, 1, 16, kv_dtype)
+        cache = native.kv_cache(1, 111, 1, LONG.head_dim, kv_dtype)
         first = together(cache, [(0, 587), (0, 297), (0, 0)])
         decoded = together(cache, [(587, 588), (297, 298), (0, 0)])
         mixed = together(cache, [(588, 589), (298, 299), (0, 70)])
@@ -338,14 +359,14 @@ def test_long_contexts_do_not_depend_on_chunks_mates_or_threads(
 
 
 @pytest.mark.parametrize("kv_dtype", get_args(KVDtype))
-@pytest.mark.parametrize("group", [1, 7, 13, 96])
-def test_groups_of_any_size(isa: str, group: int, kv_dtype: KVDtype) -> None:
+@pytest.mark.parametrize(("group", "head_dim"), [(1, 32), (7, 16), (13, 16), (13, 64), (96, 32)])
+def test_groups_of_any_size(isa: str, group: int, head_dim: int, kv_dtype: KVDtype) -> None:
     """Groups are cut into tiles of even size; a step of one row gives the bits of a chunk."""
     rng = np.random.default_rng(group)
-    weights = rng.standard_normal(((group + 2) * 16, 32), np.float32)
-    o, embed = rng.standard_normal((32, group * 16), np.float32), rng.standard_normal((40, 32), np.float32)
-    ones, head_norm = np.ones(32, np.float32), 1 + rng.standard_normal(16, np.float32) / 4
-    angles = np.arange(64, dtype=np.float32)[:, None] * (0.5 ** np.arange(8, dtype=np.float32))
+    weights = rng.standard_normal(((group + 2) * head_dim, 32), np.float32)
+    o, embed = (rng.standard_normal(shape, np.float32) for shape in ((32, group * head_dim), (40, 32)))
+    ones, head_norm = np.ones(32, np.float32), 1 + rng.standard_normal(head_dim, np.float32) / 4
+    angles = np.arange(64, dtype=np.float32)[:, None] * (0.5 ** np.arange(head_dim // 2, dtype=np.float32))
 
     def logits(run: Any, chunk: int) -> NDArray[np.float32]:
         attention = run.attention(
@@ -356,7 +377,7 @@ def test_groups_of_any_size(isa: str, group: int, kv_dtype: KVDtype) -> None:
                 packed(run, o, "fp32"),
                 num_heads=group,
                 num_kv_heads=1,
-                head_dim=16,
+                head_dim=head_dim,
                 eps=1e-5,
                 q_norm=head_norm,
                 k_norm=head_norm[::-1].copy(),
@@ -364,7 +385,7 @@ def test_groups_of_any_size(isa: str, group: int, kv_dtype: KVDtype) -> None:
         )
         both = packed(run, embed, "fp32")
         model = run.model(both, [attention], ones, both, np.cos(angles), np.sin(angles), eps=1e-5)
-        return sequences.logits(model, run.kv_cache(1, 5, 1, 16, kv_dtype), LONG_TOKENS[:50], chunk)
+        return sequences.logits(model, run.kv_cache(1, 5, 1, head_dim, kv_dtype), LONG_TOKENS[:50], chunk)
 
     whole = logits(native, 50)
     assert np.array_equal(logits(native, 1), whole) and np.array_equal(logits(native, 9), whole)

@@ -32,8 +32,10 @@ SHAPES = {
     "ragged": Shape(heads=3, nope=12, rope=8, value=20, rank=40, q_rank=24),
     "lite": Shape(heads=16, nope=32, rope=16, value=32, rank=64),
     "ragged lanes": Shape(heads=20, nope=24, rope=8, value=40, rank=48, hidden=64),
+    "halves of tiles": Shape(heads=5, nope=8, rope=40, value=8, rank=96, layers=1),
     "many heads": Shape(heads=128, nope=16, rope=8, value=16, rank=32, q_rank=48, layers=1),
 }
+NARROW = ["ragged", "lite", "halves of tiles"]
 MAX_ERROR = 1e-3  # of fp32 logits
 # bf16 and int8 pages are rounded alike by both backends, so that what is left are the queries and softmax weights that
 # integer products round to 15 bits, and latents that a last-bit difference rounds the other way.
@@ -71,7 +73,7 @@ def test_several_pieces_are_merged_as_one_softmax(isa: str, prompt: int) -> None
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
-@pytest.mark.parametrize("shape", [SHAPES["ragged"], SHAPES["lite"]], ids=["ragged", "lite"])
+@pytest.mark.parametrize("shape", [SHAPES[name] for name in NARROW], ids=NARROW)
 def test_narrow_pages_are_those_of_the_reference(isa: str, shape: Shape, dtype: KVDtype) -> None:
     assert error(shape, 70, 33, [20, 20], dtype) < MAX_PAGE_ERROR
 
@@ -97,6 +99,24 @@ def test_bits_do_not_depend_on_chunks(isa: str, dtype: KVDtype, scheme: Scheme) 
     )
     assert np.array_equal(whole, small)
     assert np.array_equal(whole, single)
+
+
+@pytest.mark.skipif(
+    not native.is_available() or "avx512_amx" not in native.available_isas(),
+    reason="the processor has no AMX",
+)
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("shape", [SHAPES[name] for name in NARROW], ids=NARROW)
+def test_the_emulation_attends_as_the_processor_does(shape: Shape, dtype: KVDtype) -> None:
+    weights, tokens, before, results = Weights(shape), random_tokens(70), native.isa(), []
+    try:
+        for table in ("avx512_amx", "avx512_emulated"):
+            native.set_isa(table)
+            cache = weights.cache(native, 70, dtype)
+            results.append(logits(weights.on(native, "int8"), cache, tokens, 33, [20, 20]))
+    finally:
+        native.set_isa(before)
+    assert np.array_equal(*results)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
