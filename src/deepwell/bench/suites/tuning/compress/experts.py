@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bench_convert_moe"]
 
-SPARSITIES: Final = (0.125, 0.25, 0.375, 0.5)
+SPARSITIES: Final = (0.25, 0.5)
 _COMPARED_AT: Final = 0.25
 _CALIBRATION: Final = 120
 _FITTED: Final = 48  # windows of the calibration text that group, route and refit
@@ -59,7 +59,7 @@ def bench_convert_moe(
     seeds: int = 2,
     minutes: float = 12.0,
 ) -> dict[str, Any]:
-    """Measures mixtures of four sparsities, groupings by chance at 25 %, and what recovery brings back there.
+    """Measures mixtures of two sparsities, groupings by chance at 25 %, and what recovery brings back there.
 
     Args:
         windows: held-out windows of 256 tokens.
