@@ -8,6 +8,8 @@
 // int8 pages hold one scale a key and one a value. A key's scale multiplies its score, a value's its softmax weight: the inner
 // loops convert integers and multiply nothing.
 //
+// On AMX pages of bf16 are multiplied as tiles, in another order (attention_tiles.h).
+//
 // A "query vector" is one head of one row; the vectors of a KV head's group share its keys and values.
 #pragma once
 #include <stddef.h>
