@@ -19,7 +19,10 @@ def quantisation(
         ),
     ] = "qwen2.5-coder-0.5b",
     learned: Annotated[
-        int, typer.Option(min=4096, help="Tokens that the tiny model is trained on, once for each number.")
+        int,
+        typer.Option(
+            min=0, help="Tokens that the tiny model is trained on, once for each number; 0: without it."
+        ),
     ] = 2_000_000,
     tokens: Annotated[
         int, typer.Option(min=1024, help="Held-out tokens of the tiny model's perplexity.")

@@ -41,7 +41,7 @@ class QuantisationSizes:
     """Amounts of text.
 
     Attributes:
-        learned: tokens that the tiny model sees.
+        learned: tokens that the tiny model sees; 0: it is left out.
         tiny, large: held-out tokens that each model is measured on.
         windows: calibration windows of the large model, of 256 tokens; of 3 bits a half.
     """
@@ -90,17 +90,18 @@ def bench_quantisation(
     data = bbc_news()
     calibration = drawn(data.pool, _CALIBRATION, "quantise")
     kept = {id(one) for one in calibration}
-    learned = [one.text for one in data.pool if id(one) not in kept]
+    value: dict[str, Any] = {}
+    rows: list[list[str]] = []
 
     def said(step: int, loss: float) -> None:
         if step % 250 == 0:
             report.note(f"the tiny model: step {step}, loss {loss:.3f}")
 
-    folder = tiny_model(learned, TinyRecipe(tokens=sizes.learned), said)
-    value: dict[str, Any] = {}
-    rows: list[list[str]] = []
-    small = _Case(report, "tiny", folder, _texts(calibration), _texts(data.held_out), sizes.tiny)
-    value |= small.measured((_FOUR_BITS, _THREE_BITS), _TINY_WINDOWS, rows)
+    if sizes.learned:
+        learned = [one.text for one in data.pool if id(one) not in kept]
+        folder = tiny_model(learned, TinyRecipe(tokens=sizes.learned), said)
+        small = _Case(report, "tiny", folder, _texts(calibration), _texts(data.held_out), sizes.tiny)
+        value |= small.measured((_FOUR_BITS, _THREE_BITS), _TINY_WINDOWS, rows)
     if large is not None:
         case = _Case(report, "large", large, _texts(calibration), _texts(data.held_out), sizes.large)
         value |= case.measured((_FOUR_BITS, _THREE_BITS), sizes.windows, rows)
