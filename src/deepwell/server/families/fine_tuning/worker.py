@@ -79,11 +79,13 @@ class TuningWorker:
         kind, command = run.job.kind, self._context.options.tuning.command
         metrics = self._context.metrics.tuning
         metrics.works_running.labels(kind).inc()
+        work = _RUNS[kind](self._context, run, command)
         try:
-            outcome = await _RUNS[kind](self._context, run, command).go()
+            outcome = await work.go()
         finally:
             metrics.works_running.labels(kind).dec()
-        metrics.works.labels(kind, outcome.status).inc()
+        if not work.lost:
+            metrics.works.labels(kind, outcome.status).inc()
         return outcome
 
     async def _train(self, run: JobRun) -> JobOutcome:

@@ -87,7 +87,11 @@ class _End:
 
 
 class WorkRun(ABC):
-    """One claim of a job. The folder of the run is kept between claims, and goes with the end of the job."""
+    """One claim of a job. The folder of the run is kept between claims, and goes with the end of the job.
+
+    Attributes:
+        lost: whether the job is another worker's by now, or gone.
+    """
 
     what: str
     """Noun of the work in messages."""
@@ -100,6 +104,7 @@ class WorkRun(ABC):
         self._folder = runs_folder(context) / run.job.id
         self._progress = WorkProgress.of(run.progress)
         self._last_end = "with its server"
+        self.lost = False
 
     @property
     def tenant(self) -> Tenant:
@@ -156,7 +161,8 @@ class WorkRun(ABC):
                     code = str(end.told.get("code") or "invalid_request")
                     return await self._failed(code, f"{text}: {fix}" if fix else text)
                 case "lost":
-                    return JobOutcome("cancelled")  # without effect: the job is another's, or gone
+                    self.lost = True
+                    return JobOutcome("cancelled")  # without effect
                 case "died":
                     starts += 1
                     self._progress.tell(
