@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from typing import Any, Final
 
@@ -69,7 +70,7 @@ class CompressionRun(WorkRun):
         owner = await self._context.state.works.owner(self.tenant, id)
         return CompressConfig(
             model=str(model.codec.path or model.name),
-            name=asked["name"] or self._default_name(),
+            name=self._name(),
             models_dir=str(catalog.settings.models_dir),
             made_by=MadeBy(id, owner, self._payload.files),
             options=options_of(asked),
@@ -78,8 +79,17 @@ class CompressionRun(WorkRun):
             threads=training_threads(),
         )
 
-    def _default_name(self) -> str:
+    def clear(self) -> None:
+        """Deletes the part of a result that was on its way into the store. Blocks."""
+        catalog = self._context.options.catalog
+        if catalog is not None:
+            partial = catalog.settings.models_dir / ".partial" / self._name()
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _name(self) -> str:
         asked = self._payload.asked
+        if asked["name"] is not None:
+            return asked["name"]
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", asked["model"]).strip("-._") or "model"
         return f"{base[:60]}-{asked['method']}-{self._run.job.id.partition('-')[2][:6]}"
 

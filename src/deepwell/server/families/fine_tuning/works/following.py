@@ -16,7 +16,14 @@ from typing import Any, Literal
 import msgspec
 
 from deepwell.dialogue.model import ServedModel
-from deepwell.errors import DeepwellError, InvalidRequest, NotFound
+from deepwell.errors import (
+    DeepwellError,
+    EngineRestarted,
+    EngineUnavailable,
+    InvalidRequest,
+    NotFound,
+    StorageError,
+)
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.child import USER_ERROR, TrainingChild
 from deepwell.server.families.fine_tuning.configured import CONFIG_NAME, training_threads
@@ -135,6 +142,10 @@ class WorkRun(ABC):
             DeepwellError: the result cannot be kept.
         """
 
+    @abstractmethod
+    def clear(self) -> None:
+        """Deletes what work that did not succeed may have left outside of the run's folder. Blocks."""
+
     async def go(self) -> JobOutcome:
         """Works until the job has ended or is taken away."""
         starts = 0
@@ -151,6 +162,8 @@ class WorkRun(ABC):
                     result = await self.publish(end.told)
                     self._progress.tell(f"The {self.what} has succeeded", kind="succeeded")
                     return await self._ended(JobOutcome("succeeded", result=_encode(result).decode()))
+            except (StorageError, EngineUnavailable, EngineRestarted):
+                raise  # passes: the runner returns the job to the queue
             except DeepwellError as error:
                 fix = f": {error.fix}" if error.fix else ""
                 return await self._failed(error.code or "invalid_request", f"{error.message}{fix}")
@@ -231,6 +244,8 @@ class WorkRun(ABC):
 
     async def _ended(self, outcome: JobOutcome) -> JobOutcome:
         """Deletes the folder of the run, which has copies of the tenant's text, and writes the last progress."""
+        if outcome.status != "succeeded":
+            await asyncio.to_thread(self.clear)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         if outcome.status == "cancelled":
             self._progress.tell("The job was cancelled", kind="cancelled")

@@ -110,6 +110,9 @@ class OptimisationRun(WorkRun):
             result |= {"version": str(made.number), "current": made.is_current}
         return result
 
+    def clear(self) -> None:
+        """Deletes nothing: a search has only the folder of its run."""
+
     async def _start(self) -> StoredPrompt:
         given = self._payload.asked["prompt"]
         return await self._context.state.prompts.get(self.tenant, given["id"], int(given["version"]))
