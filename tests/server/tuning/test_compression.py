@@ -61,11 +61,6 @@ def test_a_job_ends_with_its_model_and_tells_its_steps(http: httpx.Client, serve
     assert 'deepwell_tuning_works_total{kind="compression",status="succeeded"} 1.0' in told
 
 
-def test_a_process_that_keeps_dying_fails_with_a_named_error(http: httpx.Client) -> None:
-    job = until(http, asked(http, "die"), "failed", "succeeded")
-    assert job["error"]["code"] == "work_died" and "memory" in job["error"]["message"]
-
-
 def test_a_running_job_is_cancelled_at_once(http: httpx.Client, server: Live) -> None:
     path = asked(http, "wait")
     until(http, path, "running")

@@ -91,7 +91,10 @@ def test_an_unconfirmed_winner_is_kept_and_the_start_stays_current(http: httpx.C
 def test_a_search_that_died_goes_on_and_one_that_keeps_dying_fails(http: httpx.Client) -> None:
     assert ended(http, "die once")["status"] == "succeeded"
     failed = ended(http, "die always")
-    assert failed["error"]["code"] == "work_died" and "by signal 9" in failed["error"]["message"]
+    assert (
+        failed["error"]["code"] == "work_died"
+        and "3 times, at last by signal 9" in failed["error"]["message"]
+    )
     refused = ended(http, "refuse")
     assert refused["error"] == {"code": "odd_rows", "message": "rows are odd: mend them", "param": None}
 

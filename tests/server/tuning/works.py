@@ -48,9 +48,9 @@ def sent(http: httpx.Client, text: str) -> str:
 
 def until(http: httpx.Client, path: str, *statuses: str) -> dict[str, Any]:
     """Returns a job once it has one of some statuses."""
-    for _ in range(1500):
+    for _ in range(600):
         found = http.get(path).json()
         if found["status"] in statuses:
             return found
-        threading.Event().wait(0.02)
+        threading.Event().wait(0.1)
     raise AssertionError(found)
