@@ -94,7 +94,7 @@ export const en = {
   "compress.name.hint": "Name in the model store; optional.",
   "compress.name.wrong": "Letters, digits, dots, underscores and hyphens, at most 96, with a letter or a digit in front.",
   optimise: "Improve a prompt",
-  "optimise.lead": "Tries other instructions and examples on rows of your task. A winner that held-out rows confirm becomes a version of the prompt.",
+  "optimise.lead": "Tries other instructions and examples on rows of your task. The winner becomes a version of the prompt, and the current one if held-out rows confirm it.",
   "optimise.prompt": "Prompt",
   "optimise.version": "{id}, version {version}",
   "optimise.new": "A new prompt",

@@ -96,7 +96,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "compress.name.hint": "在模型库中的名称，可不填。",
   "compress.name.wrong": "只能用字母、数字、点、下划线和连字符，最多 96 个字符，以字母或数字开头。",
   optimise: "优化提示词",
-  "optimise.lead": "用你的任务数据尝试其他指令和示例。经留出数据确认的胜者会成为提示词的新版本。",
+  "optimise.lead": "用你的任务数据尝试其他指令和示例。胜者会成为提示词的新版本，经留出数据证实后才成为当前版本。",
   "optimise.prompt": "提示词",
   "optimise.version": "{id}，版本 {version}",
   "optimise.new": "新建提示词",
