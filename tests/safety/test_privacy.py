@@ -21,6 +21,7 @@ from deepwell.safety.privacy.export import export_person
 from deepwell.safety.privacy.ledger import Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
 from deepwell.safety.privacy.places import PLACES, place_of_path
+from deepwell.safety.privacy.trained import erase_trained
 from deepwell.storage.blobs import BlobPlace, open_blobs
 from deepwell.storage.completions import CompletionStore, StoredCompletion
 from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
@@ -34,6 +35,14 @@ from deepwell.storage.knowledge.files import Attachment
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
 from deepwell.storage.tables import api_keys, audit_chains, erasures, jobs, metadata, responses
+from deepwell.storage.tuning.works import (
+    COMPRESS_JOB,
+    OPTIMISE_JOB,
+    WorkPayload,
+    WorkStore,
+    database_id,
+    owner_of,
+)
 
 A, B = Tenant("ann-7f3"), Tenant("bob")
 ROOT = Path(__file__).parents[2]
@@ -213,6 +222,18 @@ async def test_copies_of_votes_in_rounds_go_with_whom_they_name(database, tmp_pa
     assert left() == [], "a round that has votes of two tenants is made anew without those that are gone"
 
 
+async def test_searches_and_compressions_go_with_a_file_that_they_read(database):  # noqa: F811
+    works = WorkStore(database)
+    made = [
+        await works.create(A, work, WorkPayload({}, (file,)))
+        for work in (OPTIMISE_JOB, COMPRESS_JOB)
+        for file in ("file-aaaa", "file-bbbb")
+    ]
+    counts, _ = await database.write(lambda connection: erase_trained(connection, A, "file-aaaa"))
+    assert counts["jobs"] == 2
+    assert await works.known() == {made[1].id, made[3].id}
+
+
 async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # noqa: F811
     indexes, log, history = tmp_path / "knowledge", tmp_path / "access.log", tmp_path / "chat_history"
     (indexes / "vs_gone" / "x").mkdir(parents=True)
@@ -220,7 +241,14 @@ async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # no
     history.write_text("hello")
     runs = tmp_path / "fine_tuning"
     (runs / "ftjob-gone" / "adapter").mkdir(parents=True)
-    places = HostPlaces(indexes, log, history, runs)
+    models = tmp_path / "models"
+    identity = await database.read(database_id)
+    for owner in (LOCAL, A):
+        made = {"made_by": {"job": "cmpjob-1", "owner": owner_of(identity, owner, "cmpjob-1"), "files": []}}
+        (models / f"of-{owner}").mkdir(parents=True)
+        (models / f"of-{owner}" / "manifest.json").write_text("{}")
+        (models / f"of-{owner}" / "deepwell.json").write_text(json.dumps(made))
+    places = HostPlaces(indexes, log, history, runs, models=models)
     cleared = []
 
     async def clear():
@@ -232,6 +260,7 @@ async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # no
     assert log.read_text() == '{"tenant":"bob"}\nold\n'
     assert not history.exists()
     assert cleared == [1]
+    assert [one.name for one in models.glob("of-*")] == [f"of-{A}"]
     assert {name: done.counts[name] for name in ("side_indexes", "access_log", "chat_history")} == {
         "side_indexes": 1,
         "access_log": 2,

@@ -90,6 +90,11 @@ OPERATOR = {
     "POST /v1/rollouts/{rollout_id}/promote",
     "POST /v1/rollouts/{rollout_id}/abort",
     "GET /v1/improvements",
+    "POST /v1/compression/jobs",
+    "GET /v1/compression/jobs",
+    "GET /v1/compression/jobs/{compression_job_id}",
+    "GET /v1/compression/jobs/{compression_job_id}/events",
+    "POST /v1/compression/jobs/{compression_job_id}/cancel",
 }
 # What of A's such a request could name.
 NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -118,6 +123,9 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "POST /v1/fine_tuning/jobs": [
         ("train_id", {"model": "toy", "training_file": "{}"}),
     ],
+    "POST /v1/prompt_optimisations": [
+        ("prompt_id", {"model": "toy", "prompt": {"id": "{}"}, "data_file": "file-none"}),
+    ],
     "POST /v1/labelling/projects": [("texts_id", {"file_id": "{}", "classes": ["a", "b"]})],
     "POST /v1/ratings/studies": [("pairs_id", {"file_id": "{}"})],
 }
@@ -144,6 +152,7 @@ LISTS = {
     "GET /v1/vector_stores",
     "GET /v1/jobs",
     "GET /v1/fine_tuning/jobs",
+    "GET /v1/prompt_optimisations",
     "GET /v1/evals",
     "GET /v1/agents/runs",
     "GET /v1/prompts",
@@ -164,6 +173,7 @@ CREATING = {
 }
 _STORE = "/v1/vector_stores/{vector_store_id}"
 _TUNING = "/v1/fine_tuning/jobs/{fine_tuning_job_id}"
+_SEARCH = "/v1/prompt_optimisations/{prompt_optimisation_id}"
 _EVAL = "/v1/evals/{eval_id}"
 GRADER: dict[str, Any] = {
     "type": "string_check",
@@ -247,6 +257,8 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     f"POST {_TUNING}/resume": None,
     f"GET {_TUNING}/events": None,
     f"GET {_TUNING}/checkpoints": None,
+    f"GET {_SEARCH}": None,
+    f"POST {_SEARCH}/cancel": None,
     f"GET {_EVAL}": None,
     f"POST {_EVAL}": {"name": "mine now"},
     f"DELETE {_EVAL}": None,
@@ -464,6 +476,11 @@ async def _belongings(world: World) -> None:
         ids["agent_run_id"] = (await made("POST /v1/agents/runs", AGENT_RUN))["id"]
         ids["prompt_id"] = (await made("POST /v1/prompts", PROMPT))["id"]
         ids["version"] = "10000"
+        lines = [json.dumps({"input": f"{SECRET} {one}", "label": "ab"[one % 2]}) for one in range(60)]
+        form = {"purpose": (None, "user_data"), "file": ("r.jsonl", "\n".join(lines).encode())}
+        ids["rows_id"] = (await made("POST /v1/files", {"multipart": form}))["id"]
+        search = {"model": "toy", "prompt": {"id": "greeting"}, "data_file": ids["rows_id"]}
+        ids["prompt_optimisation_id"] = (await made("POST /v1/prompt_optimisations", search))["id"]
         ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):
@@ -508,7 +525,7 @@ async def test_what_counts_everybody_is_not_for_tenants(world: World) -> None:
         answer = await world.ask(
             world.b,
             route,
-            NAMES | {"model": "toy", "rollout_id": "rollout_1"},
+            NAMES | {"model": "toy", "rollout_id": "rollout_1", "compression_job_id": "cmpjob-1"},
             {} if route.startswith("POST") else None,
         )
         assert answer.status_code == 403, route

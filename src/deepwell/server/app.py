@@ -22,6 +22,7 @@ from deepwell.server.families.catalog.family import FAMILY as CATALOG
 from deepwell.server.families.chat.family import FAMILY as CHAT
 from deepwell.server.families.completions.family import FAMILY as COMPLETIONS
 from deepwell.server.families.compliance.family import FAMILY as COMPLIANCE
+from deepwell.server.families.compression.family import FAMILY as COMPRESSION
 from deepwell.server.families.conversations.family import FAMILY as CONVERSATIONS
 from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
 from deepwell.server.families.evals.family import FAMILY as EVALS
@@ -43,6 +44,7 @@ from deepwell.server.families.metrics.family import FAMILY as METRICS
 from deepwell.server.families.models.family import FAMILY as MODELS
 from deepwell.server.families.moderations.family import FAMILY as MODERATIONS
 from deepwell.server.families.ollama.family import FAMILY as OLLAMA
+from deepwell.server.families.optimisations.family import FAMILY as OPTIMISATIONS
 from deepwell.server.families.prompts.family import FAMILY as PROMPTS
 from deepwell.server.families.ranking.family import FAMILY as RANKING
 from deepwell.server.families.ratings.family import FAMILY as RATINGS
@@ -86,6 +88,8 @@ FAMILIES: tuple[Family, ...] = (
     PROMPTS,
     BATCHES,
     FINE_TUNING,
+    OPTIMISATIONS,
+    COMPRESSION,
     GRADERS,
     EVALS,
     AGENTS,

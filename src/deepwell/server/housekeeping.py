@@ -92,7 +92,10 @@ def erasing(context: ServerContext) -> Eraser:
         await context.knowledge.searcher.synchronise(tenant, store_id)
 
     tuning = context.options.tuning
-    host = HostPlaces(context.options.knowledge.folder, runs=tuning.folder, rounds=tuning.rounds)
+    catalog = context.options.catalog
+    models = None if catalog is None else catalog.settings.models_dir
+    indexes = context.options.knowledge.folder
+    host = HostPlaces(indexes, runs=tuning.folder, rounds=tuning.rounds, models=models)
     hooks = Hooks(refresh_index, context.forget_answers)
     return Eraser(context.state.database, context.state.files, host, hooks)
 

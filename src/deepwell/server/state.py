@@ -25,6 +25,7 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.tuning.evals import EvalStore
 from deepwell.storage.tuning.fine_tuning import FineTuningStore
 from deepwell.storage.tuning.training import TrainingStore
+from deepwell.storage.tuning.works import WorkStore
 from deepwell.storage.uploads import UploadStore
 
 __all__ = ["State"]
@@ -73,6 +74,7 @@ class State:
         self.aliases = AliasStore(database, anchors)
         self.tunings = FineTuningStore(database, self.files)
         self.training = TrainingStore(database, self.files)
+        self.works = WorkStore(database)
         self.evals = EvalStore(database, self.files)
         self.agents = AgentStore(database)
         self.prompts = PromptStore(database)

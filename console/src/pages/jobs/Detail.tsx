@@ -10,8 +10,9 @@ import { Progress } from "../../ui/Progress";
 import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";
 import { en } from "./en";
+import { Events, Figures, hasFigures } from "./Figures";
 import { ChatWith } from "./FineTune";
-import { ended, kindOf, Status } from "./Status";
+import { ended, kindOf, Status, stepOf } from "./Status";
 import { zh } from "./zh";
 
 const say = texts(en, zh);
@@ -82,7 +83,7 @@ function Facts({ job }: { job: Job }) {
   if (job.finished_at !== null) facts.push([say("finished"), time(job.finished_at)]);
   if (job.started_at !== null) facts.push([say("column.took"), duration(took(job))]);
   if (job.attempts > 1) facts.push([say("attempts"), count(job.attempts)]);
-  if (typeof progress?.step === "string") facts.push([say("step"), progress.step]);
+  if (typeof progress?.step === "string" && !hasFigures(job)) facts.push([say("step"), stepOf(progress.step)]);
   const series = Object.entries(progress?.series ?? {}).filter(([, points]) => Array.isArray(points) && points.length > 1);
   return (
     <div class="stack">
@@ -109,7 +110,9 @@ function Facts({ job }: { job: Job }) {
           <p>{job.error}</p>
         </div>
       )}
-      {job.result !== null && (
+      <Figures job={job} />
+      <Events job={job} />
+      {job.result !== null && !hasFigures(job) && (
         <section>
           <h3>{say("result")}</h3>
           <pre class="jobs-result" tabIndex={0}>
@@ -119,6 +122,10 @@ function Facts({ job }: { job: Job }) {
       )}
     </div>
   );
+}
+
+function unitOf(unit: string): string {
+  return unit === "calls" || unit === "steps" || unit === "requests" ? say(`unit.${unit}`) : unit;
 }
 
 /** Seconds from the start of a job to its end, or until now. */
@@ -131,7 +138,8 @@ export function amount(job: Job): string {
   const { done, total, unit = "" } = job.progress ?? {};
   if (typeof done !== "number") return "";
   const shown = unit === "bytes" ? bytes : count;
-  if (typeof total !== "number" || total <= 0) return `${shown(done)} ${unit === "bytes" ? "" : unit}`.trim();
-  return say("step.of", { done: shown(done), total: shown(total), unit: unit === "bytes" ? "" : unit }).trim();
+  const named = unit === "bytes" ? "" : unitOf(unit);
+  if (typeof total !== "number" || total <= 0) return `${shown(done)} ${named}`.trim();
+  return say("step.of", { done: shown(done), total: shown(total), unit: named }).trim();
 }
 

@@ -1,17 +1,15 @@
 import { useState } from "preact/hooks";
 import { api } from "../../api/client";
-import type { Model, Page as Listed } from "../../api/types";
-import { bytes, t, texts } from "../../i18n";
+import { t, texts } from "../../i18n";
 import { go } from "../../state/route";
 import { Button } from "../../ui/Button";
 import { Dialog } from "../../ui/Dialog";
-import { DropZone } from "../../ui/files/DropZone";
 import { Failure } from "../../ui/Failure";
 import { SelectField, TextField } from "../../ui/Field";
 import { Progress } from "../../ui/Progress";
-import { useLoad } from "../../ui/load";
 import * as session from "../chat/model/session";
 import { en } from "./en";
+import { ChosenFile, sent, useBases } from "./sending";
 import { zh } from "./zh";
 
 const say = texts(en, zh);
@@ -23,8 +21,7 @@ interface FineTuningJob {
 
 /** Sends a file of conversations and trains a model on it. */
 export function FineTune({ onClose, onMade }: { onClose: () => void; onMade: (id: string) => void }) {
-  const { data: models, error: missing, reload } = useLoad((signal) => api<Listed<Model>>("/v1/models", { signal }), []);
-  const bases = (models?.data ?? []).filter((one) => one.default_sampling !== undefined && one.parent === undefined);
+  const { bases, error: missing, reload } = useBases();
   const [file, setFile] = useState<File | null>(null);
   const [model, setModel] = useState("");
   const [suffix, setSuffix] = useState("");
@@ -40,14 +37,10 @@ export function FineTune({ onClose, onMade }: { onClose: () => void; onMade: (id
     setBusy(true);
     setError(null);
     try {
-      const form = new FormData();
-      form.set("purpose", "fine-tune");
-      form.set("file", file, file.name);
-      const sent = await api<{ id: string }>("/v1/files", { body: form });
       const hyperparameters = { n_epochs: passes };
       const body = {
         model: base,
-        training_file: sent.id,
+        training_file: await sent(file, "fine-tune"),
         ...(suffix === "" ? {} : { suffix }),
         method: { type: "supervised", supervised: { hyperparameters } },
       };
@@ -72,21 +65,14 @@ export function FineTune({ onClose, onMade }: { onClose: () => void; onMade: (id
       }
     >
       <p>{say("tune.lead")}</p>
-      <DropZone
-        action={say(file ? "tune.other" : "tune.drop")}
+      <ChosenFile
+        action={say("tune.drop")}
+        other={say("tune.other")}
         hint={say("tune.drop.hint")}
         accept=".jsonl,.ndjson,.json"
-        onFiles={([first]) => {
-          if (first) setFile(first);
-        }}
+        file={file}
+        onFile={setFile}
       />
-      <div aria-live="polite">
-        {file && (
-          <p class="jobs-chosen">
-            <b>{file.name}</b> <span class="muted">{bytes(file.size)}</span>
-          </p>
-        )}
-      </div>
       {missing !== null && <Failure error={missing} onRetry={reload} />}
       <SelectField
         label={say("tune.model")}

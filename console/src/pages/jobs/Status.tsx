@@ -15,10 +15,19 @@ export function ended(job: Job): boolean {
   return job.status === "succeeded" || job.status === "failed" || job.status === "cancelled";
 }
 
-const KINDS = ["batch", "ingest", "follow", "response", "model.pull", "model.updates", "compliance.check", "fine_tuning", "fine_tuning.paused", "eval.run"] as const;
+const KINDS = ["batch", "ingest", "follow", "response", "model.pull", "model.updates", "compliance.check", "fine_tuning", "fine_tuning.paused", "eval.run", "compression", "prompts.optimise"] as const;
 
 /** What a kind of job does, in words; its own name where the page does not know it. */
 export function kindOf(kind: string): string {
   const known = KINDS.find((one) => one === kind);
   return known === undefined ? kind : say(`kind.${known}`);
+}
+
+const STEPS = ["activations", "layers", "candidates", "experts", "quantise", "recovery", "search"] as const;
+
+/** A step in words; its own name where the page does not know it. */
+export function stepOf(step: string): string {
+  if (step.startsWith("held-out")) return say("step.held-out");
+  const known = STEPS.find((one) => one === step);
+  return known === undefined ? step : say(`step.${known}`);
 }

@@ -12,8 +12,10 @@ import { type Column, Table } from "../../ui/Table";
 import { useLoad } from "../../ui/load";
 import type { PageProps } from "..";
 import { amount, Detail, took } from "./Detail";
+import { Compress } from "./Compress";
 import { en } from "./en";
 import { FineTune } from "./FineTune";
+import { Optimise } from "./Optimise";
 import { ended, kindOf, Status } from "./Status";
 import { zh } from "./zh";
 import "./style.css";
@@ -28,7 +30,7 @@ export default function Page({ rest }: PageProps) {
   const [status, setStatus] = useState("");
   const [kind, setKind] = useState("");
   const [limit, setLimit] = useState(STEP);
-  const [tuning, setTuning] = useState(false);
+  const [starting, setStarting] = useState<"tune" | "compress" | "optimise" | null>(null);
   const [kinds, setKinds] = useState<readonly string[]>([]);
   const load = async (signal: AbortSignal) => {
     const query = { limit: Math.min(limit, 100), status: status || undefined, kind: kind || undefined };
@@ -38,14 +40,26 @@ export default function Page({ rest }: PageProps) {
   };
   const { data, error, loading, reload } = useLoad(load, [status, kind, limit], LIVE_MS);
   const jobs = data?.data ?? [];
+  const form = {
+    onClose: () => setStarting(null),
+    onMade: (id: string) => {
+      setStarting(null);
+      reload();
+      go({ page: "jobs", rest: [id] });
+    },
+  };
   const filtered = status !== "" || kind !== "";
   return (
     <div class="page">
       <div class="page-head">
         <h1>{t("nav.jobs")}</h1>
-        <Button kind="primary" onClick={() => setTuning(true)}>
-          {say("tune")}
-        </Button>
+        <div class="row">
+          <Button onClick={() => setStarting("optimise")}>{say("optimise")}</Button>
+          <Button onClick={() => setStarting("compress")}>{say("compress")}</Button>
+          <Button kind="primary" onClick={() => setStarting("tune")}>
+            {say("tune")}
+          </Button>
+        </div>
       </div>
       {error !== null && <Failure error={error} onRetry={reload} />}
       {data && jobs.length === 0 && !filtered && (
@@ -95,16 +109,9 @@ export default function Page({ rest }: PageProps) {
           )}
         </>
       )}
-      {tuning && (
-        <FineTune
-          onClose={() => setTuning(false)}
-          onMade={(id) => {
-            setTuning(false);
-            reload();
-            go({ page: "jobs", rest: [id] });
-          }}
-        />
-      )}
+      {starting === "tune" && <FineTune {...form} />}
+      {starting === "compress" && <Compress {...form} />}
+      {starting === "optimise" && <Optimise {...form} />}
       {rest[0] !== undefined && (
         <Detail key={rest[0]} id={rest[0]} onClose={() => go({ page: "jobs", replace: true })} onChange={reload} />
       )}

@@ -108,6 +108,13 @@ _DEFAULTS: Mapping[str, str] = {
     "label": "none: `skip` is sent",
     "validation_file": _NONE,
     "suffix": "`tuned`",
+    # Compressions and searches for prompts
+    "text_file": "none: only `quantise` with the algorithm `none` may leave it out",
+    "held_out_file": "nothing is measured",
+    **dict.fromkeys(("prune", "convert", "quantise"), "the defaults"),
+    "candidates": _NONE,
+    "input_field": "the first of input, text and question",
+    "answer_field": "the first of label, answer and target",
     "hyperparameters": "all `auto`",
     "deepwell": "the defaults of `deepwell tune`",
     # Lists
@@ -196,6 +203,8 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/feedback", "model"): _NONE,
     ("POST /v1/fine_tuning/jobs", "method"): "supervised",
     ("POST /v1/evals", "name"): "its id",
+    ("POST /v1/compression/jobs", "name"): "made of model, method and job",
+    ("POST /v1/prompt_optimisations", "held_out_file"): "30 % of the rows",
     **{
         (one, name): told
         for one in ("POST /v1/prompts", "POST /v1/prompts/{prompt_id}/versions")

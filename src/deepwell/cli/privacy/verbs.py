@@ -161,7 +161,8 @@ def _host(settings: Settings) -> HostPlaces:
     folder = settings.data_dir
     history = data_root() / "chat_history"
     rounds = (settings.adapter_dir or settings.state_dir) / "improve"
-    return HostPlaces(folder / "knowledge", settings.access_log_file, history, folder / "fine_tuning", rounds)
+    runs, models = folder / "fine_tuning", settings.models_dir
+    return HostPlaces(folder / "knowledge", settings.access_log_file, history, runs, rounds, models)
 
 
 def _hooks(settings: Settings, database: Database) -> Hooks:

@@ -16,7 +16,7 @@ from deepwell.cli.prompts.registry import TenantOption, opened_registry, tenant_
 if TYPE_CHECKING:
     from deepwell.dialogue.prompts.content import PromptContent, PromptReport
     from deepwell.tuning.evaluate.subjects import Subject
-    from deepwell.tuning.prompts.metrics import Metric
+    from deepwell.tuning.prompts.judge import Judge
     from deepwell.tuning.prompts.rows import Fields, Frozen, Row, Shares
     from deepwell.tuning.prompts.run import Optimised
     from deepwell.tuning.prompts.search import Plan
@@ -261,20 +261,7 @@ def _shares(text: str, held_out: Path | None) -> Shares:
     return Shares(given["train"] / whole, given["development"] / whole, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    """The metric of a name, checked before a model is opened.
-
-    Attributes:
-        depends: what its outcomes depend on.
-        metric: makes it for a model.
-    """
-
-    depends: Any
-    metric: Callable[[Subject], Metric]
-
-
-def _judge(asked: _Asked, frozen: Frozen, given: Any) -> _Judge:
+def _judge(asked: _Asked, frozen: Frozen, given: Any) -> Judge:
     """Returns the metric that the command line names.
 
     Args:
@@ -283,43 +270,23 @@ def _judge(asked: _Asked, frozen: Frozen, given: Any) -> _Judge:
     Raises:
         InvalidRequest: rows lack answers.
     """
-    from deepwell.tuning.evaluate.graders import parse_grader
-    from deepwell.tuning.prompts.metrics import ExactMetric, GraderMetric, LabelMetric
-    from deepwell.tuning.prompts.rows import labels_of
-    from deepwell.tuning.prompts.run import check_answers
+    from deepwell.tuning.prompts.judge import judge_of
 
-    name, most = asked.metric, asked.max_tokens
     rows = [*frozen.rows("train"), *frozen.rows("development")]
-    if name in ("label", "exact"):
-        check_answers(name, rows)
-    if name == "label":
-        labels = labels_of(rows)
-        return _Judge([name, *labels], lambda one: LabelMetric(one.llm, labels, adapter=one.adapter))
-    if name == "exact":
-        return _Judge([name, most], lambda one: ExactMetric(one.llm, max_tokens=most, adapter=one.adapter))
-    grader = parse_grader(given)
-    return _Judge(
-        [name, given, most], lambda one: GraderMetric(one.llm, grader, max_tokens=most, adapter=one.adapter)
-    )
+    return judge_of(asked.metric, given, rows, asked.max_tokens)
 
 
-def _searched(subject: Subject, asked: _Asked, frozen: Frozen, judge: _Judge, *, shown: bool) -> Optimised:
+def _searched(subject: Subject, asked: _Asked, frozen: Frozen, judge: Judge, *, shown: bool) -> Optimised:
     """Searches, and looks at the held-out rows."""
     from contextlib import ExitStack
 
     from deepwell.cli.progress import counting
+    from deepwell.tuning.prompts.judge import journal_config
     from deepwell.tuning.prompts.rows import JOURNAL, read_rows
     from deepwell.tuning.prompts.run import Data, optimise
     from deepwell.tuning.prompts.trials import Journal
 
-    config = {
-        "data": frozen.data_sha256,
-        "model": subject.llm.capabilities.weights_hash,
-        "adapter": subject.adapter,
-        "context": subject.llm.context,
-        "metric": judge.depends,
-    }
-    journal = Journal(frozen.folder / JOURNAL, config)
+    journal = Journal(frozen.folder / JOURNAL, journal_config(frozen, subject, judge))
     held_out = asked.held_out
     with ExitStack() as stack:
         stack.callback(journal.close)

@@ -28,7 +28,7 @@ from deepwell.safety.privacy.attribution import Subject, attributed, parts
 from deepwell.safety.privacy.ledger import LEASE_S, Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
 from deepwell.safety.privacy.rounds import forget_votes
-from deepwell.safety.privacy.trained import drop_runs
+from deepwell.safety.privacy.trained import drop_results, drop_runs
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.files import FileStore
@@ -37,6 +37,7 @@ from deepwell.storage.safety.audit import append_records, forget_tenant
 from deepwell.storage.safety.chain import AuditRecord
 from deepwell.storage.tables import erasures, fine_tuning_jobs, jobs, vector_stores
 from deepwell.storage.tuning.sessions import SESSION_JOB
+from deepwell.storage.tuning.works import WORKS, database_id, owner_of
 
 __all__ = ["Erased", "Eraser", "Hooks", "HostPlaces"]
 
@@ -56,6 +57,7 @@ class HostPlaces:
         chat_history: lines typed into `deepwell chat`, which are the tenant `local`'s.
         runs: directory of the folders of fine-tuning jobs.
         rounds: directory of the rounds of improvement, with a folder for each alias.
+        models: directory of the model store, with the results of compressions.
     """
 
     indexes: Path | None = None
@@ -63,6 +65,7 @@ class HostPlaces:
     chat_history: Path | None = None
     runs: Path | None = None
     rounds: Path | None = None
+    models: Path | None = None
 
 
 async def _nothing(*_given: Any) -> None:
@@ -163,7 +166,7 @@ class Eraser:
         # Another host may have run it. What this host has besides the database is found here alone.
         await forget_votes(self._database, self._host.rounds)
         if not subject.end_user:
-            await asyncio.to_thread(self._host_files, subject, await self._stores(), await self._runs())
+            await self._host_files(subject)
         if self._vacuum and not self.overwritten:
             self.overwritten = await asyncio.to_thread(self._database.scrub_now)
         return found
@@ -231,8 +234,7 @@ class Eraser:
             change := await ledger.write(lambda connection: rows.overwrite_keys(connection, subject))
         ).rows:
             total += change.rows
-        known = await self._stores(), await self._runs()
-        await ledger.settle(await asyncio.to_thread(self._host_files, subject, *known))
+        await ledger.settle(await self._host_files(subject))
         await self._forget_votes(ledger)
         if busy:  # what was under way may have written behind this pass: the next one finds it
             await asyncio.sleep(self._settle_s)
@@ -272,6 +274,11 @@ class Eraser:
             await ledger.settle(await asyncio.to_thread(self._drop_indexes, await self._stores()))
         if found.files or found.sessions:
             await asyncio.to_thread(drop_runs, self._host.runs, await self._runs())
+            read = set(found.files)
+            dropped = await asyncio.to_thread(
+                drop_results, self._host.models, lambda made: not read.isdisjoint(made.files)
+            )
+            await ledger.settle({"compressed_models": dropped})
         return total
 
     async def _settle(self, subject: Subject, ledger: Ledger) -> None:
@@ -294,11 +301,22 @@ class Eraser:
         return set(await self._database.read(lambda connection: connection.scalars(query).all()))
 
     async def _runs(self) -> set[str]:
-        sessions = sa.select(jobs.c.id).where(jobs.c.kind == SESSION_JOB)
+        sessions = sa.select(jobs.c.id).where(jobs.c.kind.in_([SESSION_JOB, *WORKS]))
         query = sa.select(fine_tuning_jobs.c.id).union_all(sessions)
         return set(await self._database.read(lambda connection: connection.scalars(query).all()))
 
-    def _host_files(self, subject: Subject, stores: set[str], runs: set[str]) -> dict[str, int]:
+    async def _host_files(self, subject: Subject) -> dict[str, int]:
+        known = await self._stores(), await self._runs()
+        database = await self._database.read(database_id)
+        counts = await asyncio.to_thread(self._drop_files, subject, *known)
+        results = await asyncio.to_thread(
+            drop_results,
+            self._host.models,
+            lambda made: made.owner == owner_of(database, subject.tenant, made.job),
+        )
+        return counts | ({"compressed_models": results} if results else {})
+
+    def _drop_files(self, subject: Subject, stores: set[str], runs: set[str]) -> dict[str, int]:
         counts = self._drop_indexes(stores)
         counts["fine_tuning_runs"] = drop_runs(self._host.runs, runs)
         if self._host.access_log is not None:

@@ -58,6 +58,7 @@ from deepwell.storage.tables import (
     vector_store_sources,
     vector_stores,
 )
+from deepwell.storage.tuning.works import made_of_files
 
 __all__ = ["export_person"]
 
@@ -195,7 +196,13 @@ async def _of_person(
         (rating_pairs, of(rating_pairs, "study_id", studies)),
         (rating_votes, of(rating_votes, "study_id", studies)),
         (files, of(files, "id", found.files)),
-        (jobs, of(jobs, "id", [*found.responses, *found.batches, *found.sessions, *ran])),
+        (
+            jobs,
+            [
+                *of(jobs, "id", [*found.responses, *found.batches, *found.sessions, *ran]),
+                *(made_of_files(subject.tenant, list(part)) for part in parts(found.files)),
+            ],
+        ),
     ]
 
 

@@ -64,7 +64,11 @@ PLACES: Final = (
     _table("conversation_items", _WITH.format("their conversation")),
     _table("completions", "rows whose request or metadata name the end user are exported and deleted"),
     _table("completion_metadata", _WITH.format("their completion"), _WITH.format("their completion")),
-    _table("jobs", "those of the end user's responses, batches, files and session adapters"),
+    _table(
+        "jobs",
+        "those of the end user's responses, batches, files and session adapters, and searches and compressions that read a "
+        "file of the end user",
+    ),
     _table("files", "those whose attributes in a vector store, or whose store or batch, name the end user"),
     _table("uploads", f"{_NOBODY}: an unfinished upload expires within an hour, a finished one is a file"),
     _table("upload_parts", _WITH.format("their upload"), _WITH.format("their upload")),
@@ -200,6 +204,30 @@ PLACES: Final = (
         "on every other, which also unloads the adapters",
         "as for a tenant, for conversations whose request named the end user",
         paths=("fine_tuning/session-*/**",),
+    ),
+    Place(
+        "search_runs",
+        "file",
+        "rows, questions and answers of a search for a prompt that has not ended: copies of a file that is exported itself. "
+        "The tenant's folders are deleted on this host, and by a server's next sweep on every other",
+        "as for a tenant, for searches over the end user's files. Examples that a search took into a version of a prompt stay: "
+        "delete the prompt through the API",
+        paths=("fine_tuning/promptopt-*/**",),
+    ),
+    Place(
+        "compression_runs",
+        "file",
+        "texts of a compression that has not ended: copies of files that are exported themselves. The tenant's folders are "
+        "deleted on this host, and by a server's next sweep on every other",
+        "as for a tenant, for compressions that read a file of the end user",
+        paths=("fine_tuning/cmpjob-*/**",),
+    ),
+    Place(
+        "compressed_models",
+        "file",
+        "results of compressions in the model store: weights, which are not exported. Those of the tenant's jobs are deleted "
+        "on this host; on another, `deepwell models remove` deletes them",
+        "as for a tenant, for compressions that read a file of the end user",
     ),
     Place(
         "improve_rounds",

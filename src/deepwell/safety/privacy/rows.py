@@ -279,7 +279,8 @@ def erase_file(connection: Connection, subject: Subject, id: str) -> Change:
         **_unused(connection, subject, texts, [row.digest for row in attached if row.digest]),
         **_unlabelled(connection, subject, id),
         **_unrated(connection, subject, id),
-        "jobs": _drop_jobs(connection, subject, [row.job_id for row in attached if row.job_id]),
+        "jobs": trained.get("jobs", 0)
+        + _drop_jobs(connection, subject, [row.job_id for row in attached if row.job_id]),
     }
     return Change(counts, [*hashes, *kept], stores)
 

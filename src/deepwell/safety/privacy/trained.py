@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from deepwell.models.store.store import ModelStore
 from deepwell.storage.database import Tenant
 from deepwell.storage.tables import (
     eval_output_items,
@@ -18,11 +22,33 @@ from deepwell.storage.tables import (
     fine_tuning_jobs,
     jobs,
 )
+from deepwell.storage.tuning.works import WORKS, made_of_files
 
-__all__ = ["RUNS", "drop_runs", "erase_trained", "runs_of_files", "trained_on"]
+__all__ = ["RUNS", "MadeBy", "drop_results", "drop_runs", "erase_trained", "runs_of_files", "trained_on"]
 
-RUNS = ("ftjob-*", "session-*")
-"""Patterns of the folders of runs: of fine-tuning jobs, and of adapters that were trained on conversations."""
+RUNS = ("ftjob-*", "session-*", *(f"{prefix}*" for prefix in WORKS.values()))
+"""Patterns of the folders of runs: fine-tuning, adapters that were trained on conversations, searches and compressions."""
+
+
+_RECORD: Final = "deepwell.json"  # of a model: what it was made of
+_MOST_RECORD: Final = 4 << 20
+
+
+class MadeBy(msgspec.Struct, frozen=True):
+    """The compression that a model of the store comes of, as its record says.
+
+    Attributes:
+        owner: digest of the tenant, see `storage.tuning.works.owner_of`.
+        files: ids of the files that it read.
+    """
+
+    job: str = ""
+    owner: str = ""
+    files: tuple[str, ...] = ()
+
+
+class _Record(msgspec.Struct, frozen=True):
+    made_by: MadeBy | None = None
 
 
 def trained_on(tenant: Tenant, file_ids: list[str]) -> sa.ColumnElement[bool]:
@@ -65,7 +91,30 @@ def erase_trained(connection: Connection, tenant: Tenant, file_id: str) -> tuple
     kept = list(connection.scalars(sa.delete(eval_runs).where(judged).returning(eval_runs.c.source_sha256)))
     counts["eval_runs"] = len(kept)
     connection.execute(sa.delete(jobs).where(jobs.c.tenant == tenant, jobs.c.id.in_([*ids, *runs])))
+    works = connection.execute(sa.delete(jobs).where(made_of_files(tenant, [file_id]))).rowcount
+    counts |= {"jobs": works} if works else {}
     return counts, [one for one in (*(sha for row in hashes for sha in row), *kept) if one is not None]
+
+
+def drop_results(models: Path | None, is_theirs: Callable[[MadeBy], bool]) -> int:
+    """Deletes models of the store that compressions have made, as far as a function says that they are a person's. Blocks."""
+    count = 0
+    if models is None:
+        return 0
+    store = ModelStore(models)
+    for name in store.names():
+        made = _made_by(store.root / name / _RECORD)
+        if made is not None and is_theirs(made):
+            store.remove(name)
+            count += 1
+    return count
+
+
+def _made_by(path: Path) -> MadeBy | None:
+    try:
+        return msgspec.json.decode(path.read_bytes()[:_MOST_RECORD], type=_Record).made_by
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def drop_runs(folder: Path | None, known: set[str]) -> int:

@@ -19,7 +19,7 @@ SCOPES = {
     "tuning": "fine-tuning jobs, evals and graders; deleting fine-tuned models",
     "adapters": "loading and unloading LoRA adapters",
     "metrics": "/metrics and /v1/stats, which count every tenant's requests",
-    "admin": "all of them; unloading and pulling models, changing aliases",
+    "admin": "all of them; unloading, pulling and compressing models, changing aliases",
 }
 """Scopes of keys, and what each opens."""
 

@@ -386,6 +386,18 @@ class TuningMetrics:
         self.tokens = Counter(
             "deepwell_fine_tuning_tokens", "Tokens that fine-tuning jobs have trained on.", registry=registry
         )
+        self.works = Counter(
+            "deepwell_tuning_works",
+            "Searches for prompts and compressions that have ended, by kind and status.",
+            ("kind", "status"),
+            registry=registry,
+        )
+        self.works_running = Gauge(
+            "deepwell_tuning_works_running",
+            "Searches for prompts and compressions that run at the moment, by kind.",
+            ("kind",),
+            registry=registry,
+        )
         self.runs = Counter(
             "deepwell_eval_runs",
             "Evaluation runs that have ended, by status.",

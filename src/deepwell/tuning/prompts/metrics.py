@@ -14,7 +14,17 @@ from deepwell.tuning.evaluate.graders import Grader, LabelModel, Multi, ScoreMod
 from deepwell.tuning.evaluate.likelihood import ChoiceScore
 from deepwell.tuning.prompts.rows import Row
 
-__all__ = ["Conversation", "ExactMetric", "GraderMetric", "LabelMetric", "Metric", "Outcome", "plain"]
+__all__ = [
+    "Conversation",
+    "ExactMetric",
+    "GraderMetric",
+    "LabelMetric",
+    "Metric",
+    "Outcome",
+    "check_labels",
+    "check_modelless",
+    "plain",
+]
 
 Conversation = Sequence[dict[str, str]]
 _ENDINGS: Final = frozenset(".!。！")
@@ -69,8 +79,7 @@ class LabelMetric:
     name = "label"
 
     def __init__(self, llm: LLM, labels: Sequence[str], *, adapter: str = "") -> None:
-        if len(labels) < 2:
-            raise InvalidRequest.of("prompts_labels", count=len(labels), param="metric")
+        check_labels(labels)
         self.labels = tuple(labels)
         self._llm = llm
         self._adapter = adapter
@@ -157,10 +166,7 @@ class GraderMetric(_Answering):
 
     def __init__(self, llm: LLM, grader: Grader, *, max_tokens: int = 256, adapter: str = "") -> None:
         super().__init__(llm, max_tokens, adapter)
-        parts = grader.graders.values() if isinstance(grader, Multi) else [grader]
-        for part in parts:
-            if isinstance(part, LabelModel | ScoreModel):
-                raise InvalidRequest.of("prompts_grader_model", type=part.type, param="metric")
+        check_modelless(grader)
         self._grader = grader
 
     def ask(self, conversations: Sequence[Conversation], rows: Sequence[Row]) -> list[Outcome]:
@@ -182,6 +188,28 @@ class GraderMetric(_Answering):
                 Outcome(score, one.text, grade.passed, one.prompt_tokens, one.completion_tokens, score)
             )
         return found
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Checks that there is a choice among labels.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    if len(labels) < 2:
+        raise InvalidRequest.of("prompts_labels", count=len(labels), param="metric")
+
+
+def check_modelless(grader: Grader) -> None:
+    """Checks that a grader asks no model.
+
+    Raises:
+        InvalidRequest: it does.
+    """
+    parts = grader.graders.values() if isinstance(grader, Multi) else [grader]
+    for part in parts:
+        if isinstance(part, LabelModel | ScoreModel):
+            raise InvalidRequest.of("prompts_grader_model", type=part.type, param="metric")
 
 
 def _fitting(llm: LLM, conversation: Conversation, most: int) -> list[int]:

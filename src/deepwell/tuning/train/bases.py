@@ -22,9 +22,10 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from deepwell.dialogue.text import Codec
-from deepwell.errors import UnsupportedModel
+from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.store.manifest import Manifest
 from deepwell.models.store.store import ModelStore, declared_licence
 from deepwell.settings import Settings
 
@@ -87,8 +88,18 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
         raise UnsupportedModel.of("base_packed", name=stored.name)
     if checkpoint.config.blocks:
         raise UnsupportedModel.of("base_layers_differ", name=stored.name)
-    licence = stored.manifest.licence if stored.manifest else declared_licence(stored.path)
-    return Base(stored.name, stored.path, checkpoint, Codec.load(stored.path), licence)
+    manifest = stored.manifest or _manifest_beside(stored.path)
+    licence = manifest.licence if manifest else declared_licence(stored.path)
+    name = manifest.name if manifest else stored.name
+    return Base(name, stored.path, checkpoint, Codec.load(stored.path), licence)
+
+
+def _manifest_beside(path: Path) -> Manifest | None:
+    """Returns the manifest of a model that is named by its path within a store; None: it is in none."""
+    try:
+        return Manifest.read(path if path.is_dir() else path.parent)
+    except InvalidModelFile:
+        return None
 
 
 def load_model(base: Base, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -1,23 +1,29 @@
-"""`TuningWorker`: the trainings of one server, and the models that they have made."""
+"""`TuningWorker`: the trainings and other runs of one server, and the models that they have made."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from typing import Final
 
 from deepwell.errors import DeepwellError
 from deepwell.server.context import ServerContext
-from deepwell.server.families.fine_tuning.models import TunedModels
+from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
 from deepwell.server.families.fine_tuning.sessions.worker import SessionWorker
 from deepwell.server.families.fine_tuning.training import Training
+from deepwell.server.families.fine_tuning.works.compressing import CompressionRun
+from deepwell.server.families.fine_tuning.works.following import WorkRun, drop_works
+from deepwell.server.families.fine_tuning.works.optimising import OptimisationRun
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 from deepwell.storage.tuning.fine_tuning import TUNE_JOB
+from deepwell.storage.tuning.works import COMPRESS_JOB, OPTIMISE_JOB, WORKS
 
 __all__ = ["TuningWorker"]
 
 _log = logging.getLogger("deepwell.server")
 _SWEEP_S = 10.0
+_RUNS: Final[Mapping[str, type[WorkRun]]] = {COMPRESS_JOB: CompressionRun, OPTIMISE_JOB: OptimisationRun}
 
 
 class TuningWorker:
@@ -54,9 +60,9 @@ class TuningWorker:
         if options.tuning.jobs:
             self._runner = JobRunner(
                 state.jobs,
-                [TUNE_JOB],
+                [TUNE_JOB, *WORKS],
                 state.owner,
-                self._train,
+                self._work,
                 lease_s=options.files.job_lease_s,
                 most=options.tuning.jobs,
             )
@@ -66,6 +72,21 @@ class TuningWorker:
         while True:
             await _survived("old fine-tuning cannot be swept", self._sweep())
             await asyncio.sleep(_SWEEP_S)
+
+    async def _work(self, run: JobRun) -> JobOutcome:
+        if run.job.kind == TUNE_JOB:
+            return await self._train(run)
+        kind, command = run.job.kind, self._context.options.tuning.command
+        metrics = self._context.metrics.tuning
+        metrics.works_running.labels(kind).inc()
+        work = _RUNS[kind](self._context, run, command)
+        try:
+            outcome = await work.go()
+        finally:
+            metrics.works_running.labels(kind).dec()
+        if not work.lost:
+            metrics.works.labels(kind, outcome.status).inc()
+        return outcome
 
     async def _train(self, run: JobRun) -> JobOutcome:
         metrics = self._context.metrics.tuning
@@ -84,6 +105,7 @@ class TuningWorker:
         for tenant, job in await state.training.lost():
             await state.tunings.requeue(tenant, job.id)
         await self._models.sweep()
+        await asyncio.to_thread(drop_works, runs_folder(self._context), await state.works.known())
 
 
 async def _survived(what: str, work: Awaitable[None]) -> None:

@@ -14,6 +14,7 @@ from deepwell.storage.knowledge.files import INGEST_JOB
 from deepwell.storage.knowledge.sources import FOLLOW_JOB
 from deepwell.storage.tuning.evals import EVAL_JOB
 from deepwell.storage.tuning.fine_tuning import PARKED_JOB, TUNE_JOB
+from deepwell.storage.tuning.works import COMPRESS_JOB, OPTIMISE_JOB
 
 __all__ = ["hidden_kinds"]
 
@@ -29,6 +30,8 @@ _SCOPES: Final[Mapping[str, str]] = {
     TUNE_JOB: "tuning",
     PARKED_JOB: "tuning",
     EVAL_JOB: "tuning",
+    OPTIMISE_JOB: "tuning",
+    COMPRESS_JOB: "admin",
 }
 """Scopes of the families that make the jobs, where they are not this family's own."""
 

@@ -1,0 +1,1 @@
+"""`/v1/compression/jobs`: jobs that make a smaller model of a served one."""

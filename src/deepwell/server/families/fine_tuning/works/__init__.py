@@ -1,0 +1,1 @@
+"""Runs of other kinds in the queue of trainings: searches for prompts, and smaller models."""

@@ -1,0 +1,1 @@
+"""`/v1/prompt_optimisations`: jobs that search for a better prompt."""

@@ -1,0 +1,103 @@
+"""`create_optimisation`: the checks of a new search, and its job."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deepwell.dialogue.prompts.content import decode_content
+from deepwell.errors import DeepwellError, InvalidRequest, NotFound
+from deepwell.server.access.auth import InsufficientScope
+from deepwell.server.access.principal import Principal
+from deepwell.server.context import ServerContext
+from deepwell.server.families.fine_tuning.creating import TuningUnavailable
+from deepwell.server.families.fine_tuning.works.following import base_model
+from deepwell.server.families.fine_tuning.works.optimising import search_config
+from deepwell.server.families.optimisations.schema import OptimisationRequest
+from deepwell.storage.files import StoredFile
+from deepwell.storage.jobs import Job
+from deepwell.storage.tuning.works import OPTIMISE_JOB, WorkPayload
+from deepwell.tuning.prompts.worker import SearchConfig, split_of
+
+__all__ = ["create_optimisation"]
+
+_FILES = ("data_file", "held_out_file")
+_MOST_BYTES = 64 << 20  # of a file of rows: it is read as a whole before the job is made
+
+
+async def create_optimisation(context: ServerContext, principal: Principal, body: OptimisationRequest) -> Job:
+    """Checks a request and queues the search.
+
+    Raises:
+        InsufficientScope: the key may not change prompts.
+        TuningUnavailable: the server was started to train nothing.
+        ModelNotFound, InvalidRequest: the model cannot be asked, or rows or grader cannot be used.
+        NotFound: the tenant has no such prompt or file.
+        TooManyWorks: it has too many searches that have not ended.
+    """
+    state, tenant = context.state, principal.tenant
+    if principal.key_id and not principal.may("files"):
+        raise InsufficientScope("a search changes a prompt", fix="use a key with the scopes tuning and files")
+    if not context.options.tuning.jobs:
+        raise TuningUnavailable.of("fine_tuning_off")
+    number = None if body.prompt.version is None else int(body.prompt.version)
+    start = await state.prompts.get(tenant, body.prompt.id, number)
+    await base_model(context, tenant, body.model)
+    asked = body.model_dump()
+    asked["prompt"]["version"] = str(start.number)
+    data = await _file(context, principal, body.data_file, "data_file")
+    held_out = None
+    if body.held_out_file is not None:
+        held_out = await _file(context, principal, body.held_out_file, "held_out_file")
+    paths = [await state.files.local(one.sha256) for one in (data, held_out) if one is not None]
+    config = search_config(asked, decode_content(start.body).text, *map(str, (*paths, "")[:2]))
+    try:
+        await asyncio.to_thread(_check, config)
+    except DeepwellError as error:
+        raise _named(error, paths, body) from None
+    names = tuple(one.id for one in (data, held_out) if one is not None)
+    job = await state.works.create(tenant, OPTIMISE_JOB, WorkPayload(asked, names, principal.key_id))
+    state.tuning_wake()
+    return job
+
+
+async def _file(context: ServerContext, principal: Principal, id: str, param: str) -> StoredFile:
+    try:
+        file = await context.state.files.get(principal.tenant, id)
+    except NotFound as error:
+        error.param = param
+        raise
+    if file.bytes > _MOST_BYTES:
+        raise InvalidRequest(
+            f"the file {id!r} has {file.bytes} bytes, and rows may have {_MOST_BYTES}",
+            fix="send fewer rows",
+            param=param,
+        )
+    return file
+
+
+def _check(config: SearchConfig) -> None:
+    """Splits the rows as the search will, and checks the metric. Blocks."""
+    from deepwell.tuning.prompts.rows import read_rows
+
+    with tempfile.TemporaryDirectory(prefix="deepwell-rows-") as folder:
+        split_of(config, Path(folder))
+    if config.held_out:
+        read_rows(Path(config.held_out), config.fields)
+
+
+def _named(error: DeepwellError, paths: Sequence[Path], body: OptimisationRequest) -> InvalidRequest:
+    """Returns an error about rows with the ids of files in the places of their paths."""
+    key, values = error.texts
+    param = "metric" if error.param == "metric" else "data_file"
+    for path, id, name in zip(paths, (body.data_file, body.held_out_file), _FILES, strict=False):
+        if str(path) in error.message:
+            param = name
+        values = {one: str(id) if str(value) == str(path) else value for one, value in values.items()}
+    told: dict[str, Any] = values
+    made = InvalidRequest.of(key, **told) if key else InvalidRequest(error.message, fix=error.fix)
+    made.code, made.param = "invalid_rows" if param in _FILES else None, param
+    return made
