@@ -488,3 +488,17 @@ def test_pull_and_models_from_the_command_line(store: ModelStore, tmp_path: Path
     absent = run("models", "show", "mine", store=store)
     assert absent.exit_code == 1
     assert absent.stderr.splitlines()[1].startswith("fix:")
+
+
+def test_the_remains_of_a_pull_are_dropped_unless_it_is_under_way(store: ModelStore) -> None:
+    store.drop_partial("never")
+    partial = store.root / ".partial" / "tiny"
+    partial.mkdir(parents=True)
+    (store.root / ".locks").mkdir()
+    assert store.is_taken("tiny") and not store.is_taken("other")
+    with (store.root / ".locks" / "tiny").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        store.drop_partial("tiny")
+        assert partial.is_dir()
+    store.drop_partial("tiny")
+    assert not partial.exists() and not store.is_taken("tiny")

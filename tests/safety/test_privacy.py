@@ -231,7 +231,9 @@ async def test_searches_and_compressions_go_with_a_file_that_they_read(database)
     ]
     counts, _ = await database.write(lambda connection: erase_trained(connection, A, "file-aaaa"))
     assert counts["jobs"] == 2
-    assert await works.known() == {made[1].id, made[3].id}
+    assert await works.unfinished() == {made[1].id, made[3].id}
+    await works.cancel(A, OPTIMISE_JOB, made[1].id)
+    assert await works.unfinished() == {made[3].id}, "the folder of a job that ended in the queue goes too"
 
 
 async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # noqa: F811

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from tests.server.tuning.works import sent, until, working_server
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.families.fine_tuning.models import runs_folder
+from deepwell.storage.database import LOCAL, Database
+from deepwell.storage.jobs import delete_job
+from deepwell.storage.tuning.works import COMPRESS_JOB
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("compress_stand_in.py")))
 JOBS = "/v1/compression/jobs"
@@ -69,6 +75,26 @@ def test_a_running_job_is_cancelled_at_once(http: httpx.Client, server: Live) ->
     assert list(runs_folder(server.service).glob("cmpjob-*")) == []
 
 
+def test_nothing_is_left_of_a_job_that_is_cancelled_or_erased_with_its_result_in_the_store(
+    http: httpx.Client, server: Live
+) -> None:
+    catalog = server.service.options.catalog
+    assert catalog is not None
+    for name in ("cancelled", "erased"):
+        path = asked(http, "made", name=name)
+        while not (catalog.settings.models_dir / name / "manifest.json").exists():
+            threading.Event().wait(0.01)
+        if name == "cancelled":
+            http.post(f"{path}/cancel")
+            until(http, path, "cancelled")
+        else:
+            id = path.rpartition("/")[2]
+            with closing(Database.open(runs_folder(server.service).parent / "deepwell.db")) as database:
+                asyncio.run(database.write(lambda one, id=id: delete_job(one, LOCAL, COMPRESS_JOB, id)))
+        while (catalog.settings.models_dir / name).exists():
+            threading.Event().wait(0.01)
+
+
 def test_a_file_that_went_meanwhile_fails_the_job_by_name(http: httpx.Client) -> None:
     waiting = asked(http, "wait")
     until(http, waiting, "running")
@@ -98,4 +124,5 @@ def test_what_cannot_be_compressed_is_refused_before_there_is_a_job(http: httpx.
     assert refused(404, model="other") == "model"
     assert refused(400, name="toy") == "name"
     assert refused(400, name="smollm2") == "name"
+    assert refused(400, method="convert", convert={"to": "moe", "cached": 10**30}) == "convert.cached"
     assert http.get(JOBS).json() == before

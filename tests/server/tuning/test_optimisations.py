@@ -22,6 +22,7 @@ from deepwell.storage.keys import KeyStore
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("search_stand_in.py")))
 SEARCHES = "/v1/prompt_optimisations"
+PLAIN = {"prompt": {"id": "kind"}, "model": "toy"}
 PROMPT = {"id": "kind", "instructions": "Say a or b."}
 
 
@@ -124,7 +125,15 @@ def test_what_cannot_be_searched_is_refused_before_there_is_a_job(http: httpx.Cl
     assert refused(400, colour="red")["param"] == "colour"
     assert refused(404, model="other")["param"] == "model"
     judge = {"type": "score_model", "name": "x", "model": "toy", "input": [{"role": "user", "content": "x"}]}
-    assert refused(400, data_file=sent(http, rows()), metric=judge)["param"] == "metric"
+    good = sent(http, rows())
+    assert refused(400, data_file=good, metric=judge)["param"] == "metric"
+    check = {"type": "string_check", "name": "x", "input": "{{ item.label }}", "operation": "eq"}
+    assert refused(400, data_file=good, metric=check)["param"] == "metric.reference"
+    for reference in ("{{ item.nothing }}", "half \ud800"):
+        body = json.dumps({"metric": check | {"reference": reference}, "data_file": good} | PLAIN)
+        answer = http.post(SEARCHES, content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metric"), answer.text
+        assert answer.json()["error"]["code"] is None
     assert http.get(SEARCHES).json() == before
 
 

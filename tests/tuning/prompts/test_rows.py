@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deepwell.errors import InvalidFile, InvalidRequest
-from deepwell.tuning.prompts.rows import JOURNAL, Fields, Shares, freeze, key_of, read_rows
+from deepwell.tuning.prompts.rows import JOURNAL, Fields, Shares, freeze, key_of, read_rows, split_rows
 
 FIELDS = Fields()
 
@@ -33,6 +33,8 @@ def test_a_split_depends_on_inputs_alone_and_repeated_inputs_stand_once(tmp_path
         assert keys == {row.key for row in second.rows(part)}
         assert all(row.fields["id"] is not None and row.answer in "ab" for row in first.rows(part))
     assert sum(first.counts.values()) == 200 and (first.dropped, second.dropped) == (0, 1)
+    unwritten = split_rows(tmp_path / "b.jsonl", Shares(), FIELDS)
+    assert unwritten == {part: second.rows(part) for part in unwritten}
     assert abs(first.counts["train"] - 80) < 30
 
 

@@ -13,7 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -71,6 +71,10 @@ class ModelStore:
         names = sorted(d.name for d in self.root.iterdir() if _NAME.fullmatch(d.name))
         return [name for name in names if (self.root / name / "manifest.json").is_file()]
 
+    def is_taken(self, name: str) -> bool:
+        """Returns whether a model has this name, or an interrupted pull that may go on."""
+        return name in self.names() or (self.root / ".partial" / name).is_dir()
+
     @staticmethod
     def can_hold(name: str) -> bool:
         """Returns whether a model of the store may have this name."""
@@ -120,6 +124,17 @@ class ModelStore:
             for path in (directory, partial):
                 if path.is_dir():
                     _discard(path, self.root)
+
+    def drop_partial(self, name: str) -> None:
+        """Deletes the remains of an interrupted pull, unless a pull of this name is under way."""
+        partial = self.root / ".partial" / name
+        if not _NAME.fullmatch(name) or not partial.is_dir():
+            return
+        lock = self.root / ".locks" / name
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file, suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(partial, ignore_errors=True)
 
     def pull(
         self,

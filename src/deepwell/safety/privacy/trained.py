@@ -24,7 +24,16 @@ from deepwell.storage.tables import (
 )
 from deepwell.storage.tuning.works import WORKS, made_of_files
 
-__all__ = ["RUNS", "MadeBy", "drop_results", "drop_runs", "erase_trained", "runs_of_files", "trained_on"]
+__all__ = [
+    "RUNS",
+    "MadeBy",
+    "drop_results",
+    "drop_runs",
+    "erase_trained",
+    "made_by",
+    "runs_of_files",
+    "trained_on",
+]
 
 RUNS = ("ftjob-*", "session-*", *(f"{prefix}*" for prefix in WORKS.values()))
 """Patterns of the folders of runs: fine-tuning, adapters that were trained on conversations, searches and compressions."""
@@ -103,14 +112,16 @@ def drop_results(models: Path | None, is_theirs: Callable[[MadeBy], bool]) -> in
         return 0
     store = ModelStore(models)
     for name in store.names():
-        made = _made_by(store.root / name / _RECORD)
+        made = made_by(store, name)
         if made is not None and is_theirs(made):
             store.remove(name)
             count += 1
     return count
 
 
-def _made_by(path: Path) -> MadeBy | None:
+def made_by(store: ModelStore, name: str) -> MadeBy | None:
+    """Returns the compression that a model of a store comes of; None: it comes of none. Blocks."""
+    path = store.root / name / _RECORD
     try:
         return msgspec.json.decode(path.read_bytes()[:_MOST_RECORD], type=_Record).made_by
     except (OSError, msgspec.MsgspecError):

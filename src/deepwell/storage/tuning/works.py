@@ -45,6 +45,9 @@ MOST_OPEN: Final = 8
 """Unfinished jobs of a kind that a tenant may have."""
 
 
+_OPEN: Final = ("queued", "running")
+
+
 class WorkPayload(msgspec.Struct, frozen=True):
     """A job as it was asked for.
 
@@ -82,7 +85,7 @@ class WorkStore:
         """
         id = f"{WORKS[kind]}{uuid.uuid4().hex[:24]}"
         open_ones = sa.select(sa.func.count()).where(
-            jobs.c.tenant == tenant, jobs.c.kind == kind, jobs.c.status.in_(["queued", "running"])
+            jobs.c.tenant == tenant, jobs.c.kind == kind, jobs.c.status.in_(_OPEN)
         )
 
         def work(connection: Connection) -> Job:
@@ -130,9 +133,9 @@ class WorkStore:
         """Returns the digest by which the result of a job is known as a tenant's."""
         return owner_of(await self._database.read(database_id), tenant, job_id)
 
-    async def known(self) -> set[str]:
-        """Returns the ids of all jobs of all tenants."""
-        query = sa.select(jobs.c.id).where(jobs.c.kind.in_(list(WORKS)))
+    async def unfinished(self) -> set[str]:
+        """Returns the ids of the jobs of all tenants that have not ended."""
+        query = sa.select(jobs.c.id).where(jobs.c.kind.in_(list(WORKS)), jobs.c.status.in_(_OPEN))
         return set(await self._database.read(lambda connection: connection.scalars(query).all()))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepwell.tuning.evaluate.graders import parse_grader
+from deepwell.errors import InvalidRequest
+from deepwell.tuning.evaluate.graders import Grader, parse_grader, run_grader, sample_of
 from deepwell.tuning.evaluate.subjects import Subject
 from deepwell.tuning.prompts.metrics import (
     ExactMetric,
@@ -56,11 +58,20 @@ def judge_of(name: str, grader: Any, rows: Sequence[Row], max_tokens: int) -> Ju
         return Judge([name, *labels], lambda one: LabelMetric(one.llm, labels, adapter=one.adapter))
     if name == "exact":
         return Judge([name, most], lambda one: ExactMetric(one.llm, max_tokens=most, adapter=one.adapter))
-    parsed = parse_grader(grader)
+    parsed = parse_grader(grader, param="metric")
     check_modelless(parsed)
+    if rows:
+        asyncio.run(_try(parsed, rows[0]))
     return Judge(
         [name, grader, most], lambda one: GraderMetric(one.llm, parsed, max_tokens=most, adapter=one.adapter)
     )
+
+
+async def _try(grader: Grader, row: Row) -> None:
+    """Judges an empty answer, by which a grader shows that it can judge none."""
+    grade = await run_grader(grader, item=row.fields, sample=sample_of(""))
+    if grade.error and not grade.detail.startswith("{{ sample."):
+        raise InvalidRequest.of("prompts_grader_failed", param="metric", reason=grade.detail)
 
 
 def journal_config(frozen: Frozen, subject: Subject, judge: Judge) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ __all__ = [
     "labels_of",
     "read_rows",
     "rows_of",
+    "split_rows",
 ]
 
 PARTS: Final = ("train", "development", "held_out")
@@ -139,18 +140,13 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
             raise InvalidFile.of("prompts_folder_taken", path=folder)
         replaced = record["sha256"]
     parts: dict[str, list[str]] = {name: [] for name in PARTS}
-    seen: set[str] = set()
     dropped = 0
-    for row in _rows(raw, data, fields):
-        if row.key in seen:
+    for part, row in _parted(raw, data, shares, fields):
+        if part is None:
             dropped += 1
-            continue
-        seen.add(row.key)
-        parts[shares.part(row.key)].append(json.dumps(row.fields, ensure_ascii=False) + "\n")
-    needed = PARTS if shares.held_out else PARTS[:2]
-    if short := [name for name in needed if len(parts[name]) < least]:
-        counts = ", ".join(f"{name} {len(parts[name])}" for name in needed)
-        raise InvalidRequest.of("prompts_few_rows", part=short[0], counts=counts, least=least, path=data)
+        else:
+            parts[part].append(json.dumps(row.fields, ensure_ascii=False) + "\n")
+    _check_counts(parts, data, shares, least)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: "".join(lines).encode() for name, lines in parts.items()}
     for name, text in texts.items():
@@ -167,6 +163,38 @@ def freeze(data: Path, folder: Path, shares: Shares, fields: Fields, *, least: i
     # Last: without it a folder has no split.
     _write_whole(kept, (json.dumps(record, indent=1) + "\n").encode())
     return Frozen(folder, record, fields)
+
+
+def split_rows(
+    data: Path, shares: Shares, fields: Fields, *, least: int = _FEWEST
+) -> Mapping[str, Sequence[Row]]:
+    """Returns the rows of each part as `freeze` would split them. Nothing is written.
+
+    Raises:
+        InvalidFile: a line is no row.
+        InvalidRequest: a part would have fewer than `least` rows.
+    """
+    parts: dict[str, list[Row]] = {name: [] for name in PARTS}
+    for part, row in _parted(_bytes_of(data), data, shares, fields):
+        if part is not None:
+            parts[part].append(row)
+    _check_counts(parts, data, shares, least)
+    return parts
+
+
+def _parted(raw: bytes, data: Path, shares: Shares, fields: Fields) -> Iterator[tuple[str | None, Row]]:
+    """Yields the rows of a file with the names of their parts; None: the input was there before."""
+    seen: set[str] = set()
+    for row in _rows(raw, data, fields):
+        yield (None if row.key in seen else shares.part(row.key)), row
+        seen.add(row.key)
+
+
+def _check_counts(parts: Mapping[str, Sequence[Any]], data: Path, shares: Shares, least: int) -> None:
+    needed = PARTS if shares.held_out else PARTS[:2]
+    if short := [name for name in needed if len(parts[name]) < least]:
+        counts = ", ".join(f"{name} {len(parts[name])}" for name in needed)
+        raise InvalidRequest.of("prompts_few_rows", part=short[0], counts=counts, least=least, path=data)
 
 
 def _is_ours(path: Path, data: Path, text: bytes, replaced: str | None) -> bool:

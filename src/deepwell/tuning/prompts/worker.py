@@ -17,7 +17,7 @@ from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import InvalidFile
 from deepwell.tuning.evaluate.subjects import Subject, SubjectName, open_subjects
 from deepwell.tuning.prompts.judge import Judge, journal_config, judge_of
-from deepwell.tuning.prompts.rows import JOURNAL, Fields, Frozen, Row, Shares, freeze, read_rows
+from deepwell.tuning.prompts.rows import JOURNAL, Fields, Frozen, Row, Shares, freeze, read_rows, split_rows
 from deepwell.tuning.prompts.run import Data, Optimised, optimise
 from deepwell.tuning.prompts.search import Plan
 from deepwell.tuning.prompts.trials import Journal
@@ -25,7 +25,7 @@ from deepwell.tuning.prompts.verdict import report_of
 from deepwell.tuning.train.worker import DONE
 from deepwell.tuning.train.worker import main as run_worker
 
-__all__ = ["CONFIG", "SearchConfig", "main", "run_search", "shares_with", "split_of"]
+__all__ = ["CONFIG", "SearchConfig", "check_search", "main", "run_search", "shares_with", "split_of"]
 
 CONFIG: Final = "config.json"
 _SPLIT: Final = "split"  # folder of the parts and of the journal, in that of the run
@@ -90,6 +90,18 @@ def split_of(config: SearchConfig, folder: Path) -> tuple[Frozen, Judge]:
     frozen = freeze(Path(config.data), folder, shares, config.fields)
     rows = [*frozen.rows("train"), *frozen.rows("development")]
     return frozen, judge_of(config.metric, config.grader, rows, config.max_tokens)
+
+
+def check_search(config: SearchConfig) -> None:
+    """Checks rows and metric of a search as its process will. Nothing is written, and no model is opened.
+
+    Raises:
+        InvalidFile, InvalidRequest: the rows or the grader cannot be used.
+    """
+    parts = split_rows(Path(config.data), shares_with(held_out=bool(config.held_out)), config.fields)
+    judge_of(config.metric, config.grader, [*parts["train"], *parts["development"]], config.max_tokens)
+    if config.held_out:
+        read_rows(Path(config.held_out), config.fields)
 
 
 def run_search(folder: Path, say: Say, _stop: Callable[[], bool] = lambda: False) -> int:

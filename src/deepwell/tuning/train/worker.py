@@ -7,6 +7,7 @@ Started again, it continues.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -65,6 +66,13 @@ def main(arguments: list[str], run: Run | None = None) -> int:
         return MISTAKE
     except DeepwellError as error:
         say(_error(error))
+        return MISTAKE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = DeepwellError.of("disk_full", path=folder.name)  # another start would fill it again
+        full.code = "disk_full"
+        say(_error(full))
         return MISTAKE
 
 

@@ -49,9 +49,9 @@ async def create_compression(context: ServerContext, principal: Principal, body:
     if model.codec.path is not None:
         await asyncio.to_thread(_check_donor, model.codec.path, asked)
     if body.name is not None:
-        taken = {one.model.name for one in context.served} | set(shipped_catalog())
-        stored = await asyncio.to_thread(ModelStore(catalog.settings.models_dir).names)
-        if body.name in taken | set(stored):
+        taken = {one.model.name for one in context.served} | {*shipped_catalog(), *catalog.entries}
+        store = ModelStore(catalog.settings.models_dir)
+        if body.name in taken or await asyncio.to_thread(store.is_taken, body.name):
             raise InvalidRequest.of("compression_name", name=body.name, param="name")
     for id, param, most in (
         (body.text_file, "text_file", _MOST_TEXT_BYTES),

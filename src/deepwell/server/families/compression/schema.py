@@ -38,7 +38,10 @@ class ConvertOptions(Strict):
         "mla", description="mla: latent attention; moe: mixtures of experts; deepseek-v3: both."
     )
     cached: int | None = Field(
-        None, ge=16, description="Numbers cached a token and layer; left out: 5/16 of the donor's."
+        None,
+        ge=16,
+        le=1 << 20,
+        description="Numbers cached a token and layer; left out: 5/16 of the donor's.",
     )
     sparsity: float = Field(0.25, ge=0, le=0.75, description="Share of an MLP that a token leaves out.")
     experts: int = Field(16, ge=4, le=256, description="Parts that an MLP is divided into.")

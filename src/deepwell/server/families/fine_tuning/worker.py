@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+import shutil
+from collections.abc import Awaitable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from deepwell.errors import DeepwellError
@@ -12,8 +14,8 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
 from deepwell.server.families.fine_tuning.sessions.worker import SessionWorker
 from deepwell.server.families.fine_tuning.training import Training
-from deepwell.server.families.fine_tuning.works.compressing import CompressionRun
-from deepwell.server.families.fine_tuning.works.following import WorkRun, drop_works
+from deepwell.server.families.fine_tuning.works.compressing import CompressionRun, drop_partial
+from deepwell.server.families.fine_tuning.works.following import WorkRun, work_folders
 from deepwell.server.families.fine_tuning.works.optimising import OptimisationRun
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 from deepwell.storage.tuning.fine_tuning import TUNE_JOB
@@ -82,6 +84,9 @@ class TuningWorker:
         work = _RUNS[kind](self._context, run, command)
         try:
             outcome = await work.go()
+        except asyncio.CancelledError:  # the server stops, or the lease is lost
+            await work.leave()
+            raise
         finally:
             metrics.works_running.labels(kind).dec()
         if not work.lost:
@@ -105,7 +110,16 @@ class TuningWorker:
         for tenant, job in await state.training.lost():
             await state.tunings.requeue(tenant, job.id)
         await self._models.sweep()
-        await asyncio.to_thread(drop_works, runs_folder(self._context), await state.works.known())
+        folders = await asyncio.to_thread(work_folders, runs_folder(self._context))
+        open_ones = await state.works.unfinished()  # read last: a job that is made now has no folder yet
+        await asyncio.to_thread(_drop, [one for one in folders if one.name not in open_ones])
+
+
+def _drop(folders: Sequence[Path]) -> None:
+    """Deletes the folders of runs that no job needs, and what they were about to bring into the store. Blocks."""
+    for folder in folders:
+        drop_partial(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _survived(what: str, work: Awaitable[None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,23 @@ from deepwell.server.families.optimisations.schema import OptimisationRequest
 from deepwell.storage.files import StoredFile
 from deepwell.storage.jobs import Job
 from deepwell.storage.tuning.works import OPTIMISE_JOB, WorkPayload
-from deepwell.tuning.prompts.worker import SearchConfig, split_of
+from deepwell.tuning.prompts.worker import check_search
 
 __all__ = ["create_optimisation"]
 
 _FILES = ("data_file", "held_out_file")
-_MOST_BYTES = 64 << 20  # of a file of rows: it is read as a whole before the job is made
+_MOST_BYTES = (
+    16 << 20
+)  # of a file of rows: it is read as a whole before the job is made, and takes many times that
 
 
-async def create_optimisation(context: ServerContext, principal: Principal, body: OptimisationRequest) -> Job:
+async def create_optimisation(
+    context: ServerContext, principal: Principal, body: OptimisationRequest, checking: asyncio.Lock
+) -> Job:
     """Checks a request and queues the search.
+
+    Args:
+        checking: held while rows are read, so that those of one request at a time are in memory.
 
     Raises:
         InsufficientScope: the key may not change prompts.
@@ -43,6 +50,7 @@ async def create_optimisation(context: ServerContext, principal: Principal, body
         raise InsufficientScope("a search changes a prompt", fix="use a key with the scopes tuning and files")
     if not context.options.tuning.jobs:
         raise TuningUnavailable.of("fine_tuning_off")
+    _check_values(body.metric)
     number = None if body.prompt.version is None else int(body.prompt.version)
     start = await state.prompts.get(tenant, body.prompt.id, number)
     await base_model(context, tenant, body.model)
@@ -55,7 +63,8 @@ async def create_optimisation(context: ServerContext, principal: Principal, body
     paths = [await state.files.local(one.sha256) for one in (data, held_out) if one is not None]
     config = search_config(asked, decode_content(start.body).text, *map(str, (*paths, "")[:2]))
     try:
-        await asyncio.to_thread(_check, config)
+        async with checking:
+            await asyncio.to_thread(check_search, config)
     except DeepwellError as error:
         raise _named(error, paths, body) from None
     names = tuple(one.id for one in (data, held_out) if one is not None)
@@ -79,20 +88,27 @@ async def _file(context: ServerContext, principal: Principal, id: str, param: st
     return file
 
 
-def _check(config: SearchConfig) -> None:
-    """Splits the rows as the search will, and checks the metric. Blocks."""
-    from deepwell.tuning.prompts.rows import read_rows
+def _check_values(metric: str | dict[str, Any]) -> None:
+    """Checks that a metric can be kept: half of a surrogate pair is no text, and an infinite number no JSON.
 
-    with tempfile.TemporaryDirectory(prefix="deepwell-rows-") as folder:
-        split_of(config, Path(folder))
-    if config.held_out:
-        read_rows(Path(config.held_out), config.fields)
+    Raises:
+        InvalidRequest: it cannot.
+    """
+    try:
+        json.dumps(metric, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        raise InvalidRequest(
+            "'metric' has half of a surrogate pair, or a number that is not finite",
+            fix="send whole characters and finite numbers",
+            param="metric",
+        ) from None
 
 
 def _named(error: DeepwellError, paths: Sequence[Path], body: OptimisationRequest) -> InvalidRequest:
     """Returns an error about rows with the ids of files in the places of their paths."""
     key, values = error.texts
-    param = "metric" if error.param == "metric" else "data_file"
+    of_metric = (error.param or "").partition(".")[0] == "metric"
+    param = error.param if of_metric else "data_file"
     for path, id, name in zip(paths, (body.data_file, body.held_out_file), _FILES, strict=False):
         if str(path) in error.message:
             param = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -29,11 +30,12 @@ OPTIMISATION = f"{OPTIMISATIONS}/{{prompt_optimisation_id}}"
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
     routes = APIRouter(route_class=JsonRoute)
+    checking = asyncio.Lock()
 
     @routes.post(OPTIMISATIONS, summary="Search for a better prompt", response_model=None)
     async def create(request: Request, body: OptimisationRequest) -> Response:
         principal = principal_of(request)
-        job = await create_optimisation(context, principal, body)
+        job = await create_optimisation(context, principal, body, checking)
         await _audited(context, principal, "create", job, body.prompt.id)
         return json_response(optimisation_body(job))
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, ModelNotFound
+from deepwell.models.store.store import ModelStore
 from deepwell.safety.audit.trail import now_ms
-from deepwell.server.families.fine_tuning.configured import training_threads
+from deepwell.safety.privacy.trained import made_by
+from deepwell.server.families.fine_tuning.configured import CONFIG_NAME, training_threads
 from deepwell.server.families.fine_tuning.works.following import WorkRun, base_model
 from deepwell.storage.safety.chain import AuditRecord
 from deepwell.tuning.compress.worker import CompressConfig, Convert, MadeBy, Prune, Quantise
 
-__all__ = ["CompressionRun", "StoreUnavailable", "options_of"]
+__all__ = ["CompressionRun", "StoreUnavailable", "drop_partial", "options_of"]
 
 _MODULE: Final = "deepwell.tuning.compress.worker"
 _STEPS: Final = {
@@ -44,6 +47,13 @@ def options_of(asked: dict[str, Any]) -> Prune | Convert | Quantise:
     given = {name: value for name, value in (asked[method] or {}).items() if value is not None}
     kinds: Any = Prune | Convert | Quantise
     return msgspec.convert({"method": method, **given}, kinds)
+
+
+def drop_partial(folder: Path) -> None:
+    """Deletes what the compression of a folder had begun to bring into the store. Blocks."""
+    with suppress(OSError, msgspec.MsgspecError):
+        config = msgspec.json.decode((folder / CONFIG_NAME).read_bytes(), type=CompressConfig)
+        ModelStore(Path(config.models_dir)).drop_partial(config.name)
 
 
 class CompressionRun(WorkRun):
@@ -80,11 +90,16 @@ class CompressionRun(WorkRun):
         )
 
     def clear(self) -> None:
-        """Deletes the part of a result that was on its way into the store. Blocks."""
+        """Deletes the result, or the part of it that was on its way into the store. Blocks."""
         catalog = self._context.options.catalog
-        if catalog is not None:
-            partial = catalog.settings.models_dir / ".partial" / self._name()
-            shutil.rmtree(partial, ignore_errors=True)
+        if catalog is None:
+            return
+        drop_partial(self._folder)
+        store, name = ModelStore(catalog.settings.models_dir), self._name()
+        made = made_by(store, name)
+        if made is not None and made.job == self._run.job.id:
+            with suppress(ModelNotFound):
+                store.remove(name)
 
     def _name(self) -> str:
         asked = self._payload.asked

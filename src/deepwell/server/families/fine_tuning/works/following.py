@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -33,7 +34,7 @@ from deepwell.storage.database import Tenant
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.tuning.works import WORKS, WorkPayload
 
-__all__ = ["WorkProgress", "WorkRun", "base_model", "drop_works"]
+__all__ = ["WorkProgress", "WorkRun", "base_model", "work_folders"]
 
 _log = logging.getLogger("deepwell.server")
 _LOOK_S = 0.5  # between looks at the job's row, which also write the progress
@@ -153,20 +154,27 @@ class WorkRun(ABC):
             if self._run.cancelled.is_set():
                 return await self._ended(JobOutcome("cancelled"))
             if starts >= _MOST_STARTS or self._run.job.attempts > _MOST_ATTEMPTS:
-                died = DeepwellError.of("work_died", count=starts, end=self._last_end)
+                count = starts or self._run.job.attempts - 1
+                died = DeepwellError.of("work_died", count=count, end=self._last_end)
                 return await self._failed("work_died", f"{died.message}: {died.fix}")
             try:
                 await self._configure()
                 end = await self._work()
+                # Asked for once more: whoever has cancelled or erased the job gets no result of it
+                if end.kind == "done" and (stopped := await self._look()) is not None:
+                    end = stopped
                 if end.kind == "done":
                     result = await self.publish(end.told)
                     self._progress.tell(f"The {self.what} has succeeded", kind="succeeded")
                     return await self._ended(JobOutcome("succeeded", result=_encode(result).decode()))
             except (StorageError, EngineUnavailable, EngineRestarted):
                 raise  # passes: the runner returns the job to the queue
-            except DeepwellError as error:
-                fix = f": {error.fix}" if error.fix else ""
-                return await self._failed(error.code or "invalid_request", f"{error.message}{fix}")
+            except (DeepwellError, OSError) as error:
+                told = _told(error, self._run.job.id)
+                if told is None:
+                    raise
+                fix = f": {told.fix}" if told.fix else ""
+                return await self._failed(told.code or "invalid_request", f"{told.message}{fix}")
             match end.kind:
                 case "refused":
                     fix = str(end.told.get("fix") or "")
@@ -175,6 +183,7 @@ class WorkRun(ABC):
                     return await self._failed(code, f"{text}: {fix}" if fix else text)
                 case "lost":
                     self.lost = True
+                    await self.leave()
                     return JobOutcome("cancelled")  # without effect
                 case "died":
                     starts += 1
@@ -218,7 +227,11 @@ class WorkRun(ABC):
         """Writes the progress to the row, and learns whether the job is to go on."""
         self._run.progress = self._progress.encoded()
         lease_s = self._context.options.files.job_lease_s
-        now = await self._context.state.jobs.heartbeat(self._run.job, lease_s, self._run.progress)
+        try:
+            now = await self._context.state.jobs.heartbeat(self._run.job, lease_s, self._run.progress)
+        except StorageError as error:  # hours of work do not end with a database that is busy for a moment
+            _log.warning("the progress of the job %s cannot be written: %s", self._run.job.id, error)
+            return None
         if now is None:
             return _End("lost")
         return _End("cancelled") if now.cancel_requested else None
@@ -236,8 +249,14 @@ class WorkRun(ABC):
         return _End("refused" if refused else "died", last)
 
     async def _failed(self, code: str, message: str) -> JobOutcome:
-        for path, shown in ((self._folder, ""), (self._context.state.folder, "files/")):
-            message = message.replace(f"{path}/", shown).replace(str(path), "the folder of the run")
+        places = [
+            (self._folder, "", "the folder of the run"),
+            (self._context.state.folder, "files/", "files"),
+        ]
+        if (catalog := self._context.options.catalog) is not None:
+            places.append((catalog.settings.models_dir, "", "the model store"))
+        for path, inside, itself in places:
+            message = message.replace(f"{path}/", inside).replace(str(path), itself)
         self._progress.code = code
         self._progress.tell(message, "error")
         return await self._ended(JobOutcome("failed", error=message))
@@ -251,6 +270,16 @@ class WorkRun(ABC):
             self._progress.tell("The job was cancelled", kind="cancelled")
         await self._look()
         return outcome
+
+    async def leave(self) -> None:
+        """Deletes what a job has left that is gone. One that another worker has taken over goes on there."""
+        try:
+            await self._context.state.jobs.get(self.tenant, self._run.job.id)
+        except StorageError as error:
+            _log.warning("what the job %s has left is not looked for: %s", self._run.job.id, error)
+        except NotFound:
+            await asyncio.to_thread(self.clear)
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def copied(self, id: str, name: str) -> str:
         """Copies a file of the tenant into the folder of the run, and returns its path there.
@@ -283,12 +312,20 @@ async def base_model(context: ServerContext, tenant: Tenant, name: str) -> Serve
     return model
 
 
-def drop_works(folder: Path, known: set[str]) -> None:
-    """Deletes the folders of runs whose jobs are gone. Blocks."""
-    for prefix in WORKS.values():
-        for path in folder.glob(f"{prefix}*"):
-            if path.name not in known:
-                shutil.rmtree(path, ignore_errors=True)
+def work_folders(folder: Path) -> list[Path]:
+    """Returns the folders of runs. Blocks."""
+    return [path for prefix in WORKS.values() for path in folder.glob(f"{prefix}*")]
+
+
+def _told(error: DeepwellError | OSError, job_id: str) -> DeepwellError | None:
+    """Returns the error that a failed job tells of; None: the system may do it the next time."""
+    if isinstance(error, DeepwellError):
+        return error
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    full = DeepwellError.of("disk_full", path=job_id)
+    full.code = "disk_full"
+    return full
 
 
 def _write_whole(path: Path, data: bytes) -> None:
