@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
+import pytest
 
 from deepwell.errors import StorageError
 from deepwell.server.families.fine_tuning.works.following import WorkRun
@@ -31,11 +34,14 @@ class Busy:
 
 
 class Plain(WorkRun):
+    taken: asyncio.Queue[dict[str, Any]]
     what = "work"
     full = False
+    program = """print('{"event": "done", "made": 1}')"""
+    copies: ClassVar = {"text.txt": "text_file"}
 
     def module(self) -> tuple[str, ...]:
-        return (sys.executable, "-S", "-c", """print('{"event": "done", "made": 1}')""")
+        return (sys.executable, "-S", "-c", self.program)
 
     async def config(self) -> Any:
         if self.full:
@@ -43,7 +49,7 @@ class Plain(WorkRun):
         return {}
 
     def take(self, event: dict[str, Any]) -> None:
-        pass
+        self.taken.put_nowait(event)
 
     async def publish(self, told: dict[str, Any]) -> Any:
         return told["made"]
@@ -52,8 +58,8 @@ class Plain(WorkRun):
         pass
 
 
-async def ended(folder: Path, *, full: bool = False) -> JobOutcome:
-    payload = msgspec.json.encode(WorkPayload({})).decode()
+def work_in(folder: Path) -> Plain:
+    payload = msgspec.json.encode(WorkPayload({"text_file": "file-1"})).decode()
     none: Any = None
     job = Job(
         id="cmpjob-1",
@@ -78,16 +84,41 @@ async def ended(folder: Path, *, full: bool = False) -> JobOutcome:
     )
     context: Any = SimpleNamespace(options=options, state=SimpleNamespace(folder=folder, jobs=Busy()))
     work = Plain(context, JobRun(job), None)
-    work.full = full
-    return await work.go()
+    work.taken = asyncio.Queue()
+    return work
 
 
 async def test_a_busy_database_does_not_end_the_work(tmp_path: Path) -> None:
-    assert await ended(tmp_path) == JobOutcome("succeeded", result="1")
+    assert await work_in(tmp_path).go() == JobOutcome("succeeded", result="1")
+
+
+async def test_a_process_ends_with_its_claim_however_often_that_is_cancelled(tmp_path: Path) -> None:
+    work = work_in(tmp_path)
+    work.program = (
+        'import os, time; print(\'{"event": "pid", "pid": %d}\' % os.getpid(), flush=True); time.sleep(60)'
+    )
+    claim = asyncio.create_task(work.go())
+    pid = (await work.taken.get())["pid"]
+    for _ in range(2):  # the lease is lost while the row is looked at
+        claim.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait((claim,))
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_an_error_names_files_by_their_ids_and_no_place_of_the_host(tmp_path: Path) -> None:
+    work = work_in(tmp_path)
+    path = tmp_path / "runs" / "cmpjob-1" / "text.txt"
+    work.program = f"""print('{{"event": "error", "code": "InvalidRequest", "message": "{path} is odd, text.txt"}}'); raise SystemExit(2)"""
+    outcome = await work.go()
+    assert outcome == JobOutcome("failed", error="file-1 is odd, file-1")
 
 
 async def test_a_full_disk_ends_the_work_with_its_reason(tmp_path: Path) -> None:
-    outcome = await ended(tmp_path, full=True)
+    work = work_in(tmp_path)
+    work.full = True
+    outcome = await work.go()
     assert outcome.status == "failed" and "cmpjob-1 is full" in (outcome.error or "")
     assert str(tmp_path) not in (outcome.error or "")
 

@@ -128,15 +128,17 @@ class TrainingChild:
 
     async def end(self, *, gently: bool) -> None:
         """Ends the process with all that it has started; gently: a checkpoint may still be written."""
-        if gently and self._process.returncode is None:
-            self.stop()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_S):
-                    while await self.event() is not None:
-                        pass
-                    await self._process.wait()
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        try:
+            if gently and self._process.returncode is None:
+                self.stop()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_STOP_S):
+                        while await self.event() is not None:
+                            pass
+                        await self._process.wait()
+        finally:  # also of a wait that is cancelled
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._draining.cancel()
         await asyncio.wait((self._draining,))
         await self._process.communicate()  # closes its pipes, and waits for its end

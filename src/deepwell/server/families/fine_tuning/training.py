@@ -145,8 +145,10 @@ class Training:
             return ended
         finally:
             following.cancel()
-            await asyncio.wait((following,))
-            await child.end(gently=ended is None or ended.kind == "paused")
+            try:
+                await asyncio.wait((following,))
+            finally:  # a lease that was lost may cancel a second time
+                await child.end(gently=ended is None or ended.kind == "paused")
 
     async def _configure(self, row: StoredFineTuning, base: ServedModel) -> _End | None:
         """Writes the configuration of the run. Returns its end if that cannot be."""

@@ -106,8 +106,10 @@ class SessionTraining:
         finally:
             for task in (following, cancelled):
                 task.cancel()
-            await asyncio.wait((following, cancelled))
-            await child.end(gently=gently)
+            try:
+                await asyncio.wait((following, cancelled))
+            finally:  # a lease that was lost may cancel a second time
+                await child.end(gently=gently)
 
     async def _failed(self, message: str, *, cancelled: bool = False) -> JobOutcome:
         job = self._run.job

@@ -6,7 +6,7 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -60,6 +60,7 @@ class CompressionRun(WorkRun):
     """A compression. Its result is a model of the store, which all tenants of the server may use."""
 
     what = "compression"
+    copies: ClassVar = {"text.txt": "text_file", "held-out.txt": "held_out_file"}
 
     def module(self) -> tuple[str, ...]:
         """Returns the program that compresses."""

@@ -7,12 +7,13 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -104,6 +105,9 @@ class WorkRun(ABC):
     what: str
     """Noun of the work in messages."""
 
+    copies: ClassVar[Mapping[str, str]] = {}
+    """Names of copies in the run's folder, with the fields of the request that have the ids of their files."""
+
     def __init__(self, context: ServerContext, run: JobRun, command: Sequence[str] | None) -> None:
         self._context = context
         self._run = run
@@ -179,7 +183,10 @@ class WorkRun(ABC):
                 case "refused":
                     fix = str(end.told.get("fix") or "")
                     text = str(end.told.get("message") or f"the {self.what} was refused")
-                    code = str(end.told.get("code") or "invalid_request")
+                    code = str(end.told.get("code") or "")
+                    code = (
+                        code if code.islower() else "invalid_request"
+                    )  # an error without a code tells its class
                     return await self._failed(code, f"{text}: {fix}" if fix else text)
                 case "lost":
                     self.lost = True
@@ -220,8 +227,10 @@ class WorkRun(ABC):
                     return stopped
         finally:
             following.cancel()
-            await asyncio.wait((following,))
-            await child.end(gently=False)  # what it has written is whole: it may end at any time
+            try:
+                await asyncio.wait((following,))
+            finally:  # a lease that was lost may cancel a second time
+                await child.end(gently=False)  # what it has written is whole: it may end at any time
 
     async def _look(self) -> _End | None:
         """Writes the progress to the row, and learns whether the job is to go on."""
@@ -257,6 +266,9 @@ class WorkRun(ABC):
             places.append((catalog.settings.models_dir, "", "the model store"))
         for path, inside, itself in places:
             message = message.replace(f"{path}/", inside).replace(str(path), itself)
+        for name, param in self.copies.items():  # the process knows a file by the name of its copy
+            if (id := self._payload.asked.get(param)) is not None:
+                message = re.sub(rf"(?<![\w./-]){re.escape(name)}\b", id, message)
         self._progress.code = code
         self._progress.tell(message, "error")
         return await self._ended(JobOutcome("failed", error=message))

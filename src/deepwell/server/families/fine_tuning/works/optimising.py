@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -54,6 +54,7 @@ class OptimisationRun(WorkRun):
     """A search. Its winner becomes a version of the prompt that it began with."""
 
     what = "search for a prompt"
+    copies: ClassVar = {"rows.jsonl": "data_file", "held-out.jsonl": "held_out_file"}
 
     def module(self) -> tuple[str, ...]:
         """Returns the program that searches."""
