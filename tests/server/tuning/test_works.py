@@ -110,7 +110,8 @@ async def test_a_process_ends_with_its_claim_however_often_that_is_cancelled(tmp
 async def test_an_error_names_files_by_their_ids_and_no_place_of_the_host(tmp_path: Path) -> None:
     work = work_in(tmp_path)
     path = tmp_path / "runs" / "cmpjob-1" / "text.txt"
-    work.program = f"""print('{{"event": "error", "code": "InvalidRequest", "message": "{path} is odd, text.txt"}}'); raise SystemExit(2)"""
+    told = json.dumps({"event": "error", "code": "InvalidRequest", "message": f"{path} is odd, text.txt"})
+    work.program = f"print({told!r}); raise SystemExit(2)"
     outcome = await work.go()
     assert outcome == JobOutcome("failed", error="file-1 is odd, file-1")
 

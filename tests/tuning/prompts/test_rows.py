@@ -119,6 +119,7 @@ def test_without_a_share_no_row_is_held_out(tmp_path: Path) -> None:
         ('{"input": "\\ud800"}', "line 2.*surrogate"),
         ('{"input": "x", "note": ["\\udfff"]}', "line 2.*surrogate"),
         ("[" * 100_000, "no JSON object"),
+        pytest.param('{"input": "x", "a": "' + "y" * (1 << 20) + '"}', "line 2.*over 1 MB", id="long"),
     ],
 )
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, words: str) -> None:

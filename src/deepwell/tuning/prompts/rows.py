@@ -40,6 +40,7 @@ JOURNAL: Final = "journal.jsonl"
 _INPUTS: Final = ("input", "text", "question")
 _ANSWERS: Final = ("label", "answer", "target")
 _MAX_FILE: Final = 256 << 20
+_MOST_LINE: Final = 1 << 20  # no context holds more, and nothing else runs while a line is decoded
 _SALT: Final = "deepwell:prompts\0"
 _SPLITS: Final = "splits.json"
 _FEWEST: Final = 10  # rows of a part
@@ -264,6 +265,10 @@ def _rows(raw: bytes, path: Path, fields: Fields) -> Iterator[Row]:
     for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.strip():
             continue
+        if len(line) > _MOST_LINE:
+            raise InvalidFile.of(
+                "prompts_row", path=path, line=number, reason=f"it has over {_MOST_LINE >> 20} MB"
+            )
         try:
             given = json.loads(line.decode("utf-8"))
             if b"\\u" in line:

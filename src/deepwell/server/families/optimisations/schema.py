@@ -32,7 +32,8 @@ class OptimisationRequest(Strict):
     prompt: StartPrompt
     model: str = Field(min_length=1, max_length=256, description="A served model that is no adapter.")
     data_file: _FileId = Field(
-        description="Rows of the task: JSON lines with an input and, for label and exact, the right label or answer."
+        description="Rows of the task: JSON lines with an input and, for label and exact, the right label or answer; "
+        "at most 16 MB."
     )
     held_out_file: _FileId | None = Field(
         None, description="Held-out rows; left out: 30 % of the rows, by the hash of their input."
