@@ -59,8 +59,8 @@ _PROMPTS: Final = (
     "def fibonacci(n):\n    if n < 2:\n        return n\n",
     "Water boils at a lower temperature on a mountain because",
 )
-# Pages of each precision. With float16 nothing is rounded on the way, so tables part at true ties alone. An emulated multiply-add
-# of floats takes many times as long as one of integers, so that is for one prompt and few tokens.
+# Pages of each precision. With float16 nothing is rounded on the way, so tables part at true ties alone. One prompt and few
+# tokens, for emulated multiply-adds of floats take many times as long as those of integers.
 _PRECISIONS: Final[dict[Precision, KVDtype]] = {"int8": "bf16", "int4": "bf16", "fp16": "fp32"}
 _FLOAT_TOKENS: Final = 8
 # In the order of `Scheme` and `KvType` in csrc/common.h; -1 stands for an array of floats.
