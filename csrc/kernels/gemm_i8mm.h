@@ -1,9 +1,9 @@
-// Sums of integer products of several rows by SMMLA: two rows of eight columns times two outputs of eight columns in one instruction,
-// twice the products of SDOT.
+// Sums of integer products of several rows by SMMLA: two rows of eight columns times two outputs of eight columns in one
+// instruction, twice the products of SDOT.
 //
-// The packed layout stays: a vector holds four columns of four outputs, and zipping it with the next four columns gives the operands
-// for outputs 0, 1 and 2, 3. Two zips serve all rows of a tile. A last row without a partner is its own: SMMLA takes it in as many
-// instructions as SDOT would. The sums are integers, so a row has the bits of a tile of one row, which SDOT computes.
+// The packed layout stays: a vector holds four columns of four outputs, and zipping it with the next four columns gives the
+// operands for outputs 0, 1 and 2, 3. Two zips serve all rows of a tile. A last row without a partner is its own: SMMLA takes
+// it in as many instructions as SDOT would. Sums are integers: a row has the bits of a tile of one row, which SDOT computes.
 #pragma once
 #include <stdint.h>
 

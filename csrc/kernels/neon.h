@@ -1,5 +1,5 @@
-// The operations of simd.h on AArch64, for processors that multiply bytes: SDOT (FEAT_DotProd) and, in a table of its own, SMMLA
-// (FEAT_I8MM). Both take signed bytes on either side, so nothing is biased or corrected, and nibbles are never negative.
+// The operations of simd.h on AArch64, for processors that multiply bytes: SDOT (FEAT_DotProd) and, in a table of its own,
+// SMMLA (FEAT_I8MM). Both take signed bytes on either side, so nothing is biased or corrected, and nibbles are never negative.
 //
 // Rounding is AVX2's and AVX512's: one in fma, to nearest even in round_to_int. BFDOT is left alone: its sums round otherwise.
 #pragma once

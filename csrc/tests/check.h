@@ -42,7 +42,8 @@ inline std::vector<float> matmul(const KernelTable& table, const Matrix& w, cons
 // Tests of one table; `generic` is the table that every processor has.
 void test_products(const KernelTable& table, const KernelTable& generic);
 void test_steps(const KernelTable& table, const KernelTable& generic);
-// Prints the next `count` tokens that a model chooses, as a line of JSON; returns the exit status. `path`: see greedy.cpp.
+// Prints the next `count` tokens that a model chooses, as a line of JSON; returns the exit status. `path`:
+// see greedy.cpp.
 int decode_greedily(const KernelTable& table, const char* path, int count, std::vector<int32_t> tokens);
 
 }  // namespace deepwell::tests

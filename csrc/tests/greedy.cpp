@@ -1,7 +1,8 @@
 // Decodes a real model greedily on one table.
 //
-// The file: "DWMODEL1", int32 hidden, layers, heads, kv_heads, head_dim, vocab, max_positions, KvType of the pages; float eps; then arrays:
-// cos, sin, embed, head, norm; of each layer norm, qkv, bias, q_norm, k_norm, o, norm, gate_up, down. An array is a head {int32 scheme
+// The file: "DWMODEL1", int32 hidden, layers, heads, kv_heads, head_dim, vocab, max_positions, KvType of the
+// pages; float eps; then arrays: cos, sin, embed, head, norm; of each layer norm, qkv, bias, q_norm, k_norm,
+// o, norm, gate_up, down. An array is a head {int32 scheme
 // (-1: floats), rows, cols, 0}, and its bytes from the next multiple of 64 on; where rows is 0 there is none.
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -55,9 +56,17 @@ class Reader {
     const int32_t* head = take<int32_t>(4);
     if (!head || head[1] == 0) return {};
     at_ = round_up(at_, 64);
-    if (head[0] < 0) return {take<uint8_t>(static_cast<size_t>(head[1]) * head[2] * 4), head[1], head[2], kFp32, 0, 0, 0, 0};
+    if (head[0] < 0)
+      return {take<uint8_t>(static_cast<size_t>(head[1]) * head[2] * 4), head[1], head[2], kFp32, 0, 0, 0, 0};
     auto scheme = static_cast<Scheme>(head[0]);
-    Matrix m{nullptr, head[1], head[2], scheme, ceil_div(head[1], kPanel), ceil_div(head[2], group_of(scheme)), group_of(scheme), block_bytes[scheme]};
+    Matrix m{nullptr,
+             head[1],
+             head[2],
+             scheme,
+             ceil_div(head[1], kPanel),
+             ceil_div(head[2], group_of(scheme)),
+             group_of(scheme),
+             block_bytes[scheme]};
     m.data = take<uint8_t>(static_cast<size_t>(m.panels) * m.groups * m.block_bytes);
     return m;
   }
@@ -90,7 +99,8 @@ int decode_greedily(const KernelTable& table, const char* path, int count, std::
   std::vector<Layer> layers;
   for (int i = 0; i < h->layers; i++) {
     AttentionLayer& a = attention.emplace_back();
-    a.norm = file.floats(), a.qkv = file.matrix(), a.bias = file.floats(), a.q_norm = file.floats(), a.k_norm = file.floats(), a.o = file.matrix();
+    a.norm = file.floats(), a.qkv = file.matrix(), a.bias = file.floats(), a.q_norm = file.floats(),
+    a.k_norm = file.floats(), a.o = file.matrix();
     a.heads = h->heads, a.kv_heads = h->kv_heads, a.head_dim = h->head_dim, a.eps = h->eps;
     MlpLayer& p = mlp.emplace_back();
     p.norm = file.floats(), p.gate_up = file.matrix(), p.down = file.matrix(), p.eps = h->eps;
@@ -102,7 +112,8 @@ int decode_greedily(const KernelTable& table, const char* path, int count, std::
     return 2;
   }
   model.layers = layers.data(), model.num_layers = static_cast<int>(layers.size());
-  model.hidden = h->hidden, model.vocab = h->vocab, model.max_positions = h->max_positions, model.eps = h->eps;
+  model.hidden = h->hidden, model.vocab = h->vocab, model.max_positions = h->max_positions,
+  model.eps = h->eps;
 
   KVCache shape{};
   shape.kv_heads = h->kv_heads, shape.head_dim = h->head_dim;

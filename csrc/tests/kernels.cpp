@@ -1,7 +1,8 @@
-// Tests the kernel tables of this processor without Python. Usage: kernel_tests TABLE [MODEL COUNT TOKEN...]; without arguments it names
-// the tables.
+// Tests the kernel tables of this processor without Python. Usage: kernel_tests TABLE [MODEL COUNT TOKEN...];
+// without arguments it names the tables.
 //
-// Prints failures, then one line of JSON. With MODEL, a file that `deepwell bench arm` writes, it continues the tokens greedily instead.
+// Prints failures, then one line of JSON. With MODEL, a file that `deepwell bench arm` writes, it continues
+// the tokens greedily instead.
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -42,6 +43,7 @@ int main(int count, char** arguments) {
   }
   tests::test_products(*table, *generic);
   tests::test_steps(*table, *generic);
-  std::printf("{\"table\": \"%s\", \"checks\": %d, \"failed\": %d}\n", table->name, tests::counts.checks, tests::counts.failed);
+  std::printf("{\"table\": \"%s\", \"checks\": %d, \"failed\": %d}\n", table->name, tests::counts.checks,
+              tests::counts.failed);
   return tests::counts.failed != 0;
 }

@@ -21,7 +21,9 @@ class Random {
     state_ ^= state_ >> 7;
     return state_ ^= state_ << 17;
   }
-  int integer(int low, int high) { return low + static_cast<int>((next() >> 20) % static_cast<uint64_t>(high - low + 1)); }  // both included
+  int integer(int low, int high) {
+    return low + static_cast<int>((next() >> 20) % static_cast<uint64_t>(high - low + 1));
+  }                 // both included
   float normal() {  // nearly: the sum of twelve uniform ones
     double sum = -6;
     for (int i = 0; i < 12; i++) sum += static_cast<double>(next() >> 11) * 0x1p-53;
@@ -48,7 +50,8 @@ inline float of_half(uint16_t h) {
 inline uint16_t to_half(float v) {  // of finite values, nearest even
   float size = std::fabs(v);
   int exponent = size < 0x1p-14f ? -14 : std::ilogb(size);
-  auto mantissa = static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));  // 2048 carries into the exponent
+  auto mantissa =
+      static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));  // 2048 carries into the exponent
   int bits = size < 0x1p-14f ? mantissa : mantissa + ((exponent + 14) << 10);
   return static_cast<uint16_t>(bits | (std::signbit(v) ? 0x8000 : 0));
 }
@@ -118,7 +121,8 @@ inline Weights quantize(const std::vector<float>& x, Scheme scheme, int rows, in
       float& m = w.m[w.at(r, g)] = scheme == kInt8 ? 0.0f : of_half(to_half(low));
       for (int c = first; c < end && d > 0; c++) {
         auto q = static_cast<int>(std::nearbyint((row[c] - m) / d));
-        w.q[static_cast<size_t>(r) * w.groups * w.group() + c] = scheme == kInt8 ? std::clamp(q, -127, 127) : std::clamp(q, 0, 15);
+        w.q[static_cast<size_t>(r) * w.groups * w.group() + c] =
+            scheme == kInt8 ? std::clamp(q, -127, 127) : std::clamp(q, 0, 15);
       }
     }
   return w;
@@ -129,11 +133,19 @@ struct Packed {
   Packed() = default;
   explicit Packed(const Weights& w) {
     constexpr size_t block_bytes[] = {128, 2112, 640, 128, 64};  // by Scheme
-    matrix = {nullptr, w.rows, w.cols, w.scheme, ceil_div(w.rows, kPanel), w.groups, w.group(), block_bytes[w.scheme]};
+    matrix = {nullptr,
+              w.rows,
+              w.cols,
+              w.scheme,
+              ceil_div(w.rows, kPanel),
+              w.groups,
+              w.group(),
+              block_bytes[w.scheme]};
     bytes.resize(static_cast<size_t>(matrix.panels) * matrix.groups * matrix.block_bytes);
     for (int row = 0; row < w.rows; row++)
       for (int g = 0; g < w.groups; g++) {
-        uint8_t* block = bytes.data() + (static_cast<size_t>(row / kPanel) * w.groups + g) * matrix.block_bytes;
+        uint8_t* block =
+            bytes.data() + (static_cast<size_t>(row / kPanel) * w.groups + g) * matrix.block_bytes;
         put(w, row, g, block, row % kPanel);
       }
     matrix.data = bytes.data();
@@ -154,20 +166,24 @@ struct Packed {
     } else if (w.scheme == kFp16) {
       put16(r, to_half(w.value(row, g)));
     } else if (w.scheme == kBf16) {
-      for (int c = 2 * g; c < std::min(2 * g + 2, w.cols); c++) put16(2 * r + c % 2, to_bf16(w.value(row, c)));
+      for (int c = 2 * g; c < std::min(2 * g + 2, w.cols); c++)
+        put16(2 * r + c % 2, to_bf16(w.value(row, c)));
     } else if (w.scheme == kInt8) {
       put16(r, to_half(w.d[w.at(row, g)]));
-      for (int c = 0; c < 64; c++) block[64 + c / 4 * 128 + r * 4 + c % 4] = static_cast<uint8_t>(w.code(row, g * 64 + c));
+      for (int c = 0; c < 64; c++)
+        block[64 + c / 4 * 128 + r * 4 + c % 4] = static_cast<uint8_t>(w.code(row, g * 64 + c));
     } else {
       put16(r, to_half(w.d[w.at(row, g)]));
       put16(kPanel + r, to_half(w.m[w.at(row, g)]));
       for (int c = 0; c < 32; c++)
-        block[128 + c / 8 * 128 + r * 4 + c % 4] |= static_cast<uint8_t>(w.code(row, g * 32 + c) << (c / 4 % 2 * 4));
+        block[128 + c / 8 * 128 + r * 4 + c % 4] |=
+            static_cast<uint8_t>(w.code(row, g * 32 + c) << (c / 4 % 2 * 4));
     }
   }
 };
 
-// One output of a product, step by step as the kernels are specified: groups in order, integers within. `fused`: a multiply-add has one rounding.
+// One output of a product, step by step as the kernels are specified: groups in order, integers within.
+// `fused`: a multiply-add has one rounding.
 inline float product(const Weights& w, int row, const float* x, bool fused) {
   auto add = [fused](float a, float b, float c) { return fused ? std::fma(a, b, c) : a * b + c; };
   float y = 0;

@@ -1,4 +1,5 @@
-// Products of every scheme: integers against plain loops, bit for bit, and floats in the order in which they are specified.
+// Products of every scheme: integers against plain loops, bit for bit, and floats in the order in which they
+// are specified.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -14,15 +15,17 @@ constexpr Scheme kEvery[] = {kFp32, kInt8, kInt4, kBf16, kFp16};
 constexpr int kSizes = 60;  // of each scheme
 
 // As in tests/engine/test_native.py: of the largest value, or of a sixteenth of the summands.
-double tolerance(Scheme scheme, bool fused) { return !fused ? 4e-6 : scheme == kInt8 || scheme == kInt4 ? 2e-7 : 2e-6; }
+double tolerance(Scheme scheme, bool fused) {
+  return !fused ? 4e-6 : scheme == kInt8 || scheme == kInt4 ? 2e-7 : 2e-6;
+}
 
 struct Size {
   int tokens, rows, cols;
 };
 
 std::string named(Scheme scheme, const Size& s, const char* what) {
-  return std::string(kSchemes[scheme]) + " " + std::to_string(s.tokens) + " x [" + std::to_string(s.rows) + ", " +
-         std::to_string(s.cols) + "]: " + what;
+  return std::string(kSchemes[scheme]) + " " + std::to_string(s.tokens) + " x [" + std::to_string(s.rows) +
+         ", " + std::to_string(s.cols) + "]: " + what;
 }
 
 // Few rows and many, odd sizes, single ones among them.
@@ -42,10 +45,12 @@ void test_integers(const KernelTable& table, const KernelTable& generic, Scheme 
   std::vector<float> x(static_cast<size_t>(s.tokens) * s.cols);
   for (float& v : x) v = static_cast<float>(random.integer(-127, 127));
   for (int t = 0; t < s.tokens; t++)
-    for (int c = 0; c < s.cols; c += w.group()) x[static_cast<size_t>(t) * s.cols + c] = t % 2 ? 127.0f : -127.0f;
+    for (int c = 0; c < s.cols; c += w.group())
+      x[static_cast<size_t>(t) * s.cols + c] = t % 2 ? 127.0f : -127.0f;
   Packed packed(w);
   std::vector<float> y = matmul(table, packed.matrix, x.data(), s.tokens);
-  check(y == matmul(generic, packed.matrix, x.data(), s.tokens), table, named(scheme, s, "integers differ from the generic table"));
+  check(y == matmul(generic, packed.matrix, x.data(), s.tokens), table,
+        named(scheme, s, "integers differ from the generic table"));
   bool same = true;
   for (int t = 0; t < s.tokens; t++)
     for (int r = 0; r < s.rows; r++) {
@@ -63,11 +68,13 @@ void test_floats(const KernelTable& table, const KernelTable& generic, Scheme sc
   Size s = any_size(random, static_cast<int>(seed));
   Weights w = quantize(random.normals(static_cast<size_t>(s.rows) * s.cols), scheme, s.rows, s.cols);
   std::vector<float> x = random.normals(static_cast<size_t>(s.tokens) * s.cols);
-  for (size_t i = 0; i < x.size(); i += 7) x[i] = std::nearbyint(x[i] * 4) * 0.5f;  // ties of rounding among them
+  for (size_t i = 0; i < x.size(); i += 7)
+    x[i] = std::nearbyint(x[i] * 4) * 0.5f;  // ties of rounding among them
   Packed packed(w);
   bool fused = &table != &generic, same = true;
   double largest = 1, most_summands = 0, error = 0, from_generic = 0;
-  std::vector<float> y = matmul(table, packed.matrix, x.data(), s.tokens), other = matmul(generic, packed.matrix, x.data(), s.tokens);
+  std::vector<float> y = matmul(table, packed.matrix, x.data(), s.tokens),
+                     other = matmul(generic, packed.matrix, x.data(), s.tokens);
   for (int t = 0; t < s.tokens; t++)
     for (int r = 0; r < s.rows; r++) {
       const float* row = &x[static_cast<size_t>(t) * s.cols];
@@ -81,12 +88,15 @@ void test_floats(const KernelTable& table, const KernelTable& generic, Scheme sc
       largest = std::max(largest, std::fabs(exact));
       most_summands = std::max(most_summands, summands);
       if (!w.integers()) error = std::max(error, std::fabs(computed - exact));
-      from_generic = std::max<double>(from_generic, std::fabs(computed - other[static_cast<size_t>(t) * s.rows + r]));
+      from_generic =
+          std::max<double>(from_generic, std::fabs(computed - other[static_cast<size_t>(t) * s.rows + r]));
     }
   check(same, table, named(scheme, s, "bits differ from the specified order"));
   largest = std::max(largest, most_summands / 16);
-  check(error <= tolerance(scheme, fused) * largest, table, named(scheme, s, "too far from the exact product"));
-  check(from_generic <= tolerance(scheme, false) * largest, table, named(scheme, s, "too far from the generic table"));
+  check(error <= tolerance(scheme, fused) * largest, table,
+        named(scheme, s, "too far from the exact product"));
+  check(from_generic <= tolerance(scheme, false) * largest, table,
+        named(scheme, s, "too far from the generic table"));
 }
 
 // A row has the same bits alone and among any number of others.
@@ -125,7 +135,8 @@ void test_extremes(const KernelTable& table, bool fused, Scheme scheme) {
   std::vector<float> y = matmul(table, packed.matrix, x.data(), kTokens);
   for (int t = 0; t < kTokens; t++)
     for (int r = 0; r < kRows; r++)
-      check(y[t * kRows + r] == product(w, r, &x[t * kCols], fused), table, named(scheme, {kTokens, kRows, kCols}, "extremes"));
+      check(y[t * kRows + r] == product(w, r, &x[t * kCols], fused), table,
+            named(scheme, {kTokens, kRows, kCols}, "extremes"));
 }
 
 // Every float16 there is, widened by a product with one.
@@ -160,7 +171,8 @@ void test_products(const KernelTable& table, const KernelTable& generic) {
     if (scheme == kInt8 || scheme == kInt4) test_extremes(table, fused, scheme);
   }
   for (int kind : {kRoofFp32, kRoofInt8, kRoofInt4, kRoofBf16})
-    check(&table == &generic || table.roofline(kind, {nullptr, 0}, 0, 1) > 0, table, "no roof of kind " + std::to_string(kind));
+    check(&table == &generic || table.roofline(kind, {nullptr, 0}, 0, 1) > 0, table,
+          "no roof of kind " + std::to_string(kind));
 }
 
 }  // namespace deepwell::tests
