@@ -4,6 +4,10 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 namespace deepwell {
@@ -13,6 +17,9 @@ namespace generic { extern const KernelTable kTable; }
 namespace avx2 { extern const KernelTable kTable; }
 namespace avx512 { extern const KernelTable kTable; }
 namespace avx512_bf16 { extern const KernelTable kTable, kTileTable; }
+#elif defined(__aarch64__)
+namespace neon_dotprod { extern const KernelTable kTable; }
+namespace neon_i8mm { extern const KernelTable kTable; }
 #endif
 namespace avx512_emulated { extern const KernelTable kTable; }
 
@@ -30,6 +37,18 @@ static bool has_tiles() {
   return false;
 #endif
 }
+#elif defined(__aarch64__) && defined(__APPLE__)
+static bool has_feature(const char* name) {
+  int value = 0;
+  size_t bytes = sizeof value;
+  return sysctlbyname(name, &value, &bytes, nullptr, 0) == 0 && value;
+}
+static bool has_dot_product() { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+static bool has_matrix_product() { return has_feature("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(__aarch64__)
+// Bits of asm/hwcap.h, which older headers lack (Documentation/arch/arm64/elf_hwcaps.rst).
+static bool has_dot_product() { return getauxval(AT_HWCAP) & 1ul << 20; }      // HWCAP_ASIMDDP
+static bool has_matrix_product() { return getauxval(AT_HWCAP2) & 1ul << 13; }  // HWCAP2_I8MM
 #endif
 
 int available_tables(const KernelTable** tables) {
@@ -48,6 +67,9 @@ int available_tables(const KernelTable** tables) {
   if (has_bf16) tables[n++] = &avx512_bf16::kTable;
   if (has_avx512) tables[n++] = &avx512::kTable;
   if (has_avx2) tables[n++] = &avx2::kTable;
+#elif defined(__aarch64__)
+  if (has_dot_product() && has_matrix_product()) tables[n++] = &neon_i8mm::kTable;
+  if (has_dot_product()) tables[n++] = &neon_dotprod::kTable;
 #endif
   tables[n++] = &generic::kTable;
   tables[n++] = &avx512_emulated::kTable;

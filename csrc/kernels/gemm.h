@@ -12,6 +12,7 @@
 #include "common.h"
 #include "integers.h"
 #include "kernels/gemm_half.h"
+#include "kernels/gemm_i8mm.h"
 #include "kernels/gemm_int8.h"
 #include "kernels/prefetch.h"
 #include "kernels/quantize.h"
@@ -34,7 +35,11 @@ constexpr int tile_rows = 6;
 #else
 constexpr int tile_rows = S == kFp32 ? 6 : 4;
 #endif
+#if defined(DW_NEON)
+constexpr int kTileVectors = 4;  // 32 registers of four lanes: 4 x 4 integer accumulators, 6 x 4 floating point ones
+#else
 constexpr int kTileVectors = V >= 2 ? 2 : 1;
+#endif
 
 // Memory is idle while later rows pass over a panel: the next panel is asked for meanwhile. With few passes a few lines come with
 // every group: all at once they would fill the core's miss buffers, and the pass would wait (16 rows: 1.05 x). With many passes the
@@ -67,6 +72,10 @@ DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Ac
       memcpy(&sum, a.sum + (size_t)(row + r) * a.groups + g, 4);
       for (int c = 0; c < C; c++) acc[r][c] = start8(sum);
     }
+#if defined(DW_I8MM)
+    if constexpr (R > 1) sum_pairs8<R, C>(q, x, ahead, acc);
+    else
+#endif
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i++) {
       if (ahead) prefetch_row(q + i * 128);
@@ -96,6 +105,10 @@ DW_INLINE void tile_int4(const Matrix& w, const uint8_t* panel, int c0, const Ac
     const uint8_t* x[R];
     acc4 acc[R][C] = {};
     for (int r = 0; r < R; r++) x[r] = a.bytes + (row + r) * a.row_bytes + g * 32;
+#if defined(DW_I8MM)
+    if constexpr (R > 1) sum_pairs4<R, C>(q, x, ahead, acc);
+    else
+#endif
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
       if (ahead) prefetch_row(q + i * 128);

@@ -11,6 +11,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
 #endif
 
 // The AVX512 code path on emulated intrinsics, so that its logic is tested on machines without AVX512.
@@ -26,6 +28,11 @@
 #endif
 #elif defined(__AVX2__)
 #define DW_AVX2 1
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define DW_NEON 1
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#define DW_I8MM 1
+#endif
 #endif
 
 #define DW_INLINE static inline __attribute__((always_inline))

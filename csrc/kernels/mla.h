@@ -258,6 +258,7 @@ static void clear_lane(const LaneQueries& q, const LatentDims& d, int lane) {
 
 // ---- scores ---------------------------------------------------------------------------------------------------
 
+#if !defined(DW_NEON)
 // Sums of pairs of 16-bit products.
 DW_INLINE vi dot16(vi acc, vi a, vi b) {
 #if defined(DW_AVX512) && !defined(DW_EMULATE_AVX512)
@@ -271,6 +272,7 @@ DW_INLINE vi dot16(vi acc, vi a, vi b) {
   return acc + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 #endif
 }
+#endif
 
 // s[t][16] = (begin ? 0 : s) + q^T x for R tokens of `dims` dimensions.
 template <int R>

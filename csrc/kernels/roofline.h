@@ -61,6 +61,33 @@ static double roofline(int kind, const Roofline& r, int tid, int threads) {
     default: DW_LOOP(DW_INT4); return (double)kRounds * 8 * 4 * W;
   }
 }
+#elif defined(DW_NEON)
+#define DW_FMA(i) "fmla v" #i ".4s, v30.4s, v31.4s\n\t"
+#if defined(DW_I8MM)
+#define DW_DOT(i) "smmla v" #i ".4s, v30.16b, v31.16b\n\t"
+constexpr int kDotProducts = 32;  // of an instruction
+#else
+#define DW_DOT(i) "sdot v" #i ".4s, v30.16b, v31.16b\n\t"
+constexpr int kDotProducts = 16;
+#endif
+// Sixteen sums: four pipes that take four cycles each.
+#define DW_SEQUENCE(I) I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7) I(16) I(17) I(18) I(19) I(20) I(21) I(22) I(23)
+#define DW_LOOP(I)                                                                                                           \
+  for (long n = 0; n < kRounds; n++)                                                                                         \
+    asm volatile(DW_SEQUENCE(I)::: "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21", \
+                 "v22", "v23")
+constexpr long kRounds = 1 << 18;
+
+static double roofline(int kind, const Roofline& r, int tid, int threads) {
+  if (kind == kRoofMemory) return read_memory(r, tid, threads);
+  asm volatile("movi v30.4s, #0\n\tmovi v31.4s, #0" ::: "v30", "v31");
+  if (kind == kRoofInt8 || kind == kRoofInt4) {
+    DW_LOOP(DW_DOT);
+    return (double)kRounds * 16 * kDotProducts;
+  }
+  DW_LOOP(DW_FMA);
+  return (double)kRounds * 16 * W;
+}
 #else
 static double roofline(int kind, const Roofline& r, int tid, int threads) {
   return kind == kRoofMemory ? read_memory(r, tid, threads) : 0.0;  // no portable register loop

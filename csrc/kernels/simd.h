@@ -8,6 +8,8 @@
 
 #if defined(DW_EMULATE_AVX512)
 #include "kernels/emulate_avx512.h"
+#elif defined(DW_NEON)
+#include "kernels/neon.h"
 #elif !defined(DW_AVX512) && !defined(DW_AVX2)
 #include "kernels/portable.h"
 #endif
@@ -15,8 +17,8 @@
 namespace deepwell {
 namespace DW_ISA {
 
-#if defined(DW_EMULATE_AVX512)
-// emulate_avx512.h has them all
+#if defined(DW_EMULATE_AVX512) || defined(DW_NEON)
+// emulate_avx512.h and neon.h have them all
 #elif defined(DW_AVX512)
 DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
@@ -238,7 +240,7 @@ DW_INLINE int32_t reduce_addi(vi v) {
   t = _mm_add_epi32(t, _mm_unpackhi_epi64(t, t));
   return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 1)));
 }
-#else
+#elif !defined(DW_NEON)
 DW_INLINE float reduce_add(vf v) {
   float t[W];
   store(t, v);
@@ -361,10 +363,12 @@ typedef vi acc4;
 DW_INLINE weight8 open8(vi w) { return w; }
 DW_INLINE vi correction8(vi) { return vi{}; }
 DW_INLINE vi start8(int32_t) { return vi{}; }
+#if !defined(DW_NEON)
 DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
   const int8_t* s = (const int8_t*)x;
   return acc + ((w << 24) >> 24) * s[0] + ((w << 16) >> 24) * s[1] + ((w << 8) >> 24) * s[2] + (w >> 24) * s[3];
 }
+#endif
 DW_INLINE acc4 dot4(acc4 acc, vi w, const uint8_t* x) { return dot8(acc, w, x); }  // nibbles are never negative
 DW_INLINE vi finish4(acc4 acc) { return acc; }
 
@@ -393,10 +397,12 @@ DW_INLINE void store_activations4(uint8_t* out, const vi* q) {
 }
 DW_INLINE void store_activations8(uint8_t* out, const vi* q) { store_activations4(out, q); }
 #else
+#if !defined(DW_NEON)
 DW_INLINE void store_activations4(uint8_t* out, const vi* q) {
   for (int v = 0; v < 32 / W; v++)
     for (int i = 0; i < W; i++) out[v * W + i] = (uint8_t)q[v][i];
 }
+#endif
 DW_INLINE void store_activations8(uint8_t* out, const vi* q) { store_activations4(out, q); }
 #endif
 

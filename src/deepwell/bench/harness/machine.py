@@ -23,7 +23,7 @@ def _cpuinfo(field: str) -> str:
 @cache
 def cpu_flags() -> frozenset[str]:
     """Returns the instruction sets in the names of /proc/cpuinfo."""
-    return frozenset(_cpuinfo("flags").split())
+    return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())  # Features: of ARM
 
 
 def available_cores() -> int:
@@ -35,7 +35,10 @@ def cpu_model() -> str:
     """Returns the processor's name, with the vector extensions that matter here."""
     extensions = [
         name
-        for name in ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+        for name in (
+            *("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"),
+            *("asimddp", "i8mm"),
+        )
         if name in cpu_flags()
     ]
     return f"{_cpuinfo('model name') or platform.machine()} ({' '.join(extensions)})"

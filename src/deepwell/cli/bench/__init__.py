@@ -35,6 +35,7 @@ __all__ = ["VERBS", "register"]
 
 VERBS: dict[str, Callable[..., None]] = {
     "roofline": engine.roofline,
+    "arm": engine.arm,
     "decode": engine.decode,
     "adapters": engine.adapters,
     "prefill": engine.prefill,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adapters",
+    "arm",
     "batch",
     "decode",
     "embeddings",
@@ -49,6 +50,34 @@ def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> No
     from deepwell.bench.suites.engine.roofline import bench_roofline
 
     measure("roofline", row, json, lambda report: bench_roofline(report, threads=usable_threads(threads)))
+
+
+def arm(
+    model: Model = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of compilers that run side by side; unset: the cores that this process may use."
+        ),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Length of each greedy answer that is compared, in tokens.")
+    ] = 24,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tests the kernels of ARM processors under an emulator: cross-compiles them, checks every product, and decodes a model.
+
+    Needs g++-aarch64-linux-gnu and qemu-user. What is emulated says nothing of speed.
+    """
+    from deepwell.bench.suites.engine.arm import bench_arm
+
+    measure(
+        "arm",
+        row,
+        json,
+        lambda report: bench_arm(report, model_path(model), threads=usable_threads(threads), tokens=tokens),
+    )
 
 
 def decode(

@@ -99,7 +99,10 @@ def select_backend(
 
 
 def isa() -> str:
-    """The kernel table in use: "avx512_amx", "avx512_bf16", "avx512", "avx2", "generic" or, for tests, "avx512_emulated"."""
+    """The kernel table in use: "avx512_amx", "avx512_bf16", "avx512", "avx2", "generic" or, for tests, "avx512_emulated".
+
+    On ARM "neon_i8mm", "neon_dotprod" or "generic".
+    """
     return _native.isa()
 
 

@@ -229,7 +229,7 @@ def _timed(
 def _speed(point: Point, donor: Point) -> float:
     """Returns the least of the measured speed over the donor's, the predicted one, and what a token reads less.
 
-    The first two may be off on a busy machine. One sequence reads every weight for a token, so the third bounds what memory allows.
+    The first two may be off on a busy machine. One sequence reads every weight for a token, which bounds what it can gain.
     """
     read = donor.bytes_per_token / point.bytes_per_token
     return min(point.speedup, point.predicted_tokens_s / donor.predicted_tokens_s, read)
