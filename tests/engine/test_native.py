@@ -427,7 +427,7 @@ def test_a_few_rows_have_the_bits_of_one_row_at_a_time(
         return [part.copy() for part in np.split(out[: starts[-1]], starts[1:-1])]
 
     def filled() -> Any:
-        cache = native.kv_cache(1, 136, 1, 16, kv_dtype)
+        cache = native.kv_cache(1, 136, 1, LONG.head_dim, kv_dtype)
         for i, end in enumerate(ends):
             for begin in range(0, end - 10, 40):
                 rows(cache, {i: (begin, min(begin + 40, end - 10))})

@@ -10,12 +10,14 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from deepwell.errors import DeepwellError
 from deepwell.tuning.evaluate.statistics import Measure, exponential, mean_of, ratio_of
-from deepwell.tuning.evaluate.subjects import Subject
 from deepwell.tuning.evaluate.tasks import Prompt
+
+if TYPE_CHECKING:
+    from deepwell.tuning.evaluate.subjects import Subject
 
 __all__ = [
     "ChoiceScore",

@@ -7,11 +7,14 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepwell.errors import InvalidRequest, ModelNotFound
-from deepwell.llm import LLM
-from deepwell.llm.arguments import Options
 from deepwell.settings import Settings
+
+if TYPE_CHECKING:
+    from deepwell.llm import LLM
+    from deepwell.llm.arguments import Options
 
 __all__ = ["Subject", "SubjectName", "open_subjects", "parse_subject"]
 
@@ -77,6 +80,8 @@ def open_subjects(names: Sequence[SubjectName], options: Options) -> Generator[l
     Raises:
         ModelNotFound, InsufficientMemory, InvalidModelFile, UnsupportedModel: see `LLM`.
     """
+    from deepwell.llm import LLM  # brings the engine, which a server may have in another process
+
     folders = {_loaded_name(name.adapter): name.adapter for name in names if name.adapter is not None}
     with LLM(names[0].model, adapters=folders, **options) as llm:
         yield [Subject(name, llm, _loaded_name(name.adapter) if name.adapter else "") for name in names]

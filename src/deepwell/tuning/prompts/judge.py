@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepwell.errors import InvalidRequest
 from deepwell.tuning.evaluate.graders import Grader, parse_grader, run_grader, sample_of
-from deepwell.tuning.evaluate.subjects import Subject
 from deepwell.tuning.prompts.metrics import (
     ExactMetric,
     GraderMetric,
@@ -20,6 +19,9 @@ from deepwell.tuning.prompts.metrics import (
 )
 from deepwell.tuning.prompts.rows import Frozen, Row, labels_of
 from deepwell.tuning.prompts.run import check_answers
+
+if TYPE_CHECKING:
+    from deepwell.tuning.evaluate.subjects import Subject
 
 __all__ = ["Judge", "journal_config", "judge_of"]
 

@@ -6,13 +6,15 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
-from deepwell.llm import LLM
 from deepwell.tuning.evaluate.graders import Grader, LabelModel, Multi, ScoreModel, run_grader, sample_of
 from deepwell.tuning.evaluate.likelihood import ChoiceScore
 from deepwell.tuning.prompts.rows import Row
+
+if TYPE_CHECKING:
+    from deepwell.llm import LLM
 
 __all__ = [
     "Conversation",

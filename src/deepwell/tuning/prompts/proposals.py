@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import ContextLengthExceeded
-from deepwell.llm import LLM
 from deepwell.tuning.prompts.candidates import Instruction
 from deepwell.tuning.prompts.rows import Row
+
+if TYPE_CHECKING:
+    from deepwell.llm import LLM
 
 __all__ = ["MAX_REWRITE", "asked_rewrite", "cleaned", "mutations", "rewrite_messages"]
 

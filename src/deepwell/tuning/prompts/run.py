@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import InvalidRequest
-from deepwell.llm import LLM
 from deepwell.tuning.prompts.metrics import Metric
 from deepwell.tuning.prompts.rows import Row
 from deepwell.tuning.prompts.search import Found, Plan, search
 from deepwell.tuning.prompts.trials import Cost, Journal, Trials
 from deepwell.tuning.prompts.verdict import Verdict, verdict_of
+
+if TYPE_CHECKING:
+    from deepwell.llm import LLM
 
 __all__ = ["LEAST_CALLS", "Data", "Optimised", "check_answers", "check_calls", "optimise"]
 

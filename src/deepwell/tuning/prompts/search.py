@@ -14,16 +14,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import InvalidRequest
-from deepwell.llm import LLM
 from deepwell.tuning.prompts.candidates import Candidate, ExampleSet, Instruction, first_candidate, usable
 from deepwell.tuning.prompts.examples import ExamplePool, Kind
 from deepwell.tuning.prompts.proposals import asked_rewrite, cleaned, mutations, rewrite_messages
 from deepwell.tuning.prompts.rows import Row, labels_of
 from deepwell.tuning.prompts.trials import Standing, Trials
+
+if TYPE_CHECKING:
+    from deepwell.llm import LLM
 
 __all__ = ["Found", "Plan", "Tried", "search"]
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import InvalidFile
-from deepwell.tuning.evaluate.subjects import Subject, SubjectName, open_subjects
 from deepwell.tuning.prompts.judge import Judge, journal_config, judge_of
 from deepwell.tuning.prompts.rows import JOURNAL, Fields, Frozen, Row, Shares, freeze, read_rows, split_rows
 from deepwell.tuning.prompts.run import Data, Optimised, optimise
@@ -24,6 +23,9 @@ from deepwell.tuning.prompts.trials import Journal
 from deepwell.tuning.prompts.verdict import report_of
 from deepwell.tuning.train.worker import DONE
 from deepwell.tuning.train.worker import main as run_worker
+
+if TYPE_CHECKING:
+    from deepwell.tuning.evaluate.subjects import Subject
 
 __all__ = ["CONFIG", "SearchConfig", "check_search", "main", "run_search", "shares_with", "split_of"]
 
@@ -110,6 +112,8 @@ def run_search(folder: Path, say: Say, _stop: Callable[[], bool] = lambda: False
     Raises:
         DeepwellError: the search cannot be made.
     """
+    from deepwell.tuning.evaluate.subjects import SubjectName, open_subjects
+
     try:
         config = msgspec.json.decode((folder / CONFIG).read_bytes(), type=SearchConfig)
     except msgspec.MsgspecError as error:
