@@ -13,8 +13,8 @@ from deepwell.engine.machine import usable_cpus
 
 ISAS = native.available_isas() if native.is_available() else ["none"]
 if "avx512_amx" in ISAS:
-    # It has the functions of `avx512_bf16` but for products of many rows, which `avx512` has too; and what is emulated
-    # elsewhere, tiles among it, is the processor's own here (`test_the_emulation_computes_what_the_processor_does`).
+    # It has the functions of `avx512_bf16` but for products and attention as tiles, and what it does without tiles `avx512`
+    # has too; what is emulated elsewhere, tiles among it, is the processor's own here, to which tests hold the emulation.
     ISAS.remove("avx512_bf16")
     ISAS.remove("avx512_emulated")
 
