@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deepwell.knowledge.search import Searcher, SearchOptions
     from deepwell.knowledge.sources.options import Access
     from deepwell.server.observe.metrics import Metrics
+    from deepwell.server.observe.observer import Observer
     from deepwell.server.state import State
     from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 
@@ -118,15 +119,16 @@ class ServerKnowledge:
         """Tells the worker of this process that files were attached."""
         self._wake()
 
-    def runner(self, lease_s: float) -> JobRunner:
+    def runner(self, lease_s: float, observer: Observer) -> JobRunner:
         """Returns the runner of this process's ingest jobs."""
+        from deepwell.server.observe.jobs import traced
         from deepwell.storage.jobs.runner import JobRunner
 
         runner = JobRunner(
             self._state.jobs,
             [INGEST_JOB],
             self._state.owner,
-            self._ingest,
+            traced(observer, self._ingest),
             lease_s=lease_s,
             most=self.options.ingest_jobs,
         )
@@ -205,7 +207,13 @@ class IngestWorker:
     """The ingestion of one process: it claims ingest jobs of all tenants, and sweeps what nobody needs any more."""
 
     def __init__(
-        self, knowledge: Callable[[], ServerKnowledge], kept: asyncio.Event, *, lease_s: float, first: bool
+        self,
+        knowledge: Callable[[], ServerKnowledge],
+        kept: asyncio.Event,
+        observer: Observer,
+        *,
+        lease_s: float,
+        first: bool,
     ) -> None:
         """Begins when `kept` says that there is a database.
 
@@ -214,6 +222,7 @@ class IngestWorker:
         """
         self._knowledge = knowledge
         self._kept = kept
+        self._observer = observer
         self._lease_s = lease_s
         self._first = first
         self._runners: list[JobRunner] = []
@@ -236,7 +245,7 @@ class IngestWorker:
         await self._kept.wait()
         knowledge = self._knowledge()
         if knowledge.options.ingest_jobs:
-            self._runners = [knowledge.runner(self._lease_s), knowledge.follower(self._lease_s)]
+            self._runners = [knowledge.runner(self._lease_s, self._observer), knowledge.follower(self._lease_s)]
             for runner in self._runners:
                 runner.start()
         await _survived("the embedder cannot be loaded", knowledge.warm())

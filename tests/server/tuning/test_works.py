@@ -17,6 +17,9 @@ import pytest
 
 from deepwell.errors import StorageError
 from deepwell.server.families.fine_tuning.works.following import WorkRun
+from deepwell.server.observe.jobs import traced
+from deepwell.server.observe.observer import Observer
+from deepwell.server.observe.tracing import Tracer
 from deepwell.storage.database import LOCAL
 from deepwell.storage.jobs import Job
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
@@ -58,10 +61,10 @@ class Plain(WorkRun):
         pass
 
 
-def work_in(folder: Path) -> Plain:
+def compression() -> Job:
     payload = msgspec.json.encode(WorkPayload({"text_file": "file-1"})).decode()
     none: Any = None
-    job = Job(
+    return Job(
         id="cmpjob-1",
         tenant=LOCAL,
         kind=COMPRESS_JOB,
@@ -79,11 +82,14 @@ def work_in(folder: Path) -> Plain:
         lease_until=none,
         cancel_requested=False,
     )
+
+
+def work_in(folder: Path) -> Plain:
     options = SimpleNamespace(
         tuning=SimpleNamespace(folder=folder / "runs"), files=SimpleNamespace(job_lease_s=9.0), catalog=None
     )
     context: Any = SimpleNamespace(options=options, state=SimpleNamespace(folder=folder, jobs=Busy()))
-    work = Plain(context, JobRun(job), None)
+    work = Plain(context, JobRun(compression()), None)
     work.taken = asyncio.Queue()
     return work
 
@@ -133,3 +139,37 @@ def test_a_full_disk_is_told_by_the_process(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     told = json.loads(done.stdout)
     assert (done.returncode, told["code"], told["event"]) == (MISTAKE, "disk_full", "error")
+
+
+async def test_a_claim_is_a_trace_of_its_steps() -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="needs deepwell[otel]")
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    tracer = Tracer(exporter)
+    observer = Observer([tracer], traces=True, on_close=[tracer.close])
+
+    async def work(run: JobRun) -> JobOutcome:
+        for step in ("measure", "prune", "prune", "measure"):
+            run.step(step)
+        return JobOutcome("succeeded")
+
+    async def stop(_run: JobRun) -> JobOutcome:
+        raise asyncio.CancelledError
+
+    assert await traced(observer, work)(JobRun(compression())) == JobOutcome("succeeded")
+    with pytest.raises(asyncio.CancelledError):
+        await traced(observer, stop)(JobRun(compression()))
+    observer.close()
+    spans = exporter.get_finished_spans()
+    whole, returned = (one for one in spans if one.parent is None)
+    assert [one.name for one in spans if one.parent is not None] == ["measure", "prune", "measure"]
+    assert whole.name == returned.name == "run_job compression"
+    assert dict(whole.attributes or {}) == {
+        "gen_ai.operation.name": "run_job",
+        "deepwell.job.id": "cmpjob-1",
+        "deepwell.job.kind": "compression",
+        "deepwell.job.status": "succeeded",
+        "deepwell.tenant": LOCAL,
+    }
+    assert dict(returned.attributes or {})["deepwell.job.status"] == "returned"

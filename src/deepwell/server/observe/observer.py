@@ -66,7 +66,7 @@ class Observer:
         return Record.begin(scope["method"], scope["path"], request_id, trace)
 
     def begin_run(self, run_id: str) -> Record:
-        """Returns the record of a run of an agent, which no request waits for. Only the tracer takes it."""
+        """Returns the record of a run of an agent, or of a job, which no request waits for. Only the tracer takes it."""
         record = Record.begin("", "", run_id.encode(), TraceContext.begin(None, share=self._trace_share))
         record.operation = "invoke_agent"
         return record

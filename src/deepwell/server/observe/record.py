@@ -48,6 +48,7 @@ class Record:
     tenant: str = ""
     key_id: str = ""
     end_user: str = ""  # as the request names one; for the audit trail alone, and in no log
+    job: str = ""  # kind of the job whose claim this is
     model: str = ""
     alias: str = ""  # by which the request named the model
     arm: str = ""  # its user's side of the alias's roll-out

@@ -4,6 +4,7 @@ They are made on the observer's thread, when a request has ended.
 
 A request is a SERVER span by the HTTP conventions. If it asked a model, a span of the GenAI conventions lies below it, and
 the phases of that work below that. A run of an agent is a trace of its own: `invoke_agent`, and its turns and calls below.
+A claim of a job is one too: `run_job`, and the steps of its work below.
 Prompts and answers are in no span.
 """
 
@@ -115,10 +116,10 @@ class Tracer:
     def _run_spans(self, record: Record, clock: Callable[[float], int]) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
-        attributes = _model_attributes(record) | {"deepwell.run_id": record.request_id}
+        attributes = _job_attributes(record) if record.job else _agent_attributes(record)
         if record.tenant:
             attributes["deepwell.tenant"] = record.tenant
-        name = f"{record.operation} {record.model}"
+        name = f"{record.operation} {record.job or record.model}"
         run = self._root(record, name, clock(record.started), SpanKind.INTERNAL, attributes)
         if record.error:
             run.set_status(Status(StatusCode.ERROR, record.error))
@@ -205,6 +206,20 @@ def _request_attributes(record: Record) -> dict[str, Any]:
     if record.error or record.status >= 400:
         attributes[Attribute.ERROR_TYPE] = record.error or str(record.status)
     return attributes
+
+
+def _agent_attributes(record: Record) -> dict[str, Any]:
+    return _model_attributes(record) | {"deepwell.run_id": record.request_id}
+
+
+def _job_attributes(record: Record) -> dict[str, Any]:
+    attributes = {
+        Attribute.OPERATION: record.operation,
+        "deepwell.job.id": record.request_id,
+        "deepwell.job.kind": record.job,
+        "deepwell.job.status": record.finish_reason,
+    }
+    return attributes | ({Attribute.ERROR_TYPE: record.error} if record.error else {})
 
 
 def _model_attributes(record: Record) -> dict[str, Any]:

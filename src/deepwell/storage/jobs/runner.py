@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ __all__ = ["JobOutcome", "JobRun", "JobRunner"]
 
 _log = logging.getLogger("deepwell.storage")
 _AFTER_FAILURE_S = 5.0
+_MOST_STEPS = 100  # of a run that are noted
 _POLL_S = 1.0  # between polls for jobs that another process queued or left
 
 
@@ -37,14 +39,21 @@ class JobRun:
         job: the job as it was claimed.
         cancelled: set when somebody asked for its end.
         progress: JSON that the next heartbeat writes to the row.
+        steps: names of the steps so far, and when each began, in seconds of `time.perf_counter`.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.cancelled = asyncio.Event()
         self.progress: str | None = job.progress
+        self.steps: list[tuple[str, float]] = []
         if job.cancel_requested:
             self.cancelled.set()
+
+    def step(self, name: str) -> None:
+        """Notes the step that is under way, for those who trace the run. Said again, it goes on."""
+        if name and len(self.steps) < _MOST_STEPS and (not self.steps or self.steps[-1][0] != name):
+            self.steps.append((name, time.perf_counter()))
 
 
 class JobRunner:

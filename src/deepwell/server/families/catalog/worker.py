@@ -18,6 +18,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.catalog.child import PullOrder
 from deepwell.server.families.catalog.looking import LookOrder
 from deepwell.server.families.catalog.updates import UPDATES_JOB, UpdateSchedule
+from deepwell.server.observe.jobs import traced
 from deepwell.server.options import CatalogOptions
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 
@@ -68,7 +69,7 @@ class PullWorker:
         await self._context.kept.wait()
         state = self._context.state
         self._runner = JobRunner(
-            state.jobs, [PULL_JOB, UPDATES_JOB], state.owner, self._work, lease_s=self._lease_s, most=_MOST
+            state.jobs, [PULL_JOB, UPDATES_JOB], state.owner, traced(self._context.observer, self._work), lease_s=self._lease_s, most=_MOST
         )
         self._runner.start()
 

@@ -13,6 +13,7 @@ from deepwell.safety.guard import Guard
 from deepwell.safety.policy import Policy
 from deepwell.safety.terms.pull import lists_folder
 from deepwell.server.context import ServerContext
+from deepwell.server.observe.jobs import traced
 from deepwell.settings import Settings
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 
@@ -54,7 +55,7 @@ class ComplianceWorker:
         await self._context.kept.wait()
         state, lease_s = self._context.state, self._context.options.files.job_lease_s
         self._runner = JobRunner(
-            state.jobs, [COMPLIANCE_JOB], state.owner, self._run, lease_s=lease_s, most=1
+            state.jobs, [COMPLIANCE_JOB], state.owner, traced(self._context.observer, self._run), lease_s=lease_s, most=1
         )
         self._runner.start()
 

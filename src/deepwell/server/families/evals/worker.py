@@ -20,6 +20,7 @@ from deepwell.server.families.evals.sampling import Sampler, given_sample
 from deepwell.server.families.evals.schema import FileContent, JsonlSource, SampledSource
 from deepwell.server.families.evals.summary import ItemBody, summed
 from deepwell.server.families.graders.models import ServedGrading
+from deepwell.server.observe.jobs import traced
 from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 from deepwell.storage.tuning.evals import EVAL_JOB, OutputItem, StoredRun
@@ -57,7 +58,7 @@ class EvalWorker:
         await self._context.kept.wait()
         state, lease_s = self._context.state, self._context.options.files.job_lease_s
         self._runner = JobRunner(
-            state.jobs, [EVAL_JOB], state.owner, self._evaluate, lease_s=lease_s, most=_MOST_RUNS
+            state.jobs, [EVAL_JOB], state.owner, traced(self._context.observer, self._evaluate), lease_s=lease_s, most=_MOST_RUNS
         )
         self._runner.start()
         state.evals_wake = self._runner.wake

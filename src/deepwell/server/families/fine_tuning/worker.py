@@ -17,6 +17,7 @@ from deepwell.server.families.fine_tuning.training import Training
 from deepwell.server.families.fine_tuning.works.compressing import CompressionRun, drop_partial
 from deepwell.server.families.fine_tuning.works.following import WorkRun, work_folders
 from deepwell.server.families.fine_tuning.works.optimising import OptimisationRun
+from deepwell.server.observe.jobs import traced
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 from deepwell.storage.tuning.fine_tuning import TUNE_JOB
 from deepwell.storage.tuning.works import COMPRESS_JOB, OPTIMISE_JOB, WORKS
@@ -64,7 +65,7 @@ class TuningWorker:
                 state.jobs,
                 [TUNE_JOB, *WORKS],
                 state.owner,
-                self._work,
+                traced(context.observer, self._work),
                 lease_s=options.files.job_lease_s,
                 most=options.tuning.jobs,
             )

@@ -42,6 +42,7 @@ def _ingestion(context: ServerContext, _app: FastAPI) -> IngestWorker:
     return IngestWorker(
         lambda: context.knowledge,
         context.kept,
+        context.observer,
         lease_s=context.options.files.job_lease_s,
         first=context.options.worker == 0,
     )

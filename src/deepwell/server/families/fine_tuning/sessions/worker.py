@@ -10,6 +10,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.models import TunedModels
 from deepwell.server.families.fine_tuning.sessions.adapters import SessionAdapters
 from deepwell.server.families.fine_tuning.sessions.training import SessionTraining
+from deepwell.server.observe.jobs import traced
 from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
 from deepwell.storage.tuning.sessions import SESSION_JOB
@@ -37,7 +38,7 @@ class SessionWorker:
         state, options = context.state, context.options
         if options.tuning.jobs:
             self._runner = JobRunner(
-                state.jobs, [SESSION_JOB], state.owner, self._train, lease_s=options.files.job_lease_s, most=1
+                state.jobs, [SESSION_JOB], state.owner, traced(context.observer, self._train), lease_s=options.files.job_lease_s, most=1
             )
             self._runner.start()
             state.sessions_wake = self._runner.wake

@@ -252,6 +252,7 @@ class WorkRun(ABC):
             if event["event"] == "done":
                 return _End("done", event)
             self.take(event)
+            self._run.step(self._progress.step)
         status = await child.wait()
         self._last_end = f"by signal {-status}" if status < 0 else f"with status {status}"
         refused = status == USER_ERROR and last.get("event") == "error"
