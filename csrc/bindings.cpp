@@ -379,11 +379,11 @@ nb::object matmul(Floats x, const PyMatrix& w) {
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(m), size_t(w.matrix.rows)}, owner));
 }
 
-// GB/s (memory) or GMAC/s (fp32, bf16, int8, int4) of the whole team, over at least `seconds`.
+// GB/s (memory), GMAC/s (fp32, bf16, int8, int4) or GHz (clock) of the whole team, over at least `seconds`; 0: not known.
 double roofline(const std::string& kind, int threads, double seconds) {
-  int k = kind == "memory" ? kRoofMemory : kind == "fp32" ? kRoofFp32 : kind == "int8" ? kRoofInt8 : kind == "int4" ? kRoofInt4 : kind == "bf16" ? kRoofBf16 : -1;
+  int k = kind == "memory" ? kRoofMemory : kind == "fp32" ? kRoofFp32 : kind == "int8" ? kRoofInt8 : kind == "int4" ? kRoofInt4 : kind == "bf16" ? kRoofBf16 : kind == "clock" ? kRoofClock : -1;
   require(threads >= 1 && threads <= kMaxThreads, "threads must be between 1 and 64");
-  if (k < 0) fail("roofline: kind must be memory, fp32, bf16, int8 or int4, not '" + kind + "'");
+  if (k < 0) fail("roofline: kind must be memory, fp32, bf16, int8, int4 or clock, not '" + kind + "'");
   nb::gil_scoped_release released;
   int before = pool_threads();
   pool_set_threads(threads);

@@ -235,6 +235,6 @@ struct KernelTable {
   void (*remember_blocks)(const KVCache&, const Remember&, const Workspace&, Team*, int tid);
 };
 
-enum RooflineKind : int { kRoofMemory = 0, kRoofFp32 = 1, kRoofInt8 = 2, kRoofInt4 = 3, kRoofBf16 = 4 };
+enum RooflineKind : int { kRoofMemory = 0, kRoofFp32 = 1, kRoofInt8 = 2, kRoofInt4 = 3, kRoofBf16 = 4, kRoofClock = 5 };
 
 }  // namespace deepwell

@@ -1,5 +1,5 @@
 // Loops that do nothing but read memory, or nothing but multiply in registers: what this machine can reach at best with the
-// instructions of this table.
+// instructions of this table. And its clock: a manual's products a cycle are then a rate, which the loops are held against.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -30,7 +30,9 @@ constexpr long kRounds = 1 << 20;
 #if defined(__AVX512VNNI__)
 #define DW_FMA(i) "vfmadd231ps %%zmm14, %%zmm15, %%zmm" #i "\n\t"
 #define DW_DOT(i) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #i "\n\t"
-#define DW_SEQUENCE(I) I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7)
+// Twelve sums: two a cycle, each ready after at most six.
+#define DW_SEQUENCE(I) I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7) I(8) I(9) I(10) I(11)
+constexpr int kSums = 12;
 #define DW_BF16(i) "vdpbf16ps %%zmm14, %%zmm15, %%zmm" #i "\n\t"
 #define DW_INT8(i) DW_DOT(i)
 #define DW_INT4(i) DW_DOT(i)
@@ -39,26 +41,36 @@ constexpr long kRounds = 1 << 20;
 // Exact int8 products in 32-bit sums take three instructions; 4-bit weights leave room for 16-bit sums.
 #define DW_INT8(i) "vpmaddubsw %%ymm14, %%ymm15, %%ymm8\n\tvpmaddwd %%ymm13, %%ymm8, %%ymm9\n\tvpaddd %%ymm9, %%ymm" #i ", %%ymm" #i "\n\t"
 #define DW_INT4(i) "vpmaddubsw %%ymm14, %%ymm15, %%ymm8\n\tvpaddw %%ymm8, %%ymm" #i ", %%ymm" #i "\n\t"
-#define DW_SEQUENCE(I) I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7)
+#define DW_SEQUENCE(I) I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7) I(10) I(11)
+constexpr int kSums = 10;
 #endif
 
 #define DW_LOOP(I)                                                                                             \
   for (long n = 0; n < kRounds; n++)                                                                           \
-    asm volatile(DW_SEQUENCE(I)::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9")
+    asm volatile(DW_SEQUENCE(I)::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11")
+
+// Cycles: a chain of multiplications, each ready after three on every x86 processor with AVX2.
+static double count_cycles() {
+  uint64_t x = 3;
+  for (long n = 0; n < kRounds; n++)
+    asm volatile("imul %0, %0\n\timul %0, %0\n\timul %0, %0\n\timul %0, %0" : "+r"(x));
+  return (double)kRounds * 4 * 3;
+}
 
 static double roofline(int kind, const Roofline& r, int tid, int threads) {
   asm volatile("vpxor %%xmm13, %%xmm13, %%xmm13\n\tvpxor %%xmm14, %%xmm14, %%xmm14\n\tvpxor %%xmm15, %%xmm15, %%xmm15" :::
                    "xmm13", "xmm14", "xmm15");  // zeros: no denormals
   switch (kind) {
     case kRoofMemory: return read_memory(r, tid, threads);
+    case kRoofClock: return count_cycles();
 #if defined(DW_BF16_DOT)
-    case kRoofBf16: DW_LOOP(DW_BF16); return (double)kRounds * 8 * 2 * W;
+    case kRoofBf16: DW_LOOP(DW_BF16); return (double)kRounds * kSums * 2 * W;
 #else
     case kRoofBf16:
 #endif
-    case kRoofFp32: DW_LOOP(DW_FMA); return (double)kRounds * 8 * W;
-    case kRoofInt8: DW_LOOP(DW_INT8); return (double)kRounds * 8 * 4 * W;
-    default: DW_LOOP(DW_INT4); return (double)kRounds * 8 * 4 * W;
+    case kRoofFp32: DW_LOOP(DW_FMA); return (double)kRounds * kSums * W;
+    case kRoofInt8: DW_LOOP(DW_INT8); return (double)kRounds * kSums * 4 * W;
+    default: DW_LOOP(DW_INT4); return (double)kRounds * kSums * 4 * W;
   }
 }
 #elif defined(DW_NEON)
@@ -80,6 +92,7 @@ constexpr long kRounds = 1 << 18;
 
 static double roofline(int kind, const Roofline& r, int tid, int threads) {
   if (kind == kRoofMemory) return read_memory(r, tid, threads);
+  if (kind == kRoofClock) return 0.0;  // no instruction takes the same cycles on all of them
   asm volatile("movi v30.4s, #0\n\tmovi v31.4s, #0" ::: "v30", "v31");
   if (kind == kRoofInt8 || kind == kRoofInt4) {
     DW_LOOP(DW_DOT);

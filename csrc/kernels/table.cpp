@@ -33,9 +33,9 @@ static void tile_encode(const EncoderModel& m, const EncoderBatch& b, const Enco
   encode(m, b, out, w, team, tid);
 }
 static double tile_roofline(int kind, const Roofline& r, int tid, int threads) {
-  if (kind != kRoofInt8) return roofline(kind, r, tid, threads);
+  if (kind == kRoofMemory || kind == kRoofFp32 || kind == kRoofClock) return roofline(kind, r, tid, threads);
   TileScope tiles;
-  return tile_roof();
+  return tile_roof(kind == kRoofBf16);
 }
 #if defined(DW_EMULATE_AVX512)
 const KernelTable kTable = {DW_TEXT(DW_ISA), workspace_bytes, tile_forward, matmul_workspace_bytes, tile_matmul, tile_roofline,

@@ -51,7 +51,7 @@ def test_an_untied_embedding_is_not_read_by_a_step():
 
 def test_prefill_roof_puts_gemms_and_attention_each_under_its_own_peak():
     work = work_of(CONFIG, "int8", kv_dtype="bf16")
-    roofs = Roofs(threads=1, memory=1.0, int8=2.0, int4=100.0, bf16=100.0, fp32=0.5)
+    roofs = Roofs(threads=1, memory=1.0, int8=2.0, int4=100.0, bf16=0.5, fp32=100.0)
     gemm = (
         LAYER * 3 + (2 * QKV + LAYER) + HEAD
     )  # of the last layer the two first rows need keys and values alone

@@ -9,7 +9,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-__all__ = ["available_cores", "cpu_flags", "cpu_model", "machine"]
+__all__ = ["available_cores", "cpu_family", "cpu_flags", "cpu_model", "kernels", "machine"]
 
 
 def _cpuinfo(field: str) -> str:
@@ -24,6 +24,12 @@ def _cpuinfo(field: str) -> str:
 def cpu_flags() -> frozenset[str]:
     """Returns the instruction sets in the names of /proc/cpuinfo."""
     return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())  # Features: of ARM
+
+
+def cpu_family() -> tuple[str, int]:
+    """Returns vendor and family of the processor, as /proc/cpuinfo has them; 0: it has none."""
+    family = _cpuinfo("cpu family").strip()
+    return _cpuinfo("vendor_id").strip(), int(family) if family.isdigit() else 0
 
 
 def available_cores() -> int:
@@ -49,7 +55,7 @@ def machine(threads: int) -> dict[str, str | int]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpu_model(),
-        "kernels": _kernels(),
+        "kernels": kernels(),
         "cores": os.cpu_count() or 0,
         "threads": threads,
         "memory_gib": round(memory / 2**30),
@@ -60,7 +66,7 @@ def machine(threads: int) -> dict[str, str | int]:
     }
 
 
-def _kernels() -> str:
+def kernels() -> str:
     """Returns the name of the kernel table in use, or that of the backend that stands in for it."""
     from deepwell.engine.backends import native
 

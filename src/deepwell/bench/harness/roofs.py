@@ -12,10 +12,19 @@ from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.errors import DeepwellError
 from deepwell.models.formats.config import ModelConfig
 
-__all__ = ["Kind", "Precision", "Roofs", "Work", "measure_roof", "measure_roofs", "work_of"]
+__all__ = ["Kind", "Precision", "Roofs", "Work", "manual_macs", "measure_roof", "measure_roofs", "work_of"]
 
-Kind = Literal["memory", "int8", "int4", "bf16", "fp32"]
+Kind = Literal["memory", "int8", "int4", "bf16", "fp32", "clock"]
 KINDS: tuple[Kind, ...] = ("memory", "int8", "int4", "bf16", "fp32")
+
+# Multiply-adds a cycle of one core. 512 bits hold 64 products of bytes and 16 of floats; a tile product takes 16 cycles.
+# Intel: Optimization Reference Manual (248966), chapters of AVX-512 VNNI and of AMX, for cores with two units of 512 bits.
+# AMD: Software Optimization Guides of Zen 4 (57647), which halves 512 bits, and of Zen 5 (58455).
+_AMX: dict[Kind, float] = {"int8": 1024, "int4": 1024, "bf16": 512, "fp32": 32}
+_TWO_WIDE: dict[Kind, float] = {"int8": 128, "int4": 128, "fp32": 32}
+_ONE_WIDE: dict[Kind, float] = {"int8": 64, "int4": 64, "fp32": 16}
+_TWO_HALF: dict[Kind, float] = {"fp32": 16}
+_ZEN_5 = 26  # family, as /proc/cpuinfo has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class Roofs:
 
 
 def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4) -> float:
-    """Measures one peak: GB/s of "memory", GMAC/s of the others.
+    """Measures one peak: GB/s of "memory", GHz of "clock" (0 where it is not known), GMAC/s of the others.
 
     Raises:
         DeepwellError: the compiled extension is missing, so there is nothing to compare with.
@@ -55,6 +64,20 @@ def measure_roofs(threads: int, *, seconds: float = 0.4) -> Roofs:
     return Roofs(threads, *(measure_roof(kind, threads, seconds=seconds) for kind in KINDS))
 
 
+def manual_macs(table: str, vendor: str, family: int) -> dict[Kind, float]:
+    """Returns the multiply-adds a cycle that the manuals give a core with the instructions of a kernel table.
+
+    Args:
+        table: name of the kernel table.
+        vendor, family: of the processor, as /proc/cpuinfo has them.
+    """
+    if table == "avx512_amx":
+        return _AMX
+    if table.startswith("avx512"):
+        return _ONE_WIDE if vendor == "AuthenticAMD" and family < _ZEN_5 else _TWO_WIDE
+    return _TWO_HALF if table == "avx2" else {}
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """The needs of one model: bytes of weights a decode step reads, MACs a token, and the cache's share."""
@@ -67,6 +90,7 @@ class Work:
     qkv_macs: int  # of these q, k and v: all that the last layer needs of a token whose output nobody reads
     head_macs: int
     attention_macs_per_key: int  # multiply-adds of one query over one key and value, one layer
+    attention_scheme: Scheme  # arithmetic that pages of this type allow at best
 
     def decode_bytes(self, context: float) -> float:
         """Returns the bytes one token at batch 1 reads, with `context` positions in the cache."""
@@ -87,9 +111,9 @@ class Work:
         return self.attention_macs_per_key * keys
 
     def prefill_roof(self, roofs: Roofs, tokens: int) -> float:
-        """Returns tokens a second of a prompt: GEMMs at the peak of their scheme, causal attention at the fp32 peak."""
+        """Returns tokens a second of a prompt: GEMMs at the peak of their scheme, causal attention at that of its pages."""
         gemm = self.prefill_gemm_macs(tokens) / (roofs.of(self.scheme) * 1e9)
-        return tokens / (gemm + self.prefill_attention_macs(tokens) / (roofs.fp32 * 1e9))
+        return tokens / (gemm + self.prefill_attention_macs(tokens) / (roofs.of(self.attention_scheme) * 1e9))
 
 
 def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> Work:
@@ -119,6 +143,7 @@ def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> 
         qkv_macs=qkv_weights,
         head_macs=config.vocab_size * hidden,
         attention_macs_per_key=heads * config.head_dim * 2,
+        attention_scheme="bf16" if kv_dtype == "bf16" else "fp32",
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deepwell.bench.harness.assets import repository
+from deepwell.bench.harness.machine import kernels
 from deepwell.bench.harness.report import Outcome
 from deepwell.errors import DeepwellError
 
@@ -25,20 +26,29 @@ TARGETS_FILE = Path(__file__).parents[1] / "targets.toml"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The bar of one figure. `or_roof`: it also holds where the figure `roof` is at least this."""
+    """The bar of one figure.
+
+    Attributes:
+        min_avx512: takes the place of `min` where the kernels are those of AVX512.
+        or_roof: it also holds where the figure `roof` is at least this.
+    """
 
     min: float | None = None
+    min_avx512: float | None = None
     max: float | None = None
     equals: Any = None
     or_roof: float | None = None
 
-    def holds(self, value: Any, roof: float | None) -> bool:
-        """Tells whether `value` is within the limit."""
+    def holds(self, value: Any, roof: float | None, table: str = "") -> bool:
+        """Tells whether `value` is within the limit, measured with the kernels of `table`."""
         if self.or_roof is not None and roof is not None and roof >= self.or_roof:
             return True
         if self.equals is not None and value != self.equals:
             return False
-        if self.min is not None and not value >= self.min:
+        least = self.min
+        if self.min_avx512 is not None and table.startswith("avx512"):
+            least = self.min_avx512
+        if least is not None and not value >= least:
             return False
         return self.max is None or bool(value <= self.max)
 
@@ -107,7 +117,8 @@ def judge(name: str, value: Mapping[str, Any]) -> Outcome:
             fix=f"run {target.command}",
         )
     roof = value.get("roof")
-    holds = all(limit.holds(value[figure], roof) for figure, limit in target.limits.items())
+    table = kernels()
+    holds = all(limit.holds(value[figure], roof, table) for figure, limit in target.limits.items())
     return Outcome(name, value, target.bar, holds)
 
 

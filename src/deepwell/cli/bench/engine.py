@@ -45,11 +45,26 @@ __all__ = [
 ]
 
 
-def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> None:
-    """Measures the memory and arithmetic peaks of this machine."""
+def roofline(
+    threads: Threads = None,
+    phases: Annotated[
+        bool, typer.Option("--phases", help="Hold the phases of real decode steps and a prompt against them.")
+    ] = False,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures the memory and arithmetic peaks of this machine, beside what its manual promises."""
     from deepwell.bench.suites.engine.roofline import bench_roofline
 
-    measure("roofline", row, json, lambda report: bench_roofline(report, threads=usable_threads(threads)))
+    measure(
+        "roofline",
+        row,
+        json,
+        lambda report: bench_roofline(
+            report, threads=usable_threads(threads), phases_of=model_path(model) if phases else None
+        ),
+    )
 
 
 def arm(
@@ -181,6 +196,9 @@ def batch(
     prompt_tokens: PromptTokens = 128,
     tokens: Annotated[int, typer.Option(min=2, help="Length of each answer, in tokens.")] = 64,
     no_peers: NoPeers = False,
+    profiled: Annotated[
+        bool, typer.Option("--profile", help="Time the phases of a step too, and say whether both agree.")
+    ] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -204,6 +222,7 @@ def batch(
             rounds=rounds,
             prompt_tokens=prompt_tokens,
             tokens=tokens,
+            profiled=profiled,
             **({"peers": ()} if no_peers else {}),
         ),
     )

@@ -11,6 +11,7 @@ from deepwell.bench.harness.comparison import TimedEngine, compare
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.ours import Ours
 from deepwell.bench.peers.session import comparison_rows, open_session
+from deepwell.bench.suites.engine.profile import bench_profile
 from deepwell.bench.workloads.text import prompts
 from deepwell.engine.layouts import Precision
 
@@ -29,10 +30,13 @@ def bench_batch(
     tokens: int = 64,
     peers: Sequence[str] = ("Q8_0", "Q4_0"),
     also: Sequence[Precision] = (),
+    profiled: bool = False,
 ) -> dict[str, Any]:
     """Measures tokens a second of `sequences` sequences together, in rounds interleaved with the peers.
 
-    With `also`, these precisions run in the same rounds, and the figures are those of the fastest, which they name.
+    Args:
+        also: precisions that run in the same rounds; the figures are those of the fastest, which they name.
+        profiled: the phases of a step of the fastest are timed next, and their sum is compared with its time here.
     """
     length = prompt_tokens + tokens
     kv_tokens = (sequences + 2) * length
@@ -86,4 +90,21 @@ def bench_batch(
                     f"{name}_ratio": rounded(result.ratio(side, best), 3)
                     for side, (name, _) in candidates.items()
                 }
-        return value
+    if profiled:
+        step_ms = 1e3 * sequences / value["tokens_per_s"]
+        made = bench_profile(
+            report,
+            model,
+            precision=chosen,
+            threads=threads,
+            rows=sequences,
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
+        )
+        value |= {
+            "step_ms": rounded(step_ms),
+            "profile_ms": made["total_ms"],
+            "profile_over_step": rounded(made["total_ms"] / step_ms, 3),
+        }
+    return value

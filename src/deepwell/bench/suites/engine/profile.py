@@ -62,10 +62,11 @@ def needs(
         return Need(copies * packed_nbytes(out, cols, scheme), passes * out * cols, scheme)
 
     if prefill:
-        attention = Need(work.kv_bytes_per_token * rows, work.prefill_attention_macs(rows), "fp32")
+        attention = Need(work.kv_bytes_per_token * rows, work.prefill_attention_macs(rows), work.attention_scheme)
     else:
         keys = rows * context
-        attention = Need(work.kv_bytes_per_token * keys, layers * work.attention_macs_per_key * keys, "fp32")
+        macs = layers * work.attention_macs_per_key * keys
+        attention = Need(work.kv_bytes_per_token * keys, macs, work.attention_scheme)
     return {
         "qkv": matrix(q_rows + 2 * config.num_key_value_heads * config.head_dim, hidden, all_rows),
         "attention": attention,
