@@ -43,7 +43,7 @@ class QuantisationSizes:
     Attributes:
         learned: tokens that the tiny model sees; 0: it is left out.
         tiny, large: held-out tokens that each model is measured on.
-        windows: calibration windows of the large model, of 256 tokens; of 3 bits a half.
+        windows: calibration windows of the large model, of 256 tokens.
     """
 
     learned: int = 2_000_000
@@ -75,7 +75,7 @@ class _Scores:
 def bench_quantisation(
     report: Report, large: Path | None, sizes: QuantisationSizes | None = None
 ) -> dict[str, Any]:
-    """Measures both models at 4 bits (Q4_0) and at 3, rounded to nearest and calibrated.
+    """Measures both models at 4 bits (Q4_0), and the tiny one at 3, rounded to nearest and calibrated.
 
     Args:
         large: the model that is a 4-bit file; None: the tiny one alone.
@@ -104,7 +104,7 @@ def bench_quantisation(
         value |= small.measured((_FOUR_BITS, _THREE_BITS), _TINY_WINDOWS, rows)
     if large is not None:
         case = _Case(report, "large", large, _texts(calibration), _texts(data.held_out), sizes.large)
-        value |= case.measured((_FOUR_BITS, _THREE_BITS), sizes.windows, rows)
+        value |= case.measured((_FOUR_BITS,), sizes.windows, rows)
     report.table(
         "Perplexity of held-out text of BBC News, computed in float32 of the quantised weights",
         [
