@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepwell.bench.harness.roofs import Roofs, work_of
+from deepwell.bench.harness.roofs import Roofs, manual_macs, work_of
 from deepwell.models.formats.config import ModelConfig
 
 CONFIG = ModelConfig(
@@ -58,3 +58,20 @@ def test_prefill_roof_puts_gemms_and_attention_each_under_its_own_peak():
     attention = 2 * 64 * 2 * ((1 + 2 + 3) + 3)
 
     assert work.prefill_roof(roofs, 3) == pytest.approx(3 / (gemm / 2e9 + attention / 0.5e9))
+
+
+@pytest.mark.parametrize(
+    ("table", "vendor", "family", "int8", "fp32"),
+    [
+        ("avx512_amx", "GenuineIntel", 6, 1024, 32),
+        ("avx512_bf16", "GenuineIntel", 6, 128, 32),
+        ("avx512_bf16", "AuthenticAMD", 25, 64, 16),
+        ("avx512_bf16", "AuthenticAMD", 26, 128, 32),
+        ("avx2", "AuthenticAMD", 25, None, 16),
+        ("generic", "", 0, None, None),
+    ],
+)
+def test_the_manual_is_that_of_table_and_processor(table, vendor, family, int8, fp32):
+    macs = manual_macs(table, vendor, family)
+
+    assert (macs.get("int8"), macs.get("fp32")) == (int8, fp32)

@@ -47,6 +47,13 @@ def test_limits(limit, value, holds):
     assert limit.holds(value, None) is holds
 
 
+@pytest.mark.parametrize(
+    ("table", "holds"), [("avx2", True), ("avx512_bf16", False), ("avx512_amx", False), ("generic", True)]
+)
+def test_kernels_of_avx512_have_bars_of_their_own(table, holds):
+    assert Limit(min=3.2, min_avx512=3.6).holds(3.4, None, table) is holds
+
+
 def test_patterns_select_rows_and_refuse_what_matches_nothing():
     assert [target.name for target in select("^decode_int")] == ["decode_int8", "decode_int4"]
     with pytest.raises(DeepwellError, match="no target matches"):
