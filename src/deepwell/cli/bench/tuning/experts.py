@@ -18,7 +18,7 @@ def convert_moe(
         int, typer.Option(min=4, max=200, help="Windows of 256 tokens that the conversion sees.")
     ] = 48,
     seeds: Annotated[int, typer.Option(min=1, help="Groupings by chance of each kind.")] = 2,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of recovery at 25 %.")] = 8.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of recovery at 25 %.")] = 15.0,
     row: Row = None,
     json: Json = False,
 ) -> None:

@@ -57,7 +57,7 @@ def bench_convert_moe(
     windows: int = 12,
     fitted: int = _FITTED,
     seeds: int = 2,
-    minutes: float = 12.0,
+    minutes: float = 15.0,
 ) -> dict[str, Any]:
     """Measures mixtures of two sparsities, groupings by chance at 25 %, and what recovery brings back there.
 
