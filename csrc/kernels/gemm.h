@@ -192,7 +192,6 @@ static void panel_rows(const Matrix& w, int p, const Activations& a, int row, in
 #endif
 #if defined(DW_TILES)
   if (S == kInt8 && takes_tiles(end - row)) return tile_panel_rows(w, p, a, row, end, epilogue);
-  if (S == kInt4 && takes_tiles(end - row) && end - row >= kTile) return tile_panel_blocks<kInt4>(w, p, a, row, end, epilogue);
 #endif
   const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
   alignas(64) float out[kTileRows * kPanel];

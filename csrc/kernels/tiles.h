@@ -4,9 +4,10 @@
 // tile), and quantised rows that of a tile of activations: nothing is packed anew. The sums of a group of columns are the same
 // integers as elsewhere and are scaled and added in the same order, so every output has the bits of the other tables.
 //
-// NOTE cost. A group of 16 rows and 32 outputs takes some 150 cycles, where `vpdpbusd` takes 300: two products of 16 cycles each, as much
-// for every tile that is loaded or stored (those of the weights are shared by all rows), and 96 vector operations on two ports for the
-// sums. int4 was no faster (groups of 32 columns: half as many products to a sum, and two terms to add), and has its tiles of vectors.
+// NOTE cost. Of a group of 16 rows and 32 outputs the tile operations alone take some 80 cycles, and the sums in floats 20 more; one
+// after the other both took 190 on a core that another machine shares, overlapped 160. Floats that stay in registers while the groups
+// pass were no faster (tiles are loaded twice as often), and int4 was not either way (groups of 32 columns: half as many products to
+// a sum, and two terms to add); it has its tiles of vectors.
 //
 // Rows that do not fill a tile are computed twice, never read beyond: the last tile ends at the last row.
 #pragma once
@@ -29,7 +30,7 @@ constexpr int kTileBytes = 64;  // of a row of a tile
 constexpr int kTileDims = 32;   // of bf16 in it
 constexpr int kTilesFrom = 8;   // rows from which on tiles are faster
 
-// Tiles: 0 and 1 hold sums, 2 activations, 3 and 4 weights; 4 and 5 more sums of the roof.
+// Tiles: 0 and 1 hold sums, 2 activations, 3 and 4 weights; 5 and 6 sums and 7 activations of the next rows.
 struct alignas(64) TileConfig {
   uint8_t palette, start_row, reserved[14];
   uint16_t bytes[16];
@@ -44,7 +45,6 @@ struct TileState {
 static thread_local TileState tile_state;
 
 constexpr int kLatentTiles = -1;  // in place of a number of rows: tiles of latent attention (mla_tiles.h)
-constexpr int kInt4Tiles = -2;    // those of a group of 32 columns
 
 static void configure_tiles(int rows) {
   if (tile_state.rows == rows) return;
@@ -52,7 +52,6 @@ static void configure_tiles(int rows) {
   memset(&c, 0, sizeof c);
   c.palette = 1;
   for (int t = 0; t < 8; t++) c.bytes[t] = kTileBytes, c.rows[t] = t < 3 && rows > 0 ? rows : kTile;
-  if (rows == kInt4Tiles) c.bytes[2] = c.bytes[4] = kTileBytes / 2, c.rows[3] = c.rows[5] = kTile / 2;
   if (rows == kLatentTiles) c.bytes[5] = kTileBytes / 2, c.rows[6] = kTile / 2;  // half as many columns
   DW_TILE_CONFIGURE(&c);
   tile_state.rows = rows;
@@ -81,150 +80,86 @@ DW_INLINE void add_group(const float* scale, size_t groups, int n, const uint8_t
   }
 }
 
-// 16 rows from `row` on, and 16 outputs of a panel from `c` on -> y [16][32]. The floats stay in registers while the groups pass, and
-// the tiles of a group are multiplied while the sums of the one before are added. `next`: what is asked for meanwhile, or null.
-static void tile_half(const Matrix& w, const uint8_t* panel, int c, const Activations& a, int row, const uint8_t* next, float* y) {
+// Fewer rows than fill a tile -> y [rows][32].
+static void tile_part(const Matrix& w, const uint8_t* panel, const Activations& a, int row, int rows, float* y) {
   alignas(64) int32_t sums[2][kTile * kTile];
-  vf out[kTile] = {};
-  const uint8_t *x = a.bytes + (size_t)row * a.row_bytes, *weights = panel + kPanel * 2 + c * 4;
-  const float* scale = a.scale + (size_t)row * a.groups;
-  auto even = [&](int g) {
-    DW_TILE_ZERO(0);
-    DW_TILE_LOAD(2, x + (size_t)g * kTileBytes, a.row_bytes);
-    DW_TILE_LOAD(3, weights + g * w.block_bytes, kPanel * 4);
-    DW_TILE_DOT8(0, 2, 3);
-    DW_TILE_STORE(0, sums[0], kTileBytes);
-  };
-  auto odd = [&](int g) {
-    DW_TILE_ZERO(1);
-    DW_TILE_LOAD(4, x + (size_t)g * kTileBytes, a.row_bytes);
-    DW_TILE_LOAD(5, weights + g * w.block_bytes, kPanel * 4);
-    DW_TILE_DOT8(1, 4, 5);
-    DW_TILE_STORE(1, sums[1], kTileBytes);
-  };
-  auto add = [&](int g) {
-    const int32_t* from = sums[g % 2];
-    const vf d = load_half((const uint16_t*)(panel + g * w.block_bytes) + c);
-#pragma GCC unroll 16
-    for (int r = 0; r < kTile; r++)
-      out[r] = fma(to_float(load_bytes(from + r * kTile)), d * scale[(size_t)r * a.groups + g], out[r]);
-  };
-  even(0);
-  for (int g = 0; g < w.groups; g++) {
-    if (next)
-      for (size_t i = 0; i < w.block_bytes; i += 64) prefetch(next + g * w.block_bytes + i);
-    if (g + 1 < w.groups) g % 2 ? even(g + 1) : odd(g + 1);
-    add(g);
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kTile; r++) store(y + r * kPanel + c, out[r]);
-}
-
-// The same of 4-bit weights, whose bytes are unpacked on the way, with the second term of their groups.
-static void tile_half4(const Matrix& w, const uint8_t* panel, int c, const Activations& a, int row, const uint8_t* next, float* y) {
-  constexpr int kColumns = kTileBytes / 2;  // of a group
-  alignas(64) int32_t sums[2][kTile * kTile];
-  alignas(64) uint8_t bytes[2][kTile / 2 * kTileBytes];
-  vf out[kTile] = {};
-  const uint8_t *x = a.bytes + (size_t)row * a.row_bytes, *weights = panel + kPanel * 4 + c * 4;
-  const size_t first = (size_t)row * a.groups;
-  auto unpack = [&](int g, uint8_t* to) {
-    for (int i = 0; i < 4; i++) {
-      const vi both = load_bytes(weights + g * w.block_bytes + i * kPanel * 4);
-      *(vi*)(to + i * 2 * kTileBytes) = low_nibbles(both);
-      *(vi*)(to + (i * 2 + 1) * kTileBytes) = high_nibbles(both);
-    }
-  };
-  auto even = [&](int g) {
-    unpack(g, bytes[0]);
-    DW_TILE_ZERO(0);
-    DW_TILE_LOAD(2, x + (size_t)g * kColumns, a.row_bytes);
-    DW_TILE_LOAD(3, bytes[0], kTileBytes);
-    DW_TILE_DOT8_SU(0, 2, 3);
-    DW_TILE_STORE(0, sums[0], kTileBytes);
-  };
-  auto odd = [&](int g) {
-    unpack(g, bytes[1]);
-    DW_TILE_ZERO(1);
-    DW_TILE_LOAD(4, x + (size_t)g * kColumns, a.row_bytes);
-    DW_TILE_LOAD(5, bytes[1], kTileBytes);
-    DW_TILE_DOT8_SU(1, 4, 5);
-    DW_TILE_STORE(1, sums[1], kTileBytes);
-  };
-  auto add = [&](int g) {
-    const int32_t* from = sums[g % 2];
-    const uint16_t* block = (const uint16_t*)(panel + g * w.block_bytes);
-    const vf d = load_half(block + c), m = load_half(block + kPanel + c);
-#pragma GCC unroll 16
-    for (int r = 0; r < kTile; r++) {
-      const size_t at = first + (size_t)r * a.groups + g;
-      out[r] = fma(to_float(load_bytes(from + r * kTile)), d * a.scale[at], out[r]);
-      out[r] = fma(m, set1(a.sum[at]), out[r]);
-    }
-  };
-  even(0);
-  for (int g = 0; g < w.groups; g++) {
-    if (next)
-      for (size_t i = 0; i < w.block_bytes; i += 64) prefetch(next + g * w.block_bytes + i);
-    if (g + 1 < w.groups) g % 2 ? even(g + 1) : odd(g + 1);
-    add(g);
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kTile; r++) store(y + r * kPanel + c, out[r]);
-}
-
-// Rows [row, end) of one panel, at most kRowBlock and no fewer than fill a tile: half a panel stays in the cache for all of them.
-template <int S, class Epilogue>
-static void tile_panel_blocks(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
-  alignas(64) float y[kRowBlock * kPanel];
   const size_t panel_bytes = w.groups * w.block_bytes;
-  const uint8_t* panel = w.data + p * panel_bytes;
-  const int rows = end - row;
-  configure_tiles(S == kInt4 ? kInt4Tiles : kTile);
-  for (int c = 0; c < kPanel; c += kTile)
-    for (int t = 0; t < rows; t += kTile) {
-      const int first = min_of(t, rows - kTile);
-      const uint8_t* next = c + t ? nullptr : panel + panel_bytes;
-      if (S == kInt4) tile_half4(w, panel, c, a, row + first, next, y + first * kPanel);
-      else tile_half(w, panel, c, a, row + first, next, y + first * kPanel);
+  for (int g = 0; g < w.groups; g++) {
+    const uint8_t* block = panel + g * w.block_bytes;
+    for (size_t i = 0; i < w.block_bytes; i += 64) prefetch(block + panel_bytes + i);
+    DW_TILE_ZERO(0);
+    DW_TILE_ZERO(1);
+    DW_TILE_LOAD(2, a.bytes + (size_t)row * a.row_bytes + (size_t)g * kTileBytes, a.row_bytes);
+    DW_TILE_LOAD(3, block + kPanel * 2, kPanel * 4);
+    DW_TILE_LOAD(4, block + kPanel * 2 + kTileBytes, kPanel * 4);
+    DW_TILE_DOT8(0, 2, 3);
+    DW_TILE_DOT8(1, 2, 4);
+    DW_TILE_STORE(0, sums[0], kTileBytes);
+    DW_TILE_STORE(1, sums[1], kTileBytes);
+    add_group(a.scale + (size_t)row * a.groups + g, a.groups, rows, block, sums[0], y);
+  }
+}
+
+// Rows that fill a tile, or several -> y [rows][32]: the next tile is multiplied while the sums of this one are added.
+static void tile_blocks(const Matrix& w, const uint8_t* panel, const Activations& a, int row, int rows, float* y) {
+  alignas(64) int32_t sums[4][kTile * kTile];
+  const int tiles = ceil_div(rows, kTile);
+  const size_t panel_bytes = w.groups * w.block_bytes;
+  auto first_of = [&](int t) { return min_of(t * kTile, rows - kTile); };
+  auto block_of = [&](int g) { return panel + g * w.block_bytes; };
+  auto multiply = [&](int g, int t) {
+    const uint8_t* x = a.bytes + (size_t)(row + first_of(t)) * a.row_bytes + (size_t)g * kTileBytes;
+    if (t == 0) {
+      const uint8_t* block = block_of(g);
+      for (size_t i = 0; i < w.block_bytes; i += 64) prefetch(block + panel_bytes + i);
+      DW_TILE_LOAD(3, block + kPanel * 2, kPanel * 4);
+      DW_TILE_LOAD(4, block + kPanel * 2 + kTileBytes, kPanel * 4);
     }
-  for (int r = row; r < end; r++) epilogue(r, p, y + (r - row) * kPanel);
+    if ((g * tiles + t) % 2) {
+      DW_TILE_ZERO(5);
+      DW_TILE_ZERO(6);
+      DW_TILE_LOAD(7, x, a.row_bytes);
+      DW_TILE_DOT8(5, 7, 3);
+      DW_TILE_DOT8(6, 7, 4);
+      DW_TILE_STORE(5, sums[2], kTileBytes);
+      DW_TILE_STORE(6, sums[3], kTileBytes);
+    } else {
+      DW_TILE_ZERO(0);
+      DW_TILE_ZERO(1);
+      DW_TILE_LOAD(2, x, a.row_bytes);
+      DW_TILE_DOT8(0, 2, 3);
+      DW_TILE_DOT8(1, 2, 4);
+      DW_TILE_STORE(0, sums[0], kTileBytes);
+      DW_TILE_STORE(1, sums[1], kTileBytes);
+    }
+  };
+  multiply(0, 0);
+  for (int g = 0; g < w.groups; g++)
+    for (int t = 0; t < tiles; t++) {
+      if (t + 1 < tiles) multiply(g, t + 1);
+      else if (g + 1 < w.groups) multiply(g + 1, 0);
+      const int first = first_of(t), done = t * kTile - first;  // rows that the tile before has computed
+      const float* scale = a.scale + (size_t)(row + first + done) * a.groups + g;
+      const int32_t* from = sums[(g * tiles + t) % 2 * 2];
+      float* to = y + (first + done) * kPanel;
+      if (!done) add_group(scale, a.groups, kTile, block_of(g), from, to);
+      else add_group(scale, a.groups, kTile - done, block_of(g), from + done * kTile, to);
+    }
 }
 
 // Rows [row, end) of one panel, at most kRowBlock: a panel is read front to back once, group by group, while the next one is asked for.
 template <class Epilogue>
 static void tile_panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
   alignas(64) float y[kRowBlock * kPanel];
-  alignas(64) int32_t sums[2][kTile * kTile];
-  const int rows = end - row, n = min_of(rows, kTile), tiles = ceil_div(rows, kTile);
-  if (rows >= kTile) return tile_panel_blocks<kInt8>(w, p, a, row, end, epilogue);
-  configure_tiles(n);
+  const int rows = end - row;
+  const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
+  configure_tiles(min_of(rows, kTile));
   for (int i = 0; i < rows * kPanel; i += W) {
     store(y + i, vf{});
     asm volatile("" ::: "memory");  // else it becomes `rep stos`, which is slow to start
   }
-  const uint8_t* block = w.data + (size_t)p * w.groups * w.block_bytes;
-  const size_t panel_bytes = w.groups * w.block_bytes;
-  for (int g = 0; g < w.groups; g++, block += w.block_bytes) {
-    for (size_t i = 0; i < w.block_bytes; i += 64) prefetch(block + panel_bytes + i);
-    DW_TILE_LOAD(3, block + kPanel * 2, kPanel * 4);
-    DW_TILE_LOAD(4, block + kPanel * 2 + kTileBytes, kPanel * 4);
-    for (int t = 0; t < tiles; t++) {
-      const int first = min_of(t * kTile, rows - n);
-      DW_TILE_ZERO(0);
-      DW_TILE_ZERO(1);
-      DW_TILE_LOAD(2, a.bytes + (size_t)(row + first) * a.row_bytes + (size_t)g * kTileBytes, a.row_bytes);
-      DW_TILE_DOT8(0, 2, 3);
-      DW_TILE_DOT8(1, 2, 4);
-      DW_TILE_STORE(0, sums[0], kTileBytes);
-      DW_TILE_STORE(1, sums[1], kTileBytes);
-      const int done = t * kTile - first;  // rows that the tile before has computed
-      const float* scale = a.scale + (size_t)(row + first + done) * a.groups + g;
-      float* to = y + (first + done) * kPanel;
-      if (n - done == kTile) add_group(scale, a.groups, kTile, block, sums[0], to);
-      else add_group(scale, a.groups, n - done, block, sums[0] + done * kTile, to);
-    }
-  }
+  if (rows < kTile) tile_part(w, panel, a, row, rows, y);
+  else tile_blocks(w, panel, a, row, rows, y);
   for (int r = row; r < end; r++) epilogue(r, p, y + (r - row) * kPanel);
 }
 
