@@ -245,7 +245,10 @@ class IngestWorker:
         await self._kept.wait()
         knowledge = self._knowledge()
         if knowledge.options.ingest_jobs:
-            self._runners = [knowledge.runner(self._lease_s, self._observer), knowledge.follower(self._lease_s)]
+            self._runners = [
+                knowledge.runner(self._lease_s, self._observer),
+                knowledge.follower(self._lease_s),
+            ]
             for runner in self._runners:
                 runner.start()
         await _survived("the embedder cannot be loaded", knowledge.warm())

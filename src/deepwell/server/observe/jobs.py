@@ -38,10 +38,9 @@ def traced(
         finally:
             now = time.perf_counter()
             record.duration_s = now - record.started
-            ends = [begin for _, begin in run.steps[1:]] + [now]
-            record.phases += [
-                Phase(name, begin, end) for (name, begin), end in zip(run.steps, ends, strict=True)
-            ]
+            ends = [*(begin for _, begin in run.steps[1:]), now]
+            for (name, begin), end in zip(run.steps, ends, strict=False):
+                record.phases.append(Phase(name, begin, end))
             observer.end(record)
 
     return run_traced

@@ -62,7 +62,9 @@ def needs(
         return Need(copies * packed_nbytes(out, cols, scheme), passes * out * cols, scheme)
 
     if prefill:
-        attention = Need(work.kv_bytes_per_token * rows, work.prefill_attention_macs(rows), work.attention_scheme)
+        attention = Need(
+            work.kv_bytes_per_token * rows, work.prefill_attention_macs(rows), work.attention_scheme
+        )
     else:
         keys = rows * context
         macs = layers * work.attention_macs_per_key * keys

@@ -69,7 +69,12 @@ class PullWorker:
         await self._context.kept.wait()
         state = self._context.state
         self._runner = JobRunner(
-            state.jobs, [PULL_JOB, UPDATES_JOB], state.owner, traced(self._context.observer, self._work), lease_s=self._lease_s, most=_MOST
+            state.jobs,
+            [PULL_JOB, UPDATES_JOB],
+            state.owner,
+            traced(self._context.observer, self._work),
+            lease_s=self._lease_s,
+            most=_MOST,
         )
         self._runner.start()
 

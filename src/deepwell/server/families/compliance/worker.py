@@ -55,7 +55,12 @@ class ComplianceWorker:
         await self._context.kept.wait()
         state, lease_s = self._context.state, self._context.options.files.job_lease_s
         self._runner = JobRunner(
-            state.jobs, [COMPLIANCE_JOB], state.owner, traced(self._context.observer, self._run), lease_s=lease_s, most=1
+            state.jobs,
+            [COMPLIANCE_JOB],
+            state.owner,
+            traced(self._context.observer, self._run),
+            lease_s=lease_s,
+            most=1,
         )
         self._runner.start()
 

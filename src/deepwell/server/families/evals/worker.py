@@ -58,7 +58,12 @@ class EvalWorker:
         await self._context.kept.wait()
         state, lease_s = self._context.state, self._context.options.files.job_lease_s
         self._runner = JobRunner(
-            state.jobs, [EVAL_JOB], state.owner, traced(self._context.observer, self._evaluate), lease_s=lease_s, most=_MOST_RUNS
+            state.jobs,
+            [EVAL_JOB],
+            state.owner,
+            traced(self._context.observer, self._evaluate),
+            lease_s=lease_s,
+            most=_MOST_RUNS,
         )
         self._runner.start()
         state.evals_wake = self._runner.wake

@@ -38,7 +38,12 @@ class SessionWorker:
         state, options = context.state, context.options
         if options.tuning.jobs:
             self._runner = JobRunner(
-                state.jobs, [SESSION_JOB], state.owner, traced(context.observer, self._train), lease_s=options.files.job_lease_s, most=1
+                state.jobs,
+                [SESSION_JOB],
+                state.owner,
+                traced(context.observer, self._train),
+                lease_s=options.files.job_lease_s,
+                most=1,
             )
             self._runner.start()
             state.sessions_wake = self._runner.wake
