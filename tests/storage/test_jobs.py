@@ -20,7 +20,7 @@ from deepwell.storage.database import Database, Tenant
 from deepwell.storage.jobs import JobStore, insert_job
 from deepwell.storage.jobs.runner import JobOutcome, JobRunner
 
-A, B = Tenant("a"), Tenant("b")
+A, B, C = Tenant("a"), Tenant("b"), Tenant("c")
 
 
 class Clock:
@@ -281,6 +281,26 @@ async def test_a_runner_stops_although_it_is_woken_at_the_same_moment():
     runner.wake()
     async with asyncio.timeout(30):
         await runner.stop()
+
+
+async def test_tenants_take_turns(store):
+    for tenant, count in ((A, 3), (B, 2), (C, 1)):
+        for _ in range(count):
+            await store.enqueue(tenant, "k", "{}")
+    order, last = [], asyncio.Event()
+
+    async def work(run):
+        order.append(run.job.tenant)
+        if len(order) == 6:
+            last.set()
+        return JobOutcome("succeeded")
+
+    runner = JobRunner(store, ["k"], "w", work, lease_s=60, most=1)
+    runner.start()
+    async with asyncio.timeout(60):
+        await last.wait()
+        await runner.stop()
+    assert order == [A, B, C, A, B, A]
 
 
 async def test_a_claim_that_is_cancelled_while_it_commits_leaves_the_job_in_the_queue(store, database):

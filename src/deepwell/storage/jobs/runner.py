@@ -19,6 +19,7 @@ __all__ = ["JobOutcome", "JobRun", "JobRunner"]
 
 _log = logging.getLogger("deepwell.storage")
 _AFTER_FAILURE_S = 5.0
+_MOST_SERVED = 1000  # tenants of a round: they are parameters of the claim
 _MOST_STEPS = 100  # of a run that are noted
 _POLL_S = 1.0  # between polls for jobs that another process queued or left
 
@@ -59,6 +60,9 @@ class JobRun:
 class JobRunner:
     """Runs jobs beside other work of an event loop, some at a time and fewer of one tenant.
 
+    Tenants take turns: one whose job was claimed waits until no other tenant has one, so that many long jobs of one
+    tenant hold the others up for one of them at most.
+
     A job whose `work` raises is returned to the queue after a pause and tried again. One that can never succeed must end with
     the outcome "failed".
     """
@@ -80,6 +84,7 @@ class JobRunner:
         self._lease_s = lease_s
         self._most = most
         self._running: dict[asyncio.Task[None], Tenant] = {}
+        self._served: set[Tenant] = set()  # tenants that have had their turn in this round
         self._claiming: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -107,10 +112,7 @@ class JobRunner:
             job = None
             if len(self._running) < self._most:
                 try:
-                    counts = Counter(self._running.values())
-                    # One place is always left to the other tenants
-                    full = [one for one, count in counts.items() if count >= max(self._most - 1, 1)]
-                    job = await self._jobs.claim(self._kinds, self._owner, self._lease_s, besides=full)
+                    job = await self._next()
                 except Exception as error:  # the loop outlives any failure
                     _warn("no job can be claimed", error)
             if job is not None:
@@ -122,6 +124,20 @@ class JobRunner:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_POLL_S, self._lease_s / 4)):
                     await self._changed.wait()
+
+    async def _next(self) -> Job | None:
+        counts = Counter(self._running.values())
+        # One place is always left to the other tenants
+        full = {one for one, count in counts.items() if count >= max(self._most - 1, 1)}
+        besides = full | self._served
+        job = await self._jobs.claim(self._kinds, self._owner, self._lease_s, besides=besides)
+        if job is None and besides != full:
+            job = await self._jobs.claim(self._kinds, self._owner, self._lease_s, besides=full)
+        if job is None or job.tenant in self._served or len(self._served) == _MOST_SERVED:
+            self._served.clear()  # the next round
+        if job is not None:
+            self._served.add(job.tenant)
+        return job
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
