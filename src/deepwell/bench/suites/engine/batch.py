@@ -52,7 +52,7 @@ def bench_batch(
         ) as session,
         ExitStack() as stack,
     ):
-        candidates = {session.ours.name: (precision, session.ours)}
+        candidates: dict[str, tuple[Precision, Ours]] = {session.ours.name: (precision, session.ours)}
         for other in also:
             side = Ours(model, other, threads=threads, kv_tokens=kv_tokens)
             stack.callback(side.close)
