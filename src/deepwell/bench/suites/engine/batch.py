@@ -92,19 +92,35 @@ def bench_batch(
                 }
     if profiled:
         step_ms = 1e3 * sequences / value["tokens_per_s"]
-        made = bench_profile(
-            report,
-            model,
-            precision=chosen,
-            threads=threads,
-            rows=sequences,
-            rounds=rounds,
-            prompt_tokens=prompt_tokens,
-            tokens=tokens,
+        value |= _beside_phases(
+            report, model, chosen, threads, sequences, rounds, (prompt_tokens, tokens), step_ms
         )
-        value |= {
-            "step_ms": rounded(step_ms),
-            "profile_ms": made["total_ms"],
-            "profile_over_step": rounded(made["total_ms"] / step_ms, 3),
-        }
     return value
+
+
+def _beside_phases(
+    report: Report,
+    model: Path,
+    precision: Precision,
+    threads: int,
+    sequences: int,
+    rounds: int,
+    lengths: tuple[int, int],
+    step_ms: float,
+) -> dict[str, Any]:
+    """Returns the sum of the phases of a step beside its time in a run; `lengths` are those of prompt and answer."""
+    made = bench_profile(
+        report,
+        model,
+        precision=precision,
+        threads=threads,
+        rows=sequences,
+        rounds=rounds,
+        prompt_tokens=lengths[0],
+        tokens=lengths[1],
+    )
+    return {
+        "step_ms": rounded(step_ms),
+        "profile_ms": made["total_ms"],
+        "profile_over_step": rounded(made["total_ms"] / step_ms, 3),
+    }
