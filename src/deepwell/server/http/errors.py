@@ -48,6 +48,7 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+_UNION_MEMBER = re.compile(r"(?:literal|dict|list|tuple|set)\[.*\]")  # in places of values of several types
 _MOST_PROBLEMS = 5  # shown for one request
 _NEAR_PATH = 0.75  # how alike a path must be to one that is served, to be taken for it
 
@@ -316,7 +317,11 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> InvalidRequest:
     kind = problem["type"]
-    loc = tuple(part for part in problem["loc"][1:] if not str(part).startswith(TAG_MARK))
+    loc = tuple(
+        part
+        for part in problem["loc"][1:]
+        if not str(part).startswith(TAG_MARK) and not _UNION_MEMBER.fullmatch(str(part))
+    )
     if kind == "json_invalid":
         return InvalidRequest.of("body_not_json", reason=problem["ctx"]["error"], position=loc[0])
     if kind == "missing" and not loc:
@@ -330,7 +335,7 @@ def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> InvalidRequest
         return InvalidRequest.of("parameter_unknown", name=name, param=name)
     if kind == "missing":
         return InvalidRequest.of("parameter_missing", name=name, param=name)
-    message = str(problem["msg"]).removeprefix("Input ")
+    message = str(problem["msg"]).removeprefix("Input ").removeprefix("String ")
     if kind == "too_long" and "max_length" in problem.get("ctx", {}):
         most = problem["ctx"]["max_length"]
         return InvalidRequest(f"{name!r}: {message}", fix=f"send at most {most}", param=name or None)
