@@ -16,7 +16,7 @@ import { Compress } from "./Compress";
 import { en } from "./en";
 import { FineTune } from "./FineTune";
 import { Optimise } from "./Optimise";
-import { ended, kindOf, Status } from "./Status";
+import { aboutOf, ended, kindOf, Status } from "./Status";
 import { zh } from "./zh";
 import "./style.css";
 
@@ -121,7 +121,7 @@ export default function Page({ rest }: PageProps) {
 
 function columns(): Column<Job>[] {
   return [
-    { name: "kind", title: say("column.kind"), cell: (job) => <span class="jobs-kind">{kindOf(job.kind)}</span> },
+    { name: "kind", title: say("column.kind"), cell: (job) => <Kind job={job} /> },
     { name: "status", title: say("column.status"), cell: (job) => <Status job={job} /> },
     { name: "progress", title: say("column.progress"), cell: (job) => <Amount job={job} /> },
     { name: "created", title: say("column.created"), cell: (job) => time(job.created_at), wide: true },
@@ -133,6 +133,16 @@ function columns(): Column<Job>[] {
       wide: true,
     },
   ];
+}
+
+function Kind({ job }: { job: Job }) {
+  const about = aboutOf(job);
+  return (
+    <>
+      <span class="jobs-kind">{kindOf(job.kind)}</span>
+      {about !== "" && <span class="jobs-about">{about}</span>}
+    </>
+  );
 }
 
 function Amount({ job }: { job: Job }) {

@@ -208,7 +208,7 @@ def error_response(
     status = status or error.status
     if status in (429, 503):
         headers = {"retry-after": str(error.retry_after or 1), **(headers or {})}
-    chinese = ": ".join(text for text in error.said("zh") if text)
+    chinese = "：".join(text for text in error.said("zh") if text)
     return ErrorResponse(
         str(error), error.type, error.param, error.code, status=status, headers=headers, chinese=chinese
     )
@@ -309,7 +309,7 @@ async def _validation(request: Request, error: Exception) -> Response:
     code = "unknown_parameter" if unknown else None
     details = next((known for one in problems if (known := one.get("ctx", {}).get("details"))), None)
     message = "; ".join(map(str, found))
-    chinese = "; ".join(": ".join(text for text in one.said("zh") if text) for one in found)
+    chinese = "；".join("：".join(text for text in one.said("zh") if text) for one in found)
     return ErrorResponse(
         message, "invalid_request_error", param, code, status=400, chinese=chinese, details=details
     )

@@ -72,7 +72,7 @@ def _check_donor(path: Path, asked: dict[str, Any]) -> None:
     try:
         check_compressible(open_checkpoint(path).config, options_of(asked))
     except DeepwellError as error:
-        error.param = error.param if error.param in (None, "model") else f"{asked['method']}.{error.param}"
+        error.param = "model" if error.param in (None, "model") else f"{asked['method']}.{error.param}"
         raise
 
 
