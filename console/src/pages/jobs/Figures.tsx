@@ -88,6 +88,12 @@ function OptimisedView({ made }: { made: Optimised }) {
         <p>{say("figures.nothing.next")}</p>
       ) : (
         <>
+          {!made.current && (
+            <>
+              <p class="muted">{say("figures.use")}</p>
+              <Command text={`deepwell prompts use ${made.prompt} ${made.version}`} />
+            </>
+          )}
           <h3>{say("figures.text")}</h3>
           <pre class="jobs-result" tabIndex={0}>
             {[made.winner.text.instructions, ...made.winner.text.messages.map((one) => `${one.role}: ${one.content}`)].join("\n\n")}
