@@ -28,6 +28,7 @@ __all__ = [
     "TermListNotFound",
     "UnsupportedFile",
     "UnsupportedModel",
+    "in_chinese",
 ]
 
 
@@ -94,6 +95,14 @@ class DeepwellError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}: {self.fix}" if self.fix else self.message
+
+
+def in_chinese(error: DeepwellError) -> str:
+    """Returns message and fix in Chinese, as one text; in English where the catalogue does not have them."""
+    message, fix = error.said("zh")
+    if (message, fix) == error.said("en"):
+        return str(error)
+    return f"{message}：{fix}" if fix else message
 
 
 class InvalidRequest(DeepwellError):

@@ -55,10 +55,13 @@ def test_jobs_are_listed_and_one_is_followed_to_its_end(open_tab: Open) -> None:
         job(progress={"done": 1, "total": 3, "unit": "steps", "series": curve}),
         job(status="succeeded", result={"file": "a"}),
     ]
-    console.stub("/v1/jobs", listed(job(), job("job_2", "failed", error="the disk is full")))
+    told = {"number": 1, "created_at": 1_790_000_001, "level": "error", "message": "the disk is full"}
+    full = {"events": [told | {"message_zh": "磁盘已满"}]}
+    failed = job("job_2", "failed", error="the disk is full", progress=full)
+    console.stub("/v1/jobs", listed(job(), failed))
     console.stub("/v1/jobs/job_1", lambda _request: states.pop(0) if len(states) > 1 else states[0])
     page = console.open("#/jobs")
-    expect(page.get_by_role("cell", name="the disk is full")).to_be_visible()
+    expect(page.get_by_role("cell", name="磁盘已满")).to_be_visible()
     page.get_by_role("button", name="下载模型").first.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("成功")).to_be_visible()

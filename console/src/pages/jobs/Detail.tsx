@@ -10,7 +10,7 @@ import { Progress } from "../../ui/Progress";
 import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";
 import { en } from "./en";
-import { Events, Figures, hasFigures } from "./Figures";
+import { Events, failureOf, Figures, hasFigures } from "./Figures";
 import { ChatWith } from "./FineTune";
 import { useBases } from "./sending";
 import { ended, kindOf, methodOf, Status, stepOf } from "./Status";
@@ -124,7 +124,7 @@ function Facts({ job }: { job: Job }) {
       ))}
       {job.error !== null && (
         <div class="failure" role="alert">
-          <p>{job.error}</p>
+          <p>{failureOf(job)}</p>
         </div>
       )}
       <Figures job={job} />

@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 import type { Job } from "../../api/types";
-import { bytes, count, percent, texts, time } from "../../i18n";
+import { bytes, count, language, percent, texts, time } from "../../i18n";
 import { Command } from "../../ui/Empty";
 import { Table } from "../../ui/Table";
 import { en } from "./en";
@@ -161,12 +161,26 @@ function toldAs(event: Told): string {
     return say("event.split", { train, development, held });
   }
   if (kind === "succeeded" || kind === "cancelled" || kind === "restarted" || kind === "made") return say(`event.${kind}`);
-  return kind === undefined ? event.message : stepOf(kind);
+  return kind === undefined ? messageOf(event) : stepOf(kind);
+}
+
+function messageOf(event: Told): string {
+  return language.value === "zh" ? (event.message_zh ?? event.message) : event.message;
+}
+
+/** Why a job has failed, in the language of the page where the job tells it so. */
+export function failureOf(job: Job): string {
+  const last = toldOf(job).at(-1);
+  return (language.value === "zh" && last?.level === "error" ? last.message_zh : undefined) ?? job.error ?? "";
+}
+
+function toldOf(job: Job): Told[] {
+  return Array.isArray(job.progress?.events) ? (job.progress.events as Told[]) : [];
 }
 
 /** What a job has told so far, the newest first. */
 export function Events({ job }: { job: Job }) {
-  const events = (Array.isArray(job.progress?.events) ? job.progress.events : []) as Told[];
+  const events = toldOf(job);
   if (events.length === 0) return null;
   return (
     <section>

@@ -14,6 +14,7 @@ import type { PageProps } from "..";
 import { amount, Detail, took } from "./Detail";
 import { Compress } from "./Compress";
 import { en } from "./en";
+import { failureOf } from "./Figures";
 import { FineTune } from "./FineTune";
 import { Optimise } from "./Optimise";
 import { aboutOf, ended, kindOf, Status } from "./Status";
@@ -146,7 +147,7 @@ function Kind({ job }: { job: Job }) {
 }
 
 function Amount({ job }: { job: Job }) {
-  if (job.status === "failed") return <span class="jobs-error clip">{job.error}</span>;
+  if (job.status === "failed") return <span class="jobs-error clip">{failureOf(job)}</span>;
   if (ended(job)) return <>{amount(job)}</>;
   if (job.status === "queued") return null;
   return <Progress label={say("column.progress")} done={job.progress?.done} total={job.progress?.total} />;

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.errors import DeepwellError, InvalidRequest, in_chinese
 from deepwell.messages import Language, nearest, preferred_language
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.schema import TAG_MARK
@@ -208,9 +208,14 @@ def error_response(
     status = status or error.status
     if status in (429, 503):
         headers = {"retry-after": str(error.retry_after or 1), **(headers or {})}
-    chinese = "：".join(text for text in error.said("zh") if text)
     return ErrorResponse(
-        str(error), error.type, error.param, error.code, status=status, headers=headers, chinese=chinese
+        str(error),
+        error.type,
+        error.param,
+        error.code,
+        status=status,
+        headers=headers,
+        chinese=in_chinese(error),
     )
 
 
@@ -309,7 +314,8 @@ async def _validation(request: Request, error: Exception) -> Response:
     code = "unknown_parameter" if unknown else None
     details = next((known for one in problems if (known := one.get("ctx", {}).get("details"))), None)
     message = "; ".join(map(str, found))
-    chinese = "；".join("：".join(text for text in one.said("zh") if text) for one in found)
+    has_chinese = any(in_chinese(one) != str(one) for one in found)
+    chinese = "；".join(map(in_chinese, found)) if has_chinese else message
     return ErrorResponse(
         message, "invalid_request_error", param, code, status=400, chinese=chinese, details=details
     )
