@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deepwell.errors import DeepwellError, InvalidRequest, in_chinese
+from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.messages import Language, nearest, preferred_language
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.schema import TAG_MARK
@@ -215,7 +215,7 @@ def error_response(
         error.code,
         status=status,
         headers=headers,
-        chinese=in_chinese(error),
+        chinese=error.in_chinese(),
     )
 
 
@@ -314,8 +314,8 @@ async def _validation(request: Request, error: Exception) -> Response:
     code = "unknown_parameter" if unknown else None
     details = next((known for one in problems if (known := one.get("ctx", {}).get("details"))), None)
     message = "; ".join(map(str, found))
-    has_chinese = any(in_chinese(one) != str(one) for one in found)
-    chinese = "；".join(map(in_chinese, found)) if has_chinese else message
+    has_chinese = any(one.in_chinese() != str(one) for one in found)
+    chinese = "；".join(one.in_chinese() for one in found) if has_chinese else message
     return ErrorResponse(
         message, "invalid_request_error", param, code, status=400, chinese=chinese, details=details
     )

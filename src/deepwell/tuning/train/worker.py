@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from deepwell.errors import DeepwellError, MissingDependency, in_chinese
+from deepwell.errors import DeepwellError, MissingDependency
 
 __all__ = ["DONE", "MISTAKE", "STOPPED", "Run", "main"]
 
@@ -95,7 +95,7 @@ def _error(error: DeepwellError) -> dict[str, Any]:
         "code": error.code or type(error).__name__,
         "message": error.message,
         "fix": error.fix,
-        "message_zh": in_chinese(error),
+        "message_zh": error.in_chinese(),
         "param": error.param,
     }
 

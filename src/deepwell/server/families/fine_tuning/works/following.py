@@ -25,7 +25,6 @@ from deepwell.errors import (
     InvalidRequest,
     NotFound,
     StorageError,
-    in_chinese,
 )
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.child import USER_ERROR, TrainingChild
@@ -170,7 +169,7 @@ class WorkRun(ABC):
             if starts >= _MOST_STARTS or self._run.job.attempts > _MOST_ATTEMPTS:
                 count = starts or self._run.job.attempts - 1
                 died = DeepwellError.of("work_died", count=count, end=self._last_end)
-                return await self._failed("work_died", str(died), in_chinese(died))
+                return await self._failed("work_died", str(died), died.in_chinese())
             try:
                 await self._configure()
                 end = await self._work()
@@ -187,7 +186,7 @@ class WorkRun(ABC):
                 told = _told(error, self._run.job.id)
                 if told is None:
                     raise
-                return await self._failed(told.code or "invalid_request", str(told), in_chinese(told))
+                return await self._failed(told.code or "invalid_request", str(told), told.in_chinese())
             match end.kind:
                 case "refused":
                     fix = str(end.told.get("fix") or "")
