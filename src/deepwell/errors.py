@@ -92,6 +92,13 @@ class DeepwellError(Exception):
             return "; ".join(message for message, _ in said), "; ".join(fixes)
         return self.message, self.fix
 
+    def in_chinese(self) -> str:
+        """Returns message and fix in Chinese, as one text; in English where the catalogue does not have them."""
+        message, fix = self.said("zh")
+        if (message, fix) == self.said("en"):
+            return str(self)
+        return f"{message}：{fix}" if fix else message
+
     def __str__(self) -> str:
         return f"{self.message}: {self.fix}" if self.fix else self.message
 

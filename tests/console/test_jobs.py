@@ -55,10 +55,13 @@ def test_jobs_are_listed_and_one_is_followed_to_its_end(open_tab: Open) -> None:
         job(progress={"done": 1, "total": 3, "unit": "steps", "series": curve}),
         job(status="succeeded", result={"file": "a"}),
     ]
-    console.stub("/v1/jobs", listed(job(), job("job_2", "failed", error="the disk is full")))
+    told = {"number": 1, "created_at": 1_790_000_001, "level": "error", "message": "the disk is full"}
+    full = {"events": [told | {"message_zh": "磁盘已满"}]}
+    failed = job("job_2", "failed", error="the disk is full", progress=full)
+    console.stub("/v1/jobs", listed(job(), failed))
     console.stub("/v1/jobs/job_1", lambda _request: states.pop(0) if len(states) > 1 else states[0])
     page = console.open("#/jobs")
-    expect(page.get_by_role("cell", name="the disk is full")).to_be_visible()
+    expect(page.get_by_role("cell", name="磁盘已满")).to_be_visible()
     page.get_by_role("button", name="下载模型").first.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("成功")).to_be_visible()
@@ -123,8 +126,9 @@ def test_a_model_is_tuned_from_a_file_and_chatted_with(open_tab: Open) -> None:
 def test_a_model_is_compressed_and_its_figures_stand_beside_the_donors(open_tab: Open) -> None:
     console = open_tab(size=NARROW, locale="zh-CN")
     asked: list[dict[str, Any]] = []
-    console.stub("/v1/models", {"object": "list", "data": [BASE]})
-    console.stub("/v1/jobs", listed())
+    console.stub("/v1/models", {"object": "list", "data": [BASE, BASE | {"id": "toy-small"}]})
+    subject = {"method": "prune", "model": "toy", "name": "toy-small"}
+    console.stub("/v1/jobs", listed(job("cmpjob-1", kind="compression", subject=subject)))
     console.stub("/v1/files", {"id": "file-1", "object": "file"})
     record = {"method": "pruned", "base": "toy", "loss_before": 3.5, "loss": 4.0, "parameters": 80}
     record |= {"base_parameters": 100, "recovery": {"method": "distil", "loss_before": 4.5}}
@@ -135,6 +139,7 @@ def test_a_model_is_compressed_and_its_figures_stand_beside_the_donors(open_tab:
     console.stub("/v1/jobs/cmpjob-1", done | {"progress": {"events": told}})
     console.stub("/v1/compression/jobs", lambda request: made(asked, request, "cmpjob-1"))
     page = console.open("#/jobs")
+    expect(page.get_by_text("剪枝：toy → toy-small")).to_be_visible()
     page.get_by_role("button", name="压缩模型").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("方法").select_option("prune")
@@ -148,6 +153,7 @@ def test_a_model_is_compressed_and_its_figures_stand_beside_the_donors(open_tab:
     dialog.get_by_role("button", name="开始").click()
     expect(dialog.get_by_text("恢复了升幅的 50 %")).to_be_visible()
     expect(dialog.get_by_text("deepwell serve toy-small")).to_be_visible()
+    expect(dialog.get_by_role("button", name="与模型对话")).to_be_visible()
     expect(dialog.get_by_role("listitem").filter(has_text="恢复训练")).to_be_visible()
     options = {"share": 0.3, "recover": "distil", "minutes": 2}
     assert asked == [{"method": "prune", "model": "toy", "text_file": "file-1", "prune": options}]
@@ -176,6 +182,8 @@ def test_a_prompt_is_stored_and_improved(open_tab: Open) -> None:
     dialog.get_by_label("Instructions").fill("Say a or b.")
     rows = {"name": "rows.jsonl", "mimeType": "application/jsonl", "buffer": b"{}\n"}
     page.locator("dialog input[type=file]").set_input_files(rows)
+    dialog.get_by_label("Questions").fill("99")
+    expect(dialog.get_by_text("A whole number from 100 to 1000000.")).to_be_visible()
     dialog.get_by_label("Questions").fill("100")
     assert console.accessibility() == []
     dialog.get_by_role("button", name="Start").click()
@@ -185,3 +193,28 @@ def test_a_prompt_is_stored_and_improved(open_tab: Open) -> None:
     search = {"prompt": {"id": "kind"}, "model": "toy", "data_file": "file-1", "metric": "label"}
     search |= {"calls": 100, "current": True}
     assert asked == [{"id": "kind", "instructions": "Say a or b."}, search]
+
+
+def test_a_search_without_a_winner_says_what_may_help_and_a_failed_job_shows_no_empty_step(
+    open_tab: Open,
+) -> None:
+    console = open_tab()
+    tried = {"name": "start + 4 examples (mixed)", "key": "a", "score": 0.4, "rows": 9, "tokens": 20}
+    winner = tried | {"text": {"instructions": "Say a.", "messages": []}}
+    result = {"prompt": "kind", "start": tried, "winner": winner, "better": False, "held_out": None}
+    result |= {"search": {"calls": 100}, "candidates": [tried], "version": None, "current": False}
+    message = "57 training, 48 development, 45 held-out rows"
+    told = [{"number": 1, "created_at": 1_790_000_001, "level": "info", "message": message, "kind": "split"}]
+    done = job("promptopt-1", "succeeded", kind="prompts.optimise", result=result, progress={"events": told})
+    failed = job("cmpjob-1", "failed", kind="compression", error="no room", progress={"step": ""})
+    console.stub("/v1/jobs", listed(done, failed))
+    console.stub("/v1/jobs/promptopt-1", done)
+    console.stub("/v1/jobs/cmpjob-1", failed)
+    page = console.open("#/jobs/promptopt-1")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("More questions or more rows may find a better one.")).to_be_visible()
+    expect(dialog.get_by_text("Say a.")).to_have_count(0)
+    expect(dialog.get_by_text("Rows: 57 for training, 48 for development, 45 held out")).to_be_visible()
+    page = console.open("#/jobs/cmpjob-1")
+    expect(dialog.get_by_text("no room")).to_be_visible()
+    expect(dialog.get_by_text("Step", exact=True)).to_have_count(0)

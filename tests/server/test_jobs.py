@@ -96,6 +96,7 @@ async def test_a_job_is_shown_without_its_payload(http: httpx.AsyncClient, servi
         "error": None,
         "attempts": 0,
         "cancel_requested": False,
+        "subject": None,
     }
 
 

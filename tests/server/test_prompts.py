@@ -176,7 +176,7 @@ async def test_a_prompt_needs_no_input(http):
 @pytest.mark.parametrize(
     ("prompt", "status", "said"),
     [
-        ({"id": "nothing"}, 404, "Prompt with id 'nothing' not found."),
+        ({"id": "nothing"}, 404, "Prompt with id 'nothing' not found"),
         ({"id": "contract-en", "version": "9"}, 404, "version '9' not found"),
         ({"id": "contract-en", "version": "newest"}, 404, "version 'newest' not found"),
         ({"id": "contract-en"}, 400, "Missing prompt variables: currency, word"),

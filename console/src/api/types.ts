@@ -48,6 +48,8 @@ export interface Job {
   error: string | null;
   attempts: number;
   cancel_requested: boolean;
+  /** What the job is about, where its kind tells it. */
+  subject?: { method?: string; model?: string; name?: string; prompt?: string } | null;
 }
 
 export interface JobProgress {

@@ -34,6 +34,7 @@ export const en = {
   "key.use": "Use this key",
   "key.set": "Change the API key",
   "key.forget": "Forget the key",
+  "action.keep": "Let it run",
   "action.cancel": "Cancel",
   "action.close": "Close",
   "action.copy": "Copy",

@@ -35,6 +35,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "key.use": "使用此密钥",
   "key.set": "更换 API 密钥",
   "key.forget": "清除密钥",
+  "action.keep": "继续运行",
   "action.cancel": "取消",
   "action.close": "关闭",
   "action.copy": "复制",

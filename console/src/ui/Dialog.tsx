@@ -54,14 +54,22 @@ export function Dialog({ title, onClose, children, actions, wide, side }: Dialog
 }
 
 /** A question before something that cannot be undone. */
-export function Confirm(props: { title: string; text: string; action: string; onYes: () => void; onClose: () => void }) {
+export function Confirm(props: {
+  title: string;
+  text: string;
+  action: string;
+  /** What the other button says, where "Cancel" could be taken for the action. */
+  dismiss?: string;
+  onYes: () => void;
+  onClose: () => void;
+}) {
   return (
     <Dialog
       title={props.title}
       onClose={props.onClose}
       actions={
         <>
-          <Button onClick={props.onClose}>{t("action.cancel")}</Button>
+          <Button onClick={props.onClose}>{props.dismiss ?? t("action.cancel")}</Button>
           <Button
             kind="danger"
             onClick={() => {

@@ -61,15 +61,20 @@ def test_a_job_ends_with_its_model_and_tells_its_steps(http: httpx.Client, serve
     rest = http.get(f"{path}/events", params={"after": page["last_id"]}).json()
     assert [one["id"] for one in rest["data"]] == ["cmpevent-2", "cmpevent-1"] and not rest["has_more"]
     assert [one["metadata"] for one in http.get(JOBS).json()["data"]] == [{"team": "a"}]
-    assert http.get(f"/v1/jobs/{job['id']}").json()["kind"] == "compression"
+    shown = http.get(f"/v1/jobs/{job['id']}").json()
+    assert shown["kind"] == "compression"
+    assert shown["subject"] == {"method": "prune", "model": "toy", "name": "toy-small"}
     assert list(runs_folder(server.service).glob("cmpjob-*")) == []
     told = http.get("/metrics").text
     assert 'deepwell_tuning_works_total{kind="compression",status="succeeded"} 1.0' in told
 
 
 def test_a_running_job_is_cancelled_at_once(http: httpx.Client, server: Live) -> None:
-    path = asked(http, "wait")
+    path = asked(http, "wait", name="one-of-two")
     until(http, path, "running")
+    again = {"method": "prune", "model": "toy", "text_file": sent(http, "text"), "name": "one-of-two"}
+    refused = http.post(JOBS, json=again)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "name")
     assert http.post(f"{path}/cancel").status_code == 200
     assert until(http, path, "cancelled")["compressed_model"] is None
     assert list(runs_folder(server.service).glob("cmpjob-*")) == []

@@ -120,9 +120,10 @@ def test_what_cannot_be_searched_is_refused_before_there_is_a_job(http: httpx.Cl
     assert refused(400, data_file=few)["message"].startswith(f"{few} has too few rows")
     assert refused(400, data_file=few)["code"] == "invalid_rows"
     assert refused(404)["param"] == "data_file"
-    assert refused(404, prompt={"id": "other"})
+    assert refused(404, prompt={"id": "other"})["param"] == "prompt.id"
     assert refused(400, calls=10)["param"] == "calls"
     assert refused(400, colour="red")["param"] == "colour"
+    assert refused(400, metric="bleu")["param"] == "metric"
     assert refused(404, model="other")["param"] == "model"
     judge = {"type": "score_model", "name": "x", "model": "toy", "input": [{"role": "user", "content": "x"}]}
     good = sent(http, rows())

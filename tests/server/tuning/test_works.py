@@ -60,6 +60,10 @@ class Plain(WorkRun):
     def clear(self) -> None:
         pass
 
+    @property
+    def progress(self) -> str:
+        return self._run.progress or ""
+
 
 def compression() -> Job:
     payload = msgspec.json.encode(WorkPayload({"text_file": "file-1"})).decode()
@@ -116,10 +120,13 @@ async def test_a_process_ends_with_its_claim_however_often_that_is_cancelled(tmp
 async def test_an_error_names_files_by_their_ids_and_no_place_of_the_host(tmp_path: Path) -> None:
     work = work_in(tmp_path)
     path = tmp_path / "runs" / "cmpjob-1" / "text.txt"
-    told = json.dumps({"event": "error", "code": "InvalidRequest", "message": f"{path} is odd, text.txt"})
+    event = {"event": "error", "code": "InvalidRequest", "message": f"{path} is odd, text.txt"}
+    told = json.dumps(event | {"message_zh": f"{path}不对，文件text.txt有误"})
     work.program = f"print({told!r}); raise SystemExit(2)"
     outcome = await work.go()
     assert outcome == JobOutcome("failed", error="file-1 is odd, file-1")
+    [shown] = json.loads(work.progress)["events"]
+    assert (shown["message"], shown["message_zh"]) == ("file-1 is odd, file-1", "file-1不对，文件file-1有误")
 
 
 async def test_a_full_disk_ends_the_work_with_its_reason(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_pruned_model_lies_in_the_store_with_its_losses_and_is_not_made_twice(
     told, again = run(tmp_path / "job-1")
     assert told == [] and again["record"] == {**record, "format": 1}
     configured(tmp_path / "job-2", tiny, options)
-    with pytest.raises(InvalidRequest, match="there is a model 'small' already"):
+    with pytest.raises(InvalidRequest, match="the name 'small' is taken"):
         compress(tmp_path / "job-2", told.append)
 
 

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { api, apiBlob } from "../../api/client";
-import { bytes, count, texts, time } from "../../i18n";
+import { bytes, count, t, texts, time } from "../../i18n";
 import { Button } from "../../ui/Button";
 import { Confirm, Dialog } from "../../ui/Dialog";
 import { Failure } from "../../ui/Failure";
@@ -61,6 +61,7 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
           title={say("cancel.title")}
           text={say("cancel.text")}
           action={say("cancel")}
+          dismiss={t("action.keep")}
           onYes={() => void cancel()}
           onClose={() => setAsking(false)}
         />

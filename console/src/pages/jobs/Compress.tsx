@@ -15,6 +15,8 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$/;
 const TYPES = ["q4_1", "q4_0", "q4_k", "q8_0", "q3_k"] as const;
 const TARGETS = ["mla", "moe", "deepseek-v3"] as const;
 
+const MINUTES = { prune: "10", convert: "20" } as const;
+
 type Method = "quantise" | "prune" | "convert";
 type Target = (typeof TARGETS)[number];
 
@@ -30,7 +32,7 @@ export function Compress({ onClose, onMade }: { onClose: () => void; onMade: (id
   const [type, setType] = useState<string>(TYPES[0]);
   const [to, setTo] = useState<Target>("mla");
   const [recover, setRecover] = useState(true);
-  const [minutes, setMinutes] = useState("10");
+  const [minutes, setMinutes] = useState<string>(MINUTES.prune);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(null);
   const base = model || bases[0]?.id;
@@ -38,6 +40,10 @@ export function Compress({ onClose, onMade }: { onClose: () => void; onMade: (id
   const wrongShare = !(Number(share) >= 1 && Number(share) <= 70);
   const wrongMinutes = !(Number(minutes) >= 0.05 && Number(minutes) <= 1440);
   const wrong = wrongName || (method === "prune" && wrongShare) || (method !== "quantise" && recover && wrongMinutes);
+  const choose = (chosen: Method) => {
+    setMethod(chosen);
+    if (chosen !== "quantise") setMinutes(MINUTES[chosen]);
+  };
   const options = () => {
     if (method === "quantise") return { type };
     const recovery = recover ? { recover: "distil", minutes: Number(minutes) } : { recover: "none" };
@@ -82,7 +88,7 @@ export function Compress({ onClose, onMade }: { onClose: () => void; onMade: (id
         hint={say(`compress.${method}.hint`)}
         value={method}
         choices={(["quantise", "prune", "convert"] as const).map((one) => ({ value: one, label: say(`compress.${one}`) }))}
-        onChange={setMethod}
+        onChange={choose}
       />
       {missing !== null && <Failure error={missing} onRetry={reload} />}
       <SelectField

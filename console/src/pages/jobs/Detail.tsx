@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { api } from "../../api/client";
 import type { Job } from "../../api/types";
-import { bytes, count, duration, texts, time } from "../../i18n";
+import { bytes, count, duration, t, texts, time } from "../../i18n";
 import { Button } from "../../ui/Button";
 import { Chart } from "../../ui/Chart";
 import { Confirm, Dialog } from "../../ui/Dialog";
@@ -10,9 +10,10 @@ import { Progress } from "../../ui/Progress";
 import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";
 import { en } from "./en";
-import { Events, Figures, hasFigures } from "./Figures";
+import { Events, failureOf, Figures, hasFigures } from "./Figures";
 import { ChatWith } from "./FineTune";
-import { ended, kindOf, Status, stepOf } from "./Status";
+import { useBases } from "./sending";
+import { ended, kindOf, methodOf, Status, stepOf } from "./Status";
 import { zh } from "./zh";
 
 const say = texts(en, zh);
@@ -39,7 +40,7 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
     }
   };
   const running = job !== undefined && !ended(job);
-  const made = job?.result?.fine_tuned_model;
+  const made = job?.result?.fine_tuned_model ?? job?.result?.compressed_model;
   return (
     <>
       <Dialog
@@ -52,7 +53,7 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
               {say("cancel")}
             </Button>
           ) : typeof made === "string" ? (
-            <ChatWith model={made} />
+            <ChatWithMade model={made} />
           ) : null
         }
       >
@@ -62,14 +63,25 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
       {asking && (
         <Confirm
           title={say("cancel.ask")}
-          text={say("cancel.text")}
+          text={say(keepsNothing(job) ? "cancel.nothing" : "cancel.text")}
           action={say("cancel")}
+          dismiss={t("action.keep")}
           onYes={() => void cancel()}
           onClose={() => setAsking(false)}
         />
       )}
     </>
   );
+}
+
+/** Opens the chat with a model that a job has made, where the server answers with it. */
+function ChatWithMade({ model }: { model: string }) {
+  const { models } = useBases();
+  return models.some((one) => one.id === model) ? <ChatWith model={model} /> : null;
+}
+
+function keepsNothing(job: Job | undefined): boolean {
+  return job?.kind === "compression" || job?.kind === "prompts.optimise";
 }
 
 function Facts({ job }: { job: Job }) {
@@ -79,11 +91,16 @@ function Facts({ job }: { job: Job }) {
     [say("column.status"), <Status job={job} />],
     [say("column.created"), time(job.created_at)],
   ];
+  const { method, model, name, prompt } = job.subject ?? {};
+  if (method !== undefined) facts.push([say("compress.method"), methodOf(method)]);
+  if (prompt !== undefined) facts.push([say("optimise.prompt"), prompt]);
+  if (model !== undefined) facts.push([say("tune.model"), model]);
+  if (name !== undefined) facts.push([say("subject.name"), name]);
   if (job.started_at !== null) facts.push([say("started"), time(job.started_at)]);
   if (job.finished_at !== null) facts.push([say("finished"), time(job.finished_at)]);
   if (job.started_at !== null) facts.push([say("column.took"), duration(took(job))]);
   if (job.attempts > 1) facts.push([say("attempts"), count(job.attempts)]);
-  if (typeof progress?.step === "string" && !hasFigures(job)) facts.push([say("step"), stepOf(progress.step)]);
+  if (progress?.step && !hasFigures(job)) facts.push([say("step"), stepOf(progress.step)]);
   const series = Object.entries(progress?.series ?? {}).filter(([, points]) => Array.isArray(points) && points.length > 1);
   return (
     <div class="stack">
@@ -107,7 +124,7 @@ function Facts({ job }: { job: Job }) {
       ))}
       {job.error !== null && (
         <div class="failure" role="alert">
-          <p>{job.error}</p>
+          <p>{failureOf(job)}</p>
         </div>
       )}
       <Figures job={job} />
@@ -137,6 +154,7 @@ export function took(job: Job): number {
 export function amount(job: Job): string {
   const { done, total, unit = "" } = job.progress ?? {};
   if (typeof done !== "number") return "";
+  if (unit === "%") return `${count(done)} %`;
   const shown = unit === "bytes" ? bytes : count;
   const named = unit === "bytes" ? "" : unitOf(unit);
   if (typeof total !== "number" || total <= 0) return `${shown(done)} ${named}`.trim();

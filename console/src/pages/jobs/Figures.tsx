@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 import type { Job } from "../../api/types";
-import { bytes, count, percent, texts, time } from "../../i18n";
+import { bytes, count, language, percent, texts, time } from "../../i18n";
 import { Command } from "../../ui/Empty";
 import { Table } from "../../ui/Table";
 import { en } from "./en";
@@ -49,7 +49,9 @@ function CompressedView({ made }: { made: Compressed }) {
       {typeof record.agreement === "number" && (
         <p>{say("figures.agreement", { share: percent(record.agreement), divergence: count(record.divergence ?? 0, 3) })}</p>
       )}
-      {record.method !== "quantised" && <p class="muted">{say("figures.float32")}</p>}
+      {record.method === "pruned" && <p class="muted">{say("figures.pruned")}</p>}
+      {record.method === "converted" && <p class="muted">{say("figures.converted")}</p>}
+      {record.method === "quantised" && made.bytes > made.base_bytes && <p class="muted">{say("figures.larger")}</p>}
       <p class="muted">{say("figures.serve")}</p>
       <Command text={`deepwell serve ${made.compressed_model}`} />
     </section>
@@ -77,20 +79,32 @@ function OptimisedView({ made }: { made: Optimised }) {
               { name: say("figures.tokens"), before: count(made.start.tokens), after: count(made.winner.tokens) },
             ]}
             first={say("figures.start")}
-            second={made.winner.name}
+            second={candidateOf(made.winner.name)}
           />
           <Interval change={held} shown={points} unit={say("figures.rows")} />
         </>
       )}
-      <h3>{say("figures.text")}</h3>
-      <pre class="jobs-result" tabIndex={0}>
-        {[made.winner.text.instructions, ...made.winner.text.messages.map((one) => `${one.role}: ${one.content}`)].join("\n\n")}
-      </pre>
+      {made.version === null ? (
+        <p>{say("figures.nothing.next")}</p>
+      ) : (
+        <>
+          {!made.current && (
+            <>
+              <p class="muted">{say("figures.use")}</p>
+              <Command text={`deepwell prompts use ${made.prompt} ${made.version}`} />
+            </>
+          )}
+          <h3>{say("figures.text")}</h3>
+          <pre class="jobs-result" tabIndex={0}>
+            {[made.winner.text.instructions, ...made.winner.text.messages.map((one) => `${one.role}: ${one.content}`)].join("\n\n")}
+          </pre>
+        </>
+      )}
       <h3>{say("figures.tried", { calls: count(made.search.calls) })}</h3>
       <Table
         label={say("figures.candidates")}
         columns={[
-          { name: "name", title: say("figures.candidate"), cell: (one: Tried) => one.name },
+          { name: "name", title: say("figures.candidate"), cell: (one: Tried) => candidateOf(one.name) },
           { name: "score", title: say("figures.score"), cell: (one: Tried) => percent(one.score), number: true },
           { name: "rows", title: say("figures.rowsAsked"), cell: (one: Tried) => count(one.rows), number: true },
           { name: "tokens", title: say("figures.tokens"), cell: (one: Tried) => count(one.tokens), number: true, wide: true },
@@ -98,8 +112,20 @@ function OptimisedView({ made }: { made: Optimised }) {
         rows={made.candidates}
         id={(one) => one.key}
       />
+      <p class="muted">{say("figures.tried.hint")}</p>
     </section>
   );
+}
+
+/** A candidate in words: its instructions, and the examples beside them; its own name where the page does not know it. */
+function candidateOf(name: string): string {
+  const [, origin = name, examples, shown] = /^(.*?)(?: \+ (\d+) examples \((\w+)\))?$/.exec(name) ?? [];
+  const [, kind, rest = ""] = /^(start$|rewrite |own |edit: )(.*)$/.exec(origin) ?? [];
+  const known = { start: "start", "rewrite ": "rewrite", "own ": "own", "edit: ": "edit" } as const;
+  const first = kind === undefined ? origin : say(`candidate.${known[kind as keyof typeof known]}`, { rest });
+  if (examples === undefined) return first;
+  const chosen = shown === "right" || shown === "wrong" || shown === "mixed" || shown === "own" ? say(`examples.${shown}`) : shown;
+  return say("candidate.examples", { first, count: examples, kind: chosen ?? "" });
 }
 
 function Beside({ rows, first, second }: { rows: Row[]; first: string; second: string }) {
@@ -121,7 +147,8 @@ function Interval({ change, shown, unit }: { change: Change; shown: (value: numb
   const values = { value: shown(change.value), low: shown(change.low), high: shown(change.high), count: count(change.paired), unit };
   return (
     <p>
-      {say("figures.interval", values)} {change.paired < 10 ? say("figures.few") : certain(change) ? "" : say("figures.noise")}
+      {say("figures.interval", values)}
+      {change.paired < 10 ? say("figures.few") : certain(change) ? "" : say("figures.noise")}
     </p>
   );
 }
@@ -129,13 +156,31 @@ function Interval({ change, shown, unit }: { change: Change; shown: (value: numb
 /** An event in the language of the page, or as the server said it. */
 function toldAs(event: Told): string {
   const kind = event.kind;
+  if (kind === "split") {
+    const [train = "", development = "", held = ""] = event.message.match(/\d+/g) ?? [];
+    return say("event.split", { train, development, held });
+  }
   if (kind === "succeeded" || kind === "cancelled" || kind === "restarted" || kind === "made") return say(`event.${kind}`);
-  return kind === undefined ? event.message : stepOf(kind);
+  return kind === undefined ? messageOf(event) : stepOf(kind);
+}
+
+function messageOf(event: Told): string {
+  return language.value === "zh" ? (event.message_zh ?? event.message) : event.message;
+}
+
+/** Why a job has failed, in the language of the page where the job tells it so. */
+export function failureOf(job: Job): string {
+  const last = toldOf(job).at(-1);
+  return (language.value === "zh" && last?.level === "error" ? last.message_zh : undefined) ?? job.error ?? "";
+}
+
+function toldOf(job: Job): Told[] {
+  return Array.isArray(job.progress?.events) ? (job.progress.events as Told[]) : [];
 }
 
 /** What a job has told so far, the newest first. */
 export function Events({ job }: { job: Job }) {
-  const events = (Array.isArray(job.progress?.events) ? job.progress.events : []) as Told[];
+  const events = toldOf(job);
   if (events.length === 0) return null;
   return (
     <section>

@@ -91,6 +91,7 @@ export function FineTune({ onClose, onMade }: { onClose: () => void; onMade: (id
       <TextField
         label={say("tune.epochs")}
         hint={say("tune.epochs.hint")}
+        {...(counted ? {} : { error: say("tune.epochs.wrong") })}
         type="number"
         min={1}
         max={50}

@@ -116,6 +116,7 @@ export function Optimise({ onClose, onMade }: { onClose: () => void; onMade: (id
       <TextField
         label={say("optimise.calls")}
         hint={say("optimise.calls.hint")}
+        {...(counted ? {} : { error: say("optimise.calls.wrong") })}
         type="number"
         min={100}
         max={1_000_000}

@@ -14,9 +14,10 @@ import type { PageProps } from "..";
 import { amount, Detail, took } from "./Detail";
 import { Compress } from "./Compress";
 import { en } from "./en";
+import { failureOf } from "./Figures";
 import { FineTune } from "./FineTune";
 import { Optimise } from "./Optimise";
-import { ended, kindOf, Status } from "./Status";
+import { aboutOf, ended, kindOf, Status } from "./Status";
 import { zh } from "./zh";
 import "./style.css";
 
@@ -121,7 +122,7 @@ export default function Page({ rest }: PageProps) {
 
 function columns(): Column<Job>[] {
   return [
-    { name: "kind", title: say("column.kind"), cell: (job) => <span class="jobs-kind">{kindOf(job.kind)}</span> },
+    { name: "kind", title: say("column.kind"), cell: (job) => <Kind job={job} /> },
     { name: "status", title: say("column.status"), cell: (job) => <Status job={job} /> },
     { name: "progress", title: say("column.progress"), cell: (job) => <Amount job={job} /> },
     { name: "created", title: say("column.created"), cell: (job) => time(job.created_at), wide: true },
@@ -135,8 +136,18 @@ function columns(): Column<Job>[] {
   ];
 }
 
+function Kind({ job }: { job: Job }) {
+  const about = aboutOf(job);
+  return (
+    <>
+      <span class="jobs-kind">{kindOf(job.kind)}</span>
+      {about !== "" && <span class="jobs-about">{about}</span>}
+    </>
+  );
+}
+
 function Amount({ job }: { job: Job }) {
-  if (job.status === "failed") return <span class="jobs-error clip">{job.error}</span>;
+  if (job.status === "failed") return <span class="jobs-error clip">{failureOf(job)}</span>;
   if (ended(job)) return <>{amount(job)}</>;
   if (job.status === "queued") return null;
   return <Progress label={say("column.progress")} done={job.progress?.done} total={job.progress?.total} />;

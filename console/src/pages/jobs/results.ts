@@ -60,6 +60,7 @@ export interface Told {
   created_at: number;
   level: string;
   message: string;
+  message_zh?: string;
   /** What happened, where a page has words of its own for it. */
   kind?: string;
 }

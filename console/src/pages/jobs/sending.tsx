@@ -42,9 +42,10 @@ export async function sent(file: File, purpose = "user_data"): Promise<string> {
   return (await api<{ id: string }>("/v1/files", { body: form })).id;
 }
 
-/** Loads the models that generate text and are no adapters. */
+/** Loads the models that generate text, and of these `bases`, which are no adapters. */
 export function useBases() {
   const { data, error, reload } = useLoad((signal) => api<Listed<Model>>("/v1/models", { signal }), []);
-  const bases = (data?.data ?? []).filter((one) => one.default_sampling !== undefined && one.parent === undefined);
-  return { bases, error, reload };
+  const models = (data?.data ?? []).filter((one) => one.default_sampling !== undefined);
+  const bases = models.filter((one) => one.parent === undefined);
+  return { models, bases, error, reload };
 }

@@ -116,6 +116,7 @@ export function Catalog({ chosen, onOpen, onServed }: Props) {
           title={say("pull.ask", { name: ending })}
           text={say("pull.text")}
           action={say("pull.cancel")}
+          dismiss={t("action.keep")}
           onYes={() => void cancel(ending)}
           onClose={() => setEnding("")}
         />

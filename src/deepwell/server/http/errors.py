@@ -48,6 +48,7 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+_UNION_MEMBER = re.compile(r"(?:literal|dict|list|tuple|set)\[.*\]")  # in places of values of several types
 _MOST_PROBLEMS = 5  # shown for one request
 _NEAR_PATH = 0.75  # how alike a path must be to one that is served, to be taken for it
 
@@ -207,9 +208,14 @@ def error_response(
     status = status or error.status
     if status in (429, 503):
         headers = {"retry-after": str(error.retry_after or 1), **(headers or {})}
-    chinese = ": ".join(text for text in error.said("zh") if text)
     return ErrorResponse(
-        str(error), error.type, error.param, error.code, status=status, headers=headers, chinese=chinese
+        str(error),
+        error.type,
+        error.param,
+        error.code,
+        status=status,
+        headers=headers,
+        chinese=error.in_chinese(),
     )
 
 
@@ -308,7 +314,8 @@ async def _validation(request: Request, error: Exception) -> Response:
     code = "unknown_parameter" if unknown else None
     details = next((known for one in problems if (known := one.get("ctx", {}).get("details"))), None)
     message = "; ".join(map(str, found))
-    chinese = "; ".join(": ".join(text for text in one.said("zh") if text) for one in found)
+    has_chinese = any(one.in_chinese() != str(one) for one in found)
+    chinese = "；".join(one.in_chinese() for one in found) if has_chinese else message
     return ErrorResponse(
         message, "invalid_request_error", param, code, status=400, chinese=chinese, details=details
     )
@@ -316,7 +323,11 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> InvalidRequest:
     kind = problem["type"]
-    loc = tuple(part for part in problem["loc"][1:] if not str(part).startswith(TAG_MARK))
+    loc = tuple(
+        part
+        for part in problem["loc"][1:]
+        if not str(part).startswith(TAG_MARK) and not _UNION_MEMBER.fullmatch(str(part))
+    )
     if kind == "json_invalid":
         return InvalidRequest.of("body_not_json", reason=problem["ctx"]["error"], position=loc[0])
     if kind == "missing" and not loc:
@@ -330,7 +341,7 @@ def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> InvalidRequest
         return InvalidRequest.of("parameter_unknown", name=name, param=name)
     if kind == "missing":
         return InvalidRequest.of("parameter_missing", name=name, param=name)
-    message = str(problem["msg"]).removeprefix("Input ")
+    message = str(problem["msg"]).removeprefix("Input ").removeprefix("String ")
     if kind == "too_long" and "max_length" in problem.get("ctx", {}):
         most = problem["ctx"]["max_length"]
         return InvalidRequest(f"{name!r}: {message}", fix=f"send at most {most}", param=name or None)

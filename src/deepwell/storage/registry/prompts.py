@@ -247,11 +247,11 @@ def _missing(id: str, number: int | None = None) -> NotFound:
     if number is None:
         # OpenAI's words
         return NotFound(
-            f"Prompt with id {id!r} not found.",
+            f"Prompt with id {id!r} not found",
             fix="list them with `deepwell prompts list` or GET /v1/prompts",
         )
     return NotFound(
-        f"Prompt with id {id!r} and version '{number}' not found.",
+        f"Prompt with id {id!r} and version '{number}' not found",
         fix=f"list them with `deepwell prompts show {id}` or GET /v1/prompts/{id}/versions",
     )
 

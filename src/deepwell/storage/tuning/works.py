@@ -133,6 +133,12 @@ class WorkStore:
         """Returns the digest by which the result of a job is known as a tenant's."""
         return owner_of(await self._database.read(database_id), tenant, job_id)
 
+    async def open_requests(self, kind: str) -> list[dict[str, Any]]:
+        """Returns the requests of the jobs of a kind, of all tenants, that have not ended."""
+        query = sa.select(jobs.c.payload).where(jobs.c.kind == kind, jobs.c.status.in_(_OPEN))
+        payloads = await self._database.read(lambda connection: connection.scalars(query).all())
+        return [msgspec.json.decode(one, type=WorkPayload).asked for one in payloads]
+
     async def unfinished(self) -> set[str]:
         """Returns the ids of the jobs of all tenants that have not ended."""
         query = sa.select(jobs.c.id).where(jobs.c.kind.in_(list(WORKS)), jobs.c.status.in_(_OPEN))

@@ -95,6 +95,7 @@ def _error(error: DeepwellError) -> dict[str, Any]:
         "code": error.code or type(error).__name__,
         "message": error.message,
         "fix": error.fix,
+        "message_zh": error.in_chinese(),
         "param": error.param,
     }
 

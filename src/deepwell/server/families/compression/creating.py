@@ -53,6 +53,8 @@ async def create_compression(context: ServerContext, principal: Principal, body:
         store = ModelStore(catalog.settings.models_dir)
         if body.name in taken or await asyncio.to_thread(store.is_taken, body.name):
             raise InvalidRequest.of("compression_name", name=body.name, param="name")
+        if any(one["name"] == body.name for one in await state.works.open_requests(COMPRESS_JOB)):
+            raise InvalidRequest.of("compression_name_waiting", name=body.name, param="name")
     for id, param, most in (
         (body.text_file, "text_file", _MOST_TEXT_BYTES),
         (body.held_out_file, "held_out_file", _MOST_HELD_OUT_BYTES),
@@ -70,7 +72,7 @@ def _check_donor(path: Path, asked: dict[str, Any]) -> None:
     try:
         check_compressible(open_checkpoint(path).config, options_of(asked))
     except DeepwellError as error:
-        error.param = error.param if error.param in (None, "model") else f"{asked['method']}.{error.param}"
+        error.param = "model" if error.param in (None, "model") else f"{asked['method']}.{error.param}"
         raise
 
 

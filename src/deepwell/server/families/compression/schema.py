@@ -84,8 +84,11 @@ class CompressionRequest(Strict):
     def _its_own(self) -> CompressionRequest:
         for other in ("prune", "convert", "quantise"):
             if other != self.method and getattr(self, other) is not None:
-                raise crossed(other, f"{other} is given, and the method is {self.method}")
+                reason = f"{other} is given, and the method is {self.method}"
+                raise crossed(other, f"{reason}: leave it out, or set method to {other}")
         plain = self.quantise is not None and self.quantise.algorithm == "none"
         if self.text_file is None and not plain:
-            raise crossed("text_file", f"{self.method} needs text of the kind that the model will serve")
+            reason = f"{self.method} needs text of the kind that the model will serve"
+            fix = "send it to /v1/files with the purpose user_data, and give its id as text_file"
+            raise crossed("text_file", f"{reason}: {fix}")
         return self

@@ -10,7 +10,10 @@ __all__ = ["Job", "JobList"]
 
 
 class Job(Struct, tag_field="object", tag="job"):
-    """Durable work. `progress` has, where it is known, `done`, `total`, `unit`, `step` and `series`."""
+    """Durable work. `progress` has, where it is known, `done`, `total`, `unit`, `step` and `series`.
+
+    `subject` says what a compression or a search for a prompt is about, as `method`, `model`, `name` and `prompt`.
+    """
 
     id: str
     kind: str
@@ -23,6 +26,7 @@ class Job(Struct, tag_field="object", tag="job"):
     error: str | None
     attempts: int
     cancel_requested: bool
+    subject: dict[str, str] | None
 
 
 class JobList(Struct, tag_field="object", tag="list"):

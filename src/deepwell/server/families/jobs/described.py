@@ -8,12 +8,17 @@ import msgspec
 
 from deepwell.server.families.jobs.bodies import Job
 from deepwell.storage.jobs import Job as StoredJob
+from deepwell.storage.tuning.works import WORKS
 
 __all__ = ["job_body"]
 
 
+class _Asking(msgspec.Struct):
+    asked: dict[str, Any] = {}
+
+
 def job_body(job: StoredJob) -> Job:
-    """Returns a job without its payload, which is its worker's own."""
+    """Returns a job. Its payload is its worker's own: the body names only what it is about."""
     return Job(
         id=job.id,
         kind=job.kind,
@@ -26,7 +31,17 @@ def job_body(job: StoredJob) -> Job:
         error=job.error,
         attempts=job.attempts,
         cancel_requested=job.cancel_requested,
+        subject=_subject(job),
     )
+
+
+def _subject(job: StoredJob) -> dict[str, str] | None:
+    if job.kind not in WORKS:
+        return None
+    asked = msgspec.json.decode(job.payload, type=_Asking).asked
+    told = {name: asked.get(name) for name in ("method", "model", "name")}
+    told["prompt"] = (asked.get("prompt") or {}).get("id")
+    return {name: value for name, value in told.items() if value}
 
 
 def _object(text: str | None) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from deepwell.server.families.fine_tuning.works.optimising import search_config
 from deepwell.server.families.optimisations.schema import OptimisationRequest
 from deepwell.storage.files import StoredFile
 from deepwell.storage.jobs import Job
+from deepwell.storage.registry.prompts import StoredPrompt
 from deepwell.storage.tuning.works import OPTIMISE_JOB, WorkPayload
 from deepwell.tuning.prompts.worker import check_search
 
@@ -52,7 +53,7 @@ async def create_optimisation(
         raise TuningUnavailable.of("fine_tuning_off")
     _check_values(body.metric)
     number = None if body.prompt.version is None else int(body.prompt.version)
-    start = await state.prompts.get(tenant, body.prompt.id, number)
+    start = await _prompt(context, principal, body.prompt.id, number)
     await base_model(context, tenant, body.model)
     asked = body.model_dump()
     asked["prompt"]["version"] = str(start.number)
@@ -71,6 +72,14 @@ async def create_optimisation(
     job = await state.works.create(tenant, OPTIMISE_JOB, WorkPayload(asked, names, principal.key_id))
     state.tuning_wake()
     return job
+
+
+async def _prompt(context: ServerContext, principal: Principal, id: str, number: int | None) -> StoredPrompt:
+    try:
+        return await context.state.prompts.get(principal.tenant, id, number)
+    except NotFound as error:
+        error.param = "prompt.id" if number is None else "prompt.version"
+        raise
 
 
 async def _file(context: ServerContext, principal: Principal, id: str, param: str) -> StoredFile:

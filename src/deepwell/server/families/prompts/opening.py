@@ -54,7 +54,7 @@ async def opening_of(
     if given.version is not None:
         if not _NUMBER.fullmatch(given.version):
             raise NotFound(
-                f"Prompt with id {given.id!r} and version {given.version!r} not found.",
+                f"Prompt with id {given.id!r} and version {given.version!r} not found",
                 fix="versions are numbers from 1 on",
             )
         number = int(given.version)

@@ -97,7 +97,7 @@ def router(context: ServerContext) -> APIRouter:
     async def version(request: Request, prompt_id: str, version: str) -> Response:
         if not (version.isascii() and version.isdigit() and len(version) < 10):
             raise NotFound(
-                f"Prompt with id {prompt_id!r} and version {version!r} not found.",
+                f"Prompt with id {prompt_id!r} and version {version!r} not found",
                 fix="versions are numbers from 1 on",
             )
         return json_response(

@@ -69,17 +69,26 @@ class WorkProgress(msgspec.Struct):
         """Goes on with the progress of an earlier claim."""
         return cls() if progress is None else msgspec.json.decode(progress, type=cls)
 
-    def tell(self, message: str, level: Literal["info", "warn", "error"] = "info", *, kind: str = "") -> None:
+    def tell(
+        self,
+        message: str,
+        level: Literal["info", "warn", "error"] = "info",
+        *,
+        kind: str = "",
+        chinese: str = "",
+    ) -> None:
         """Adds a message, unless it is the last one's.
 
         Args:
             kind: name of what happened, by which a page says it in its own language; empty: it shows the message.
+            chinese: the message in Chinese; empty: there is none.
         """
         if self.events and self.events[-1]["message"] == message:
             return
         number = self.events[-1]["number"] + 1 if self.events else 1
         told = {"number": number, "created_at": int(shared_time()), "level": level, "message": message}
         told |= {"kind": kind} if kind else {}
+        told |= {"message_zh": chinese} if chinese not in ("", message) else {}
         self.events = [*self.events, told][-_MOST_EVENTS:]
 
     def encoded(self) -> str:
@@ -160,7 +169,7 @@ class WorkRun(ABC):
             if starts >= _MOST_STARTS or self._run.job.attempts > _MOST_ATTEMPTS:
                 count = starts or self._run.job.attempts - 1
                 died = DeepwellError.of("work_died", count=count, end=self._last_end)
-                return await self._failed("work_died", f"{died.message}: {died.fix}")
+                return await self._failed("work_died", str(died), died.in_chinese())
             try:
                 await self._configure()
                 end = await self._work()
@@ -177,8 +186,7 @@ class WorkRun(ABC):
                 told = _told(error, self._run.job.id)
                 if told is None:
                     raise
-                fix = f": {told.fix}" if told.fix else ""
-                return await self._failed(told.code or "invalid_request", f"{told.message}{fix}")
+                return await self._failed(told.code or "invalid_request", str(told), told.in_chinese())
             match end.kind:
                 case "refused":
                     fix = str(end.told.get("fix") or "")
@@ -187,7 +195,8 @@ class WorkRun(ABC):
                     code = (
                         code if code.islower() else "invalid_request"
                     )  # an error without a code tells its class
-                    return await self._failed(code, f"{text}: {fix}" if fix else text)
+                    chinese = str(end.told.get("message_zh") or "")
+                    return await self._failed(code, f"{text}: {fix}" if fix else text, chinese)
                 case "lost":
                     self.lost = True
                     await self.leave()
@@ -258,7 +267,14 @@ class WorkRun(ABC):
         refused = status == USER_ERROR and last.get("event") == "error"
         return _End("refused" if refused else "died", last)
 
-    async def _failed(self, code: str, message: str) -> JobOutcome:
+    async def _failed(self, code: str, message: str, chinese: str) -> JobOutcome:
+        self._progress.code = code
+        message = self._without_paths(message)
+        self._progress.tell(message, "error", chinese=self._without_paths(chinese))
+        return await self._ended(JobOutcome("failed", error=message))
+
+    def _without_paths(self, message: str) -> str:
+        """Returns a message with the tenant's own names in the places of paths of this machine."""
         places = [
             (self._folder, "", "the folder of the run"),
             (self._context.state.folder, "files/", "files"),
@@ -269,10 +285,9 @@ class WorkRun(ABC):
             message = message.replace(f"{path}/", inside).replace(str(path), itself)
         for name, param in self.copies.items():  # the process knows a file by the name of its copy
             if (id := self._payload.asked.get(param)) is not None:
-                message = re.sub(rf"(?<![\w./-]){re.escape(name)}\b", id, message)
-        self._progress.code = code
-        self._progress.tell(message, "error")
-        return await self._ended(JobOutcome("failed", error=message))
+                # A Chinese character before or after the name is no part of it
+                message = re.sub(rf"(?<![\w./-]){re.escape(name)}\b", id, message, flags=re.ASCII)
+        return message
 
     async def _ended(self, outcome: JobOutcome) -> JobOutcome:
         """Deletes the folder of the run, which has copies of the tenant's text, and writes the last progress."""

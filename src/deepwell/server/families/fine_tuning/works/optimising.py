@@ -84,7 +84,8 @@ class OptimisationRun(WorkRun):
         if event["event"] == "plan":
             rows = event["rows"]
             self._progress.tell(
-                f"{rows['train']} training, {rows['development']} development, {rows['held_out']} held-out rows"
+                f"{rows['train']} training, {rows['development']} development, {rows['held_out']} held-out rows",
+                kind="split",
             )
             self._progress.total = event["calls"]
         elif event["event"] == "progress":
