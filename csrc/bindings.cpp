@@ -379,15 +379,17 @@ nb::object matmul(Floats x, const PyMatrix& w) {
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(m), size_t(w.matrix.rows)}, owner));
 }
 
-// GB/s (memory), GMAC/s (fp32, bf16, int8, int4) or GHz (clock) of the whole team, over at least `seconds`; 0: not known.
-double roofline(const std::string& kind, int threads, double seconds) {
+// GB/s (memory), GMAC/s (fp32, bf16, int8, int4) or GHz (clock) of the whole team, over at least `seconds`; 0: not known. Memory is
+// `bytes` that are read again and again: what a cache holds of them counts, as it does for the weights of a step.
+double roofline(const std::string& kind, int threads, double seconds, size_t bytes) {
   int k = kind == "memory" ? kRoofMemory : kind == "fp32" ? kRoofFp32 : kind == "int8" ? kRoofInt8 : kind == "int4" ? kRoofInt4 : kind == "bf16" ? kRoofBf16 : kind == "clock" ? kRoofClock : -1;
   require(threads >= 1 && threads <= kMaxThreads, "threads must be between 1 and 64");
   if (k < 0) fail("roofline: kind must be memory, fp32, bf16, int8, int4 or clock, not '" + kind + "'");
   nb::gil_scoped_release released;
   int before = pool_threads();
   pool_set_threads(threads);
-  HugeBuffer memory(k == kRoofMemory ? size_t{512} << 20 : 64);
+  require(bytes >= size_t{4096} * threads, "roofline: the memory must hold a page for each thread");
+  HugeBuffer memory(k == kRoofMemory ? bytes : 64);
   std::memset(memory.data(), 1, memory.bytes());
   struct Job {
     const KernelTable* table;
@@ -492,7 +494,7 @@ NB_MODULE(_native, m) {
   bind_encoder(m);
   bind_text(m);
   m.def("matmul", &matmul, "x"_a, "matrix"_a);
-  m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);
+  m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5, "bytes"_a = size_t{512} << 20);
   m.def("profile", &switch_profile, "on"_a);
   m.def("isa", [] { return std::string(active_table->name); });
   m.def("available_isas", &available_isas);

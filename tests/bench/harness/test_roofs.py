@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepwell.bench.harness.roofs import Roofs, manual_macs, work_of
+from deepwell.bench.harness.roofs import Roofs, manual_macs, measure_roof, work_of
 from deepwell.models.formats.config import ModelConfig
 
 CONFIG = ModelConfig(
@@ -75,3 +75,8 @@ def test_the_manual_is_that_of_table_and_processor(table, vendor, family, int8, 
     macs = manual_macs(table, vendor, family)
 
     assert (macs.get("int8"), macs.get("fp32")) == (int8, fp32)
+
+
+@pytest.mark.parametrize("nbytes", [0, 3e6, 64 << 20])
+def test_the_memory_roof_takes_as_many_bytes_as_a_step_reads(nbytes):
+    assert measure_roof("memory", 2, seconds=0.001, nbytes=nbytes) > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from deepwell.engine.layouts import KVDtype, Precision, Scheme
 from deepwell.engine.plan import kv_token_bytes
@@ -12,10 +12,23 @@ from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.errors import DeepwellError
 from deepwell.models.formats.config import ModelConfig
 
-__all__ = ["Kind", "Precision", "Roofs", "Work", "manual_macs", "measure_roof", "measure_roofs", "work_of"]
+__all__ = [
+    "FAR_BYTES",
+    "Kind",
+    "Precision",
+    "Roofs",
+    "Work",
+    "manual_macs",
+    "measure_roof",
+    "measure_roofs",
+    "work_of",
+]
 
 Kind = Literal["memory", "int8", "int4", "bf16", "fp32", "clock"]
 KINDS: tuple[Kind, ...] = ("memory", "int8", "int4", "bf16", "fp32")
+FAR_BYTES: Final = 512 << 20
+"""More than the caches of most machines hold."""
+_LEAST_BYTES: Final = 1 << 20
 
 # Multiply-adds a cycle of one core. 512 bits hold 64 products of bytes and 16 of floats; a tile product takes 16 cycles.
 # Intel: Optimization Reference Manual (248966), chapters of AVX-512 VNNI and of AMX, for cores with two units of 512 bits.
@@ -44,8 +57,12 @@ class Roofs:
         return peaks.get(scheme, self.fp32)
 
 
-def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4) -> float:
+def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4, nbytes: float = FAR_BYTES) -> float:
     """Measures one peak: GB/s of "memory", GHz of "clock" (0 where it is not known), GMAC/s of the others.
+
+    Args:
+        nbytes: of the memory that is read again and again. A step's roof takes as many as the step reads: a large cache holds a
+            model between two steps, and then reading goes as fast as that cache.
 
     Raises:
         DeepwellError: the compiled extension is missing, so there is nothing to compare with.
@@ -56,12 +73,12 @@ def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4) -> float:
         raise DeepwellError(
             "benchmarks need the compiled extension, which is missing", fix="install g++ and run `make test`"
         ) from None
-    return float(_native.roofline(kind, threads, seconds))
+    return float(_native.roofline(kind, threads, seconds, max(int(nbytes), _LEAST_BYTES)))
 
 
-def measure_roofs(threads: int, *, seconds: float = 0.4) -> Roofs:
-    """Measures every peak, `seconds` each."""
-    return Roofs(threads, *(measure_roof(kind, threads, seconds=seconds) for kind in KINDS))
+def measure_roofs(threads: int, *, seconds: float = 0.4, nbytes: float = FAR_BYTES) -> Roofs:
+    """Measures every peak, `seconds` each; see `measure_roof`."""
+    return Roofs(threads, *(measure_roof(kind, threads, seconds=seconds, nbytes=nbytes) for kind in KINDS))
 
 
 def manual_macs(table: str, vendor: str, family: int) -> dict[Kind, float]:

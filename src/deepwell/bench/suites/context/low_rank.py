@@ -254,13 +254,13 @@ def bench_low_rank_speed(
     attention: dict[str, list[float]] = {name: [] for name in readers}
     whole: dict[str, list[float]] = {name: [] for name in readers}
     roofs: list[float] = []
+    work = work_of(loaded.config, "int8", kv_dtype="bf16")
     for _ in range(rounds):
-        roofs.append(measure_roof("memory", threads, seconds=0.2))
+        roofs.append(measure_roof("memory", threads, seconds=0.2, nbytes=work.step_bytes))
         for name, reader in readers.items():
             inside, total = _timed(reader, steps)
             attention[name].append(inside)
             whole[name].append(total)
-    work = work_of(loaded.config, "int8", kv_dtype="bf16")
     value: dict[str, Any] = {"history": history, "threads": threads, "isa": native.isa()}
     rows: list[list[Any]] = []
     for name, reader in readers.items():

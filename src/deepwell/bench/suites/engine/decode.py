@@ -71,14 +71,15 @@ def bench_decode(
         session.prepare_peers(lambda side: run(side, 0), context=length)
         sides: list[TimedEngine] = [session.ours, *also, *session.peers]
         memory: list[float] = []
+        context = prompt_tokens + tokens / 2
+        read = session.work.decode_bytes(context)
         result = compare(
             {side.name: lambda number, side=side: run(side, number) for side in sides},
             rounds,
-            lambda: memory.append(measure_roof("memory", threads)),
+            lambda: memory.append(measure_roof("memory", threads, nbytes=read)),
         )
         ours = session.ours.name
-        context = prompt_tokens + tokens / 2
-        roofs = [session.work.decode_roof(read, context) for read in memory]
+        roofs = [session.work.decode_roof(one, context) for one in memory]
         roof = _share(result.rates[ours], roofs)
         spread = f"{min(memory):.1f}-{max(memory):.1f} GB/s"
         report.table(

@@ -195,9 +195,9 @@ def bench_mixture_roof(report: Report, *, threads: int, rounds: int = 7, layers:
             rates: list[float] = []
             _decode(side, config.vocab_size, 0, sequences)
             for number in range(1, rounds + 1):
-                before = measure_roof("memory", threads)
+                before = measure_roof("memory", threads, nbytes=step)
                 rates.append(_decode(side, config.vocab_size, number, sequences).rate)
-                memory.append(statistics.mean((before, measure_roof("memory", threads))))
+                memory.append(statistics.mean((before, measure_roof("memory", threads, nbytes=step))))
                 shares.append(rates[-1] / sequences * step / (memory[-1] * 1e9))
             share = statistics.median(shares)
             rows.append(

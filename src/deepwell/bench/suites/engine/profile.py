@@ -110,6 +110,7 @@ def bench_profile(
         context=prompt_tokens + tokens / 2,
         prefill=prefill is not None,
     )
+    read = sum(one.read_bytes for one in need.values())
 
     def decode_seconds(number: int) -> dict[str, float]:
         group = prompts(model, prompt_tokens, number, rows)
@@ -133,7 +134,7 @@ def bench_profile(
         roofs: list[Roofs] = []
         measured: list[Mapping[str, float]] = []
         for number in range(1, rounds + 1):
-            roofs.append(measure_roofs(threads, seconds=0.2))
+            roofs.append(measure_roofs(threads, seconds=0.2, nbytes=read))
             measured.append(measure(number))
     finally:
         native.switch_profile(False)

@@ -346,8 +346,10 @@ def _measure(
 
         return run
 
+    read = [work.decode_bytes(task.prompt_tokens + task.tokens / 2) for work in works.values()]
+
     def each_round() -> None:
-        peaks.append(measure_roofs(threads, seconds=0.2))
+        peaks.append(measure_roofs(threads, seconds=0.2, nbytes=min(read)))
 
     while True:
         peaks.clear()
