@@ -38,7 +38,7 @@ class Recovery:
 
     minutes: float
     rate: float = 2e-4
-    batch: int = 4
+    batch: int = 2
     seed: int = 0
     tokens: int | None = None
 

@@ -35,7 +35,7 @@ __all__ = ["bench_convert_moe"]
 
 SPARSITIES: Final = (0.25, 0.5)
 _COMPARED_AT: Final = 0.25
-_CALIBRATION: Final = 120
+_CALIBRATION: Final = 400
 _FITTED: Final = 48  # windows of the calibration text that group, route and refit
 _HELD_OUT: Final = 24  # documents, of which whole windows are measured
 
