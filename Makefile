@@ -7,8 +7,9 @@ TUNE_VENV := .venv-tune
 BIN := $(VENV)/bin
 PARITY_DEEPSEEK := tests/parity/test_deepseek.py tests/engine/test_parity_deepseek.py tests/engine/test_prediction.py
 PARITY := tests/parity tests/tuning/train tests/tuning/compress tests/engine/test_parity.py tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
-# A worker of pytest for each processor, up to four; they take tests from each other, so that all end together.
-WORKERS ?= $(shell count=$$(nproc); echo $$((count < 4 ? count : 4)))
+# Three workers of pytest for two processors, up to four: tests wait for servers and processes a third of the time. They take tests
+# from each other, so that all end together.
+WORKERS ?= $(shell count=$$(($$(nproc) * 3 / 2)); echo $$((count < 4 ? count : 4)))
 PYTEST = python -m pytest -n $(WORKERS) --dist worksteal
 # Every server that a test starts would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
