@@ -197,9 +197,7 @@ def _point(points: Sequence[Point], number: int) -> Point:
     from deepwell.errors import InvalidRequest
 
     if number >= len(points):
-        raise InvalidRequest(
-            f"the front has no point {number}", fix=f"take one of 1 to {len(points) - 1}", param="take"
-        )
+        raise InvalidRequest.of("compress_no_point", param="take", number=number, most=len(points) - 1)
     return points[number]
 
 

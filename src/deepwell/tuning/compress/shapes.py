@@ -111,8 +111,8 @@ def shapes_for(config: ModelConfig, share: float, ways: Collection[Way]) -> list
         InvalidRequest: the share is no part that can be cut, or the ways given do not reach it.
     """
     if not 0 <= share <= _MOST_SHARE:
-        raise InvalidRequest(
-            f"a share of {share:g} cannot be cut", fix=f"choose one of 0 to {_MOST_SHARE:g}", param="share"
+        raise InvalidRequest.of(
+            "compress_share_range", param="share", share=f"{share:g}", most=f"{_MOST_SHARE:g}"
         )
     if not ways or not set(ways) <= set(WAYS):
         raise InvalidRequest.of("compress_ways", param="ways", given=",".join(ways), known=", ".join(WAYS))

@@ -120,10 +120,9 @@ def layouts_for(channels: int, sparsity: float, *, experts: int = EXPERTS) -> li
     """
     if experts < 4 or channels % (experts * _MULTIPLE):
         fitting = [str(one) for one in range(4, 257) if channels % (one * _MULTIPLE) == 0]
-        raise InvalidRequest(
-            f"{channels} channels cannot be divided into {experts} experts",
-            fix=f"choose one of {', '.join(fitting) or 'another model'}",
-            param="experts",
+        key = "compress_experts" if fitting else "compress_experts_never"
+        raise InvalidRequest.of(
+            key, param="experts", channels=channels, experts=experts, known=", ".join(fitting)
         )
     share, most = min(1.0, max(0.0, sparsity)), experts * 3 // 4  # NaN becomes 0
     gone = round(share * experts)

@@ -50,14 +50,11 @@ def check_cached(config: ModelConfig, cached: int) -> None:
     runs = [one for one in range(_LEAST, most, _STEP) if rotated_widths(config, one)]
     if cached in runs or (cached == most and cached % _STEP == 0 and runs_exactly(config)):
         return
-    ends = [f"a multiple of {_STEP} from {runs[0]} to {runs[-1]}"] if runs else []
-    if runs_exactly(config):
-        ends.append(f"{most}, what the donor caches")
-    raise InvalidRequest(
-        f"a cache of {cached} numbers a token and layer cannot be made",
-        fix=f"choose {', or '.join(ends)}" if ends else "choose a model with smaller heads",
-        param="cached",
-    )
+    exact = runs_exactly(config)
+    key = "compress_cached_numbers" if runs and exact else "compress_cached_step" if runs else ""
+    key = key or ("compress_cached_exact" if exact else "compress_cached_never")
+    ends = {"step": _STEP, "first": runs[0], "last": runs[-1]} if runs else {}
+    raise InvalidRequest.of(key, param="cached", cached=cached, most=most, **ends)
 
 
 def check_exact(config: ModelConfig) -> None:

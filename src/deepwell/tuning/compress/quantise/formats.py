@@ -115,10 +115,8 @@ def format_for(kind: str, cols: int) -> Format:
     if cols % found.block:
         found = FORMATS[_FALLBACK.get(kind, kind)]
     if cols % found.block:
-        raise InvalidRequest(
-            f"rows of {cols} weights are not a multiple of {found.block}, the block of {found.name}",
-            fix="choose another model: GGUF has no block format for this width",
-            param="type",
+        raise InvalidRequest.of(
+            "compress_row_width", param="type", cols=cols, block=found.block, format=found.name
         )
     return found
 

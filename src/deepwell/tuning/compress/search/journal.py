@@ -46,7 +46,9 @@ class Journal:
         self._file.seek(0)
         raw = self._file.read(_MOST_BYTES + 1)
         if len(raw) > _MOST_BYTES:
-            raise self._damaged(f"it has over {_MOST_BYTES >> 20} MB")
+            raise InvalidRequest.of(
+                "compress_search_large", param="out", path=self._path, most=_MOST_BYTES >> 20
+            )
         lines = raw.split(b"\n")[:-1]
         for number, line in enumerate(lines, 1):
             record = self._record(line, number)
@@ -54,7 +56,7 @@ class Journal:
                 raise InvalidRequest.of("compress_search_other", param="out", path=self._path)
             if number > 1:
                 if not isinstance(record.get("name"), str) or "value" not in record:
-                    raise self._damaged(f"line {number} is no figure")
+                    raise self._damaged(number)
                 self._found[record["name"]] = record["value"]
         self._file.truncate(sum(len(line) + 1 for line in lines))
         if not lines:
@@ -66,15 +68,11 @@ class Journal:
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
-            raise self._damaged(f"line {number} is no JSON object")
+            raise self._damaged(number)
         return cast("dict[str, Any]", record)
 
-    def _damaged(self, reason: str) -> InvalidRequest:
-        return InvalidRequest(
-            f"{self._path} is damaged: {reason}",
-            fix="delete the file to begin anew, or choose another folder",
-            param="out",
-        )
+    def _damaged(self, line: int) -> InvalidRequest:
+        return InvalidRequest.of("compress_search_damaged", param="out", path=self._path, line=line)
 
     def __len__(self) -> int:
         return len(self._found)
@@ -97,7 +95,7 @@ class Journal:
             # Through JSON, so that a figure is the same now and when it is read again.
             self._found[name] = self._write({"name": name, "value": measure()})["value"]
         elif not is_sound(self._found[name]):
-            raise self._damaged(f"the figure {name[:80]!r} is none")
+            raise InvalidRequest.of("compress_search_figure", param="out", path=self._path, name=name[:80])
         return self._found[name]
 
     def _write(self, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,11 +44,7 @@ class Recovery:
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < math.inf:
-            raise InvalidRequest(
-                f"a recovery of {self.minutes:g} minutes cannot be run",
-                fix="choose 0.05 to 1440",
-                param="minutes",
-            )
+            raise InvalidRequest.of("compress_minutes", param="minutes", minutes=f"{self.minutes:g}")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values."""
