@@ -68,25 +68,27 @@ struct TileScope {
 
 DW_INLINE bool takes_tiles(int rows) { return rows >= kTilesFrom && tile_state.on; }
 
-// The sums of one group of `n` rows (a constant where they fill a tile) and both halves of a panel -> y [n][32].
-DW_INLINE void add_group(const float* scale, size_t groups, int n, const uint8_t* block, const int32_t* sums, float* y) {
+// The sums of one group of `n` rows (a constant where they fill a tile) and both halves of a panel -> y [n][32]. `Lines` from `ask` on
+// are asked for with every row of a half: all at once they would fill the core's miss buffers, and loads would wait.
+template <int Lines>
+DW_INLINE void add_group(const float* scale, size_t groups, int n, const uint8_t* block, const int32_t* sums, float* y, const uint8_t* ask) {
   for (int c = 0; c < kPanel; c += W) {
     const vf d = load_half((const uint16_t*)block + c);
 #pragma GCC unroll 16
     for (int r = 0; r < n; r++) {
       float* to = y + r * kPanel + c;
       store(to, fma(to_float(load_bytes(sums + c * kTile + r * kTile)), d * scale[r * groups], load(to)));
+      for (int i = 0; i < Lines; i++, ask += 64) prefetch_later(ask);
     }
   }
 }
 
-// Fewer rows than fill a tile -> y [rows][32].
+// Fewer rows than fill a tile, at least half of it -> y [rows][32].
 static void tile_part(const Matrix& w, const uint8_t* panel, const Activations& a, int row, int rows, float* y) {
   alignas(64) int32_t sums[2][kTile * kTile];
   const size_t panel_bytes = w.groups * w.block_bytes;
   for (int g = 0; g < w.groups; g++) {
     const uint8_t* block = panel + g * w.block_bytes;
-    for (size_t i = 0; i < w.block_bytes; i += 64) prefetch(block + panel_bytes + i);
     DW_TILE_ZERO(0);
     DW_TILE_ZERO(1);
     DW_TILE_LOAD(2, a.bytes + (size_t)row * a.row_bytes + (size_t)g * kTileBytes, a.row_bytes);
@@ -96,7 +98,8 @@ static void tile_part(const Matrix& w, const uint8_t* panel, const Activations& 
     DW_TILE_DOT8(1, 2, 4);
     DW_TILE_STORE(0, sums[0], kTileBytes);
     DW_TILE_STORE(1, sums[1], kTileBytes);
-    add_group(a.scale + (size_t)row * a.groups + g, a.groups, rows, block, sums[0], y);
+    const uint8_t* next = block + panel_bytes;
+    add_group<2>(a.scale + (size_t)row * a.groups + g, a.groups, rows, block, sums[0], y, next);
   }
 }
 
@@ -111,7 +114,7 @@ static void tile_blocks(const Matrix& w, const uint8_t* panel, const Activations
     const uint8_t* x = a.bytes + (size_t)(row + first_of(t)) * a.row_bytes + (size_t)g * kTileBytes;
     if (t == 0) {
       const uint8_t* block = block_of(g);
-      for (size_t i = 0; i < w.block_bytes; i += 64) prefetch(block + panel_bytes + i);
+      prefetch_later(block + panel_bytes + 2 * kTile * 64);  // the line behind those that `add_group` asks for
       DW_TILE_LOAD(3, block + kPanel * 2, kPanel * 4);
       DW_TILE_LOAD(4, block + kPanel * 2 + kTileBytes, kPanel * 4);
     }
@@ -142,8 +145,10 @@ static void tile_blocks(const Matrix& w, const uint8_t* panel, const Activations
       const float* scale = a.scale + (size_t)(row + first + done) * a.groups + g;
       const int32_t* from = sums[(g * tiles + t) % 2 * 2];
       float* to = y + (first + done) * kPanel;
-      if (!done) add_group(scale, a.groups, kTile, block_of(g), from, to);
-      else add_group(scale, a.groups, kTile - done, block_of(g), from + done * kTile, to);
+      const uint8_t* block = block_of(g);
+      if (t == 0) add_group<1>(scale, a.groups, kTile, block, from, to, block + panel_bytes);
+      else if (!done) add_group<0>(scale, a.groups, kTile, block, from, to, nullptr);
+      else add_group<0>(scale, a.groups, kTile - done, block, from + done * kTile, to, nullptr);
     }
 }
 
