@@ -18,6 +18,7 @@
 #include "binding_types.h"
 #include "cache_bindings.h"
 #include "common.h"
+#include "compressed_bindings.h"
 #include "dispatch.h"
 #include "encoder_bindings.h"
 #include "integers.h"
@@ -94,7 +95,7 @@ struct PyJoin {
 class PyModel {
  public:
   PyModel(const PyMatrix& embed, nb::list layers, Vector norm, const PyMatrix& head, Floats cos, Floats sin, float eps,
-          nb::object join)
+          nb::object join, nb::object streams)
       : keep_layers_(layers), keep_norm_(norm), keep_cos_(cos), keep_sin_(sin), embed_(embed), head_(head) {
     int hidden = embed.matrix.cols;
     int head_dim = 0;
@@ -114,6 +115,14 @@ class PyModel {
         latent_ = &a;
         layers_.push_back({.latent = &a});
         attention_layers_++;
+      } else if (nb::isinstance<PyCompressedAttention>(h)) {
+        const PyCompressedAttention& one = nb::cast<const PyCompressedAttention&>(h);
+        require(one.layer.a.cols == hidden, "model: a compressed attention layer has another hidden size");
+        require(one.max_positions() == int(cos.shape(0)), "model: cos and sin of a layer have other positions");
+        compressed_.push_back(&one.layer);
+        horizon_ = max_of(horizon_, one.horizon());
+        layers_.push_back({.compressed = &one.layer});
+        attention_layers_++;
       } else if (nb::isinstance<PyMlp>(h)) {
         const MlpLayer& p = nb::cast<const PyMlp&>(h).layer;
         require(p.gate_up.cols == hidden, "model: an MLP layer has another hidden size");
@@ -121,22 +130,38 @@ class PyModel {
       } else if (nb::isinstance<PyMoe>(h)) {
         const MoeLayer& e = nb::cast<const PyMoe&>(h).layer;
         require(e.gate_up.cols == hidden, "model: a mixture has another hidden size");
+        require(bool(e.hyper) != streams.is_none(), "model: a mixture has other residual streams");
+        require(nb::cast<const PyMoe&>(h).vocab() <= 0 || nb::cast<const PyMoe&>(h).vocab() == embed.matrix.rows,
+                "model: a mixture has experts for another vocabulary");
         layers_.push_back({.moe = &e});
         moe_layers_.push_back(&nb::cast<const PyMoe&>(h));
       } else {
-        fail("model: layers must be Attention, LatentAttention, Mlp or Moe");
+        fail("model: layers must be Attention, LatentAttention, CompressedAttention, Mlp or Moe");
       }
       layers_.back().lora = targets_.bind(layers_.back(), max_of(attention_layers_ - 1, 0));
     }
     require(attention_layers_ > 0, "model: no attention layer");
     require(!latent_ || head_dim == 0, "model: attention and latent attention do not mix");
-    int rotary_dim = latent_ ? latent_->rope : head_dim;
+    require(compressed_.empty() || int(compressed_.size()) == attention_layers_, "model: compressed attention does not mix with others");
+    require(compressed_.empty() == streams.is_none(), "model: compressed attention and residual streams come together");
+    int rotary_dim = latent_ ? latent_->rope : compressed_.empty() ? head_dim : compressed_[0]->rope;
     require(head.matrix.cols == hidden && int(norm.size()) == hidden, "model: head or norm has another hidden size");
     require(head.matrix.rows == embed.matrix.rows, "model: head and embedding differ in vocabulary");
     require(int(cos.shape(1)) == rotary_dim / 2 && int(sin.shape(1)) == rotary_dim / 2 && cos.shape(0) == sin.shape(0),
             "model: cos and sin must be [max_positions, rotary_dim / 2]");
     model_ = {embed.matrix, head.matrix,  layers_.data(), int(layers_.size()),   norm.data(),
-              cos.data(),   sin.data(),   hidden,         embed.matrix.rows,     int(cos.shape(0)), eps, nullptr};
+              cos.data(),   sin.data(),   hidden,         embed.matrix.rows,     int(cos.shape(0)), eps, nullptr, nullptr};
+    if (!streams.is_none()) {
+      keep_layers_.append(streams);
+      const PyHyperHead& head_of = nb::cast<const PyHyperHead&>(streams);
+      require(head_of.hidden() == hidden, "model: the residual streams have another hidden size");
+      for (const Layer& layer : layers_) {
+        require(!layer.mlp, "model: a dense MLP knows one residual stream");
+        const HyperLayer& hyper = layer.compressed ? layer.compressed->hyper : *layer.moe->hyper;
+        require(hyper.streams == head_of.layer.streams, "model: layers differ in residual streams");
+      }
+      model_.streams = &head_of.layer;
+    }
     if (!join.is_none()) {
       keep_layers_.append(join);
       model_.join = &nb::cast<const PyJoin&>(join).layer;
@@ -212,6 +237,7 @@ class PyModel {
   void shift_blocks(const PyKVCache& kv, Ints sources, Ints targets, int positions) const {
     const KVCache& cache = kv.cache;
     require(fits(cache), "shift_blocks: the cache belongs to another model");
+    require(!cache.pages, "shift_blocks: entries cannot be turned back");
     require(sources.size() == targets.size(), "shift_blocks: sources and targets differ in length");
     require(positions > 0 && positions < model_.max_positions, "shift_blocks: positions beyond the rope table");
     for (size_t i = 0; i < sources.size(); i++)
@@ -307,6 +333,13 @@ class PyModel {
   }
 
   bool fits(const KVCache& cache) const {
+    if (bool(cache.pages) == compressed_.empty()) return false;
+    if (cache.pages) {
+      if (cache.layers != attention_layers_) return false;
+      for (int i = 0; i < attention_layers_; i++)
+        if (!fits_page(*compressed_[i], cache.pages[i])) return false;
+      return true;
+    }
     return cache.layers == attention_layers_ && cache.kv_heads == kv_heads_ && cache.head_dim == head_dim_ &&
            cache.latent_rank == (latent_ ? latent_->rank : 0) && cache.latent_rope == (latent_ ? latent_->rope : 0) &&
            cache.index_dim == (latent_ && latent_->indexer ? latent_->indexer->head_dim : 0);
@@ -330,6 +363,8 @@ class PyModel {
       require(blocks <= b.max_blocks, "forward: block table too short");
       for (int i = 0; i < blocks; i++)
         require(table[i] >= 0 && table[i] < cache.blocks, "forward: block outside the cache");
+      for (int i = max_of(0, b.positions[b.seq_starts[s]] - horizon_) / kBlockTokens; cache.pages && i < blocks; i++)
+        require(cache.slots[table[i]] >= 0 && cache.slots[table[i]] < cache.num_slots, "forward: single tokens of a block are gone");
     }
     for (int i = 0; i < b.outputs; i++)
       require(b.output_rows[i] >= 0 && b.output_rows[i] < b.rows && (i == 0 || b.output_rows[i] > b.output_rows[i - 1]),
@@ -347,6 +382,8 @@ class PyModel {
   std::vector<const Memory*> memories_;  // of the step
   int attention_layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
   const LatentLayer* latent_ = nullptr;
+  std::vector<const CompressedLayer*> compressed_;
+  int horizon_ = 0;  // tokens before a row that it reads one by one
   std::vector<const PyMoe*> moe_layers_;
   Model model_;
   Scratch workspace_;
@@ -473,8 +510,8 @@ NB_MODULE(_native, m) {
   nb::class_<PyJoin>(m, "Join")
       .def(nb::init<Vector, Vector, const PyMatrix&>(), "embed_norm"_a, "state_norm"_a, "proj"_a);
   nb::class_<PyModel>(m, "Model")
-      .def(nb::init<const PyMatrix&, nb::list, Vector, const PyMatrix&, Floats, Floats, float, nb::object>(), "embed"_a, "layers"_a,
-           "norm"_a, "head"_a, "cos"_a, "sin"_a, "eps"_a, "join"_a = nb::none())
+      .def(nb::init<const PyMatrix&, nb::list, Vector, const PyMatrix&, Floats, Floats, float, nb::object, nb::object>(), "embed"_a,
+           "layers"_a, "norm"_a, "head"_a, "cos"_a, "sin"_a, "eps"_a, "join"_a = nb::none(), "streams"_a = nb::none())
       .def_prop_ro("vocab_size", &PyModel::vocab)
       .def_prop_ro("hidden_size", &PyModel::hidden)
       .def_prop_ro("workspace_bytes", &PyModel::workspace_bytes)
@@ -490,6 +527,7 @@ NB_MODULE(_native, m) {
   nb::class_<PyAdapter>(m, "Adapter").def_prop_ro("nbytes", [](const PyAdapter& a) { return a.memory.bytes(); });
   bind_memory(m);
   bind_latent(m);
+  bind_compressed(m);
   bind_moe(m);
   bind_encoder(m);
   bind_text(m);

@@ -12,6 +12,8 @@ constexpr int kPieceTokens = 256;  // softmax pieces, merged in order
 constexpr int kMaxHeadDim = 256;
 constexpr int kMaxGroup = 96;      // query heads that share a KV head
 constexpr int kMaxExperts = 1024;  // routed experts of a layer
+constexpr int kMaxStreams = 8;     // residual streams
+constexpr int kMaxMixes = (2 + kMaxStreams) * kMaxStreams;
 
 enum Scheme : int { kFp32 = 0, kInt8 = 1, kInt4 = 2, kBf16 = 3, kFp16 = 4 };
 
@@ -68,6 +70,67 @@ struct LatentLayer {
   const IndexerLayer* indexer;  // or null
 };
 
+// Several residual streams (kernels/hyper.h): what a layer reads of them, and how its output and they make the next ones.
+struct HyperLayer {
+  const float* weights;  // [(2 + streams) streams][streams][hidden]
+  const float* base;     // [(2 + streams) streams]
+  const float* scale;    // [3]
+  int streams, rounds;
+  float eps, norm_eps;
+};
+
+// What the final norm reads of them.
+struct HyperHead {
+  const float* weights;  // [streams][streams][hidden]
+  const float *base, *scale;  // [streams], [1]
+  int streams;
+  float eps, norm_eps;
+};
+
+// Entries of several tokens each, and where they lie in a block of the cache.
+struct CompressorPage {
+  int rate, width;
+  bool overlap;
+  size_t entries_at, parts_at;  // in a block, in a slot
+};
+
+// What the cache holds of one layer of DeepSeek-V4 (kernels/compressed_layout.h): entries in blocks, single tokens in slots.
+struct CompressedPage {
+  int head_dim, count;
+  CompressorPage made[2];  // of attention, of the indexer
+  size_t at, block_bytes;  // entries: of the layer in the cache, of a block
+  size_t recent_at, recent_bytes;  // single tokens: of the layer, of a slot
+};
+
+struct Compressor {
+  CompressorPage page;  // without places
+  const float* bias;    // [rate][width, twice that with overlap]
+  const float* norm;    // [width]
+};
+
+// Attention over a window of last tokens and compressed entries.
+struct CompressedLayer {
+  const float* norm;    // [hidden]
+  Matrix a;             // rows: q_a, the vector, values and gates of the compressor, then of the indexer's
+  const float* q_norm;  // [q_rank]
+  Matrix q_b;           // rows: heads x head_dim
+  const float* kv_norm;  // [head_dim]
+  Matrix o_a;           // rows: o_groups x pad32(rank), cols: those of a group of heads
+  Matrix o_b;           // cols: o_groups x rank
+  const float* sinks;   // [heads]
+  const float *cos, *sin;  // [max_positions, rope / 2]
+  HyperLayer hyper;
+  int heads, head_dim, rope, q_rank, o_groups, window;
+  float eps;
+  bool has_entries, has_index;
+  Compressor entries, index;
+  Matrix index_q;       // rows: index_heads x index width
+  const float* index_weights;  // [index_heads, hidden]
+  int index_heads, top_k;
+};
+
+enum Scoring : int { kSoftmax = 0, kSigmoid = 1, kSqrtSoftplus = 2 };
+
 struct MoeLayer {
   const float* norm;        // [hidden]
   Matrix router;            // [experts, hidden], fp32
@@ -76,11 +139,14 @@ struct MoeLayer {
   bool shared;              // whether there is a shared expert
   Matrix shared_gate_up, shared_down;
   int experts, top_k;
-  bool sigmoid;             // else softmax
+  Scoring scoring;
   int groups, topk_group;   // of `groups` groups of experts the best `topk_group` may be chosen from
   bool norm_topk_prob;
   float routed_scaling_factor, eps;
   uint64_t* counts;         // [experts]: rows that each has seen; then how often the weights of any were read
+  float limit;              // of gate (above) and up (both ways); 0: none
+  const int32_t* token_experts;  // [vocab, top_k] or null: a token's experts, which scores then only weigh
+  const HyperLayer* hyper;  // or null: one residual stream
 };
 
 // What stands in the place of the embedding where a model reads the states of another: x = proj [norm(embedding); norm(state)].
@@ -108,6 +174,7 @@ struct Layer {  // exactly one is set
   const MlpLayer* mlp = nullptr;
   const LatentLayer* latent = nullptr;
   const MoeLayer* moe = nullptr;
+  const CompressedLayer* compressed = nullptr;
   LoraPlaces lora{};
 };
 
@@ -143,6 +210,9 @@ struct KVCache {
   KvType type;
   size_t head_bytes, block_bytes, layer_bytes;
   int latent_rank, latent_rope, index_dim;
+  const CompressedPage* pages;  // [layers] or null: DeepSeek-V4's blocks, bf16 or fp32
+  const int32_t* slots;         // [blocks]: where single tokens of a block lie, -1 where they are gone
+  int num_slots;
 };
 
 // Tokens of one sequence that have left its window, as factors of their keys and values (kernels/factors.h).
@@ -192,6 +262,7 @@ struct Model {
   int hidden, vocab, max_positions;
   float eps;
   const JoinLayer* join;  // or null: rows begin as embeddings
+  const HyperHead* streams;  // or null: one residual stream
 };
 
 // Scratch of one step, sized by `KernelTable::workspace_bytes` and 64-byte aligned; the kernels' arena (kernels/arena.h) hands it out.

@@ -45,6 +45,7 @@ class LoraTargets {
       if (a->q_rank) p.q_b = place("q_b", a->q_b);
       p.o = place("o", a->o);
     }
+    if (const CompressedLayer* a = layer.compressed) p.a = place("a", a->a), p.q_b = place("q_b", a->q_b), p.o = place("o_b", a->o_b);
     if (const MoeLayer* e = layer.moe) {
       p.experts_gate_up = place("experts_gate_up", e->gate_up, e->experts);
       p.experts_down = place("experts_down", e->down, e->experts);

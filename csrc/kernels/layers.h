@@ -9,8 +9,10 @@
 #include "integers.h"
 #include "kernels/attention.h"
 #include "kernels/attention_tiles.h"
+#include "kernels/compressed_layer.h"
 #include "kernels/factors.h"
 #include "kernels/gemm.h"
+#include "kernels/hyper.h"
 #include "kernels/lora.h"
 #include "kernels/mla_layer.h"
 #include "kernels/moe.h"
@@ -433,6 +435,8 @@ static void embed_rows(const Model& m, const Batch& b, const Layout& l, Team* te
     float* x = l.x + (size_t)row * l.hidden_stride;
     embed_row(m.embed, b.tokens[row], x);
     memset(x + m.hidden, 0, (l.hidden_stride - m.hidden) * sizeof(float));
+    for (int s = 0; m.streams && s < m.streams->streams; s++)
+      memcpy(streams_of(l, m, row) + (size_t)s * l.hidden_stride, x, l.hidden_stride * sizeof(float));
   }
   team_barrier(team);
 }
@@ -463,7 +467,7 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
   Rows live = {b.rows, nullptr, l.groups};
   for (int i = 0; i < m.num_layers; i++) {
     const Layer& layer = m.layers[i];
-    if ((layer.attention || layer.latent) && attention_index == last && b.outputs < b.rows && !out.states) {
+    if ((layer.attention || layer.latent || layer.compressed) && attention_index == last && b.outputs < b.rows && !out.states) {
       if (b.adapter_of) group_rows(b, b.output_rows, b.outputs, &l.live_groups);
       live = {b.outputs, b.output_rows, l.live_groups};
     }
@@ -471,13 +475,18 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
       attention_layer(*layer.attention, attention_index++, layer.lora, m, b, cache, live, l, team);
     } else if (layer.latent) {
       latent_layer(*layer.latent, attention_index++, layer.lora, m, b, cache, live, l, team);
+    } else if (layer.compressed) {
+      compressed_layer(*layer.compressed, attention_index++, layer.lora, m, b, cache, live, l, team);
     } else if (layer.moe) {
       const MoeLora lora = {b.adapters, b.adapter_of, layer.lora, l.moe_lora, l.lora_stride, l.moe_rows};
-      moe_layer(*layer.moe, l.x, l.hidden_stride, live.index, live.count, lora, l.moe, team, tid);
+      if (layer.moe->hyper) collapse_rows(*layer.moe->hyper, m, live, l, team);
+      moe_layer(*layer.moe, l.x, l.hidden_stride, b.tokens, live.index, live.count, lora, l.moe, team, tid);
+      if (layer.moe->hyper) expand_rows(*layer.moe->hyper, m, live, l, team);
     } else {
       mlp_layer(*layer.mlp, layer.lora, m, b, live, l, team);
     }
   }
+  if (m.streams) final_streams(m, b, out.states != nullptr, l, team);
   if (out.states) {
     for (int row; (row = team_next(team, 1)) < b.rows;)
       rms_norm_row(l.x + (size_t)row * l.hidden_stride, m.norm, m.hidden, m.eps, out.states + (size_t)row * m.hidden);

@@ -126,12 +126,17 @@ DW_INLINE void choose(const float* values, bool* allowed, int n, int k, int32_t*
 }
 
 // Router logits of one row -> its experts, best first, and their weights. `logits` may be overwritten behind the last expert.
-static void route_row(const MoeLayer& e, float* logits, int32_t* ids, float* weights) {
+static void route_row(const MoeLayer& e, int token, float* logits, int32_t* ids, float* weights) {
   alignas(64) float scores[kMaxExperts];
   float corrected[kMaxExperts];
   bool allowed[kMaxExperts];
   const int n = e.experts, padded = round_up(n, W);
-  if (e.sigmoid) {
+  if (e.scoring == kSqrtSoftplus) {
+    for (int i = 0; i < n; i++) {
+      const double x = logits[i], above = x > 0 ? x : 0, below = x > 0 ? -x : x;  // log(1 + e^x) without overflow
+      scores[i] = (float)__builtin_sqrt(above + __builtin_log1p(__builtin_exp(below)));
+    }
+  } else if (e.scoring == kSigmoid) {
     for (int i = n; i < padded; i++) logits[i] = 0.0f;
     for (int i = 0; i < padded; i += W) store(scores + i, 1.0f / (vexp(-load(logits + i)) + 1.0f));
   } else {
@@ -169,7 +174,8 @@ static void route_row(const MoeLayer& e, float* logits, int32_t* ids, float* wei
     choose(group_scores, open, e.groups, e.topk_group, kept);
     for (int i = 0; i < n; i++) allowed[i] = !open[i / size];
   }
-  choose(corrected, allowed, n, e.top_k, ids);
+  if (e.token_experts) memcpy(ids, e.token_experts + (size_t)token * e.top_k, e.top_k * sizeof(int32_t));
+  else choose(corrected, allowed, n, e.top_k, ids);
   float sum = 0.0f;
   for (int k = 0; k < e.top_k; k++) sum += scores[ids[k]];
   for (int k = 0; k < e.top_k; k++) {
@@ -324,13 +330,24 @@ static void project_inputs(const MoeLayer& e, const MoeSpace& s, const MoeLora& 
   team_barrier(team);
 }
 
+// silu(gate) * up, of gate and up within a limit.
+DW_INLINE vf gated(vf gate, vf up, float limit) {
+  if (limit != 0.0f) {
+    const vf most = set1(limit);
+    gate = -vmax(-gate, -most);
+    up = vmax(-vmax(-up, -most), -most);
+  }
+  return silu(gate) * up;
+}
+
 DW_INLINE void count_up(uint64_t* count, uint64_t by) {
   __atomic_store_n(count, __atomic_load_n(count, __ATOMIC_RELAXED) + by, __ATOMIC_RELAXED);
 }
 
-// `x`: [batch rows][stride], residual stream of hidden columns padded with zeros; row i of `rows` is index[i], or i.
-static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t* index, int rows, const MoeLora& lora, uint8_t* memory,
-                      Team* team, int tid) {
+// `x`: [batch rows][stride], residual stream of hidden columns padded with zeros; row i of `rows` is index[i], or i. With several
+// streams `x` is what they are joined to, and gets the sum alone. `tokens`: [batch rows].
+static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t* tokens, const int32_t* index, int rows, const MoeLora& lora,
+                      uint8_t* memory, Team* team, int tid) {
   Arena arena(memory);
   MoeSpace s = moe_space(e, rows, team->size, tid, &arena);
   const Activations h = activations_at(s.normed, e.router, rows);
@@ -349,11 +366,12 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     for (int i = 0; i < rows; i++) {
       alignas(64) float logits[kMaxExperts];
       memcpy(logits, s.logits + (size_t)i * logits_stride, logits_stride * sizeof(float));
-      route_row(e, logits, s.ids + i * e.top_k, s.weights + i * e.top_k);
+      route_row(e, tokens[index ? index[i] : i], logits, s.ids + i * e.top_k, s.weights + i * e.top_k);
     }
   } else {
     for (int i; (i = team_next(team, 1)) < rows;)
-      route_row(e, s.logits + (size_t)i * logits_stride, s.ids + (size_t)i * e.top_k, s.weights + (size_t)i * e.top_k);
+      route_row(e, tokens[index ? index[i] : i], s.logits + (size_t)i * logits_stride, s.ids + (size_t)i * e.top_k,
+                s.weights + (size_t)i * e.top_k);
     team_barrier(team);
   }
   make_plan(e, rows, &s);
@@ -396,7 +414,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
       alignas(64) float sum[kPanel];
       y = lora_add(adapters, i - in.base, panel, y, sum);
       float* to = act + (size_t)(i - in.base) * act_stride + panel * (kPanel / 2);
-      for (int c = 0; c < kPanel / 2; c += W) store(to + c, silu(load(y + c)) * load(y + kPanel / 2 + c));
+      for (int c = 0; c < kPanel / 2; c += W) store(to + c, gated(load(y + c), load(y + kPanel / 2 + c), e.limit));
     });
   });
   DW_PHASE_ENDS(kPhaseGateUp);
@@ -444,7 +462,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
         sum = fma(load(s.out + pair * s.hidden_stride + c), set1(s.weights[pair]), sum);
       }
       if (e.shared) sum += load(s.shared_out + (size_t)i * s.hidden_stride + c);
-      store(to + c, load(to + c) + sum);
+      store(to + c, e.hyper ? sum : load(to + c) + sum);
     }
   }
   team_barrier(team);

@@ -8,6 +8,7 @@
 #include "kernels/arena.h"
 #include "kernels/attention.h"
 #include "kernels/codes.h"
+#include "kernels/compressed_layout.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
 #include "kernels/mla_layout.h"
@@ -42,6 +43,9 @@ struct Layout {
   float* lse;                   // [kOutputRows, head panels]{max, sum}
   float* target_logit;          // [kOutputRows]
   LatentLayout latent;
+  float* streams;               // [rows][streams][hidden_stride] where there are several
+  float* kept_mixes;            // [rows][kMaxMixes]: of the layer that computes
+  CompressedLayout compressed;
   uint8_t* moe;                 // MoeSpace
   float* moe_lora;              // [pairs and shared rows of a mixture][lora_stride]
   int32_t* moe_rows;            // of this thread, as many
@@ -93,6 +97,9 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
       l.attention_stride = max_of(l.attention_stride, round_up(max_of(a->heads * a->value_dim, a->q_rank), 64));
       matrices[0] = &a->a, matrices[1] = &a->o, matrices[2] = a->q_rank ? &a->q_b : nullptr;
       if (a->indexer) matrices[3] = &a->indexer->k, matrices[4] = &a->indexer->q_b;
+    } else if (const CompressedLayer* a = m.layers[i].compressed) {
+      l.attention_stride = max_of(l.attention_stride, round_up(max_of(a->heads * a->head_dim, max_of(a->q_rank, a->o_b.cols)), 64));
+      matrices[0] = &a->a, matrices[1] = &a->q_b, matrices[2] = &a->o_b;
     } else if (m.layers[i].moe) {
       continue;  // has a space of its own
     } else {
@@ -146,6 +153,10 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.lse = arena.take<float>(out.target_logprobs ? (size_t)kOutputRows * m.head.panels * 2 : 0);
   l.target_logit = arena.take<float>(kOutputRows);
   if (latent) l.latent = latent_layout(*latent, b, cache, &arena, threads, tid);
+  const size_t streams = m.streams ? (size_t)b.rows * m.streams->streams * l.hidden_stride : 0;
+  l.streams = arena.take<float>(streams);
+  l.kept_mixes = arena.take<float>(m.streams ? (size_t)b.rows * kMaxMixes : 0);
+  if (cache.pages) l.compressed = compressed_layout(m, b, &arena, threads, tid);
   l.moe = arena.take<uint8_t>(moe_bytes(m, b.rows, threads));
   size_t pairs = 0;
   for (int i = 0; b.adapter_of && i < m.num_layers; i++)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tests.models.builders import safetensors_bytes
 
+from deepwell.engine.architectures.deepseek_v4 import cache_pages
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig
@@ -48,6 +49,8 @@ def config_of(name: str) -> dict[str, Any]:
 
 def new_cache(backend: Any, config: ModelConfig, tokens: int, dtype: str = "fp32") -> Any:
     blocks = -(-tokens // BLOCK_TOKENS) + 1
+    if config.compression is not None:
+        return backend.compressed_cache(cache_pages(config), blocks, dtype)
     if config.is_latent:
         return backend.latent_cache(
             config.num_hidden_layers,

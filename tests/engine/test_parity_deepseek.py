@@ -13,7 +13,7 @@ from tests.engine.backends import backend
 from deepwell.engine.architectures import build_model
 from deepwell.engine.weights.load import load_weights
 
-TINY = ("deepseek-v2", "deepseek-v2-lite", "deepseek-v3", "deepseek-v32", "qwen3-moe")
+TINY = ("deepseek-v2", "deepseek-v2-lite", "deepseek-v3", "deepseek-v32", "qwen3-moe", "deepseek-v4")
 LATENT = TINY[:4]
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}
 
@@ -61,7 +61,7 @@ def test_greedy_tokens_are_those_of_transformers(engine: str, name: str, tmp_pat
     assert sequences.greedy(model, cache, [prompt], len(expected)) == [expected]
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", TINY[:5])
 def test_golden_models_have_what_they_are_for(name: str, tmp_path: Path) -> None:
     """A golden file made with a careless change to the script would still pass the comparison."""
     arrays = sequences.golden(name)
@@ -75,3 +75,16 @@ def test_golden_models_have_what_they_are_for(name: str, tmp_path: Path) -> None
     assert (config.rope_scaling is not None) == (name in ("deepseek-v2", "deepseek-v3"))
     assert any(key.startswith("fp8:") for key in arrays) == (name == "deepseek-v3")
     assert (0 < config.index_topk < len(arrays["tokens"]) // 2) == (name == "deepseek-v32")
+
+
+def test_the_golden_model_of_v4_has_every_kind_of_layer(tmp_path: Path) -> None:
+    arrays = sequences.golden("deepseek-v4")
+    config = sequences.golden_checkpoint("deepseek-v4", tmp_path).config
+    assert np.abs(arrays["logits"]).max() > 1
+    assert config.compression is not None and config.hyper is not None
+    assert set(config.compression.kinds) == {"sliding", "sparse", "heavy"}
+    tokens = len(arrays["tokens"])
+    assert config.compression.window < tokens and config.compression.heavy_rate < tokens // 2
+    assert config.index_topk < tokens // config.compression.sparse_rate
+    assert config.hash_layers == (0,) and config.hyper.streams == 4
+    assert config.compression.rope_scaling is not None and config.rope_scaling is None

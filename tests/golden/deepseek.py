@@ -7,11 +7,13 @@ checkpoints (float16, or `fp8:` codes with block scales), token ids and logits, 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from transformers import (
     DeepseekV2Config,
     DeepseekV2ForCausalLM,
@@ -19,9 +21,13 @@ from transformers import (
     DeepseekV3ForCausalLM,
     DeepseekV32Config,
     DeepseekV32ForCausalLM,
+    DeepseekV4Config,
+    DeepseekV4ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
+
+from deepwell.models.store.layout_compressed import released_name
 
 HERE = Path(__file__).parent
 TOKENS, PROMPT, COMPLETION = 40, 24, 64
@@ -57,6 +63,38 @@ _LATENT: dict[str, Any] = _SMALL | {
     "first_k_dense_replace": 1,
 }
 _YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "rope_theta": 10_000.0}
+
+# A window, and entries of 4 tokens, of which 5 are picked, and of 16: all within 40 tokens.
+_COMPRESSED: dict[str, Any] = {key: value for key, value in _SMALL.items() if key != "intermediate_size"} | {
+    "num_hidden_layers": 4,
+    "head_dim": 24,
+    "qk_rope_head_dim": 8,
+    "q_lora_rank": 40,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "layer_types": [
+        "sliding_attention",
+        "compressed_sparse_attention",
+        "heavily_compressed_attention",
+        "compressed_sparse_attention",
+    ],
+    "mlp_layer_types": ["hash_moe", "moe", "moe", "moe"],
+    "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 16},
+    "sliding_window": 8,
+    "swiglu_limit": 1.5,
+    "o_groups": 2,
+    "o_lora_rank": 20,
+    "index_n_heads": 8,
+    "index_head_dim": 16,
+    "index_topk": 5,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "original_max_position_embeddings": 16,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+    },
+}
 
 TINY: dict[str, Any] = {
     "deepseek-v2": lambda: DeepseekV2ForCausalLM(
@@ -104,6 +142,7 @@ TINY: dict[str, Any] = {
             mlp_only_layers=[0],
         )
     ),
+    "deepseek-v4": lambda: DeepseekV4ForCausalLM(DeepseekV4Config(**_COMPRESSED)),
 }
 FP8 = ("deepseek-v3",)
 
@@ -114,6 +153,10 @@ def random_model(name: str, seed: int = 0) -> Any:
     model = TINY[name]().eval().to(torch.float32)
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
+            if key.endswith("tid2eid"):
+                chosen = [torch.randperm(8)[: tensor.shape[1]] for _ in range(len(tensor))]
+                tensor.copy_(torch.stack(chosen))
+                continue
             values = torch.randint(-31, 32, tensor.shape) / 128
             tensor.copy_(1 + values if "norm" in key and key.endswith("weight") else values)
     return model
@@ -121,6 +164,11 @@ def random_model(name: str, seed: int = 0) -> Any:
 
 def released(model: Any) -> dict[str, torch.Tensor]:
     """The weights by the names of released checkpoints: an expert is a module of its own."""
+    if isinstance(model, DeepseekV4ForCausalLM):
+        with tempfile.TemporaryDirectory() as directory:
+            model.save_pretrained(directory)
+            saved = load_file(Path(directory) / "model.safetensors")
+        return {released_name(key): tensor for key, tensor in saved.items()}
     tensors: dict[str, torch.Tensor] = {}
     for key, tensor in model.state_dict().items():
         before, experts, kind = key.partition(".experts.")
@@ -184,7 +232,8 @@ def write(name: str) -> None:
         config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [FP8_BLOCK, FP8_BLOCK]}
     for key, tensor in released(model).items():
         if f"fp8:{key}" not in arrays:
-            arrays[f"weight:{key}"] = tensor.to(torch.float16).numpy()
+            kind = torch.float16 if tensor.is_floating_point() else torch.int64
+            arrays[f"weight:{key}"] = tensor.to(kind).numpy()
     for seed in range(1, 100):
         tokens = golden_tokens(seed)
         completion, margin = greedy(model, tokens[:, :PROMPT])

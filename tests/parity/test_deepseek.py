@@ -27,6 +27,8 @@ from transformers import (
     DeepseekV3ForCausalLM,
     DeepseekV32Config,
     DeepseekV32ForCausalLM,
+    DeepseekV4Config,
+    DeepseekV4ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
@@ -113,6 +115,33 @@ MODELS: dict[str, Any] = {
             decoder_sparse_step=2,
         )
     ),
+    # Entries of all kinds, more heads than share a pass over keys, and a rank that fills no panel.
+    "v4": lambda: DeepseekV4ForCausalLM(
+        DeepseekV4Config(
+            **{key: value for key, value in WIDER.items() if key != "intermediate_size"}
+            | {"num_hidden_layers": 4, "num_attention_heads": 12},
+            head_dim=36,
+            qk_rope_head_dim=16,
+            q_lora_rank=56,
+            n_routed_experts=36,
+            n_shared_experts=1,
+            layer_types=[
+                "heavily_compressed_attention",
+                "compressed_sparse_attention",
+                "sliding_attention",
+                "compressed_sparse_attention",
+            ],
+            mlp_layer_types=["hash_moe", "hash_moe", "moe", "moe"],
+            compress_rates={"compressed_sparse_attention": 8, "heavily_compressed_attention": 32},
+            sliding_window=20,
+            o_groups=3,
+            o_lora_rank=24,
+            index_n_heads=24,
+            index_head_dim=32,
+            index_topk=6,
+            hc_mult=2,
+        )
+    ),
 }
 
 
@@ -120,6 +149,9 @@ def noise(model: Any) -> None:
     """Weights of deviation 0.1, norms around one."""
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
+            if key.endswith("tid2eid"):
+                tensor.copy_(torch.stack([torch.randperm(36)[: tensor.shape[1]] for _ in range(len(tensor))]))
+                continue
             values = torch.randn(tensor.shape) * 0.1
             tensor.copy_(1 + values if "norm" in key and key.endswith("weight") else values)
 

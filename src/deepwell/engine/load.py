@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepwell.engine.architectures import build_encoder, build_model, build_prediction, tensor_plan
+from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon
 from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Backend, KVCache
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
+from deepwell.engine.core.recents import RecentSlots
 from deepwell.engine.encoder.loop import EncoderEngine
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.limits import Limits
 from deepwell.engine.machine import usable_cpus
 from deepwell.engine.options import EngineOptions
-from deepwell.engine.plan import MemoryPlan
+from deepwell.engine.plan import MemoryPlan, recent_slots
 from deepwell.engine.planning import plan_engine
 from deepwell.engine.protocol import Capabilities
 from deepwell.engine.row_cost import expected_row_cost
@@ -67,6 +69,8 @@ def new_cache(
     Args:
         num_layers: None: all of the model's, a prediction layer excepted.
     """
+    if config.compression is not None:
+        return runner.compressed_cache(cache_pages(config), num_blocks, dtype)
     if config.is_latent:
         return runner.latent_cache(
             config.num_hidden_layers if num_layers is None else num_layers,
@@ -165,6 +169,7 @@ def _capabilities(
         kv_cache_tokens=memory.kv_cache_tokens,
         weights_bytes=weights_bytes,
         kv_cache_bytes=memory.kv_cache_bytes,
+        lacks=("window",) if config.compression is not None else (),
         generates=not config.is_encoder,
         weights_hash=weights_hash,
     )
@@ -183,7 +188,14 @@ def _paged(
     if config.is_latent:
         limits = replace(limits, share_generated=False)
     model = build_model(runner, weights, config, memory.context)
-    cache = new_cache(runner, config, memory.num_blocks, options.kv_dtype)
+    recents = None
+    if config.compression is None:
+        cache = new_cache(runner, config, memory.num_blocks, options.kv_dtype)
+    else:
+        slots = recent_slots(config, limits, memory.num_blocks)
+        recents = RecentSlots(memory.num_blocks, slots, horizon(config))
+        pages = cache_pages(config)
+        cache = runner.compressed_cache(pages, memory.num_blocks, options.kv_dtype, recents.table, slots)
     prediction = None
     if limits.draft_depth:
         if limits.row_cost is None:
@@ -191,7 +203,7 @@ def _paged(
         if layer := build_prediction(runner, weights, config, memory.context):
             prediction = layer, new_cache(runner, config, memory.num_blocks, options.kv_dtype, num_layers=1)
             limits = replace(limits, predict_depth=min(limits.draft_depth, PREDICT_DEPTH))
-    return PagedModel(model, cache, prediction), limits
+    return PagedModel(model, cache, prediction, recents), limits
 
 
 def step_limits(config: ModelConfig, threads: int) -> Limits:

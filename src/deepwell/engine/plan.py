@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon
+from deepwell.engine.backends.specs import CompressedPage
 from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.core.recents import blocks_held
 from deepwell.engine.core.speculation import PENDING_ROWS
 from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.limits import PASS_ROWS, Limits
@@ -23,6 +26,7 @@ __all__ = [
     "kv_token_bytes",
     "lines_of",
     "plan",
+    "recent_slots",
     "server_bytes",
     "total_of",
 ]
@@ -146,6 +150,9 @@ def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype, *, predicts: bool = F
         predicts: include the multi-token prediction layer, if there is one.
     """
     layers = config.num_hidden_layers + (predicts and config.prediction_layer is not None)
+    if config.compression is not None:
+        block = sum(_block_bytes(page, _KV_BYTES[kv_dtype]) for page in cache_pages(config))
+        return max(1, -(-block // BLOCK_TOKENS))
     if config.is_latent:
         # Only the latent is int8, with a float32 scale. k_pe and the indexer's key are bf16.
         narrow = 4 if kv_dtype == "fp32" else 2
@@ -153,6 +160,39 @@ def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype, *, predicts: bool = F
         return layers * (latent + narrow * (config.qk_rope_head_dim + config.index_head_dim))
     head_bytes = config.head_dim * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
     return 2 * config.attention_layers * config.num_key_value_heads * head_bytes
+
+
+def _block_bytes(page: CompressedPage, element: int) -> int:
+    """Returns the bytes of a block of one layer: the entries that end in it."""
+    return sum(max(1, BLOCK_TOKENS // one.rate) * _wide(one.width) * element for one in page.entries)
+
+
+def _slot_bytes(page: CompressedPage, element: int) -> int:
+    """Returns the bytes of a slot of one layer: the vectors of 16 tokens, and what entries are made of, as float32."""
+    parts = sum(2 * _wide(one.width) * (1 + one.overlap) * 4 for one in page.entries)
+    return BLOCK_TOKENS * (_wide(page.width) * element + parts)
+
+
+def _wide(width: int) -> int:
+    return -(-width // 16) * 16
+
+
+def recent_slots(config: ModelConfig, limits: Limits, num_blocks: int) -> int:
+    """Returns the slots of a cache that keeps single tokens apart: what all sequences of a step need, and a quarter more.
+
+    The quarter lets later prompts go on where others ended; see `core.recents`.
+    """
+    of_sequence = blocks_held(horizon(config), 1 + limits.draft_depth) + 1
+    rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens)
+    return min(num_blocks, (limits.max_sequences * of_sequence + -(-rows // BLOCK_TOKENS)) * 5 // 4)
+
+
+def recent_bytes(config: ModelConfig, kv_dtype: KVDtype, batch_size: int, num_blocks: int) -> int:
+    """Returns the bytes of these slots; 0 for a model that keeps none."""
+    if config.compression is None:
+        return 0
+    slots = recent_slots(config, replace(Limits(), max_sequences=batch_size), num_blocks)
+    return slots * sum(_slot_bytes(page, _KV_BYTES[kv_dtype]) for page in cache_pages(config))
 
 
 def plan(
@@ -180,8 +220,10 @@ def plan(
 
     Raises:
         InsufficientMemory: the plan does not fit; the message has the numbers, the fix the flags that would fit.
-        InvalidRequest: the model or the cache cannot hold the context.
+        InvalidRequest: the model or the cache cannot hold the context, or pages of this type.
     """
+    if config.compression is not None and kv_dtype == "int8":
+        raise InvalidRequest.of("kv_int8_entries", param="kv_dtype", architecture=config.architecture)
     if available_bytes is None:
         available_bytes = available_memory_bytes()
     batches = _BATCHES if batch_size is None else (batch_size,)
@@ -230,7 +272,8 @@ def _sized(
         context=context,
         kv_cache_tokens=pool_tokens,
         weights_bytes=weights_nbytes(config, precision),
-        kv_cache_bytes=pool_tokens * token_bytes,
+        kv_cache_bytes=pool_tokens * token_bytes
+        + recent_bytes(config, kv_dtype, batch_size, pool_tokens // BLOCK_TOKENS),
         workspace_bytes=_workspace_bytes(config, precision, context, predicts, batch_size),
         server_bytes=0,
         available_bytes=available_bytes,

@@ -43,11 +43,13 @@ def checked_prompt(
 
     Raises:
         ContextLengthExceeded: the prompt and `max_tokens` do not fit together, or the window does not fit.
-        InvalidRequest: the prompt is empty, is not a list of integers, or holds an id outside the vocabulary.
+        InvalidRequest: the model has no window, or the prompt is empty, is not a list of integers, or holds an id outside the vocabulary.
     """
     count, limit = len(tokens), capabilities.max_model_len
     if count == 0:
         raise InvalidRequest("the prompt is empty", fix="send at least one token", param="prompt")
+    if window is not None and "window" in capabilities.lacks:
+        raise InvalidRequest.of("window_of_entries", param="window", architecture=capabilities.architecture)
     if window is not None:
         check_window(window, count + max_tokens, limit)
     elif count + max_tokens > limit:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from deepwell.engine.architectures import deepseek, encoder, llama
+from types import ModuleType
+
+from deepwell.engine.architectures import deepseek, deepseek_v4, encoder, llama
 from deepwell.engine.architectures.tensors import TensorPlan
 from deepwell.engine.backends.backend import Backend, Model
 from deepwell.engine.backends.encoder_backend import Encoder
@@ -16,13 +18,18 @@ def tensor_plan(config: ModelConfig) -> TensorPlan:
     """Returns the packed tensors that `config.architecture` needs."""
     if config.is_encoder:
         return encoder.tensors(config)
-    return deepseek.tensors(config) if config.is_latent else llama.tensors(config)
+    return _family(config).tensors(config)
 
 
 def build_model(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
     """Composes the model of `config.architecture` on `backend`, for sequences of up to `max_positions` tokens."""
-    family = deepseek if config.is_latent else llama
-    return family.build(backend, weights, config, max_positions)
+    return _family(config).build(backend, weights, config, max_positions)
+
+
+def _family(config: ModelConfig) -> ModuleType:
+    if config.compression is not None:
+        return deepseek_v4
+    return deepseek if config.is_latent else llama
 
 
 def build_prediction(

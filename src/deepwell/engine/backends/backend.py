@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from deepwell.engine.backends.specs import (
     AttentionSpec,
+    CompressedAttentionSpec,
+    CompressedPage,
+    HyperHeadSpec,
     Join,
     LatentAttentionSpec,
     Matrix,
@@ -28,6 +31,7 @@ __all__ = [
     "Adapter",
     "Attention",
     "Backend",
+    "CompressedAttention",
     "KVCache",
     "LatentAttention",
     "Layer",
@@ -54,7 +58,11 @@ class Moe(Protocol):
     """x += sum of the chosen experts' weighted MLPs + the shared MLP, all on h = rms_norm(x)."""
 
 
-Layer = Attention | Mlp | LatentAttention | Moe
+class CompressedAttention(Protocol):
+    """Attention over a window and compressed entries, into several residual streams (DeepSeek-V4)."""
+
+
+Layer = Attention | Mlp | LatentAttention | CompressedAttention | Moe
 
 
 class KVCache(Protocol):
@@ -173,7 +181,26 @@ class Backend(Protocol):
 
     def latent_attention(self, spec: LatentAttentionSpec) -> LatentAttention: ...
 
+    def compressed_attention(self, spec: CompressedAttentionSpec) -> CompressedAttention: ...
+
     def moe(self, spec: MoeSpec) -> Moe: ...
+
+    def compressed_cache(
+        self,
+        shapes: Sequence[CompressedPage],
+        num_blocks: int,
+        dtype: KVDtype,
+        slots: NDArray[np.int32] | None = None,
+        num_slots: int = 0,
+    ) -> KVCache:
+        """Entries of each layer, and of single tokens their vectors and what entries are made of; bf16 or fp32.
+
+        Args:
+            slots: where single tokens of each block lie, -1 for nowhere: [num_blocks], read anew in every step; see
+                `core.recents`. None: every block has a slot.
+            num_slots: those that there are.
+        """
+        ...
 
     def latent_cache(
         self,
@@ -205,12 +232,14 @@ class Backend(Protocol):
         *,
         eps: float,
         join: Join | None = None,
+        streams: HyperHeadSpec | None = None,
     ) -> Model:
         """`cos` and `sin` are [max_positions, rotary_dim / 2]; rotation pairs dimension i with i + rotary_dim / 2.
 
         The layers alternate attention and MLP of any kind; one model has one kind of attention, and its cache.
 
         `embed` and `head` may be the same matrix (tied embeddings); an embedding row is its dequantised weights.
+        With `streams` it has several residual streams, which this mixes for the final norm; its layers have the others of them.
         With a `join` the model is a multi-token prediction layer: one pair of layers, with a cache of one layer.
         """
         ...

@@ -179,7 +179,49 @@ def moe(spec: MoeSpec) -> backend.Moe:
     s = spec
     matrices = (s.norm, s.router, s.correction_bias, s.gate_up, s.down, s.shared_gate_up, s.shared_down)
     choice = (s.num_experts, s.top_k, s.scoring, s.n_group, s.topk_group, s.norm_topk_prob)
-    return _native.Moe(*matrices, *choice, s.routed_scaling_factor, s.eps)
+    return _native.Moe(
+        *matrices,
+        *choice,
+        s.routed_scaling_factor,
+        s.eps,
+        s.limit,
+        s.token_experts,
+        s.hyper and _hyper(s.hyper),
+    )
+
+
+def _hyper(spec: specs.HyperSpec) -> Any:
+    s = spec
+    return _native.Hyper(s.weights, s.base, s.scale, s.streams, s.rounds, s.eps, s.norm_eps)
+
+
+def compressed_attention(spec: specs.CompressedAttentionSpec) -> backend.CompressedAttention:
+    """Compiles attention over a window and compressed entries."""
+    s, indexer = spec, spec.indexer
+
+    def compressor(one: specs.CompressorSpec | None) -> Any:
+        return one and _native.Compressor(one.bias, one.norm, one.rate, one.overlap)
+
+    matrices = (s.norm, s.a, s.q_norm, s.q_b, s.kv_norm, s.o_a, s.o_b, s.sinks, s.cos, s.sin)
+    sizes = (s.num_heads, s.head_dim, s.o_groups, s.window, s.eps)
+    index = (None, None, None, 0)
+    if indexer is not None:
+        index = (compressor(indexer.compressor), indexer.q_b, indexer.weights, indexer.top_k)
+    return _native.CompressedAttention(*matrices, _hyper(s.hyper), *sizes, compressor(s.compressor), *index)
+
+
+def compressed_cache(
+    shapes: Sequence[specs.CompressedPage],
+    num_blocks: int,
+    dtype: KVDtype,
+    slots: NDArray[np.int32] | None = None,
+    num_slots: int = 0,
+) -> backend.KVCache:
+    """An empty paged cache of vectors and entries."""
+    if slots is None:
+        slots, num_slots = np.arange(num_blocks, dtype=np.int32), num_blocks
+    of_layers = [(one.width, [(e.rate, e.width, e.overlap) for e in one.entries]) for one in shapes]
+    return _native.CompressedCache(of_layers, num_blocks, dtype, slots, num_slots)
 
 
 def kv_cache(
@@ -229,10 +271,14 @@ def model(
     *,
     eps: float,
     join: specs.Join | None = None,
+    streams: specs.HyperHeadSpec | None = None,
 ) -> Model:
     """Compose a decoder; `embed` and `head` may be the same matrix."""
     joined = join and _native.Join(join.embed_norm, join.state_norm, join.proj)
-    compiled = _native.Model(embed, list(layers), norm, head, cos, sin, eps, joined)
+    mixed = streams and _native.HyperHead(
+        streams.weights, streams.base, streams.scale, streams.streams, streams.eps, streams.norm_eps
+    )
+    compiled = _native.Model(embed, list(layers), norm, head, cos, sin, eps, joined, mixed)
     return Model(compiled, head.rows, embed.cols)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends import backend
+from deepwell.engine.backends.reference_compressed import CompressedAttention, CompressedCache, mixed
 from deepwell.engine.backends.reference_latent import (
     LatentAttention,
     LatentCache,
@@ -42,7 +43,13 @@ from deepwell.engine.backends.reference_ops import (
     swiglu,
     widen,
 )
-from deepwell.engine.backends.specs import AttentionSpec, MemorySpec
+from deepwell.engine.backends.specs import (
+    AttentionSpec,
+    CompressedAttentionSpec,
+    CompressedPage,
+    HyperHeadSpec,
+    MemorySpec,
+)
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.low_rank import LowRank
@@ -239,15 +246,16 @@ class Model:
     def __init__(
         self,
         embed: Matrix,
-        layers: Sequence[Attention | Mlp | LatentAttention | Moe],
+        layers: Sequence[Attention | Mlp | LatentAttention | CompressedAttention | Moe],
         norm: Float32,
         head: Matrix,
         cos: Float32,
         sin: Float32,
         eps: float,
         join: backend.Join | None = None,
+        streams: HyperHeadSpec | None = None,
     ) -> None:
-        self._join = join
+        self._join, self._streams = join, streams
         self.vocab_size, self.hidden_size = head.rows, embed.cols
         self._embed, self._layers, self._norm, self._head = embed, tuple(layers), norm, head
         self._cos, self._sin, self._eps = cos, sin, eps
@@ -273,11 +281,11 @@ class Model:
             raise ValueError(f"no single matrix that adapters may change is named {min(unknown)!r}")
         return Adapter(parts)
 
-    def _blocks(self) -> Iterator[tuple[int, Attention | Mlp | LatentAttention | Moe]]:
+    def _blocks(self) -> Iterator[tuple[int, Attention | Mlp | LatentAttention | CompressedAttention | Moe]]:
         """The layers, each with its block: that of the last attention layer so far."""
         block = -1
         for layer in self._layers:
-            block += isinstance(layer, Attention | LatentAttention)
+            block += isinstance(layer, Attention | LatentAttention | CompressedAttention)
             yield max(block, 0), layer
 
     def forward(
@@ -295,16 +303,24 @@ class Model:
     ) -> None:
         """Run one step; see `backend.Model.forward`."""
         x = self._begin(batch, previous)
+        if self._streams is not None:
+            x = np.repeat(x[:, None], self._streams.streams, axis=1)
         cos, sin = self._cos[batch.positions], self._sin[batch.positions]
         adapters = Adapters(batch)
         for block, layer in self._blocks():
             added = adapters.of(block)
-            if isinstance(layer, Mlp | Moe):
+            if isinstance(layer, Mlp):
                 x = layer.forward(x, added)
+            elif isinstance(layer, Moe):
+                x = layer.forward(x, added, batch.tokens)
+            elif isinstance(layer, CompressedAttention):
+                x = layer.forward(x, batch, _own_cache(cache, CompressedCache), block, added)
             elif isinstance(layer, Attention):
                 x = layer.forward(x, batch, _own_cache(cache, KVCache), block, cos, sin, added)
             else:
                 x = layer.forward(x, batch, _own_cache(cache, LatentCache), block, cos, sin, added)
+        if self._streams is not None:
+            x = mixed(self._streams, x)
         if states is not None:
             states[...] = rms_norm(x, self._norm, self._eps)
         final = rms_norm(x[batch.output_rows], self._norm, self._eps)
@@ -359,7 +375,7 @@ class Model:
         return matmul(np.concatenate(normed, axis=1), own(join.proj))
 
 
-_Cache = TypeVar("_Cache", KVCache, LatentCache)
+_Cache = TypeVar("_Cache", KVCache, LatentCache, CompressedCache)
 
 
 def _own_cache(cache: backend.KVCache, kind: type[_Cache]) -> _Cache:
@@ -377,6 +393,24 @@ def _own_memory(memory: backend.Memory) -> Memory:
 def attention(spec: AttentionSpec) -> Attention:
     """Makes the layer of a spec."""
     return Attention(spec)
+
+
+def compressed_attention(spec: CompressedAttentionSpec) -> CompressedAttention:
+    """Makes the layer of a spec."""
+    return CompressedAttention(spec)
+
+
+def compressed_cache(
+    shapes: Sequence[CompressedPage],
+    num_blocks: int,
+    dtype: KVDtype,
+    slots: NDArray[np.int32] | None = None,
+    num_slots: int = 0,
+) -> CompressedCache:
+    """An empty paged cache of vectors and entries."""
+    if slots is None:
+        slots, num_slots = np.arange(num_blocks, dtype=np.int32), num_blocks
+    return CompressedCache(shapes, num_blocks, dtype, slots, num_slots)
 
 
 def mlp(norm: Float32, gate_up: backend.Matrix, down: backend.Matrix, *, eps: float) -> Mlp:
@@ -399,9 +433,11 @@ def model(
     *,
     eps: float,
     join: backend.Join | None = None,
+    streams: HyperHeadSpec | None = None,
 ) -> Model:
     """Compose a decoder; `embed` and `head` may be the same matrix."""
-    ours = [layer for layer in layers if isinstance(layer, Attention | Mlp | LatentAttention | Moe)]
+    kinds = Attention | Mlp | LatentAttention | CompressedAttention | Moe
+    ours = [layer for layer in layers if isinstance(layer, kinds)]
     if len(ours) != len(layers):
         raise TypeError("the reference backend needs its own layers")
-    return Model(own(embed), ours, norm, own(head), cos, sin, eps, join)
+    return Model(own(embed), ours, norm, own(head), cos, sin, eps, join, streams)

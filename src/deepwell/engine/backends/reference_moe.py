@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.engine.backends.reference_compressed import collapsed, expanded
 from deepwell.engine.backends.reference_ops import Adapters, Float32, Matrix, own, rms_norm, swiglu
 from deepwell.engine.backends.specs import MoeSpec, Scoring
 
@@ -28,14 +29,19 @@ def route(
     topk_group: int,
     norm_topk_prob: bool,
     routed_scaling_factor: float,
+    chosen: NDArray[np.int32] | None = None,
 ) -> tuple[NDArray[np.intp], Float32]:
     """Experts and weights of each token, best first, each [tokens, top_k]; `logits` are [tokens, experts].
+
+    Experts that are `chosen` already, [tokens, top_k], keep their order.
 
     Group-limited choice is that of DeepSeek-V2 (arXiv:2405.04434, 2.2.2) and V3 (arXiv:2412.19437, 2.1.2).
     """
     wide = logits.astype(np.float64)
     if scoring == "sigmoid":
         scores = 1.0 / (1.0 + np.exp(-wide))
+    elif scoring == "sqrtsoftplus":
+        scores = np.sqrt(np.logaddexp(0.0, wide))
     else:
         scores = np.exp(wide - wide.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
@@ -50,7 +56,7 @@ def route(
         allowed = np.zeros(group_scores.shape, bool)
         np.put_along_axis(allowed, _best(group_scores, topk_group), True, axis=1)
         corrected = np.where(allowed[:, :, None], groups, -np.inf).reshape(corrected.shape)
-    experts = _best(corrected, top_k)
+    experts = _best(corrected, top_k) if chosen is None else chosen.astype(np.intp)
     weights = np.take_along_axis(scores, experts, axis=1)
     if norm_topk_prob:
         weights = weights / (weights.sum(axis=1, keepdims=True) + np.float32(1e-20))
@@ -86,11 +92,12 @@ class Moe:
             for e in range(self.spec.num_experts)
         ]
 
-    def routed(self, h: Float32) -> tuple[NDArray[np.intp], Float32]:
-        """Experts and weights of normed rows [tokens, hidden], each [tokens, top_k].
+    def routed(self, h: Float32, tokens: NDArray[np.int32] | None = None) -> tuple[NDArray[np.intp], Float32]:
+        """Experts and weights of normed rows [tokens, hidden] of these tokens, each [tokens, top_k].
 
         Logits are summed in float64, so that they are the right ones whatever order a kernel sums in.
         """
+        table = self.spec.token_experts
         logits = (h.astype(np.float64) @ self.spec.router.T.astype(np.float64)).astype(np.float32)
         return route(
             logits,
@@ -101,12 +108,19 @@ class Moe:
             topk_group=self.spec.topk_group,
             norm_topk_prob=self.spec.norm_topk_prob,
             routed_scaling_factor=self.spec.routed_scaling_factor,
+            chosen=None if table is None or tokens is None else table[tokens],
         )
 
-    def forward(self, x: Float32, adapters: Adapters) -> Float32:
-        """The residual stream after this layer."""
+    def forward(self, x: Float32, adapters: Adapters, tokens: NDArray[np.int32] | None = None) -> Float32:
+        """The residual stream after this layer, or the streams, [tokens, streams, hidden]."""
+        if self.spec.hyper is None:
+            return x + self._output(x, adapters, tokens)
+        joined, post, comb = collapsed(self.spec.hyper, x)
+        return expanded(x, self._output(joined, adapters, tokens), post, comb)
+
+    def _output(self, x: Float32, adapters: Adapters, ids: NDArray[np.int32] | None) -> Float32:
         h = rms_norm(x, self.spec.norm, self.spec.eps)
-        chosen, weights = self.routed(h)
+        chosen, weights = self.routed(h, ids)
         rows = np.bincount(chosen.reshape(-1), minlength=self.spec.num_experts)
         self.loads[...] += np.append(rows, np.count_nonzero(rows)).astype(np.uint64)
         outputs = np.empty((*chosen.shape, x.shape[1]), np.float32)  # [tokens, top_k, hidden]
@@ -116,15 +130,17 @@ class Moe:
                 continue
             gate_up, down = self._experts[e]
             both = adapters.matmul(h[tokens], gate_up, "experts_gate_up", tokens, e * gate_up.rows)
-            result = adapters.matmul(swiglu(both), down, "experts_down", tokens, e * down.rows)
+            result = adapters.matmul(
+                swiglu(both, self.spec.limit), down, "experts_down", tokens, e * down.rows
+            )
             outputs[tokens, ranks] = result[:, : x.shape[1]]
         total = np.zeros_like(x)
         for rank in range(self.spec.top_k):
             total += weights[:, rank, None] * outputs[:, rank]
         if self.shared_gate_up is not None and self.shared_down is not None:
             both = adapters.matmul(h, self.shared_gate_up, "shared_gate_up")
-            total += adapters.matmul(swiglu(both), self.shared_down, "shared_down")
-        return x + total
+            total += adapters.matmul(swiglu(both, self.spec.limit), self.shared_down, "shared_down")
+        return total
 
 
 def moe(spec: MoeSpec) -> Moe:

@@ -121,9 +121,11 @@ def silu(x: Float32) -> Float32:
         return (x / (1.0 + np.exp(-x))).astype(np.float32, copy=False)
 
 
-def swiglu(both: Float32) -> Float32:
-    """silu(gate) * up of rows that alternate 16 of gate, 16 of up: [tokens, 2 x n] -> [tokens, n]."""
+def swiglu(both: Float32, limit: float = 0.0) -> Float32:
+    """silu(gate) * up of rows that alternate 16 of gate, 16 of up: [tokens, 2 x n] -> [tokens, n]; see `MoeSpec.limit`."""
     gate, up = np.moveaxis(both.reshape(len(both), -1, 2, GATE_UP_ROWS), 2, 0)
+    if limit:
+        gate, up = np.minimum(gate, np.float32(limit)), np.clip(up, np.float32(-limit), np.float32(limit))
     return (silu(gate) * up).reshape(len(both), -1)
 
 

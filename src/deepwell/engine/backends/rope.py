@@ -12,12 +12,19 @@ from deepwell.models.formats.config import ModelConfig, RopeScaling
 __all__ = ["rope_tables"]
 
 
-def rope_tables(config: ModelConfig, max_positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def rope_tables(
+    config: ModelConfig, max_positions: int, *, of_entries: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Cosines and sines of every position, each float32 [max_positions, rotary_dim / 2].
 
     Yarn's attention factor (arXiv:2309.00071, section 3.4) is multiplied into both.
+
+    Args:
+        of_entries: those of DeepSeek-V4's layers with entries, see `Compression.rope_theta`.
     """
     dim, base, scaling = config.rotary_dim, config.rope_theta, config.rope_scaling
+    if of_entries and config.compression is not None:
+        base, scaling = config.compression.rope_theta, config.compression.rope_scaling
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
     # numpy's float32 power rounds otherwise with AVX512 than without: by way of float64 every machine has the same bits.
     powers = np.power(float(base), exponents, dtype=np.float64).astype(np.float32)

@@ -12,6 +12,13 @@ from deepwell.engine.layouts import Scheme
 
 __all__ = [
     "AttentionSpec",
+    "CompressedAttentionSpec",
+    "CompressedPage",
+    "CompressorSpec",
+    "EntryIndexer",
+    "EntryShape",
+    "HyperHeadSpec",
+    "HyperSpec",
     "Indexer",
     "Join",
     "LatentAttentionSpec",
@@ -21,7 +28,7 @@ __all__ = [
     "Scoring",
 ]
 
-Scoring = Literal["softmax", "sigmoid"]
+Scoring = Literal["softmax", "sigmoid", "sqrtsoftplus"]
 
 
 class Matrix(Protocol):
@@ -140,6 +147,133 @@ class LatentAttentionSpec:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class HyperSpec:
+    """Manifold-constrained hyper-connections (DeepSeek-V4): a layer reads one mixture of several residual streams.
+
+    Attributes:
+        weights: [(2 + streams) streams, streams x hidden]: what gives the input's weights, the output's, and the streams'.
+        base: [(2 + streams) streams], added to their scaled sums.
+        scale: [3], of each of the three.
+        rounds: of Sinkhorn and Knopp, which bring rows and columns of the streams' weights to a sum of 1.
+        eps: added to sums and weights; `norm_eps` to the mean square of all streams, which are normed together.
+    """
+
+    weights: NDArray[np.float32]
+    base: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    streams: int
+    rounds: int
+    eps: float
+    norm_eps: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HyperHeadSpec:
+    """The mixture of the residual streams that the final norm reads: `weights` [streams, streams x hidden]."""
+
+    weights: NDArray[np.float32]
+    base: NDArray[np.float32]  # [streams]
+    scale: NDArray[np.float32]  # [1]
+    streams: int
+    eps: float
+    norm_eps: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompressorSpec:
+    """How entries are made: one of `rate` tokens, the mean of their values weighted by a softmax of their gates.
+
+    Attributes:
+        width: of an entry.
+        overlap: whether an entry is made of the tokens before, too: each token's parts are twice as wide then, and
+            their first halves are for the entry that follows.
+        bias: [rate, width (twice that with overlap)], added to the gates by place.
+        norm: [width], of the finished entry, before it is rotated by the place of its first token.
+    """
+
+    rate: int
+    width: int
+    overlap: bool
+    bias: NDArray[np.float32]
+    norm: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryShape:
+    """Entries of `rate` tokens; see `CompressorSpec`."""
+
+    rate: int
+    width: int
+    overlap: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedPage:
+    """What a block of the cache holds of one layer: vectors, and the entries of attention and of the indexer, if it has any."""
+
+    width: int
+    entries: tuple[EntryShape, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EntryIndexer:
+    """The lightning indexer over entries: a query attends to the `top_k` of largest score alone.
+
+    score(e) = sum over heads of (w_h / sqrt(num_heads)) relu(q_h e / sqrt(width)), with e the indexer's own entries,
+    w = weights h and q = rope(q_b q_norm(q_a h)).
+    """
+
+    compressor: CompressorSpec
+    q_b: Matrix  # [num_heads x width, q_lora_rank]
+    weights: NDArray[np.float32]  # [num_heads, hidden]
+    num_heads: int
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompressedAttentionSpec:
+    """DeepSeek-V4's attention: a window of the last tokens, and entries that stand for several tokens each.
+
+    Attributes:
+        a: rows [q_a (q_lora_rank); vector (head_dim)], then values and gates of the compressor, then of the indexer's.
+        q_b: rows heads x head_dim; each head is normed without weights.
+        kv_norm: [head_dim], of the vector, which is key and value.
+        o_a: rows o_groups x pad32(rank), cols heads / o_groups x head_dim: each group of heads has its own.
+        o_b: cols o_groups x rank.
+        sinks: [heads], a logit without a value.
+        cos, sin: [positions, rope / 2] of this kind of layer; they rotate the last dimensions in pairs (2i, 2i + 1).
+        compressor: None: the window alone.
+        indexer: None: all entries.
+    """
+
+    norm: NDArray[np.float32]
+    a: Matrix
+    q_norm: NDArray[np.float32]
+    q_b: Matrix
+    kv_norm: NDArray[np.float32]
+    o_a: Matrix
+    o_b: Matrix
+    sinks: NDArray[np.float32]
+    cos: NDArray[np.float32]
+    sin: NDArray[np.float32]
+    hyper: HyperSpec
+    num_heads: int
+    head_dim: int
+    q_lora_rank: int
+    o_groups: int
+    window: int
+    eps: float
+    compressor: CompressorSpec | None = None
+    indexer: EntryIndexer | None = None
+
+    @property
+    def compressors(self) -> tuple[tuple[str, CompressorSpec], ...]:
+        """What makes entries: of attention ("entries"), and of the indexer ("index")."""
+        own = () if self.compressor is None else (("entries", self.compressor),)
+        return own if self.indexer is None else (*own, ("index", self.indexer.compressor))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class MoeSpec:
     """A mixture of experts. The routed sum is taken from the best expert down, whatever else is in the batch.
 
@@ -168,3 +302,8 @@ class MoeSpec:
     norm_topk_prob: bool
     routed_scaling_factor: float
     eps: float
+    limit: float = 0.0  # of gate (above) and up (both ways) before they are multiplied; 0: none
+    token_experts: NDArray[np.int32] | None = (
+        None  # [vocab, top_k]: tokens choose their experts, scores only weigh them
+    )
+    hyper: HyperSpec | None = None  # None: one residual stream

@@ -11,6 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
+from deepwell.engine.core.recents import RecentSlots
 from deepwell.errors import DeepwellError
 
 __all__ = ["BlockPool", "Prefix"]
@@ -51,12 +52,19 @@ class BlockPool:
         num_blocks: blocks of the KV cache.
         seed: everything besides the tokens that the contents of a block depend on: model, precision, dtype.
         digest: the hash function. A weak one slows the cache but changes nothing else.
+        recents: slots of the blocks, where single tokens lie apart.
     """
 
     def __init__(
-        self, num_blocks: int, *, seed: bytes = b"", digest: Callable[[bytes], bytes] = _digest
+        self,
+        num_blocks: int,
+        *,
+        seed: bytes = b"",
+        digest: Callable[[bytes], bytes] = _digest,
+        recents: RecentSlots | None = None,
     ) -> None:
         self.num_blocks = num_blocks
+        self._recents = recents
         self._seed = seed
         self._digest = digest
         self._references = [0] * num_blocks
@@ -131,6 +139,8 @@ class BlockPool:
             block = self._free.pop() if self._free else self._evict()
             self._references[block] = 1
             blocks.append(block)
+        if self._recents is not None:
+            self._recents.forget(blocks)
         return blocks
 
     def _evict(self) -> int:

@@ -26,6 +26,7 @@ from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.prediction import Predictor
+from deepwell.engine.core.recents import RecentSlots
 from deepwell.engine.core.runner import StepResult, StepRunner
 from deepwell.engine.core.sampler import check_params
 from deepwell.engine.core.scheduler import Scheduler
@@ -87,12 +88,14 @@ class _Job:
 class PagedModel:
     """A model and the pages that it reads and writes.
 
-    `prediction` is its multi-token prediction layer with its own pages, of as many blocks as the cache.
+    `prediction` is its multi-token prediction layer with its own pages, of as many blocks as the cache. `recents` are the slots
+    of a cache that keeps single tokens apart.
     """
 
     model: Model
     cache: KVCache
     prediction: tuple[Model, KVCache] | None = None
+    recents: RecentSlots | None = None
 
 
 class InProcessEngine:
@@ -132,7 +135,8 @@ class InProcessEngine:
         limits = limits or Limits()
         self._capabilities = capabilities
         self._eos = frozenset(eos_token_ids)
-        self._scheduler = Scheduler(BlockPool(cache.num_blocks, seed=seed), limits)
+        pool = BlockPool(cache.num_blocks, seed=seed, recents=paged.recents)
+        self._scheduler = Scheduler(pool, limits, paged.recents)
         predictor = Predictor(*paged.prediction) if paged.prediction else None
         self._runner: StepRunner | None = StepRunner(
             paged.model, cache, limits, capabilities.max_model_len, predictor

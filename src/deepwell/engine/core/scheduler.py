@@ -13,6 +13,7 @@ from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool, Prefix
 from deepwell.engine.core.drafting import DraftPlanner
 from deepwell.engine.core.fair import FairQueue
+from deepwell.engine.core.recents import RecentSlots
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.step import Move, ScheduledStep
 from deepwell.engine.limits import Limits
@@ -29,8 +30,11 @@ class Scheduler:
     highest rank can take the blocks of every other, and one sequence always fits the pool, so each step makes progress.
     """
 
-    def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
+    def __init__(
+        self, pool: BlockPool, limits: Limits | None = None, recents: RecentSlots | None = None
+    ) -> None:
         self.pool = pool
+        self._recents = recents
         self.limits = limits or Limits()
         self._planner = DraftPlanner(pool, self.limits)
         self.waiting = FairQueue()
@@ -83,6 +87,14 @@ class Scheduler:
         If other models wait for the cores, a step takes no more of a prompt than beside sequences that decode. The caller then
         calls `commit`, or `remove` for all running sequences.
         """
+        step = self._schedule(others_wait)
+        if self._recents is not None:
+            for sequence, count in zip(step.sequences, step.counts, strict=True):
+                first, last = sequence.computed, sequence.computed + count - 1
+                self._come_near(sequence, self._recents.first(first), last // BLOCK_TOKENS + 1)
+        return step
+
+    def _schedule(self, others_wait: bool) -> ScheduledStep:
         limits = self.limits
         self._rank_running()
         self._make_way()
@@ -161,6 +173,8 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raises if the state is inconsistent; see `BlockPool.check_integrity`."""
         self.pool.check_integrity([s.blocks for s in self.running])
+        if self._recents is not None:
+            self._recents.check_integrity([s.blocks[s.near.start : s.near.stop] for s in self.running])
         for sequence in self.running:
             assert sequence.computed - sequence.forgotten <= len(sequence.blocks) * BLOCK_TOKENS
             assert sequence.computed < sequence.num_tokens
@@ -249,6 +263,8 @@ class Scheduler:
             blocks = self._shareable(sequence, reusable // BLOCK_TOKENS)
             chain = self._chain(sequence, blocks)
             hits = pool.match(chain)
+            if self._recents is not None:
+                hits = hits[: self._recents.reusable(hits)]
             if len(hits) < len(chain) and chain[len(hits)].hash in in_flight:
                 return False  # waiting one step for the block costs less than computing it twice
         pool.acquire(hits)
@@ -264,6 +280,8 @@ class Scheduler:
         sequence.assign(hits + blocks)
         sequence.computed = len(hits) * BLOCK_TOKENS
         sequence.registered = len(hits)
+        if self._recents is not None:
+            self._come_near(sequence, self._recents.first(sequence.computed), len(hits))
         if not sequence.preemptions:
             self.admitted += 1
             sequence.cached_tokens = sequence.computed
@@ -311,7 +329,19 @@ class Scheduler:
         self._vacate(sequence)
         self._generating -= sequence.kind == "generate"
 
+    def _come_near(self, sequence: Sequence, first: int, end: int) -> None:
+        """Holds the slots of blocks [first, end) of a sequence, and of no others."""
+        recents, near = self._recents, sequence.near
+        assert recents is not None
+        recents.release(sequence.blocks[near.start : min(first, near.stop)])
+        held = recents.hold(sequence.blocks[max(first, near.stop) : end])
+        assert held, "slots are as many as all sequences of a step need"
+        sequence.near = range(first, max(end, near.stop))
+
     def _vacate(self, sequence: Sequence) -> None:
+        if self._recents is not None:
+            self._recents.release(sequence.blocks[sequence.near.start : sequence.near.stop])
+            sequence.near = range(0)
         self.pool.release(sequence.blocks)
         sequence.blocks = []
 

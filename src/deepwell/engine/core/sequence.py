@@ -83,6 +83,7 @@ class Sequence:
         "last_token",
         "max_tokens",
         "memory",
+        "near",
         "new_memory",
         "num_prompt",
         "num_tokens",
@@ -140,6 +141,7 @@ class Sequence:
         self.preemptions = 0
         self.drafts = DraftState()
         self.blocks: list[int] = []
+        self.near = range(0)  # indices of the blocks whose slots it holds; see `RecentSlots`
         held = min(capacity, self.slides_at)
         self.table = np.zeros(-(-held // BLOCK_TOKENS), np.int32)  # the same ids as an array, for copying
         self.root: Prefix | None = None

@@ -104,6 +104,41 @@ _V3: Final[dict[str, Any]] = {
     "routed_scaling_factor": 2.5,
     "rope_scaling": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
 }
+# DeepSeek-V4-Flash (transformers' defaults): two layers with entries of 128 tokens, then 4 and 128 in turn.
+_V4: Final[dict[str, Any]] = {
+    **_COMMON,
+    "architectures": ["DeepseekV4ForCausalLM"],
+    "model_type": "deepseek_v4",
+    "vocab_size": 129280,
+    "hidden_size": 4096,
+    "moe_intermediate_size": 2048,
+    "num_hidden_layers": 43,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 1,
+    "head_dim": 512,
+    "qk_rope_head_dim": 64,
+    "q_lora_rank": 1024,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 6,
+    "num_hash_layers": 3,
+    "scoring_func": "sqrtsoftplus",
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.5,
+    "swiglu_limit": 10.0,
+    "sliding_window": 128,
+    "compress_rope_theta": 160000.0,
+    "o_groups": 8,
+    "o_lora_rank": 1024,
+    "index_n_heads": 64,
+    "index_head_dim": 128,
+    "index_topk": 512,
+    "hc_mult": 4,
+    "hc_sinkhorn_iters": 20,
+    "hc_eps": 1e-6,
+    "max_position_embeddings": 1048576,
+    "rope_scaling": {**_YARN, "factor": 16, "original_max_position_embeddings": 65536},
+}
 _QWEN3_MOE: Final[dict[str, Any]] = {
     **_COMMON,
     "architectures": ["Qwen3MoeForCausalLM"],
@@ -139,6 +174,7 @@ _MIXTURE_1B: Final[dict[str, Any]] = {
 SHAPES: Final[dict[str, dict[str, Any]]] = {
     "deepseek-v2-lite": _V2_LITE,
     "deepseek-v3-8layers": _V3,
+    "deepseek-v4-flash": _V4,
     "qwen3-moe-30b-a3b": _QWEN3_MOE,
     "mixture-1b": _MIXTURE_1B,
     # The same layers, each with one MLP as wide as all its experts together.
@@ -216,11 +252,11 @@ def synthesize(
 
     def generate(name: str, scheme: Scheme | None, nbytes: int) -> Iterator[NDArray[np.uint8]]:
         if scheme is None:
-            yield _vector(name, sizes[name], model.hidden_size, rng).view(np.uint8)
+            yield _vector(name, sizes[name], model, rng).view(np.uint8)
         elif name in chosen:
             yield pack(chosen[name], scheme)
         else:
-            adds = name.endswith((".o", "down"))  # its output is added to the residual stream
+            adds = name.endswith((".o", ".o_b", "down"))  # its output is added to the residual stream
             yield from _matrix(cols[name], scheme, nbytes, rng, quiet if adds else 1.0)
 
     fingerprint = hashlib.sha256(f"synthetic|{seed}|{precision}|{predictable}|{text}".encode()).hexdigest()
@@ -260,11 +296,14 @@ def _matrix(
         left -= count
 
 
-def _vector(name: str, size: int, hidden: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    if "norm" in name:
+def _vector(name: str, size: int, model: ModelConfig, rng: np.random.Generator) -> NDArray[np.float32]:
+    if "norm" in name or name.endswith("streams_scale"):
         return np.ones(size, np.float32)
-    if "router" in name or "weights" in name:  # rows of hidden columns
-        return rng.standard_normal(size, dtype=np.float32) * np.float32(hidden**-0.5)
+    if "router" in name or "weights" in name or name.endswith("streams"):  # rows of hidden columns
+        return rng.standard_normal(size, dtype=np.float32) * np.float32(model.hidden_size**-0.5)
+    if name.endswith("token_experts"):
+        experts = np.tile(np.arange(model.num_experts, dtype=np.float32), (model.vocab_size, 1))
+        return rng.permuted(experts, axis=1)[:, : model.num_experts_per_tok].reshape(-1)
     return np.zeros(size, np.float32)
 
 

@@ -46,6 +46,7 @@ from deepwell.models.store.layout import (
     is_shared_copy,
     prediction_layer_of,
 )
+from deepwell.models.store.layout_compressed import released_name
 
 __all__ = ["Checkpoint", "StoredTensor", "open_checkpoint"]
 
@@ -348,20 +349,23 @@ def _open_safetensors(directory: Path) -> Checkpoint:
         return np.frombuffer(maps[info.path], np.uint8, info.nbytes, info.offset).reshape(rows, -1)
 
     tensors: dict[str, StoredTensor] = {}
-    for name, info in infos.items():
+    for stored, info in infos.items():
+        name = stored if config.compression is None else released_name(stored)
+        if config.compression is not None and name.startswith("mtp."):
+            continue  # layers that predict further tokens
         if is_ignorable(name) or (name == "lm_head.weight" and config.tie_word_embeddings):
             continue
         predicts = prediction_layer_of(name, config)
         if predicts is not None and (predicts > 0 or is_shared_copy(name)):
             continue
-        if name.endswith(_SCALE_SUFFIX) and name.removesuffix(_SCALE_SUFFIX) in infos:
+        if stored.endswith(_SCALE_SUFFIX) and stored.removesuffix(_SCALE_SUFFIX) in infos:
             continue
         _check_dtype(info.path.name, name, info.dtype, len(info.shape))
         if 0 in info.shape:
             raise InvalidModelFile(f"{info.path.name}: tensor {name[:80]!r} is empty")
         scales = None
         if info.dtype == "F8_E4M3":
-            scales = _fp8_scales(info, infos.get(name + _SCALE_SUFFIX), block, view)
+            scales = _fp8_scales(info, infos.get(stored + _SCALE_SUFFIX), block, view)
         tensors[name] = StoredTensor(
             name,
             info.shape,
@@ -443,7 +447,10 @@ def _unknown_tensor(where: str, name: str) -> UnsupportedModel:
 def _check_dtype(where: str, name: str, dtype: str, dims: int) -> None:
     if not 1 <= dims <= 2:
         raise InvalidModelFile(f"{where}: the tensor {name[:80]!r} has {dims} dimensions, expected 1 or 2")
-    allowed = DTYPES if dims == 2 else FLOAT_DTYPES
+    # Tables of numbers stand beside the weights: the experts that a token chooses.
+    allowed = ("I64",) if name.endswith(".tid2eid") else FLOAT_DTYPES
+    if dims == 2 and "I64" not in allowed:
+        allowed = tuple(one for one in DTYPES if one != "I64")
     if dtype not in allowed:
         raise UnsupportedModel(
             f"{where}: the tensor {name[:80]!r} has the type {dtype}",

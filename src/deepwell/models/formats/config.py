@@ -6,7 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Architecture", "Block", "ModelConfig", "RopeScaling", "TopkMethod"]
+__all__ = [
+    "Architecture",
+    "AttentionKind",
+    "Block",
+    "Compression",
+    "HyperConnections",
+    "ModelConfig",
+    "RopeScaling",
+    "TopkMethod",
+]
 
 Architecture = Literal[
     "llama",
@@ -16,10 +25,13 @@ Architecture = Literal[
     "deepseek_v2",
     "deepseek_v3",
     "deepseek_v32",
+    "deepseek_v4",
     "bert",
     "xlm-roberta",
 ]
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
+AttentionKind = Literal["sliding", "sparse", "heavy"]
+"""DeepSeek-V4: a window alone, or entries beside it, the best ones of few tokens each or all of many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,29 @@ class Block:
 
     attention: bool
     intermediate_size: int  # 0: no MLP
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """DeepSeek-V4's attention: a window of single tokens, and entries that stand for several tokens each."""
+
+    kinds: tuple[AttentionKind, ...]  # by layer
+    window: int  # last tokens, the query's own counted
+    sparse_rate: int  # tokens of an entry
+    heavy_rate: int
+    rope_theta: float  # of layers with entries; others have the model's
+    rope_scaling: RopeScaling | None
+    o_groups: int  # groups of heads, each with its own first half of the output projection
+    o_lora_rank: int  # of each
+
+
+@dataclass(frozen=True, slots=True)
+class HyperConnections:
+    """Several residual streams (manifold-constrained hyper-connections); see `specs.HyperSpec`."""
+
+    streams: int
+    rounds: int
+    eps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +124,16 @@ class ModelConfig:
     mlp_only_layers: tuple[int, ...] = ()  # further dense layers
     n_group: int = 1  # number of expert groups; experts are chosen from the best `topk_group` of them
     topk_group: int = 1
-    scoring_func: Literal["softmax", "sigmoid"] = "softmax"
+    scoring_func: Literal["softmax", "sigmoid", "sqrtsoftplus"] = "softmax"
     topk_method: TopkMethod = "greedy"
     norm_topk_prob: bool = False  # the weights of the chosen experts are scaled to a sum of 1
     routed_scaling_factor: float = 1.0
     num_nextn_predict_layers: int = 0  # multi-token prediction layers after the last layer
+    hash_layers: tuple[int, ...] = ()  # sparse layers where the token chooses its experts
+    swiglu_limit: float = 0.0  # of gate and up of all experts; 0: none
+    # DeepSeek-V4, where qk_rope_head_dim is a part of head_dim:
+    compression: Compression | None = None
+    hyper: HyperConnections | None = None
     # Llama alone, by layer; empty: every layer has attention and an MLP of `intermediate_size`, else that is the widest.
     blocks: tuple[Block, ...] = ()
     # Encoders only:
@@ -164,7 +204,7 @@ class ModelConfig:
     @property
     def rotary_dim(self) -> int:
         """Number of dimensions of a head that are rotated."""
-        return self.qk_rope_head_dim if self.is_latent else self.head_dim
+        return self.qk_rope_head_dim if self.is_latent or self.compression else self.head_dim
 
     @property
     def attention_scale(self) -> float:

@@ -13,9 +13,9 @@ from deepwell.errors import InvalidModelFile, UnsupportedModel
 __all__ = ["SUPPORTED", "Fields"]
 
 SUPPORTED: Final = (
-    "Llama, Qwen2, Qwen3, Qwen3-MoE and DeepSeek-V2, V3 and V3.2 models are supported (LlamaForCausalLM,"
+    "Llama, Qwen2, Qwen3, Qwen3-MoE and DeepSeek-V2, V3, V3.2 and V4 models are supported (LlamaForCausalLM,"
     " Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, DeepseekV2ForCausalLM, DeepseekV3ForCausalLM,"
-    " DeepseekV32ForCausalLM), and BERT and XLM-RoBERTa (BertModel, XLMRobertaModel) for"
+    " DeepseekV32ForCausalLM, DeepseekV4ForCausalLM), and BERT and XLM-RoBERTa (BertModel, XLMRobertaModel) for"
     " embeddings"
 )
 _NO_TOKEN: Final = 0xFFFFFFFF

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.config import Architecture, ModelConfig, RopeScaling
 from deepwell.models.formats.config_blocks import json_blocks
+from deepwell.models.formats.config_compressed import check_compressed, json_compressed, with_rotation
 from deepwell.models.formats.config_encoder import ENCODERS, check_encoder, e5_encoder, json_encoder
 from deepwell.models.formats.config_fields import SUPPORTED, Fields
 from deepwell.models.formats.config_mixture import MAX_HEAD_DIM, check_mixture, gguf_mixture, json_mixture
@@ -42,6 +43,7 @@ _ARCHITECTURES: Final[dict[str, Architecture]] = {
     "DeepseekV2ForCausalLM": "deepseek_v2",
     "DeepseekV3ForCausalLM": "deepseek_v3",
     "DeepseekV32ForCausalLM": "deepseek_v32",
+    "DeepseekV4ForCausalLM": "deepseek_v4",
 }
 _GGUF_ARCHITECTURES: Final[dict[str, Architecture]] = {
     "llama": "llama",
@@ -200,7 +202,12 @@ def config_from_directory(directory: Path) -> ModelConfig:
         raise _unknown_architecture("config.json", name)
     architecture = _ARCHITECTURES[name]
     _refuse_unsupported(fields)
-    mixture = json_blocks(fields) if name == "DeciLMForCausalLM" else json_mixture(fields, architecture)
+    if name == "DeciLMForCausalLM":
+        mixture = json_blocks(fields)
+    elif architecture == "deepseek_v4":
+        mixture = json_compressed(fields)
+    else:
+        mixture = json_mixture(fields, architecture)
     generation_path = directory / "generation_config.json"
     generation = Fields(
         read_json(generation_path) if generation_path.is_file() else {}, "generation_config.json"
@@ -232,6 +239,10 @@ def config_from_directory(directory: Path) -> ModelConfig:
         ),
     )
     config = replace(config, **mixture)
+    if architecture == "deepseek_v4":
+        config = with_rotation(config, fields, _json_rope_scaling)
+        _check(config, fields)
+        return config
     _check(config, fields)
     return _with_scaling(config, _json_rope_scaling(rope, config) if rope else None, fields)
 
@@ -253,19 +264,23 @@ def _refuse_unsupported(fields: Fields) -> None:
         raise UnsupportedModel("config.json: the MLP has biases", fix=SUPPORTED)
     if fields.boolean("use_sliding_window", False):
         raise UnsupportedModel("config.json: it uses sliding window attention", fix=SUPPORTED)
-    if fields.number("partial_rotary_factor", 1.0) != 1.0:
+    if fields.text("model_type") != "deepseek_v4" and fields.number("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModel("config.json: only a part of each head is rotated", fix=SUPPORTED)
 
 
 def _check(config: ModelConfig, fields: Fields) -> None:
-    check_mixture(config, fields)
+    check = check_mixture if config.compression is None else check_compressed
+    check(config, fields)
     for key, (low, high) in _BOUNDS.items():
+        if key == "head_dim" and config.compression is not None:
+            continue  # checked with its own bounds
         if not low <= (value := getattr(config, key)) <= high:
             raise fields.error(f"{key} is {value}, expected {low} to {high}")
     if config.num_attention_heads % config.num_key_value_heads:
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         raise fields.error(f"{heads} attention heads cannot share {kv_heads} key and value heads")
-    if (group := config.num_attention_heads // config.num_key_value_heads) > MAX_GROUP:
+    group = config.num_attention_heads // config.num_key_value_heads
+    if group > MAX_GROUP and config.compression is None:
         raise UnsupportedModel(
             f"{fields.where}: {group} query heads share a key and value head",
             fix=f"use a model whose groups have at most {MAX_GROUP}",

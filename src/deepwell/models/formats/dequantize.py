@@ -14,7 +14,20 @@ from numpy.typing import NDArray
 __all__ = ["DTYPES", "FLOAT_DTYPES", "WeightDtype", "block_shape", "dequantize", "row_bytes", "source_bits"]
 
 WeightDtype = Literal[
-    "F32", "F16", "BF16", "F8_E4M3", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q3_K", "Q4_K", "Q5_K", "Q6_K"
+    "F32",
+    "F16",
+    "BF16",
+    "I64",
+    "F8_E4M3",
+    "Q8_0",
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
 ]
 DTYPES: Final[tuple[str, ...]] = get_args(WeightDtype)
 FLOAT_DTYPES: Final = ("F32", "F16", "BF16")
@@ -24,6 +37,7 @@ _LAYOUT: Final[dict[WeightDtype, tuple[int, int, int]]] = {
     "F32": (1, 4, 32),
     "F16": (1, 2, 16),
     "BF16": (1, 2, 16),
+    "I64": (1, 8, 32),
     "F8_E4M3": (1, 1, 8),
     "Q8_0": (32, 34, 8),
     "Q4_0": (32, 18, 4),
@@ -66,6 +80,8 @@ def dequantize(raw: NDArray[np.uint8], dtype: WeightDtype) -> NDArray[np.float32
         return raw.view(np.float16).astype(np.float32)
     if dtype == "BF16":
         return (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "I64":
+        return raw.view("<i8").astype(np.float32)
     if dtype == "F8_E4M3":
         return _E4M3[raw]
     blocks = np.ascontiguousarray(raw).reshape(-1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from deepwell.models.formats.config import ModelConfig
+from deepwell.models.store.layout_compressed import compressed_tensors
 
 __all__ = ["expected_tensors", "hugging_face_name", "is_ignorable", "is_shared_copy", "prediction_layer_of"]
 
@@ -56,6 +57,9 @@ def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
     """Yields the name and shape of every tensor of the model, in forward order; matrices are [out, in]."""
     if config.is_encoder:
         yield from _encoder_tensors(config)
+        return
+    if config.compression is not None:
+        yield from compressed_tensors(config)
         return
     hidden = config.hidden_size
     yield "model.embed_tokens.weight", (config.vocab_size, hidden)

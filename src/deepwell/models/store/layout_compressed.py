@@ -1,0 +1,105 @@
+"""The tensors of a DeepSeek-V4 checkpoint, by the names of DeepSeek's own files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from deepwell.models.formats.config import Compression, HyperConnections, ModelConfig
+
+__all__ = ["compressed_tensors", "released_name"]
+
+# transformers writes its own names where several of DeepSeek's became one.
+_TOP: Final = {
+    "model.embed_tokens.weight": "embed.weight",
+    "lm_head.weight": "head.weight",
+    "model.hc_head.hc_fn": "hc_head_fn",
+    "model.hc_head.hc_base": "hc_head_base",
+    "model.hc_head.hc_scale": "hc_head_scale",
+}
+_KV_NORM: Final = re.compile(r"(layers\.[0-9]+\.attn\.)norm\.weight")
+
+_Named = Iterator[tuple[str, tuple[int, ...]]]
+
+
+def released_name(name: str) -> str:
+    """Returns the name that DeepSeek's files have for a tensor of a file that transformers wrote."""
+    return _KV_NORM.sub(r"\1kv_norm.weight", _TOP.get(name, name).removeprefix("model."))
+
+
+def compressed_tensors(config: ModelConfig) -> _Named:
+    """Yields the name and shape of every tensor, in forward order; matrices are [out, in]."""
+    one, hyper = config.compression, config.hyper
+    if one is None or hyper is None:
+        raise ValueError(f"{config.architecture} has neither entries nor streams")
+    hidden, vocab, streams = config.hidden_size, config.vocab_size, hyper.streams
+    yield "embed.weight", (vocab, hidden)
+    for layer in range(config.num_hidden_layers):
+        prefix = f"layers.{layer}."
+        yield from _streams(f"{prefix}hc_attn_", config, hyper)
+        yield f"{prefix}attn_norm.weight", (hidden,)
+        yield from _attention(config, one, layer, f"{prefix}attn.")
+        yield from _streams(f"{prefix}hc_ffn_", config, hyper)
+        yield f"{prefix}ffn_norm.weight", (hidden,)
+        yield from _experts(config, layer, f"{prefix}ffn.")
+    yield "hc_head_fn", (streams, streams * hidden)
+    yield "hc_head_base", (streams,)
+    yield "hc_head_scale", (1,)
+    yield "norm.weight", (hidden,)
+    yield "head.weight", (vocab, hidden)
+
+
+def _streams(prefix: str, config: ModelConfig, hyper: HyperConnections) -> _Named:
+    outputs = (2 + hyper.streams) * hyper.streams
+    yield f"{prefix}fn", (outputs, hyper.streams * config.hidden_size)
+    yield f"{prefix}base", (outputs,)
+    yield f"{prefix}scale", (3,)
+
+
+def _attention(config: ModelConfig, one: Compression, layer: int, prefix: str) -> _Named:
+    hidden, low, dim, heads = (
+        config.hidden_size,
+        config.q_lora_rank,
+        config.head_dim,
+        config.num_attention_heads,
+    )
+    yield f"{prefix}wq_a.weight", (low, hidden)
+    yield f"{prefix}q_norm.weight", (low,)
+    yield f"{prefix}wq_b.weight", (heads * dim, low)
+    yield f"{prefix}wkv.weight", (dim, hidden)
+    yield f"{prefix}kv_norm.weight", (dim,)
+    yield f"{prefix}attn_sink", (heads,)
+    kind = one.kinds[layer]
+    if kind == "heavy":
+        yield from _compressor(f"{prefix}compressor.", hidden, one.heavy_rate, dim, dim)
+    elif kind == "sparse":
+        yield from _compressor(f"{prefix}compressor.", hidden, one.sparse_rate, dim, 2 * dim)
+        width, count = config.index_head_dim, config.index_n_heads
+        yield from _compressor(f"{prefix}indexer.compressor.", hidden, one.sparse_rate, width, 2 * width)
+        yield f"{prefix}indexer.wq_b.weight", (count * width, low)
+        yield f"{prefix}indexer.weights_proj.weight", (count, hidden)
+    yield f"{prefix}wo_a.weight", (one.o_groups * one.o_lora_rank, heads * dim // one.o_groups)
+    yield f"{prefix}wo_b.weight", (hidden, one.o_groups * one.o_lora_rank)
+
+
+def _compressor(prefix: str, hidden: int, rate: int, width: int, wide: int) -> _Named:
+    yield f"{prefix}wkv.weight", (wide, hidden)
+    yield f"{prefix}wgate.weight", (wide, hidden)
+    yield f"{prefix}ape", (rate, wide)
+    yield f"{prefix}norm.weight", (width,)
+
+
+def _experts(config: ModelConfig, layer: int, prefix: str) -> _Named:
+    hidden, inner = config.hidden_size, config.moe_intermediate_size
+    yield f"{prefix}gate.weight", (config.num_experts, hidden)
+    if layer in config.hash_layers:
+        yield f"{prefix}gate.tid2eid", (config.vocab_size, config.num_experts_per_tok)
+    else:
+        yield f"{prefix}gate.bias", (config.num_experts,)
+    of = [(f"{prefix}experts.{expert}.", inner) for expert in range(config.num_experts)]
+    of.append((f"{prefix}shared_experts.", config.num_shared_experts * inner))
+    for name, rows in of:
+        yield f"{name}w1.weight", (rows, hidden)
+        yield f"{name}w2.weight", (hidden, rows)
+        yield f"{name}w3.weight", (rows, hidden)
