@@ -19,7 +19,7 @@ from deepwell.models.text.chat_template import ChatTemplate
 
 __all__ = ["Dialect", "Family", "detect_dialect"]
 
-Family = Literal["hermes", "deepseek", "deepseek_v3", "dsml", "json"]
+Family = Literal["hermes", "deepseek", "deepseek_v3", "dsml", "dsml_v4", "json"]
 
 _INSTRUCTIONS = (
     "You can call functions to help with the user's request. These are their signatures:\n<tools>\n{tools}\n</tools>\n"
@@ -63,6 +63,7 @@ class Dialect:
             "deepseek": deepseek.MARKERS,
             "deepseek_v3": deepseek.MARKERS,
             "dsml": dsml.MARKERS,
+            "dsml_v4": dsml.MARKERS,
             "json": ("<|python_tag|>",),
         }
         return ("<think>", "</think>", *of_calls[self.family])
@@ -76,7 +77,7 @@ class Dialect:
                 return HermesParser(reasoning)
             case "deepseek" | "deepseek_v3":
                 return DeepSeekParser(reasoning)
-            case "dsml":
+            case "dsml" | "dsml_v4":
                 return DsmlParser(reasoning)
             case "json":
                 return PlainJsonParser([tool.name for tool in tools], reasoning)
@@ -126,7 +127,7 @@ def detect_dialect(template: ChatTemplate | None, vocabulary: Sequence[str]) -> 
     source = template.source if template else ""
     known = frozenset(vocabulary)
     if "｜DSML｜" in source or "｜DSML｜" in known:
-        family: Family = "dsml"
+        family: Family = "dsml_v4" if "｜DSML｜tool_calls" in source else "dsml"
     elif deepseek.CALL_BEGIN in source:
         family = "deepseek_v3" if "```json" in source else "deepseek"
     elif hermes.OPEN in source:

@@ -27,6 +27,7 @@ _OPENS: dict[Family, str] = {
     "deepseek": deepseek.CALLS_BEGIN,
     "deepseek_v3": deepseek.CALLS_BEGIN,
     "dsml": "<｜DSML｜function_calls>",
+    "dsml_v4": "<｜DSML｜tool_calls>",
 }
 Marker = Callable[[str], int | None]  # returns the control token of a marker, or None if it is ordinary text
 
@@ -144,6 +145,8 @@ class _Writer:
                 return lead, "", _quoted("\n"), self._text(deepseek.CALLS_END)
             case "dsml":
                 return lead, _quoted("\n"), "", _quoted("</｜DSML｜function_calls>")
+            case "dsml_v4":
+                return lead, _quoted("\n"), "", _quoted("</｜DSML｜tool_calls>")
 
     def _call(self, function: str) -> tuple[str, str]:
         """Returns the grammar of what stands before and behind the arguments of a call."""
@@ -159,7 +162,7 @@ class _Writer:
             case "deepseek_v3":
                 head = f"{begin} {_quoted('function')} {sep} " + _quoted(f"{function}\n```json\n")
                 return head, _quoted("\n```") + " " + text(deepseek.CALL_END)
-            case "dsml":
+            case "dsml" | "dsml_v4":
                 return _quoted(f"<｜DSML｜invoke name={quoted}>\n"), _quoted("</｜DSML｜invoke>\n")
 
     def _arguments(self, tool: FunctionTool) -> str:
@@ -176,7 +179,7 @@ class _Writer:
                 ) from error
             # Without `strict`, arguments are only promised to be a JSON object.
             return '%json {"type": "object"}'
-        return self._parameters(schema) if self._family == "dsml" else f"%json {source}"
+        return self._parameters(schema) if self._family in ("dsml", "dsml_v4") else f"%json {source}"
 
     def _parameters(self, schema: Mapping[str, Any]) -> str:
         """Returns the grammar of DSML's parameters, in the order of the schema."""

@@ -28,6 +28,7 @@ __all__ = [
     "plan",
     "recent_slots",
     "server_bytes",
+    "slot_bytes",
     "total_of",
 ]
 
@@ -192,7 +193,12 @@ def recent_bytes(config: ModelConfig, kv_dtype: KVDtype, batch_size: int, num_bl
     if config.compression is None:
         return 0
     slots = recent_slots(config, replace(Limits(), max_sequences=batch_size), num_blocks)
-    return slots * sum(_slot_bytes(page, _KV_BYTES[kv_dtype]) for page in cache_pages(config))
+    return slots * slot_bytes(config, kv_dtype)
+
+
+def slot_bytes(config: ModelConfig, kv_dtype: KVDtype) -> int:
+    """Returns the bytes of a slot over all layers."""
+    return sum(_slot_bytes(page, _KV_BYTES[kv_dtype]) for page in cache_pages(config))
 
 
 def plan(

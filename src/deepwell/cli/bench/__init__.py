@@ -102,6 +102,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "regression": repository.regression,
     "wheel": repository.wheel,
     "sdk": service.sdk,
+    "v4-serving": service.v4_serving,
     "fuzz": service.fuzz,
     "latency": service.latency,
     "siege": security.siege,

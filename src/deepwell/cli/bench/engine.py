@@ -433,9 +433,10 @@ def embeddings(
 
 def latent(
     what: Annotated[
-        Literal["size", "context", "sparse"],
+        Literal["size", "context", "sparse", "entries"],
         typer.Argument(
-            help="Part to measure: size (bytes of the cache), context (decoding at 8k) or sparse (V3.2's attention)."
+            help="Part to measure: size (bytes of the cache), context (decoding at 8k), sparse (V3.2's attention) or "
+            "entries (V4's)."
         ),
     ],
     threads: Threads = None,
@@ -443,7 +444,7 @@ def latent(
     row: Row = None,
     json: Json = False,
 ) -> None:
-    """Measures latent attention: bytes of its cache, decoding at length, sparse against dense."""
+    """Measures latent attention: bytes of its cache, decoding at length, sparse against dense, V4's entries."""
     from deepwell.bench.suites.engine.latent import (
         bench_latent_context,
         bench_latent_size,
@@ -457,6 +458,10 @@ def latent(
             return bench_latent_size(report)
         if what == "context":
             return bench_latent_context(report, threads=count, rounds=rounds)
+        if what == "entries":
+            from deepwell.bench.suites.engine.compressed import bench_compressed
+
+            return bench_compressed(report, threads=count, rounds=rounds)
         return bench_latent_sparse(report, threads=count, rounds=rounds)
 
     measure("latent", row, json, run)

@@ -36,6 +36,7 @@ __all__ = [
     "sdk",
     "semantic",
     "soak",
+    "v4_serving",
 ]
 
 
@@ -295,6 +296,13 @@ def sdk(model: Model = None, row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.service.sdk import bench_sdk
 
     measure("sdk", row, json, lambda report: bench_sdk(report, model_path(model)))
+
+
+def v4_serving(row: Row = None, json: Json = False) -> None:
+    """Serves a V4-shaped model of random weights: chat, reasoning, calls, prefixes and an adapter by the OpenAI SDK."""
+    from deepwell.bench.suites.service.deepseek_v4 import bench_v4_serving
+
+    measure("v4-serving", row, json, bench_v4_serving)
 
 
 def fuzz(

@@ -7,7 +7,7 @@
     </｜DSML｜invoke>
     </｜DSML｜function_calls>
 
-A parameter with string="true" is text, any other is JSON. Nothing is escaped.
+V4 names the block `tool_calls`. A parameter with string="true" is text, any other is JSON. Nothing is escaped.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Literal
 
 from deepwell.engine.architectures import tensor_plan
 from deepwell.models.formats.config import ModelConfig
+from deepwell.models.store.layout import module_of
 
 __all__ = ["lora_targets"]
 
@@ -28,7 +29,9 @@ def lora_targets(
         if matrix.role != "body" or not matrix.adapts:
             continue
         for source in matrix.sources:
-            module = source.removesuffix(".weight")
+            module = module_of(source, config)
+            if module is None:
+                continue
             if (which == "attention" and ".mlp." in module) or (which != "all" and ".experts." in module):
                 continue
             counts[module.rpartition(".")[2]] += 1

@@ -26,7 +26,7 @@ from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.formats.dequantize import FLOAT_DTYPES, dequantize
 from deepwell.models.formats.safetensors import SafetensorsInfo, read_json, read_safetensors_header
-from deepwell.models.store.layout import expected_tensors
+from deepwell.models.store.layout import expected_tensors, module_of
 
 __all__ = [
     "CONFIG_NAME",
@@ -100,7 +100,8 @@ def linears_of(plan: TensorPlan, checkpoint: Checkpoint) -> dict[str, Linear]:
         shapes = [stored[source] for source in matrix.sources]
         source_rows = tuple(outputs for outputs, _ in shapes)
         for part, (name, (outputs, cols)) in enumerate(zip(matrix.sources, shapes, strict=True)):
-            linears[name.removesuffix(".weight")] = Linear(outputs, cols, matrix, source_rows, part)
+            if module := module_of(name, checkpoint.config):
+                linears[module] = Linear(outputs, cols, matrix, source_rows, part)
     return linears
 
 

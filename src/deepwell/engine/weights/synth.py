@@ -32,6 +32,15 @@ PRECISIONS: Final = ("int8", "int4", "int4-full")
 _POOL_BLOCKS: Final = 2048
 _CHUNK_BLOCKS: Final = 8192  # about 17 MB
 _END: Final = "<|endoftext|>"
+_V4_CONTROL: Final = (
+    "<｜end▁of▁sentence｜>",
+    "<｜begin▁of▁sentence｜>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<think>",
+    "</think>",
+    "｜DSML｜",
+)
 _TEMPLATE: Final = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}assistant:"
 )
@@ -239,7 +248,7 @@ def synthesize(
     (directory / "config.json").write_text(text, encoding="utf-8")
     model = config_from_directory(directory)
     _check_room(directory, weights_nbytes(model, precision))
-    _write_tokenizer(directory, model.vocab_size)
+    _write_tokenizer(directory, model)
     plan = tensor_plan(model)
     cols = {matrix.name: matrix.cols for matrix in plan.matrices}
     sizes = {vector.name: vector.size for vector in plan.vectors}
@@ -318,15 +327,25 @@ def _check_room(directory: Path, nbytes: int) -> None:
         )
 
 
-def _write_tokenizer(directory: Path, vocab_size: int) -> None:
-    """Writes a tokenizer with one token per byte, an end of text, and filler up to the size of the embedding."""
+def _write_tokenizer(directory: Path, model: ModelConfig) -> None:
+    """Writes a tokenizer with one token per byte, an end of text, and filler up to the size of the embedding.
+
+    DeepSeek-V4 has its control tokens and its own template (`models.text.templates`) where the vocabulary has room.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {character: i for i, character in enumerate(alphabet)} | {_END: 256}
-    vocab |= {f"_{i}": i for i in range(257, vocab_size)}
+    vocab = {character: i for i, character in enumerate(alphabet)}
+    about = {"eos_token": _END, "chat_template": _TEMPLATE}
+    control = [_END]
+    if model.compression is not None and model.vocab_size >= len(vocab) + len(_V4_CONTROL):
+        control = list(_V4_CONTROL)
+        about = {"eos_token": control[0], "bos_token": control[1]}
+    vocab |= {token: len(alphabet) + i for i, token in enumerate(control)}
+    vocab |= {f"_{i}": i for i in range(len(vocab), model.vocab_size)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(_END, special=True)])  # pyright: ignore[reportUnknownMemberType]
+    tokenizer.add_special_tokens(  # pyright: ignore[reportUnknownMemberType]
+        [AddedToken(token, special=True) for token in control]
+    )
     tokenizer.save(str(directory / "tokenizer.json"))  # pyright: ignore[reportUnknownMemberType]
-    about = {"eos_token": _END, "chat_template": _TEMPLATE}
     (directory / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")

@@ -81,7 +81,8 @@ def export_safetensors(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InvalidRequest(f"{directory} is not empty", fix="choose a directory that does not exist yet")
     source = _source_config(checkpoint)
-    if checkpoint.config.architecture not in _CLASSES and source is None:
+    # Tables of V4 are numbers of experts, which no type of weights holds.
+    if checkpoint.config.compression or (checkpoint.config.architecture not in _CLASSES and source is None):
         raise UnsupportedModel(
             f"a model of the architecture {checkpoint.config.architecture} cannot be exported",
             fix="use the publisher's safetensors",

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from typing import Final
 
 from deepwell.models.formats.config import ModelConfig
-from deepwell.models.store.layout_compressed import compressed_tensors
+from deepwell.models.store.layout_compressed import compressed_tensors, module_name
 
-__all__ = ["expected_tensors", "hugging_face_name", "is_ignorable", "is_shared_copy", "prediction_layer_of"]
+__all__ = [
+    "expected_tensors",
+    "hugging_face_name",
+    "is_ignorable",
+    "is_shared_copy",
+    "module_of",
+    "prediction_layer_of",
+]
 
 _GGUF_TOP: Final = {
     "token_embd": "model.embed_tokens",
@@ -184,6 +191,11 @@ def hugging_face_name(gguf_name: str) -> str | None:
     if stem == "exp_probs_b":
         return f"model.layers.{layer}.{_GGUF_LAYER[stem]}" if kind == "bias" else None
     return f"model.layers.{layer}.{_GGUF_LAYER[stem]}.{kind}" if stem in _GGUF_LAYER else None
+
+
+def module_of(source: str, config: ModelConfig) -> str | None:
+    """Returns the module of transformers that a stored matrix is, by which adapters know it; None: they do not change it."""
+    return source.removesuffix(".weight") if config.compression is None else module_name(source)
 
 
 def is_ignorable(name: str) -> bool:

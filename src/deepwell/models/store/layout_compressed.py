@@ -8,7 +8,7 @@ from typing import Final
 
 from deepwell.models.formats.config import Compression, HyperConnections, ModelConfig
 
-__all__ = ["compressed_tensors", "released_name"]
+__all__ = ["compressed_tensors", "module_name", "released_name"]
 
 # transformers writes its own names where several of DeepSeek's became one.
 _TOP: Final = {
@@ -21,6 +21,30 @@ _TOP: Final = {
 _KV_NORM: Final = re.compile(r"(layers\.[0-9]+\.attn\.)norm\.weight")
 
 _Named = Iterator[tuple[str, tuple[int, ...]]]
+
+
+_MODULES: Final = {
+    "attn.wq_a": "self_attn.q_a_proj",
+    "attn.wq_b": "self_attn.q_b_proj",
+    "attn.wo_b": "self_attn.o_b_proj",
+}
+_EXPERT: Final = re.compile(r"ffn\.((?:shared_experts|experts\.[0-9]+))\.(w[123])")
+_PARTS: Final = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+
+
+def module_name(source: str) -> str | None:
+    """Returns the module of transformers that a matrix of DeepSeek's files is, or None where adapters do not change it.
+
+    The vector's projection is left alone, and those of entries: peft would take all of them for one name.
+    """
+    match = re.fullmatch(r"layers\.([0-9]+)\.(.+)\.weight", source)
+    if match is None:
+        return None
+    layer, rest = match.groups()
+    if rest in _MODULES:
+        return f"model.layers.{layer}.{_MODULES[rest]}"
+    expert = _EXPERT.fullmatch(rest)
+    return None if expert is None else f"model.layers.{layer}.mlp.{expert[1]}.{_PARTS[expert[2]]}"
 
 
 def released_name(name: str) -> str:

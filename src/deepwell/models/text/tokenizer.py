@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -38,6 +39,7 @@ TokenizerKind = Literal["bpe", "wordpiece", "unigram"]
 MAX_JSON_BYTES: Final = 64 << 20  # the largest tokenizer.json in use (262k tokens) has 33 MB
 MAX_CONFIG_BYTES: Final = 8 << 20  # of the other JSON files; Python takes up to 24 bytes of memory for one
 MAX_TEMPLATE_BYTES: Final = 1 << 20  # of chat_template.jinja
+_TEMPLATES: Final = {"deepseek_v4": "deepseek_v4.jinja"}  # by model_type, where a model brings none
 
 CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
 
@@ -464,7 +466,15 @@ def _template(path: Path, config: Mapping[str, Any]) -> str | None:
     if isinstance(template, list):
         entries = [cast("dict[str, Any]", t) for t in cast("list[object]", template) if isinstance(t, dict)]
         template = next((t.get("template") for t in entries if t.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
+    return template if isinstance(template, str) else _shipped_template(path)
+
+
+def _shipped_template(path: Path) -> str | None:
+    """Returns the template of an architecture whose publishers write prompts by code of their own, which is never run."""
+    name = _TEMPLATES.get(str(_read_json(path / "config.json").get("model_type")))
+    if name is None:
+        return None
+    return (resources.files("deepwell.models.text") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from deepwell.dialogue.text import Codec
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
-from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.formats.config import Compression, ModelConfig, RopeScaling
 from deepwell.models.store.manifest import Manifest
 from deepwell.models.store.store import ModelStore, declared_licence
 from deepwell.settings import Settings
@@ -38,6 +38,7 @@ _CLASSES: Final = {
     "qwen3_moe": "Qwen3Moe",
     "deepseek_v2": "DeepseekV2",
     "deepseek_v3": "DeepseekV3",
+    "deepseek_v4": "DeepseekV4",
 }
 
 
@@ -120,7 +121,7 @@ def model_of(
             config=hf_config(config),
             state_dict=dict(state),
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa" if config.compression is None else "eager",  # V4 has no other
         )
     return model.eval()
 
@@ -157,7 +158,8 @@ def _state(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
         layer = re.match(r"model\.layers\.(\d+)\.", name)
         if layer and int(layer[1]) >= checkpoint.config.num_hidden_layers:
             continue  # prediction layers, which only serving uses
-        state[name] = torch.from_numpy(checkpoint.tensor(name).float32()).to(dtype)
+        kind = torch.long if name.endswith(".tid2eid") else dtype
+        state[name] = torch.from_numpy(checkpoint.tensor(name).float32()).to(kind)
     if (
         checkpoint.config.architecture not in ("qwen2", "deepseek_v2", "deepseek_v3")
         and checkpoint.config.attention_bias
@@ -188,6 +190,8 @@ def hf_config(config: ModelConfig) -> PreTrainedConfig:
         "pad_token_id": config.pad_token_id,
         "use_cache": False,
     }
+    if config.compression is not None:
+        return transformers.DeepseekV4Config(**values | _compressed(config, config.compression))
     if not config.is_latent:
         values["head_dim"] = config.head_dim
     if config.architecture in ("llama", "qwen3", "qwen3_moe"):
@@ -236,6 +240,46 @@ def _latent(config: ModelConfig) -> dict[str, Any]:
             )
         return values | {"topk_method": config.topk_method}
     return values | {"rope_interleave": config.rope_interleave}
+
+
+def _compressed(config: ModelConfig, one: Compression) -> dict[str, Any]:
+    names = {
+        "sliding": "sliding_attention",
+        "sparse": "compressed_sparse_attention",
+        "heavy": "heavily_compressed_attention",
+    }
+    hyper = config.hyper
+    if hyper is None:
+        raise ValueError("a model of entries has several streams")
+    layers = range(config.num_hidden_layers)
+    factor = config.qk_rope_head_dim / config.head_dim
+    main = {"rope_type": "default", "rope_theta": config.rope_theta, "partial_rotary_factor": factor}
+    entries = {**_rope(one.rope_scaling), "rope_theta": one.rope_theta, "partial_rotary_factor": factor}
+    return {
+        "head_dim": config.head_dim,
+        "moe_intermediate_size": config.moe_intermediate_size,
+        "q_lora_rank": config.q_lora_rank,
+        "n_routed_experts": config.num_experts,
+        "n_shared_experts": config.num_shared_experts,
+        "num_experts_per_tok": config.num_experts_per_tok,
+        "routed_scaling_factor": config.routed_scaling_factor,
+        "layer_types": [names[kind] for kind in one.kinds],
+        "mlp_layer_types": ["hash_moe" if layer in config.hash_layers else "moe" for layer in layers],
+        "compress_rates": {names["sparse"]: one.sparse_rate, names["heavy"]: one.heavy_rate},
+        "partial_rotary_factor": factor,
+        "rope_parameters": {"main": main, "compress": entries},
+        "compress_rope_theta": one.rope_theta,
+        "swiglu_limit": config.swiglu_limit,
+        "sliding_window": one.window,
+        "o_groups": one.o_groups,
+        "o_lora_rank": one.o_lora_rank,
+        "index_n_heads": config.index_n_heads,
+        "index_head_dim": config.index_head_dim,
+        "index_topk": config.index_topk,
+        "hc_mult": hyper.streams,
+        "hc_sinkhorn_iters": hyper.rounds,
+        "hc_eps": hyper.eps,
+    }
 
 
 def _rope(scaling: RopeScaling | None) -> Mapping[str, Any]:

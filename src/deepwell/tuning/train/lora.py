@@ -53,7 +53,7 @@ def map_targets(config: ModelConfig, names: Sequence[str]) -> Targets:
     """Returns the targets that names mean for an architecture.
 
     On latent attention q_proj means q_b_proj where queries are compressed, and v_proj means kv_a_proj_with_mqa: the values come
-    from its latent, and serving keeps it apart, other than kv_b_proj. `attention` and `dense` name groups; `experts` the routed
+    from its latent, and serving keeps it apart, other than kv_b_proj. On DeepSeek-V4 it means o_b_proj. `attention` and `dense` name groups; `experts` the routed
     experts.
 
     Raises:
@@ -64,6 +64,8 @@ def map_targets(config: ModelConfig, names: Sequence[str]) -> Targets:
     if config.is_latent:
         known["kv_b_proj"] = config.num_hidden_layers
     mapping = _latent_names(config) if config.is_latent else {}
+    if config.compression is not None:  # one vector is key and value
+        mapping = {"q_proj": "q_b_proj", "v_proj": "o_b_proj", "o_proj": "o_b_proj"}
     modules: dict[str, int] = {}
     parameters: dict[str, int] = {}
     for name in names:

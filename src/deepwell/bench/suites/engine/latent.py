@@ -34,10 +34,12 @@ __all__ = [
     "LITE",
     "V3",
     "V32",
+    "FilledSequence",
     "LatentShape",
     "bench_latent_context",
     "bench_latent_size",
     "bench_latent_sparse",
+    "one_latent_layer",
 ]
 
 DTYPES: Final[tuple[KVDtype, ...]] = ("bf16", "int8")
@@ -100,7 +102,7 @@ def bench_latent_size(report: Report) -> dict[str, Any]:
     return value
 
 
-class _Sequence:
+class FilledSequence:
     """One sequence of a model whose context can be any length up to `tokens`."""
 
     def __init__(self, model: Model, cache: KVCache, tokens: int) -> None:
@@ -152,7 +154,7 @@ def bench_latent_context(
         checkpoint = open_checkpoint(path)
         model = build_model(run, load_weights(checkpoint, "int8"), checkpoint.config, context)
         sequences = {
-            dtype: _Sequence(
+            dtype: FilledSequence(
                 model,
                 run.latent_cache(LITE_LAYERS, -(-context // BLOCK_TOKENS), LITE.rank, LITE.rope, dtype),
                 context,
@@ -215,13 +217,13 @@ def bench_latent_sparse(
     run = select_backend()
     native.set_threads(threads)
     most = max(contexts)
-    sparse, dense = (_one_layer(run, V32, indexed=indexed, positions=most) for indexed in (True, False))
+    sparse, dense = (one_latent_layer(run, V32, indexed=indexed, positions=most) for indexed in (True, False))
     blocks = -(-most // BLOCK_TOKENS)
     value: dict[str, Any] = {"top_k": V32.top_k, "threads": threads}
     rows: list[list[Any]] = []
     crossover: int | None = None
     sequences = [
-        _Sequence(model, run.latent_cache(1, blocks, V32.rank, V32.rope, "bf16", index_dim), most)
+        FilledSequence(model, run.latent_cache(1, blocks, V32.rank, V32.rope, "bf16", index_dim), most)
         for model, index_dim in ((sparse, V32.index_dim), (dense, 0))
     ]
     for context in sorted(contexts):
@@ -250,7 +252,7 @@ def bench_latent_sparse(
     return value
 
 
-def _one_layer(run: Backend, shape: LatentShape, *, indexed: bool, positions: int) -> Model:
+def one_latent_layer(run: Backend, shape: LatentShape, *, indexed: bool, positions: int) -> Model:
     """Makes a model of one layer of attention, int8."""
     rng = np.random.default_rng(0)
     ones, vocab, s = np.ones, 256, shape

@@ -230,6 +230,13 @@ def _plain_logprobs(model: nn.Module, batch: Batch) -> Tensor:
 def _plain_states(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Any]:
     """Returns the states in front of the labelled tokens, these tokens, and the head."""
     base: Any = base_of(model)
+    if base.config.model_type == "deepseek_v4":
+        states = _states_by_segment(base, batch)
+        return (
+            states[:, :-1][batch.loss_mask[:, 1:]],
+            batch.token_ids[batch.loss_mask],
+            base.get_output_embeddings(),
+        )
     seen = batch.segments[:, :, None] == batch.segments[:, None, :]
     # Padding attends to itself: a row of the mask without a key would give NaN.
     seen &= torch.ones_like(seen[0]).tril() & (batch.segments != PADDING)[:, None, :] | torch.eye(
@@ -250,6 +257,16 @@ def _plain_states(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Any]:
     hidden = states[:, :-1][batch.loss_mask[:, 1:]]
     targets = batch.token_ids[batch.loss_mask]
     return hidden, targets, base.get_output_embeddings()
+
+
+def _states_by_segment(base: Any, batch: Batch) -> Tensor:
+    """Returns the states of every row, computed segment by segment: entries of several tokens would mix two of them."""
+    rows: list[Tensor] = []
+    for tokens, segments in zip(batch.token_ids, batch.segments, strict=True):
+        _, counts = torch.unique_consecutive(segments, return_counts=True)
+        parts = tokens.split(counts.tolist())
+        rows.append(torch.cat([base.model(part[None], use_cache=False).last_hidden_state[0] for part in parts]))
+    return torch.stack(rows)
 
 
 def _plain_head(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outcome:
