@@ -17,6 +17,7 @@
 #include "kernels/lora.h"
 #include "kernels/mla_index.h"
 #include "kernels/mla_layer.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 #include "kernels/step.h"
@@ -122,16 +123,21 @@ static void write_row(const CompressedLayer& a, const Model& m, const Batch& b, 
   }
   pad_heads(q, a.heads, a.head_dim, q);
   if (!a.has_index) return;
+  // By dimension, heads in the lanes.
+  const int width = a.index.page.width, lanes = index_lanes(a.index_heads);
   float* index_q = t.index_q + (size_t)row * t.index_stride;
+  memcpy(t.row, index_q, (size_t)a.index_heads * width * sizeof(float));
+  memset(index_q, 0, (size_t)padded16(width) * lanes * sizeof(float));
   for (int h = 0; h < a.index_heads; h++) {
-    float* head = index_q + (size_t)h * a.index.page.width;
-    rope_pairs(head + a.index.page.width - a.rope, cos, sin, a.rope, false);
+    float* head = t.row + (size_t)h * width;
+    rope_pairs(head + width - a.rope, cos, sin, a.rope, false);
+    for (int d = 0; d < width; d++) index_q[(size_t)d * lanes + h] = head[d];
   }
-  pad_heads(index_q, a.index_heads, a.index.page.width, index_q);
   rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, t.row);
   const float factor = 1.0f / (__builtin_sqrtf((float)a.index_heads) * __builtin_sqrtf((float)a.index.page.width));
-  for (int h = 0; h < a.index_heads; h++)
-    t.index_weights[(size_t)row * a.index_heads + h] = factor * dot_row(t.row, a.index_weights + (size_t)h * m.hidden, m.hidden);
+  for (int h = 0; h < lanes; h++)
+    t.index_weights[(size_t)row * lanes + h] =
+        h < a.index_heads ? factor * dot_row(t.row, a.index_weights + (size_t)h * m.hidden, m.hidden) : 0.0f;
 }
 
 static void write_rows(const CompressedLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, const Layout& l, Team* team) {
@@ -222,19 +228,44 @@ DW_INLINE void dots_of(int count, const float* q, int stride, const T* key, int 
   for (int r = 0; r < count; r++) dots<1>(q + (size_t)r * stride, stride, key, wide, out + r * step, step);
 }
 
+// Scores of N entries that follow each other: heads in the lanes, so that a product is a chain over the dimensions and a score has one sum.
+template <int N, class T>
+static void score_entries_of(const T* const* keys, int width, int heads, const float* q, const float* weights, float* scores) {
+  constexpr int V = 2;  // vectors of heads at a time
+  alignas(64) float wide[N][kMaxHeadDim];
+  for (int n = 0; n < N; n++)
+    for (int i = 0; i < width; i += W) store(wide[n] + i, load_key(keys[n] + i));
+  vf sums[N] = {};
+  for (int h = 0; h < heads; h += V * W) {
+    vf products[N][V] = {};
+    for (int d = 0; d < width; d++) {
+      const float* at = q + (size_t)d * heads + h;
+      vf query[V];
+      for (int v = 0; v < V; v++) query[v] = load(at + v * W);
+      for (int n = 0; n < N; n++) {
+        const vf key = set1(wide[n][d]);
+        for (int v = 0; v < V; v++) products[n][v] = fma(query[v], key, products[n][v]);
+      }
+    }
+    for (int n = 0; n < N; n++)
+      for (int v = 0; v < V; v++) sums[n] = fma(vmax(products[n][v], vf{}), load(weights + h + v * W), sums[n]);
+  }
+  for (int n = 0; n < N; n++) scores[n] = reduce_add(sums[n]) + 0.0f;  // +0 of -0, which ranks below it
+}
+
 template <class T>
 static void score_entries(const CompressedLayer& a, const KVCache& cache, const CompressedPage& page, const int32_t* table, const float* q,
                           const float* weights, int first, int end, float* scores) {
-  const int wide = padded16(a.index.page.width);
-  for (int e = first; e < end; e++) {
-    const T* key = (const T*)entry_at(cache, page, 1, table, e);
-    float sum = 0.0f, products[kHeadGroup];
-    for (int h = 0; h < a.index_heads; h += kHeadGroup) {
-      const int count = min_of(kHeadGroup, a.index_heads - h);
-      dots_of(count, q + (size_t)h * wide, wide, key, wide, products, 1);
-      for (int r = 0; r < count; r++) sum = fma1(products[r] > 0.0f ? products[r] : 0.0f, weights[h + r], sum);
-    }
-    scores[e] = sum + 0.0f;  // +0 of -0, which ranks below it
+  constexpr int N = 4;
+  const int width = padded16(a.index.page.width), heads = index_lanes(a.index_heads);
+  const T* keys[N];
+  for (int e = first; e < end;) {
+    const int count = min_of(N, end - e);
+    for (int n = 0; n < count; n++) keys[n] = (const T*)entry_at(cache, page, 1, table, e + n);
+    for (int i = 0; i < N * 64 && e + N < end; i += 64) prefetch((const T*)entry_at(cache, page, 1, table, e + N) + i);
+    if (count == N) score_entries_of<N>(keys, width, heads, q, weights, scores + e);
+    else for (int n = 0; n < count; n++) score_entries_of<1>(keys + n, width, heads, q, weights, scores + e + n);
+    e += count;
   }
 }
 
@@ -253,7 +284,7 @@ static void pick_entries(const CompressedLayer& a, const Batch& b, const KVCache
     const int seen = entries_seen(a, b.positions[row]);
     if (!picks_entries(a, b.positions[row]) || first >= seen) continue;
     const float* q = t.index_q + (size_t)row * t.index_stride;
-    const float* weights = t.index_weights + (size_t)row * a.index_heads;
+    const float* weights = t.index_weights + (size_t)row * index_lanes(a.index_heads);
     float* scores = t.index_scores + (size_t)row * t.scores_stride;
     const int end = min_of(first + kPieceTokens, seen);
     if (cache.type == kKvFp32) score_entries<float>(a, cache, page, sequence_of(row), q, weights, first, end, scores);

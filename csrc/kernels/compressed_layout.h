@@ -19,12 +19,13 @@ namespace DW_ISA {
 constexpr int kHeadGroup = 8;  // heads that share a pass over keys
 
 DW_INLINE int padded16(int n) { return round_up(n, 16); }
+DW_INLINE int index_lanes(int heads) { return round_up(heads, 2 * W); }  // heads of the indexer, padded
 DW_INLINE int parts_wide(const CompressorPage& c) { return padded16(c.width) * (c.overlap ? 2 : 1); }
 
 struct CompressedLayout {
   int a_stride, q_stride, index_stride, low_stride, scores_stride;
   float *a, *q;            // [rows][stride]
-  float *index_q, *index_weights;  // [rows][index_stride], [rows][index heads]
+  float *index_q, *index_weights;  // [rows][index_stride]: by dimension, heads in the lanes; [rows][lanes]
   float* low;              // [rows][low_stride]
   float* index_scores;     // [rows][scores_stride]
   int32_t* chosen;         // [rows][top_k]
@@ -37,7 +38,7 @@ struct CompressedLayout {
 static void widest(const CompressedLayer& a, CompressedLayout* t) {
   t->a_stride = max_of(t->a_stride, a.a.panels * kPanel);
   t->q_stride = max_of(t->q_stride, a.heads * padded16(a.head_dim));
-  if (a.has_index) t->index_stride = max_of(t->index_stride, a.index_heads * padded16(a.index.page.width));
+  if (a.has_index) t->index_stride = max_of(t->index_stride, index_lanes(a.index_heads) * padded16(a.index.page.width));
   t->low_stride = max_of(t->low_stride, round_up(a.o_b.cols, kPanel));
 }
 
@@ -54,7 +55,7 @@ static CompressedLayout compressed_layout(const Model& m, const Batch& b, Arena*
     head_dim = max_of(head_dim, a->head_dim);
     grouped = max_of(grouped, a->o_groups * round_up(activations_bytes(a->o_a, b.rows), 64));
     if (!a->has_index) continue;
-    heads = max_of(heads, a->index_heads);
+    heads = max_of(heads, index_lanes(a->index_heads));
     if (longest / a->index.page.rate > a->top_k) scores = max_of<size_t>(scores, round_up(longest / a->index.page.rate, 16)), top_k = max_of(top_k, a->top_k);
   }
   t.scores_stride = (int)scores;
@@ -71,7 +72,7 @@ static CompressedLayout compressed_layout(const Model& m, const Batch& b, Arena*
     float* scores_of = arena->take<float>((size_t)kHeadGroup * kPieceTokens);
     float* part = arena->take<float>((size_t)kHeadGroup * wide);
     float* total = arena->take<float>((size_t)kHeadGroup * wide);
-    float* row = arena->take<float>(2 * (size_t)max_of(wide, t.q_stride) + round_up(m.hidden, 16));
+    float* row = arena->take<float>(2 * (size_t)max_of(wide, max_of(t.q_stride, t.index_stride)) + round_up(m.hidden, 16));
     if (of == tid) t.scores = scores_of, t.part = part, t.total = total, t.row = row;
   }
   return t;

@@ -43,7 +43,8 @@ def checked_prompt(
 
     Raises:
         ContextLengthExceeded: the prompt and `max_tokens` do not fit together, or the window does not fit.
-        InvalidRequest: the model has no window, or the prompt is empty, is not a list of integers, or holds an id outside the vocabulary.
+        InvalidRequest: the model has no window, or the prompt is empty, is not a list of integers, or holds an id outside the
+            vocabulary.
     """
     count, limit = len(tokens), capabilities.max_model_len
     if count == 0:

@@ -35,7 +35,7 @@ _MADE = ("entries", "index")  # of attention, of the indexer
 
 
 class CompressedCache:
-    """Entries [layers, blocks, ...] that end in a block; vectors of 16 tokens, and what entries are made of, [layers, slots, ...].
+    """Entries that end in a block, [layers, blocks, ...]; vectors, and what entries are made of, [layers, slots, 16, ...].
 
     What entries are made of is float32 whatever the type of the pages.
     """

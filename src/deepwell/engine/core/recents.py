@@ -1,9 +1,9 @@
 """`RecentSlots`: room for what only the last tokens of a sequence keep, beside the blocks that all of its tokens keep.
 
-DeepSeek-V4 attends to single tokens within a window alone, and further back to entries of several tokens each. What is kept of single
-tokens is large and soon of no use: it lies in slots, of which there are far fewer than blocks. A block has a slot while a live
-sequence is near it, and then until others need the room: a later prompt that begins alike can go on only where the slots behind it
-are still there.
+DeepSeek-V4 attends to single tokens within a window alone, and further back to entries of several tokens each. What is kept
+of single tokens is large and soon of no use: it lies in slots, of which there are far fewer than blocks. A block has a slot
+while a live sequence is near it, and then until others need the room: a later prompt that begins alike can go on only where the
+slots behind it are still there.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class RecentSlots:
         return count
 
     def hold(self, blocks: Sequence[int]) -> bool:
-        """Gives slots to blocks that a sequence comes near; those that have one keep it. False, and nothing done, if too few are left."""
+        """Gives slots to blocks that a sequence comes near; those that have one keep it.
+
+        Returns False, and does nothing, if too few are left.
+        """
         new = [block for block in blocks if self.table[block] < 0]
         kept = sum(1 for block in blocks if block in self._idle)
         if len(new) > len(self._free) + len(self._idle) - kept:

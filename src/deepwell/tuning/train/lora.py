@@ -53,8 +53,8 @@ def map_targets(config: ModelConfig, names: Sequence[str]) -> Targets:
     """Returns the targets that names mean for an architecture.
 
     On latent attention q_proj means q_b_proj where queries are compressed, and v_proj means kv_a_proj_with_mqa: the values come
-    from its latent, and serving keeps it apart, other than kv_b_proj. On DeepSeek-V4 it means o_b_proj. `attention` and `dense` name groups; `experts` the routed
-    experts.
+    from its latent, and serving keeps it apart, other than kv_b_proj. On DeepSeek-V4 it means o_b_proj.
+    `attention` and `dense` name groups; `experts` the routed experts.
 
     Raises:
         InvalidRequest: the model has no such projection.

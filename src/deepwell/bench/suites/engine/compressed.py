@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from deepwell.bench.harness.report import Report, rounded
-from deepwell.bench.suites.engine.latent import V3, FilledSequence, one_latent_layer
+from deepwell.bench.suites.engine.latent import V32, FilledSequence, one_latent_layer
 from deepwell.engine.architectures.deepseek_v4 import horizon
 from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Backend, Matrix, Model
@@ -97,7 +97,9 @@ def _bytes(report: Report) -> dict[str, Any]:
         theirs = kv_token_bytes(old, "bf16")
         ours = kv_token_bytes(new, "bf16") + slots / context
         value[f"bytes_ratio_{context >> 10}k"] = rounded(theirs / ours)
-        rows.append([f"{context:,}", theirs, ours, theirs / ours, theirs * context / 1e9, ours * context / 1e9])
+        rows.append(
+            [f"{context:,}", theirs, ours, theirs / ours, theirs * context / 1e9, ours * context / 1e9]
+        )
     report.table(
         "bytes of the cache a token, bf16: V3.2 with 61 layers, V4-Flash with 43 and one sequence's slots",
         ["tokens", "V3.2", "V4-Flash", "ratio", "V3.2 GB", "V4-Flash GB"],
@@ -116,28 +118,39 @@ def _speed(report: Report, threads: int, rounds: int, context: int, steps: int) 
     run, shape = select_backend(), _Shape()
     native.set_threads(threads)
     blocks = -(-context // BLOCK_TOKENS)
-    dense = one_latent_layer(run, V3, indexed=False, positions=context)
-    sides = {"V3, dense": FilledSequence(dense, run.latent_cache(1, blocks, V3.rank, V3.rope, "bf16"), context)}
+    dense = one_latent_layer(run, V32, indexed=False, positions=context)
+    sides = {
+        "V3, dense": FilledSequence(dense, run.latent_cache(1, blocks, V32.rank, V32.rope, "bf16"), context)
+    }
     for kind in ("sparse", "heavy"):
         model, page = _one_layer(run, shape, kind, context)
         cache = run.compressed_cache([page], blocks, "bf16")
         sides[f"V4, {kind}"] = FilledSequence(model, cache, context)
         report.note(f"V4, {kind}: {cache.nbytes / 1e6:,.0f} MB of cache, a slot for every block")
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    # The layer, and of it attention alone: the indexer, scores, softmax and values. The rest reads weights, as behind one token.
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            times[name].append(side.decode(context, steps))
-    base = times.pop("V3, dense")
+            native.switch_profile(True)
+            whole = side.decode(context, steps)
+            profile, _ = native.switch_profile(False)
+            times[name].append((whole, profile.seconds["attention"] / profile.steps))
+    base = times["V3, dense"]
     value: dict[str, Any] = {"context": context, "threads": threads, "isa": native.isa()}
-    rows: list[list[Any]] = [["V3, dense", 1e3 * statistics.median(base), 1.0]]
+    rows: list[list[Any]] = []
     for name, found in times.items():
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(base, found, strict=True))
-        value[f"ratio_{name[4:]}"] = rounded(ratio)
-        rows.append([name, 1e3 * statistics.median(found), ratio])
+        layer, attention = (
+            statistics.median(theirs[part] / ours[part] for theirs, ours in zip(base, found, strict=True))
+            for part in (0, 1)
+        )
+        medians = [1e3 * statistics.median(one[part] for one in found) for part in (0, 1)]
+        rows.append([name, medians[0], layer, medians[1], attention])
+        if name != "V3, dense":
+            value |= {f"ratio_{name[4:]}": rounded(attention), f"layer_ratio_{name[4:]}": rounded(layer)}
     value["ratio"] = min(value["ratio_sparse"], value["ratio_heavy"])
     report.table(
         f"one layer, int8, one row decoded behind {context:,} tokens, {threads} threads, median of {rounds}",
-        ["", "ms", "V3 / this"],
+        ["", "layer ms", "V3 / this", "attention ms", "V3 / this"],
         rows,
     )
     return value

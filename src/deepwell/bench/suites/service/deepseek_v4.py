@@ -54,7 +54,10 @@ _TOOL: Final[dict[str, Any]] = {
         "description": "Height of the sea at a port",
         "parameters": {
             "type": "object",
-            "properties": {"port": {"enum": ["Qingdao", "Brest"]}, "hours": {"type": "integer"}},
+            "properties": {
+                "port": {"enum": ["Qingdao", "Brest"]},
+                "hours": {"type": "integer", "minimum": 0, "maximum": 48},
+            },
             "required": ["port"],
         },
     },
@@ -98,7 +101,7 @@ def _checks(client: Any, model: str) -> dict[str, bool]:
     plain = ask([system, question])
     again = ask([system, question])
     reasoning = ask([system, question], extra_body={"chat_template_kwargs": {"thinking": True}})
-    called = ask([system, question], 200, tools=[_TOOL], tool_choice="required")
+    called = ask([system, question], 400, tools=[_TOOL], tool_choice="required", parallel_tool_calls=False)
     calls = called.choices[0].message.tool_calls or []
     arguments: dict[str, Any] = json.loads(calls[0].function.arguments) if calls else {}
     history = [
@@ -152,6 +155,12 @@ def _adapter(folder: Path) -> Path:
                 values = rng.standard_normal(shape, dtype=np.float32)
                 tensors[f"{module}.lora_{half}.weight"] = values / np.float32(shape[1] ** 0.5)
     save_file(tensors, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": list(sizes), "bias": "none"}
+    settings = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 16,
+        "target_modules": list(sizes),
+        "bias": "none",
+    }
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     return folder

@@ -265,7 +265,9 @@ def _states_by_segment(base: Any, batch: Batch) -> Tensor:
     for tokens, segments in zip(batch.token_ids, batch.segments, strict=True):
         _, counts = torch.unique_consecutive(segments, return_counts=True)
         parts = tokens.split(counts.tolist())
-        rows.append(torch.cat([base.model(part[None], use_cache=False).last_hidden_state[0] for part in parts]))
+        rows.append(
+            torch.cat([base.model(part[None], use_cache=False).last_hidden_state[0] for part in parts])
+        )
     return torch.stack(rows)
 
 
