@@ -127,7 +127,7 @@ def _speed(report: Report, threads: int, rounds: int, context: int, steps: int) 
         cache = run.compressed_cache([page], blocks, "bf16")
         sides[f"V4, {kind}"] = FilledSequence(model, cache, context)
         report.note(f"V4, {kind}: {cache.nbytes / 1e6:,.0f} MB of cache, a slot for every block")
-    # The layer, and of it attention alone: the indexer, scores, softmax and values. The rest reads weights, as behind one token.
+    # The layer, and of it attention alone: indexer, scores, softmax, values. The rest reads weights, as behind one token.
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
