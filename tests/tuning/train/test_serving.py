@@ -62,6 +62,7 @@ def logits(model: Any) -> np.ndarray:
         ("deepseek-v2", ["q_proj", "v_proj"]),
         ("deepseek-v2-lite", ["q_proj", "v_proj", "o_proj"]),
         ("deepseek-v3", ["attention", "experts"]),
+        ("deepseek-v4", ["q_proj", "v_proj", "experts"]),
     ],
 )
 def test_an_adapter_serves_with_the_logits_of_training(name: str, targets: list[str], tmp_path: Path) -> None:

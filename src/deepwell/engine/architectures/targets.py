@@ -34,5 +34,7 @@ def lora_targets(
                 continue
             if (which == "attention" and ".mlp." in module) or (which != "all" and ".experts." in module):
                 continue
-            counts[module.rpartition(".")[2]] += 1
+            # V4's indexer has a q_b_proj, too: there a name says what it is a part of.
+            parts = module.rsplit(".", 2 if config.compression is not None else 1)[1:]
+            counts[".".join(parts)] += 1
     return dict(counts)

@@ -436,8 +436,11 @@ def model(
     streams: HyperHeadSpec | None = None,
 ) -> Model:
     """Compose a decoder; `embed` and `head` may be the same matrix."""
-    kinds = Attention | Mlp | LatentAttention | CompressedAttention | Moe
-    ours = [layer for layer in layers if isinstance(layer, kinds)]
+    ours = [
+        layer
+        for layer in layers
+        if isinstance(layer, Attention | Mlp | LatentAttention | CompressedAttention | Moe)
+    ]
     if len(ours) != len(layers):
         raise TypeError("the reference backend needs its own layers")
     return Model(own(embed), ours, norm, own(head), cos, sin, eps, join, streams)

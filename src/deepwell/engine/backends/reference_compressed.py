@@ -216,7 +216,7 @@ class CompressedAttention:
         cos, sin = spec.cos[positions], spec.sin[positions]
         low = rms_norm(made.query, spec.q_norm, spec.eps)
         queries = adapters.matmul(low, self.q_b, "q_b").reshape(len(x), spec.num_heads, spec.head_dim)
-        queries = _rotated(rms_norm(queries, np.float32(1), spec.eps), cos, sin)
+        queries = _rotated(rms_norm(queries, np.ones(1, np.float32), spec.eps), cos, sin)
         vectors = _rotated(rms_norm(made.vector, spec.kv_norm, spec.eps), cos, sin)
         tables = np.repeat(batch.block_tables, np.diff(starts), axis=0)  # [tokens, max_blocks]
         at = tables[np.arange(len(x)), positions // BLOCK_TOKENS], positions % BLOCK_TOKENS

@@ -155,9 +155,10 @@ def _list(fields: Fields, key: str, layers: int) -> list[Any] | None:
     value = fields.get(key)
     if value is None:
         return None
-    if not isinstance(value, list) or len(cast("list[Any]", value)) < layers:
-        raise fields.error(f"{key} is {reprlib.repr(value)}, not one for each of {layers} layers")
-    return cast("list[Any]", value)[:layers]
+    values = cast("list[Any]", value) if isinstance(value, list) else []
+    if len(values) < layers:
+        raise fields.error(f"{key} has {len(values)} values, not one for each of {layers} layers")
+    return values[:layers]
 
 
 def _kinds(fields: Fields, layers: int) -> tuple[AttentionKind, ...]:
@@ -165,7 +166,7 @@ def _kinds(fields: Fields, layers: int) -> tuple[AttentionKind, ...]:
         raise fields.error(f"num_hidden_layers is {layers}, expected 1 to 1024")
     names = _list(fields, "layer_types", layers)
     rates = _list(fields, "compress_ratios", layers) if names is None else None
-    known: Mapping[Any, AttentionKind] = _BY_RATE if names is None else _KINDS
+    known: dict[Any, AttentionKind] = dict[Any, AttentionKind](_BY_RATE if names is None else _KINDS)
     if names is None and rates is None:
         return tuple("sparse" if i > 1 and i % 2 else "heavy" for i in range(layers))
     kinds: list[AttentionKind] = []

@@ -65,7 +65,10 @@ def map_targets(config: ModelConfig, names: Sequence[str]) -> Targets:
         known["kv_b_proj"] = config.num_hidden_layers
     mapping = _latent_names(config) if config.is_latent else {}
     if config.compression is not None:  # one vector is key and value
-        mapping = {"q_proj": "q_b_proj", "v_proj": "o_b_proj", "o_proj": "o_b_proj"}
+        mapping = {name.rpartition(".")[2]: name for name in known}
+        mapping |= {"q_proj": "self_attn.q_b_proj"} | dict.fromkeys(
+            ("v_proj", "o_proj"), "self_attn.o_b_proj"
+        )
     modules: dict[str, int] = {}
     parameters: dict[str, int] = {}
     for name in names:
@@ -124,7 +127,8 @@ def _check(model: PeftModel, targets: Targets) -> None:
     found: Counter[str] = Counter()
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and getattr(module, "parameter_name", None) in (None, "weight"):
-            found[name.rpartition(".")[2]] += 1
+            named = (target for target in targets.modules if f".{name}".endswith(f".{target}"))
+            found[next(named, name.rpartition(".")[2])] += 1
     stacked: Counter[str] = Counter()
     for _, module in model.named_modules():
         if isinstance(module, LoraLayer) and (parameter := getattr(module, "parameter_name", None)):
