@@ -95,7 +95,7 @@ struct PyCompressedAttention {
     if (index) {
       int width = index->compressor.page.width, count = int(index_weights->shape(0));
       require(index->compressor.page.rate == entries->compressor.page.rate, "compressed attention: the indexer has another rate");
-      require(width >= rope && count > 0 && count <= kMaxCompressedHeads && top_k > 0 && top_k <= (1 << 24), "compressed attention: indexer out of range");
+      require(width >= rope && width <= kMaxHeadDim && count > 0 && count <= kMaxCompressedHeads && top_k > 0 && top_k <= (1 << 24), "compressed attention: indexer out of range");
       require(index_q->matrix.rows == count * width && index_q->matrix.cols == rank && index_q->matrix.scheme == q_b.matrix.scheme,
               "compressed attention: index_q has the wrong shape");
       require(int(index_weights->shape(1)) == hidden, "compressed attention: index_weights must be [heads, hidden]");

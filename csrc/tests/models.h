@@ -105,7 +105,8 @@ inline Llama::Llama(const Shape& s, Scheme scheme, uint64_t seed) : shape(s), pa
   const Matrix& table = parts.pack(*embed);
   model = {table,   table,           layers.data(), static_cast<int>(layers.size()),
            norm,    cos.data(),      sin.data(),    s.hidden,
-           s.vocab, s.max_positions, kEps,          nullptr};
+           s.vocab, s.max_positions, kEps,          nullptr,
+           nullptr};
 }
 
 struct Cache {

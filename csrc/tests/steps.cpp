@@ -247,13 +247,16 @@ void test_other_layers(const KernelTable& table, const KernelTable& generic, int
                p.matrix(kHidden, 32, scheme),
                kExperts,
                3,
-               true,
+               kSigmoid,
                2,
                2,
                true,
                1.5f,
                kEps,
-               reads};
+               reads,
+               0.0f,
+               nullptr,
+               nullptr};
   Model model = m.model;
   Layer layers[] = {kind ? m.layers[0] : Layer{.latent = &latent}, kind ? Layer{.moe = &moe} : m.layers[1]};
   model.layers = layers, model.num_layers = 2;

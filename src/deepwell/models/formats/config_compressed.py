@@ -128,7 +128,7 @@ def check_compressed(config: ModelConfig, fields: Fields) -> None:
         "sliding_window": (one.window, 1, 1 << 20),
         "o_groups": (one.o_groups, 1, config.num_attention_heads),
         "o_lora_rank": (one.o_lora_rank, 1, 1 << 14),
-        "hc_mult": (hyper.streams, 1, 16),
+        "hc_mult": (hyper.streams, 1, 8),
         "hc_sinkhorn_iters": (hyper.rounds, 1, 1000),
         "hc_eps": (hyper.eps, 0.0, 0.1),
         "compress_rope_theta": (one.rope_theta, 1.0, 1e12),
