@@ -131,7 +131,7 @@ class PyModel {
         const MoeLayer& e = nb::cast<const PyMoe&>(h).layer;
         require(e.gate_up.cols == hidden, "model: a mixture has another hidden size");
         require(bool(e.hyper) != streams.is_none(), "model: a mixture has other residual streams");
-        require(nb::cast<const PyMoe&>(h).vocab() <= 0 || nb::cast<const PyMoe&>(h).vocab() == embed.matrix.rows,
+        require(!e.token_experts || nb::cast<const PyMoe&>(h).vocab() == embed.matrix.rows,
                 "model: a mixture has experts for another vocabulary");
         layers_.push_back({.moe = &e});
         moe_layers_.push_back(&nb::cast<const PyMoe&>(h));
@@ -267,6 +267,7 @@ class PyModel {
   // The next segment of a memory, from blocks whose first token stands at the memory's first place.
   void remember_blocks(const PyKVCache& kv, PyMemory& memory, Ints blocks) {
     require(fits(kv.cache) && memory.fits(kv.cache), "remember_blocks: the cache or the memory belongs to another model");
+    require(!kv.cache.pages, "remember_blocks: entries are not kept as factors");
     Memory m = memory.memory();
     require(int(blocks.size()) * kBlockTokens == m.tokens, "remember_blocks: a segment has another number of blocks");
     require(m.first + m.tokens <= model_.max_positions && -m.floor < model_.max_positions && m.floor < model_.max_positions,

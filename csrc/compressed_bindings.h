@@ -89,6 +89,9 @@ struct PyCompressedAttention {
                 o_a.matrix.rows == o_groups * round_up(o_b.matrix.cols / o_groups, kPanel),
             "compressed attention: o_a or o_b has the wrong shape");
     require(!index || entries, "compressed attention: an indexer needs entries");
+    require(!entries || entries->compressor.page.width == head_dim, "compressed attention: entries are not as wide as vectors");
+    require(!index || index->compressor.page.overlap == entries->compressor.page.overlap,
+            "compressed attention: entries of the indexer overlap otherwise");
     require(bool(index) == bool(index_q) && bool(index) == bool(index_weights), "compressed attention: the indexer's parts come together");
     layer = {};
     if (entries) layer.has_entries = true, layer.entries = entries->compressor, rows += entries->rows(), keep_entries.emplace(*entries);

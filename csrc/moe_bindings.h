@@ -42,8 +42,12 @@ struct PyMoe {
     require(!hyper || hyper->hidden() == hidden, "moe: the residual streams have another hidden size");
     if (token_experts) {
       require(int(token_experts->shape(1)) == top_k, "moe: token_experts must be [vocab, top_k]");
-      for (size_t i = 0; i < token_experts->size(); i++)
-        require(token_experts->data()[i] >= 0 && token_experts->data()[i] < num_experts, "moe: a token chooses an expert that does not exist");
+      // The kernels count on different experts, as routing gives them.
+      for (size_t i = 0; i < token_experts->size(); i++) {
+        const int32_t* chosen_by = token_experts->data() + i / top_k * top_k;
+        require(chosen_by[i % top_k] >= 0 && chosen_by[i % top_k] < num_experts, "moe: a token chooses an expert that does not exist");
+        for (size_t j = 0; j < i % top_k; j++) require(chosen_by[j] != chosen_by[i % top_k], "moe: a token chooses an expert twice");
+      }
     }
     require(!correction_bias || int(correction_bias->size()) == num_experts, "moe: correction_bias has the wrong size");
     require(!correction_bias || topk_group == n_group || num_experts / n_group >= 2,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from tests.engine import sequences
 from tests.engine.backends import backend
 
@@ -18,7 +19,7 @@ from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.plan import kv_token_bytes, plan
 from deepwell.engine.prompts import checked_prompt
 from deepwell.engine.protocol import Capabilities
-from deepwell.engine.weights.load import load_weights
+from deepwell.engine.weights.load import load_weights, resolve_precision
 from deepwell.engine.weights.synth import shape_config, synthesize
 from deepwell.engine.window import Window
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
@@ -129,6 +130,15 @@ def changed(directory: Path, **changes: Any) -> Path:
         {"swiglu_limit": -1.0},
         {"num_hidden_layers": 1 << 30},
         {"q_lora_rank": 0},
+        {"head_dim": 10**400},
+        {"index_topk": 10**400},
+        {"partial_rotary_factor": 1e299},
+        {"num_attention_heads": 2048},
+        {"o_lora_rank": 1 << 20},
+        {"rope_parameters": {"rope_type": "yarn", "factor": 0.0, "original_max_position_embeddings": 16}},
+        {"rope_parameters": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": -16}},
+        {"rope_parameters": {"rope_type": "yarn", "factor": 8.0, "beta_slow": 0.0}},
+        {"rope_parameters": {"main": {}, "compress": {"rope_theta": 1.0}}},
     ],
 )
 def test_configurations_out_of_bounds_are_refused(changes: dict[str, Any], tmp_path: Path) -> None:
@@ -151,15 +161,30 @@ def test_configurations_that_nobody_runs_are_refused(changes: dict[str, Any], tm
         config_from_directory(changed(tmp_path, **changes))
 
 
-def test_a_token_that_chooses_no_expert_is_refused(tmp_path: Path) -> None:
-    run = backend("native")
+@pytest.mark.parametrize("changed", [-1.0, 8.0, 0.5, float("nan"), 1e30, None])
+def test_a_token_has_experts_that_exist_and_differ(changed: float | None, tmp_path: Path) -> None:
+    """The kernels count on both: a repeated expert would read another row's input."""
     checkpoint = sequences.golden_checkpoint(NAME, tmp_path)
     weights = load_weights(checkpoint, "fp32")
     vector = weights.vectors["0.token_experts"].copy()
-    vector[7] = 8
+    vector[7] = vector[6] if changed is None else changed
     weights.vectors["0.token_experts"] = vector  # pyright: ignore[reportIndexIssue]
-    with pytest.raises(ValueError, match="does not exist"):
-        build_model(run, weights, checkpoint.config, max_positions=128)
+    for engine in ("reference", "native"):
+        with pytest.raises(InvalidModelFile, match="tid2eid"):
+            build_model(backend(engine), weights, checkpoint.config, max_positions=128)
+
+
+def test_a_tensor_that_is_stored_twice_is_refused(tmp_path: Path) -> None:
+    sequences.golden_checkpoint(NAME, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.layers.0.attn.norm.weight"] = tensors["layers.0.attn.kv_norm.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(InvalidModelFile, match="twice"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_precision_is_chosen_by_the_weights_of_the_layers(tmp_path: Path) -> None:
+    assert resolve_precision("auto", sequences.golden_checkpoint(NAME, tmp_path))[0] == "int8"
 
 
 def test_names_of_transformers_files_are_known() -> None:

@@ -127,3 +127,24 @@ def test_a_block_with_other_contents_has_no_slot() -> None:
     recents.release([3])
     recents.forget([3, 2])
     assert recents.table.tolist() == [-1] * 4 and recents.available == 2
+
+
+def test_a_sequence_that_waits_holds_no_more_than_its_next_row_reads() -> None:
+    driver = SlottedDriver(12, Limits(max_sequences=2, prefill_tokens=64, mixed_prefill_tokens=64), 15, 0)
+    waiting = driver.add("a", [1] * 90, greedy(2))
+    driver.step()
+    assert waiting.computed == 64 and waiting.near == range(3, 4)
+    driver.run()
+
+
+def test_a_prefix_that_lost_its_slots_is_offered_again_once_it_is_computed_anew() -> None:
+    driver = SlottedDriver(40, Limits(max_sequences=1, prefill_tokens=16, mixed_prefill_tokens=16), 31, 0)
+    prompt = [token % 90 for token in range(60)]
+    for name, text in (("first", prompt), ("other", [5] * 80), ("another", [6] * 80)):
+        driver.add(name, text, greedy(1))
+        driver.run()
+    for name in ("anew", "again"):
+        driver.add(name, prompt, greedy(1))
+        driver.run()
+    assert driver.sequences["anew"].cached_tokens == 0
+    assert driver.sequences["again"].cached_tokens == 48

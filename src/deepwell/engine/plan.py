@@ -311,6 +311,14 @@ def _workspace_bytes(
         # Compressed and absorbed queries, and the expanded keys and values of a piece of 256 tokens.
         floats += config.q_lora_rank + 2 * heads * config.kv_lora_rank + config.kv_lora_rank
         fixed = 256 * heads * (dim + config.v_head_dim) * 4
+    if config.compression is not None and config.hyper is not None:
+        one, hidden = config.compression, config.hidden_size
+        # Streams and their weights; what the input gives; the indexer's queries; what heads give, twice; scores of entries.
+        floats += (
+            config.hyper.streams * hidden + 80 + config.q_lora_rank + 5 * dim + 4 * config.index_head_dim
+        )
+        floats += config.index_n_heads * (config.index_head_dim + 1) + one.o_groups * one.o_lora_rank
+        floats += heads * dim // 2 + context // one.sparse_rate + config.index_topk
     row_bytes = 4 * floats + widest * (4 if precision in FLOATS else 2)
     logits = (batch_size + limits.logits_rows) * config.vocab_size
     if predicts and config.prediction_layer is not None:

@@ -28,6 +28,7 @@ from deepwell.engine.backends.specs import (
 )
 from deepwell.engine.layouts import PANEL
 from deepwell.engine.weights.packed import Weights
+from deepwell.errors import InvalidModelFile
 from deepwell.models.formats.config import Compression, HyperConnections, ModelConfig
 
 __all__ = ["build", "cache_pages", "horizon", "tensors"]
@@ -275,12 +276,28 @@ def _hyper(vectors: Vectors, config: ModelConfig, name: str) -> HyperSpec:
     )
 
 
+def _experts_of_tokens(table: NDArray[np.float32], config: ModelConfig, layer: int) -> NDArray[np.int32]:
+    """Returns the experts that each token has, [vocab, top_k].
+
+    Raises:
+        InvalidModelFile: a number is no expert, or a token has one twice.
+    """
+    rows = np.sort(table.reshape(config.vocab_size, -1), axis=1)
+    known = (rows >= 0) & (rows < config.num_experts) & (rows == np.floor(rows))
+    if not known.all() or (np.diff(rows, axis=1) == 0).any():
+        raise InvalidModelFile(
+            f"layers.{layer}.ffn.gate.tid2eid names no {config.num_experts_per_tok} different experts of a token",
+            fix="pull the model again",
+        )
+    return table.astype(np.int32).reshape(config.vocab_size, -1)
+
+
 def _mlp(
     backend: Backend, matrices: Mapping[str, Matrix], vectors: Vectors, config: ModelConfig, layer: int
 ) -> Moe:
     table = vectors.get(f"{layer}.token_experts")
     if table is not None:
-        table = table.astype(np.int32).reshape(config.vocab_size, -1)
+        table = _experts_of_tokens(table, config, layer)
     return backend.moe(
         MoeSpec(
             vectors[f"{layer}.mlp_norm"],

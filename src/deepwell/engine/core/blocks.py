@@ -115,10 +115,20 @@ class BlockPool:
         return blocks
 
     def register(self, block: int, prefix: Prefix) -> None:
-        """Offers a computed full block to later prompts. The first block with a hash stays."""
-        if self._content[block] is None and prefix.hash not in self._by_hash:
-            self._content[block] = prefix
-            self._by_hash[prefix.hash] = block
+        """Offers a computed full block to later prompts. The first block with a hash stays, unless it has lost its slot."""
+        if self._content[block] is not None:
+            return
+        first = self._by_hash.get(prefix.hash)
+        if first is not None:
+            slots = None if self._recents is None else self._recents.table
+            if slots is None or slots[first] >= 0 or slots[block] < 0:
+                return
+            self._withdraw(first)
+            if not self._references[first]:
+                del self._cached[first]
+                self._free.append(first)
+        self._content[block] = prefix
+        self._by_hash[prefix.hash] = block
 
     def acquire(self, blocks: Iterable[int]) -> None:
         """Adds one reference to each block, as after `match`."""

@@ -18,6 +18,7 @@ from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.step import Move, ScheduledStep
 from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import FinishReason
+from deepwell.errors import DeepwellError
 
 __all__ = ["Scheduler"]
 
@@ -160,6 +161,10 @@ class Scheduler:
                     reason = "stop" if sequence.kind != "generate" else "length"
             if computed >= (sequence.registered + 1) * BLOCK_TOKENS:
                 self._register(sequence)
+            if (
+                self._recents is not None
+            ):  # it may wait from here on, and holds no more than its next row reads
+                self._come_near(sequence, self._recents.first(computed), sequence.near.stop)
             if reason is not None:
                 self._finish(sequence)
             reasons.append(reason)
@@ -333,9 +338,13 @@ class Scheduler:
         """Holds the slots of blocks [first, end) of a sequence, and of no others."""
         recents, near = self._recents, sequence.near
         assert recents is not None
+        first = max(first, near.start)
         recents.release(sequence.blocks[near.start : min(first, near.stop)])
-        held = recents.hold(sequence.blocks[max(first, near.stop) : end])
-        assert held, "slots are as many as all sequences of a step need"
+        near = sequence.near = range(first, max(first, near.stop))
+        if not recents.hold(sequence.blocks[near.stop : end]):
+            raise DeepwellError(
+                "a step needs more slots than there are"
+            )  # always a bug: see `plan.recent_slots`
         sequence.near = range(first, max(end, near.stop))
 
     def _vacate(self, sequence: Sequence) -> None:

@@ -174,7 +174,8 @@ class Checkpoint:
         """Precision class of most weights of the layers: 4 (3- to 5-bit blocks), 8, 16 or 32."""
         weights: dict[int, int] = {}
         for name, tensor in self._tensors.items():
-            if len(tensor.shape) == 2 and name.startswith(("model.layers.", "encoder.layer.")):
+            of_layer = name.startswith(("model.layers.", "encoder.layer.", "layers."))
+            if len(tensor.shape) == 2 and of_layer and tensor.dtype != "I64":
                 bits = source_bits(tensor.dtype)
                 weights[bits] = weights.get(bits, 0) + tensor.shape[0] * tensor.shape[1]
         return max(weights, key=lambda bits: weights[bits])
@@ -360,6 +361,10 @@ def _open_safetensors(directory: Path) -> Checkpoint:
             continue
         if stored.endswith(_SCALE_SUFFIX) and stored.removesuffix(_SCALE_SUFFIX) in infos:
             continue
+        if name in tensors:
+            raise InvalidModelFile(
+                f"{info.path.name}: the tensor {name[:80]!r} is stored twice", fix="pull the model again"
+            )
         _check_dtype(info.path.name, name, info.dtype, len(info.shape))
         if 0 in info.shape:
             raise InvalidModelFile(f"{info.path.name}: tensor {name[:80]!r} is empty")

@@ -20,6 +20,7 @@ from deepwell.models.formats.config_fields import SUPPORTED, Fields
 __all__ = ["check_compressed", "json_compressed"]
 
 ReadScaling = Callable[[Fields, ModelConfig], RopeScaling | None]
+CheckScaling = Callable[[RopeScaling, Fields], None]
 _KINDS: Final[dict[str, AttentionKind]] = {
     "sliding_attention": "sliding",
     "compressed_sparse_attention": "sparse",
@@ -28,7 +29,7 @@ _KINDS: Final[dict[str, AttentionKind]] = {
 _BY_RATE: Final[dict[int, AttentionKind]] = {0: "sliding", 4: "sparse", 128: "heavy"}
 _SPARSE_RATE, _HEAVY_RATE = 4, 128
 _HASH_LAYERS: Final = 3
-_ROPE: Final = 64  # dimensions of a head that are rotated, where no file says how many
+_ROPE_SHARE: Final = 8  # one dimension in so many is rotated, where no file says how many
 # No model in use comes near these bounds. A configuration beyond them is corrupt or hostile.
 _BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
     "head_dim": (2, 1024),
@@ -46,8 +47,15 @@ _BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
 def json_compressed(fields: Fields) -> dict[str, Any]:
     """Reads the fields of `ModelConfig` that other models lack, but for the rotation; see `with_rotation`."""
     head_dim = fields.integer("head_dim")
-    factor = fields.number("partial_rotary_factor", 0.0)
-    rope = fields.integer("qk_rope_head_dim", 0) or int(head_dim * factor) or _ROPE
+    low, high = _BOUNDS["head_dim"]
+    if not low <= head_dim <= high:
+        raise fields.error(f"head_dim is {reprlib.repr(head_dim)}, expected {low} to {high}")
+    rope = fields.integer("qk_rope_head_dim", head_dim // _ROPE_SHARE)
+    if fields.get("partial_rotary_factor") is not None:
+        factor = fields.number("partial_rotary_factor", 0.0)
+        if not 0.0 < factor <= 1.0:
+            raise fields.error(f"partial_rotary_factor is {factor}, expected up to 1")
+        rope = int(head_dim * factor)
     layers = fields.integer("num_hidden_layers")
     scoring = fields.text("scoring_func") or "sqrtsoftplus"
     if scoring != "sqrtsoftplus" or not fields.boolean("norm_topk_prob", True):
@@ -91,7 +99,7 @@ def json_compressed(fields: Fields) -> dict[str, Any]:
     }
 
 
-def with_rotation(config: ModelConfig, fields: Fields, read: ReadScaling) -> ModelConfig:
+def with_rotation(config: ModelConfig, fields: Fields, read: ReadScaling, check: CheckScaling) -> ModelConfig:
     """Returns the configuration with the rotations of both kinds of layers; yarn never scales cosines here."""
     compression = config.compression
     if compression is None:
@@ -107,6 +115,8 @@ def with_rotation(config: ModelConfig, fields: Fields, read: ReadScaling) -> Mod
     scaling = read(entries, config)
     if scaling is not None and scaling.kind == "yarn":
         scaling = replace(scaling, attention_factor=entries.number("attention_factor", 1.0))
+    if scaling is not None:
+        check(scaling, fields)
     changed = replace(compression, rope_theta=of_entries, rope_scaling=scaling)
     return replace(config, rope_theta=theta, compression=changed)
 
@@ -131,14 +141,18 @@ def check_compressed(config: ModelConfig, fields: Fields) -> None:
         "hc_mult": (hyper.streams, 1, 8),
         "hc_sinkhorn_iters": (hyper.rounds, 1, 1000),
         "hc_eps": (hyper.eps, 0.0, 0.1),
-        "compress_rope_theta": (one.rope_theta, 1.0, 1e12),
-        "swiglu_limit": (config.swiglu_limit, 0.0, 1e6),
+        "num_attention_heads": (config.num_attention_heads, 1, 1024),
+        "compress_rope_theta": (one.rope_theta, 1.001, 1e12),
+        "swiglu_limit": (config.swiglu_limit, 1e-6, 1e6),
         "routed_scaling_factor": (config.routed_scaling_factor, 1e-6, 1e4),
         "qk_rope_head_dim": (config.qk_rope_head_dim, 2, min(config.head_dim, config.index_head_dim)),
     }
     for key, (value, low, high) in values.items():
         if not low <= value <= high:
-            raise fields.error(f"{key} is {value:g}, expected {low:g} to {high:g}")
+            raise fields.error(f"{key} is {reprlib.repr(value)}, expected {low:g} to {high:g}")
+    widest = max(one.o_groups * one.o_lora_rank, config.num_shared_experts * config.moe_intermediate_size)
+    if widest > 1 << 20:
+        raise fields.error(f"a matrix of {widest} columns, expected up to {1 << 20}")
     if config.num_attention_heads % one.o_groups:
         raise fields.error(f"{config.num_attention_heads} heads cannot be divided into {one.o_groups} groups")
     if config.num_experts_per_tok > config.num_experts:

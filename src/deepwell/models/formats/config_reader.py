@@ -201,7 +201,7 @@ def config_from_directory(directory: Path) -> ModelConfig:
     if not isinstance(name, str) or name not in _ARCHITECTURES:
         raise _unknown_architecture("config.json", name)
     architecture = _ARCHITECTURES[name]
-    _refuse_unsupported(fields)
+    _refuse_unsupported(fields, architecture)
     if name == "DeciLMForCausalLM":
         mixture = json_blocks(fields)
     elif architecture == "deepseek_v4":
@@ -240,7 +240,7 @@ def config_from_directory(directory: Path) -> ModelConfig:
     )
     config = replace(config, **mixture)
     if architecture == "deepseek_v4":
-        config = with_rotation(config, fields, _json_rope_scaling)
+        config = with_rotation(config, fields, _json_rope_scaling, _check_scaling)
         _check(config, fields)
         return config
     _check(config, fields)
@@ -254,7 +254,7 @@ def _default_head_dim(architecture: str, hidden: int, heads: int) -> int:
     return hidden // heads if heads > 0 else 0
 
 
-def _refuse_unsupported(fields: Fields) -> None:
+def _refuse_unsupported(fields: Fields, architecture: Architecture) -> None:
     """Refuses features of the supported families' `config.json` that would silently change the output if ignored."""
     if (act := fields.text("hidden_act")) not in (None, "silu", "swish"):
         raise UnsupportedModel(
@@ -264,7 +264,7 @@ def _refuse_unsupported(fields: Fields) -> None:
         raise UnsupportedModel("config.json: the MLP has biases", fix=SUPPORTED)
     if fields.boolean("use_sliding_window", False):
         raise UnsupportedModel("config.json: it uses sliding window attention", fix=SUPPORTED)
-    if fields.text("model_type") != "deepseek_v4" and fields.number("partial_rotary_factor", 1.0) != 1.0:
+    if architecture != "deepseek_v4" and fields.number("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModel("config.json: only a part of each head is rotated", fix=SUPPORTED)
 
 
@@ -306,6 +306,16 @@ def _check(config: ModelConfig, fields: Fields) -> None:
 def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: Fields) -> ModelConfig:
     if scaling is None:
         return config
+    _check_scaling(scaling, fields)
+    if scaling.kind == "yarn":
+        # Qwen2.5 documents yarn as an addition to an unchanged max_position_embeddings.
+        original = scaling.original_max_position_embeddings
+        longest = min(max(config.max_position_embeddings, int(original * scaling.factor)), 1 << 24)
+        config = replace(config, max_position_embeddings=longest)
+    return replace(config, rope_scaling=scaling)
+
+
+def _check_scaling(scaling: RopeScaling, fields: Fields) -> None:
     if not 1.0 <= scaling.factor <= 1e4:
         raise fields.error(f"the rope scaling factor is {scaling.factor}, expected 1 to 10000")
     original = scaling.original_max_position_embeddings
@@ -324,10 +334,6 @@ def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: Fiel
             )
         if not 0.0 < scaling.beta_slow < scaling.beta_fast:
             raise fields.error("the rope scaling needs 0 < beta_slow < beta_fast")
-        # Qwen2.5 documents yarn as an addition to an unchanged max_position_embeddings.
-        longest = min(max(config.max_position_embeddings, int(original * scaling.factor)), 1 << 24)
-        config = replace(config, max_position_embeddings=longest)
-    return replace(config, rope_scaling=scaling)
 
 
 def _json_rope_scaling(rope: Fields, config: ModelConfig) -> RopeScaling | None:
