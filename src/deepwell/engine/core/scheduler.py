@@ -161,9 +161,8 @@ class Scheduler:
                     reason = "stop" if sequence.kind != "generate" else "length"
             if computed >= (sequence.registered + 1) * BLOCK_TOKENS:
                 self._register(sequence)
-            if (
-                self._recents is not None
-            ):  # it may wait from here on, and holds no more than its next row reads
+            if self._recents is not None:
+                # It may wait from here on, and holds no more than its next row reads.
                 self._come_near(sequence, self._recents.first(computed), sequence.near.stop)
             if reason is not None:
                 self._finish(sequence)
@@ -342,9 +341,8 @@ class Scheduler:
         recents.release(sequence.blocks[near.start : min(first, near.stop)])
         near = sequence.near = range(first, max(first, near.stop))
         if not recents.hold(sequence.blocks[near.stop : end]):
-            raise DeepwellError(
-                "a step needs more slots than there are"
-            )  # always a bug: see `plan.recent_slots`
+            # Always a bug: see `plan.recent_slots`.
+            raise DeepwellError("a step needs more slots than there are")
         sequence.near = range(first, max(end, near.stop))
 
     def _vacate(self, sequence: Sequence) -> None:
