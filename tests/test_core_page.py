@@ -13,6 +13,7 @@ MOST_LINES = 3000
 ELSEWHERE = {
     "Delta",
     "Limits",
+    "check_params",
     "forward",
     "tests/test_core_page.py",
 }  # of the protocol, the options, the backends

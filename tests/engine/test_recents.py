@@ -12,9 +12,9 @@ from tests.engine.test_scheduler import FREE, MAX_LEN, Driver, greedy, prompt_to
 
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.blocks import BlockPool
-from deepwell.engine.core.recents import RecentSlots, blocks_held
 from deepwell.engine.core.scheduler import Scheduler
 from deepwell.engine.limits import Limits
+from deepwell.engine.recents import RecentSlots, blocks_held
 
 
 class SlottedModel(FakeModel):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from deepwell.engine.core.sampler import check_params, draw, log_normalizer, token_logprob, uniform
-from deepwell.engine.protocol import SamplingParams
+from deepwell.engine.core.sampler import draw, log_normalizer, token_logprob, uniform
+from deepwell.engine.protocol import SamplingParams, check_params
 from deepwell.errors import DeepwellError, InvalidRequest
 
 NO_TOKENS = np.zeros(0, np.int32)

@@ -243,6 +243,7 @@ def test_shapes_have_a_configuration_that_is_read(shape: str, tmp_path: Path) ->
         "deepseek-v3-8layers": 60.8,
         "qwen3-moe-30b-a3b": 30.5,
         "mixture-1b": 1.5,
+        "deepseek-v4-flash": 284.3,
         "dense-1b": 1.5,
     }
     # int8 takes 33 bytes for 32 weights

@@ -12,7 +12,6 @@ from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon
 from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Backend, KVCache
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
-from deepwell.engine.core.recents import RecentSlots
 from deepwell.engine.encoder.loop import EncoderEngine
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.layouts import KVDtype
@@ -22,6 +21,7 @@ from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import MemoryPlan, recent_slots
 from deepwell.engine.planning import plan_engine
 from deepwell.engine.protocol import Capabilities
+from deepwell.engine.recents import RecentSlots
 from deepwell.engine.row_cost import expected_row_cost
 from deepwell.engine.weights.adapters import AdapterLoader, linears_of
 from deepwell.engine.weights.load import Progress, load_weights, weights_fingerprint

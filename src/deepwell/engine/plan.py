@@ -9,11 +9,11 @@ from typing import Final
 from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon
 from deepwell.engine.backends.specs import CompressedPage
 from deepwell.engine.core.batch import BLOCK_TOKENS
-from deepwell.engine.core.recents import blocks_held
 from deepwell.engine.core.speculation import PENDING_ROWS
 from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.limits import PASS_ROWS, Limits
 from deepwell.engine.machine import available_memory_bytes
+from deepwell.engine.recents import blocks_held
 from deepwell.engine.weights.load import weights_nbytes
 from deepwell.engine.weights.quantize import FLOATS
 from deepwell.errors import InsufficientMemory, InvalidRequest
@@ -181,7 +181,7 @@ def _wide(width: int) -> int:
 def recent_slots(config: ModelConfig, limits: Limits, num_blocks: int) -> int:
     """Returns the slots of a cache that keeps single tokens apart: what all sequences of a step need, and a quarter more.
 
-    The quarter lets later prompts go on where others ended; see `core.recents`.
+    The quarter lets later prompts go on where others ended; see `engine.recents`.
     """
     of_sequence = blocks_held(horizon(config), 1 + limits.draft_depth) + 1
     rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens)

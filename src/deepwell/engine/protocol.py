@@ -5,6 +5,7 @@ Engines take and return token ids. The tokenizer, the chat template and the deto
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.window import Window
+from deepwell.errors import InvalidRequest
 
 __all__ = [
     "Ability",
@@ -27,7 +29,10 @@ __all__ = [
     "SamplingParams",
     "TokenLogprob",
     "Window",
+    "check_params",
 ]
+
+MAX_LOGPROBS = 100
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -79,6 +84,56 @@ class SamplingParams:
     ignore_eos: bool = False
     # Excludes `ignore_eos` and `min_tokens`, because the sequence ends where the grammar does
     grammar: Grammar | None = None
+
+
+def check_params(params: SamplingParams, vocab_size: int) -> None:
+    """Refuses parameters that cannot be sampled with.
+
+    Raises:
+        InvalidRequest: a parameter is out of range; the error names it and its range.
+    """
+
+    def number(name: str, low: float, high: float = math.inf) -> None:
+        value = getattr(params, name)
+        if not low <= value <= high or math.isinf(value):  # a NaN fails as well
+            upper = "" if math.isinf(high) else f" and at most {high:g}"
+            raise InvalidRequest(
+                f"{name} is {value}", fix=f"use a value of at least {low:g}{upper}", param=name
+            )
+
+    number("max_tokens", 0)
+    number("min_tokens", 0)
+    number("temperature", 0, 1e6)  # its inverse must not vanish in float32
+    number("top_k", 0)
+    number("top_p", 0, 1)
+    number("min_p", 0, 1)
+    number("presence_penalty", -2, 2)
+    number("frequency_penalty", -2, 2)
+    number("repetition_penalty", 1e-2, 100)
+    for name in ("logprobs", "prompt_logprobs"):
+        if getattr(params, name) is not None:
+            number(name, 0, min(MAX_LOGPROBS, vocab_size))
+    if params.grammar is not None and (params.ignore_eos or params.min_tokens):
+        name = "ignore_eos" if params.ignore_eos else "min_tokens"
+        raise InvalidRequest(
+            f"{name} and a grammar exclude each other: where the grammar ends, nothing can follow",
+            fix=f"leave {name} out",
+            param=name,
+        )
+    for token in params.stop_token_ids:
+        if not 0 <= token < vocab_size:
+            raise InvalidRequest(
+                f"stop_token_ids holds {token}",
+                fix=f"use token ids from 0 to {vocab_size - 1}",
+                param="stop_token_ids",
+            )
+    for token, bias in params.logit_bias.items():
+        if not 0 <= token < vocab_size or not -100 <= bias <= 100:
+            raise InvalidRequest(
+                f"logit_bias maps token {token} to {bias}",
+                fix=f"use token ids from 0 to {vocab_size - 1} and biases from -100 to 100",
+                param="logit_bias",
+            )
 
 
 @dataclass(frozen=True, slots=True)

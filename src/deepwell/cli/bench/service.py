@@ -300,7 +300,7 @@ def sdk(model: Model = None, row: Row = None, json: Json = False) -> None:
 
 def v4_serving(row: Row = None, json: Json = False) -> None:
     """Serves a V4-shaped model of random weights: chat, reasoning, calls, prefixes and an adapter by the OpenAI SDK."""
-    from deepwell.bench.suites.service.deepseek_v4 import bench_v4_serving
+    from deepwell.bench.suites.engine.deepseek_v4 import bench_v4_serving
 
     measure("v4-serving", row, json, bench_v4_serving)
 

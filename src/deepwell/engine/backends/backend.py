@@ -197,7 +197,7 @@ class Backend(Protocol):
 
         Args:
             slots: where single tokens of each block lie, -1 for nowhere: [num_blocks], read anew in every step; see
-                `core.recents`. None: every block has a slot.
+                `engine.recents`. None: every block has a slot.
             num_slots: those that there are.
         """
         ...

@@ -249,8 +249,7 @@ class Model:
         layers: Sequence[Attention | Mlp | LatentAttention | CompressedAttention | Moe],
         norm: Float32,
         head: Matrix,
-        cos: Float32,
-        sin: Float32,
+        rotation: tuple[Float32, Float32],
         eps: float,
         join: backend.Join | None = None,
         streams: HyperHeadSpec | None = None,
@@ -258,7 +257,7 @@ class Model:
         self._join, self._streams = join, streams
         self.vocab_size, self.hidden_size = head.rows, embed.cols
         self._embed, self._layers, self._norm, self._head = embed, tuple(layers), norm, head
-        self._cos, self._sin, self._eps = cos, sin, eps
+        (self._cos, self._sin), self._eps = rotation, eps
 
     @property
     def expert_loads(self) -> NDArray[np.uint64]:
@@ -443,4 +442,4 @@ def model(
     ]
     if len(ours) != len(layers):
         raise TypeError("the reference backend needs its own layers")
-    return Model(own(embed), ours, norm, own(head), cos, sin, eps, join, streams)
+    return Model(own(embed), ours, norm, own(head), (cos, sin), eps, join, streams)

@@ -183,7 +183,7 @@ def _rotated(x: Float32, cos: Float32, sin: Float32) -> Float32:
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What one projection of a row gives: the query before its second half, the vector, parts of entries."""
+    """Holds what one projection of a row gives: the query before its second half, the vector, parts of entries."""
 
     query: Float32
     vector: Float32

@@ -181,7 +181,7 @@ class HyperHeadSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompressorSpec:
-    """How entries are made: one of `rate` tokens, the mean of their values weighted by a softmax of their gates.
+    """Says how entries are made: one of `rate` tokens, the mean of their values weighted by a softmax of their gates.
 
     Attributes:
         width: of an entry.
@@ -209,7 +209,7 @@ class EntryShape:
 
 @dataclass(frozen=True, slots=True)
 class CompressedPage:
-    """What a block of the cache holds of one layer: vectors, and the entries of attention and of the indexer, if it has any."""
+    """Names what a block of the cache holds of one layer: vectors, and the entries of attention and of the indexer, if any."""
 
     width: int
     entries: tuple[EntryShape, ...] = ()
@@ -268,7 +268,7 @@ class CompressedAttentionSpec:
 
     @property
     def compressors(self) -> tuple[tuple[str, CompressorSpec], ...]:
-        """What makes entries: of attention ("entries"), and of the indexer ("index")."""
+        """Returns what makes entries: of attention ("entries"), and of the indexer ("index")."""
         own = () if self.compressor is None else (("entries", self.compressor),)
         return own if self.indexer is None else (*own, ("index", self.indexer.compressor))
 

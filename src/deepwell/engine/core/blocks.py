@@ -11,7 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
-from deepwell.engine.core.recents import RecentSlots
+from deepwell.engine.recents import RecentSlots
 from deepwell.errors import DeepwellError
 
 __all__ = ["BlockPool", "Prefix"]

@@ -26,9 +26,7 @@ from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.prediction import Predictor
-from deepwell.engine.core.recents import RecentSlots
 from deepwell.engine.core.runner import StepResult, StepRunner
-from deepwell.engine.core.sampler import check_params
 from deepwell.engine.core.scheduler import Scheduler
 from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
 from deepwell.engine.core.step import ScheduledStep
@@ -47,7 +45,9 @@ from deepwell.engine.protocol import (
     SamplingParams,
     TokenLogprob,
     Window,
+    check_params,
 )
+from deepwell.engine.recents import RecentSlots
 from deepwell.engine.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.weights.adapters import AdapterLoader, LoadedAdapter
 from deepwell.errors import (

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.protocol import SamplingParams, TokenLogprob
-from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.errors import DeepwellError
 
 __all__ = [
     "GREEDY_BELOW",
-    "check_params",
     "draw",
     "log_normalizer",
     "token_logprob",
@@ -25,63 +24,12 @@ __all__ = [
 ]
 
 GREEDY_BELOW = 1e-5  # lower temperatures are greedy, as in vLLM, because logits / 1e-6 overflow float32
-MAX_LOGPROBS = 100
 _ONE = np.float32(2.0**34)  # weight of the most likely token
 _LEVELS = tuple(
     map(np.float32, (2.0**24, 2.0**20, 2.0**16, 1))
 )  # from which on the largest weights are looked for
 _PIECE = 256  # weights summed at once in `_place`
 _MASK = (1 << 64) - 1
-
-
-def check_params(params: SamplingParams, vocab_size: int) -> None:
-    """Refuses parameters that cannot be sampled with.
-
-    Raises:
-        InvalidRequest: a parameter is out of range; the error names it and its range.
-    """
-
-    def number(name: str, low: float, high: float = math.inf) -> None:
-        value = getattr(params, name)
-        if not low <= value <= high or math.isinf(value):  # a NaN fails as well
-            upper = "" if math.isinf(high) else f" and at most {high:g}"
-            raise InvalidRequest(
-                f"{name} is {value}", fix=f"use a value of at least {low:g}{upper}", param=name
-            )
-
-    number("max_tokens", 0)
-    number("min_tokens", 0)
-    number("temperature", 0, 1e6)  # its inverse must not vanish in float32
-    number("top_k", 0)
-    number("top_p", 0, 1)
-    number("min_p", 0, 1)
-    number("presence_penalty", -2, 2)
-    number("frequency_penalty", -2, 2)
-    number("repetition_penalty", 1e-2, 100)
-    for name in ("logprobs", "prompt_logprobs"):
-        if getattr(params, name) is not None:
-            number(name, 0, min(MAX_LOGPROBS, vocab_size))
-    if params.grammar is not None and (params.ignore_eos or params.min_tokens):
-        name = "ignore_eos" if params.ignore_eos else "min_tokens"
-        raise InvalidRequest(
-            f"{name} and a grammar exclude each other: where the grammar ends, nothing can follow",
-            fix=f"leave {name} out",
-            param=name,
-        )
-    for token in params.stop_token_ids:
-        if not 0 <= token < vocab_size:
-            raise InvalidRequest(
-                f"stop_token_ids holds {token}",
-                fix=f"use token ids from 0 to {vocab_size - 1}",
-                param="stop_token_ids",
-            )
-    for token, bias in params.logit_bias.items():
-        if not 0 <= token < vocab_size or not -100 <= bias <= 100:
-            raise InvalidRequest(
-                f"logit_bias maps token {token} to {bias}",
-                fix=f"use token ids from 0 to {vocab_size - 1} and biases from -100 to 100",
-                param="logit_bias",
-            )
 
 
 def uniform(seed: int, choice: int, position: int) -> float:

@@ -13,11 +13,11 @@ from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool, Prefix
 from deepwell.engine.core.drafting import DraftPlanner
 from deepwell.engine.core.fair import FairQueue
-from deepwell.engine.core.recents import RecentSlots
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.step import Move, ScheduledStep
 from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import FinishReason
+from deepwell.engine.recents import RecentSlots
 from deepwell.errors import DeepwellError
 
 __all__ = ["Scheduler"]

@@ -27,8 +27,8 @@ from deepwell.engine.backends.specs import (
     HyperSpec,
 )
 from deepwell.engine.core.batch import BLOCK_TOKENS
-from deepwell.engine.core.recents import blocks_held
 from deepwell.engine.plan import kv_token_bytes, slot_bytes
+from deepwell.engine.recents import blocks_held
 from deepwell.engine.weights import quantize
 from deepwell.engine.weights.synth import shape_config
 from deepwell.models.formats.config_reader import config_from_directory

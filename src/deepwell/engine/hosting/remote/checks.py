@@ -9,11 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.core.sampler import check_params
 from deepwell.engine.hosting.remote.faults import bad_answer, lacking
 from deepwell.engine.hosting.remote.parts import Part, decoded
 from deepwell.engine.prompts import checked_prompt, first_row
-from deepwell.engine.protocol import Capabilities, GenerateRequest, TokenLogprob
+from deepwell.engine.protocol import Capabilities, GenerateRequest, TokenLogprob, check_params
 
 __all__ = ["checked_part", "checked_request", "vector_of"]
 
