@@ -178,21 +178,26 @@ struct Layer {  // exactly one is set
   LoraPlaces lora{};
 };
 
+enum LoraDtype : int { kLoraFp32 = 0, kLoraBf16 = 1, kLoraInt8 = 2 };
+constexpr int kLoraGroup = 64;      // columns of a rank that share a scale (int8)
+constexpr int kLoraRunScales = 32;  // bytes of the scales of 16 outputs (int8)
+
 // The ranks that own 16 consecutive outputs of a matrix.
 struct LoraRun {
   int32_t first_rank, ranks;  // of the stacked A; both even
-  int32_t pair_offset;        // where its B begins, in [16] pairs of ranks
+  int32_t offset;             // where its B begins, in bytes
 };
 
 // What one adapter adds to one matrix: A of all its parts stacked, B by runs of 16 outputs. Ranks come in pairs: bf16 pairs share a
-// 32-bit word (even rank below), float32 ones follow each other.
+// 32-bit word (even rank below), others follow each other: float32 whole, bytes 16 of one and 16 of the other. Before the bytes of a
+// pair of A lie its scales, [groups of 64 columns][2], before those of a run of B the ones of its outputs, [16]; all as bf16.
 struct LoraMatrix {
   const uint8_t* a;     // [ranks / 2][padded_cols] pairs
   const uint8_t* b;     // per run [ranks / 2][16] pairs
   const LoraRun* runs;  // [panels * 2]
   int ranks;            // 0: this matrix is left alone
   int cols, padded_cols;
-  int bf16;
+  LoraDtype dtype;
 };
 
 struct Adapter {

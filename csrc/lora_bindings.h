@@ -68,8 +68,8 @@ class LoraTargets {
 struct PyAdapter {
   // `parts`: by name what is added to a matrix; to a stacked one a list with an entry, maybe None, for each expert.
   PyAdapter(const void* model, nb::dict parts, const LoraTargets& targets, const std::string& dtype) : model(model) {
-    require(dtype == "bf16" || dtype == "fp32", "adapter: dtype must be bf16 or fp32");
-    int bf16 = dtype == "bf16";
+    require(dtype == "int8" || dtype == "bf16" || dtype == "fp32", "adapter: dtype must be int8, bf16 or fp32");
+    dtype_ = dtype == "int8" ? kLoraInt8 : dtype == "bf16" ? kLoraBf16 : kLoraFp32;
     adapter.most_ranks = 2;
     size_t bytes = 0;
     std::set<std::string> found;
@@ -80,14 +80,14 @@ struct PyAdapter {
       nb::object given = named ? nb::borrow(parts[target.name.c_str()]) : nb::none();
       if (named) require(found.insert(target.name).second, "adapter: two layers of a block have a matrix of that name");
       if (target.experts == 1) {
-        bytes += add(given, w.cols, w.panels, bf16);
+        bytes += add(given, w.cols, w.panels);
         each.push_back(given);
         continue;
       }
       require(given.is_none() || int(nb::len(given)) == target.experts, "adapter: one part an expert is needed");
       for (int e = 0; e < target.experts; e++) {
         nb::object part = given.is_none() ? nb::none() : nb::borrow(given[e]);
-        bytes += add(part, w.cols, w.panels / target.experts, bf16);
+        bytes += add(part, w.cols, w.panels / target.experts);
         each.push_back(part);
       }
     }
@@ -118,24 +118,27 @@ struct PyAdapter {
   Adapter adapter;
 
  private:
+  LoraDtype dtype_;
   // Check and note what is added to one matrix, or to one expert's part of it; the bytes it will take.
-  size_t add(nb::handle part, int cols, int panels, int bf16) {
+  size_t add(nb::handle part, int cols, int panels) {
     if (part.is_none()) {
       matrices.push_back({});
       return 0;
     }
-    size_t pair = bf16 ? 4 : 8;
+    const size_t lanes = dtype_ == kLoraInt8 ? 32 : dtype_ == kLoraBf16 ? 64 : 128;  // bytes of 16 columns of two ranks
+    const size_t scales = dtype_ == kLoraInt8 ? kLoraRunScales : 0;
     auto [a, b, runs] = nb::cast<Part>(part);
     int padded = round_up(cols, 16);
-    LoraMatrix m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, cols, padded, bf16};
-    require(a.size() > 0 && a.size() % (pair * padded) == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
-    m.ranks = 2 * int(a.size() / (pair * padded));
+    LoraMatrix m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, cols, padded, dtype_};
+    const size_t pair = padded / 16 * lanes + (dtype_ == kLoraInt8 ? round_up(size_t(ceil_div(cols, kLoraGroup)) * 4, 16) : 0);
+    require(a.size() > 0 && a.size() % pair == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
+    m.ranks = 2 * int(a.size() / pair);
     require(int(runs.shape(0)) == panels * kPanel / 16, "adapter: a run for each 16 rows is needed");
     for (size_t r = 0; r < runs.shape(0); r++) {
       const LoraRun& run = m.runs[r];
       require(run.first_rank >= 0 && run.ranks >= 0 && run.first_rank % 2 == 0 && run.ranks % 2 == 0 &&
-                  run.first_rank <= m.ranks - run.ranks && run.pair_offset >= 0 &&
-                  (size_t(run.pair_offset) + run.ranks / 2) * 16 * pair <= b.size(),
+                  run.first_rank <= m.ranks - run.ranks && run.offset >= 0 && run.offset % 32 == 0 &&
+                  size_t(run.offset) + scales + run.ranks / 2 * lanes <= b.size(),
               "adapter: a run lies outside of its data");
     }
     adapter.most_ranks = max_of(adapter.most_ranks, m.ranks);

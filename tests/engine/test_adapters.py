@@ -229,30 +229,118 @@ def test_quantised_bases_follow_the_reference(
         native.set_isa(table)
 
 
+def random_parts(ranks: list[int], outputs: int, cols: int, seed: int) -> list[LowRank]:
+    rng = np.random.default_rng(seed)
+    return [
+        LowRank(
+            np.arange(i * outputs, (i + 1) * outputs),
+            rng.integers(-4, 5, (rank, cols)).astype(np.float32),
+            rng.integers(-4, 5, (outputs, rank)).astype(np.float32),
+        )
+        for i, rank in enumerate(ranks)
+    ]
+
+
+def sums(parts: list[LowRank], rows: int, cols: int) -> np.ndarray:
+    whole = np.zeros((rows, cols), np.float32)
+    for part in parts:
+        whole[part.rows] = part.b @ part.a
+    return whole
+
+
+def bf16(bits: np.ndarray) -> np.ndarray:
+    return (bits.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def opened(a: np.ndarray, b: np.ndarray, runs: np.ndarray, cols: int, dtype: str) -> np.ndarray:
+    """Reads a packed adapter back as `csrc/common.h` describes it, and multiplies it."""
+    groups, lanes = -(-cols // 64), -(-cols // 16)
+    if dtype == "fp32":
+        rows_of_a = a.view(np.float32).reshape(-1, 16 * lanes)
+    else:
+        pairs = a.reshape(-1, -(-4 * groups // 16) * 16 + 32 * lanes)
+        scales = bf16(np.ascontiguousarray(pairs[:, : 4 * groups])).reshape(len(pairs), groups, 2)
+        codes = pairs[:, -32 * lanes :].view(np.int8).reshape(len(pairs), lanes, 2, 16)
+        wide = codes.swapaxes(1, 2).reshape(len(pairs), 2, -1).astype(np.float32)
+        wide *= np.repeat(scales.swapaxes(1, 2), 64, axis=2)[:, :, : wide.shape[2]]
+        rows_of_a = wide.reshape(2 * len(pairs), -1)
+    result = np.zeros((16 * len(runs), cols), np.float32)
+    for run, (first, count, at) in enumerate(runs):
+        if dtype == "fp32":
+            own = b[at : at + 64 * count].view(np.float32).reshape(-1, 16)
+        else:
+            own = b[at + 32 : at + 32 + 16 * count].view(np.int8).reshape(-1, 16) * bf16(b[at : at + 32])
+        result[run * 16 : run * 16 + 16] = own.T @ rows_of_a[first : first + count, :cols]
+    return result
+
+
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(1, 60), st.randoms(use_true_random=False)
 )
 def test_packing_loses_nothing(ranks: list[int], outputs: int, random: Any) -> None:
     """Whatever the borders between parts, unpacked A and B give back each part's product."""
     rows = -(-outputs * len(ranks) // 32) * 32
-    rng = np.random.default_rng(random.randrange(2**32))
-    parts = [
-        LowRank(
-            np.arange(i * outputs, (i + 1) * outputs),
-            rng.integers(-4, 5, (rank, 20)).astype(np.float32),
-            rng.integers(-4, 5, (outputs, rank)).astype(np.float32),
+    parts = random_parts(ranks, outputs, 20, random.randrange(2**32))
+    assert np.array_equal(opened(*pack(parts, rows, 20, "fp32"), 20, "fp32"), sums(parts, rows, 20))
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    st.integers(1, 150),
+    st.randoms(use_true_random=False),
+)
+def test_bytes_stay_within_their_rounding(ranks: list[int], cols: int, random: Any) -> None:
+    """A code is at most half a scale off, and a scale at most 1/127 of the largest value and a bf16's step above."""
+    rows = -(-20 * len(ranks) // 32) * 32
+    parts = random_parts(ranks, 20, cols, random.randrange(2**32))
+    computed = opened(*pack(parts, rows, cols, "int8"), cols, "int8")
+    # Values reach 4: a code is off by 0.016 or less, in either factor of each of 9 products.
+    assert np.abs(computed - sums(parts, rows, cols)).max() <= 9 * 2 * 4 * 4 * 1.01 / 254 * 1.01
+
+
+@pytest.mark.parametrize("isa", native.available_isas() if native.is_available() else [])
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_bytes_are_multiplied_as_they_lie(isa: str, precision: Any, base: Checkpoint, tmp_path: Path) -> None:
+    """An adapter whose values bytes hold exactly gives a quantised base what it gives in bf16 and in fp32."""
+    table = native.isa()
+    native.set_isa(isa)
+    try:
+        model = build_model(backend("native"), load_weights(base, precision), base.config, 64)
+        rng = np.random.default_rng(5)
+        parts = read_adapter(
+            write_random_adapter(tmp_path / "lora", linears(base), rank=5, seed=3, alpha=1.0), linears(base)
+        ).parts
+
+        def exact(values: np.ndarray, scale: float) -> np.ndarray:
+            codes = rng.integers(-127, 128, values.shape).astype(np.float32)
+            codes[:, ::16] = 127  # in every group and every output
+            return codes * np.float32(scale)
+
+        exactly = {
+            name: [LowRank(part.rows, exact(part.a, 2**-9), exact(part.b, 2**-10)) for part in own]
+            for name, own in parts.items()
+        }
+        targets = model._targets
+        found = {
+            dtype: adapted_logits(
+                model,
+                sequences.new_cache(backend("native"), base.config, 8),
+                [5, 6, 7, 8],
+                model._adapter(
+                    {n: pack(own, targets[n][0], targets[n][1], dtype) for n, own in exactly.items()}, dtype
+                ),
+                4,
+            )
+            for dtype in ("fp32", "bf16", "int8")
+        }
+        assert np.array_equal(found["fp32"], found["bf16"])
+        assert np.abs(found["int8"] - found["fp32"]).max() < 0.02 * np.abs(found["fp32"]).max()
+        plain = adapted_logits(
+            model, sequences.new_cache(backend("native"), base.config, 8), [5, 6, 7, 8], None, 4
         )
-        for i, rank in enumerate(ranks)
-    ]
-    expected = np.zeros((rows, 20), np.float32)
-    for part in parts:
-        expected[part.rows] = part.b @ part.a
-    a, b, runs = pack(parts, rows, 20, "fp32")
-    a, b = a.view(np.float32).reshape(-1, 32)[:, :20], b.view(np.float32).reshape(-1, 16)
-    computed = np.zeros_like(expected)
-    for run, (first, count, offset) in enumerate(runs):
-        computed[run * 16 : run * 16 + 16] = b[2 * offset : 2 * offset + count].T @ a[first : first + count]
-    assert np.array_equal(computed, expected)
+        assert np.abs(found["fp32"] - plain).max() > 0.2 * np.abs(plain).max()
+    finally:
+        native.set_isa(table)
 
 
 # ---- the engine

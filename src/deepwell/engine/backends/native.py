@@ -298,8 +298,8 @@ class Model:
 
     def adapter(self, parts: Mapping[str, Sequence[LowRank]]) -> backend.Adapter:
         """Pack an adapter; see `backend.Model.adapter`."""
-        plain = any(scheme == "fp32" for _, _, scheme, _ in self._targets.values())
-        dtype: AdapterDtype = "fp32" if plain else "bf16"
+        schemes = {scheme for _, _, scheme, _ in self._targets.values()}
+        dtype: AdapterDtype = "fp32" if "fp32" in schemes else "int8" if schemes <= {"int8", "int4"} else "bf16"
         packed: dict[str, PackedLowRank | list[PackedLowRank | None]] = {}
         for name, part in parts.items():
             if name not in self._targets:
