@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from deepwell.bench.harness.comparison import TimedEngine, compare
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.ours import Ours
 from deepwell.bench.peers.session import comparison_rows, open_session
-from deepwell.bench.suites.engine.profile import bench_profile
+from deepwell.bench.suites.engine.profile import step_phases
 from deepwell.bench.workloads.text import prompts
 from deepwell.engine.layouts import Precision
 
@@ -36,7 +37,7 @@ def bench_batch(
 
     Args:
         also: precisions that run in the same rounds; the figures are those of the fastest, which they name.
-        profiled: the phases of a step of the fastest are timed next, and their sum is compared with its time here.
+        profiled: rounds of the fastest follow, in which the phases of a step and its time take turns.
     """
     length = prompt_tokens + tokens
     kv_tokens = (sequences + 2) * length
@@ -63,10 +64,15 @@ def bench_batch(
 
         session.prepare_peers(lambda side: run(side, 0), context=length, sequences=sequences)
         sides: list[TimedEngine] = [*(side for _, side in candidates.values()), *session.peers]
-        result = compare({side.name: lambda number, side=side: run(side, number) for side in sides}, rounds)
+        alone = {name: f"{name}, one sequence" for name in candidates}
+        runs = {side.name: lambda number, side=side: run(side, number) for side in sides}
+        runs |= {
+            alone[name]: lambda number, side=side: run(side, number, 1)
+            for name, (_, side) in candidates.items()
+        }
+        result = compare(runs, rounds)
         ours = result.best(list(candidates))
         chosen, engine = candidates[ours]
-        alone = max(run(engine, number, 1).rate for number in range(3))
         report.table(
             f"Decode, batch {sequences}, {prompt_tokens} tokens of prompt, {tokens} generated each",
             ["engine", "weights MB", "tokens/s", "spread", "ours / this"],
@@ -76,7 +82,7 @@ def bench_batch(
             "sequences": sequences,
             "precision": chosen,
             "tokens_per_s": rounded(result.median(ours)),
-            "over_batch_1": rounded(result.median(ours) / alone, 3),
+            "over_batch_1": rounded(result.ratio(ours, alone[ours]), 3),
         }
         if session.peers:
             best = result.best([peer.name for peer in session.peers])
@@ -90,37 +96,32 @@ def bench_batch(
                     f"{name}_ratio": rounded(result.ratio(side, best), 3)
                     for side, (name, _) in candidates.items()
                 }
-    if profiled:
-        step_ms = 1e3 * sequences / value["tokens_per_s"]
-        value |= _beside_phases(
-            report, model, chosen, threads, sequences, rounds, (prompt_tokens, tokens), step_ms
-        )
+        if profiled:
+            value |= _beside_phases(
+                lambda number: 1e3 * sequences / run(engine, number).rate,
+                lambda number: step_phases(engine, prompts(model, prompt_tokens, number, sequences), tokens),
+                rounds,
+            )
     return value
 
 
 def _beside_phases(
-    report: Report,
-    model: Path,
-    precision: Precision,
-    threads: int,
-    sequences: int,
-    rounds: int,
-    lengths: tuple[int, int],
-    step_ms: float,
+    step_ms: Callable[[int], float], phases: Callable[[int], Mapping[str, float]], rounds: int
 ) -> dict[str, Any]:
-    """Returns the sum of the phases of a step beside its time in a run; `lengths` are those of prompt and answer."""
-    made = bench_profile(
-        report,
-        model,
-        precision=precision,
-        threads=threads,
-        rows=sequences,
-        rounds=rounds,
-        prompt_tokens=lengths[0],
-        tokens=lengths[1],
-    )
+    """Returns the time of a step, the sum of its phases, and the median of the ratios of each round."""
+    phases(0)
+    steps: list[float] = []
+    sums: list[float] = []
+    for number in range(1, rounds + 1):
+        if number % 2:
+            steps.append(step_ms(number))
+        sums.append(1e3 * sum(phases(number).values()))
+        if not number % 2:
+            steps.append(step_ms(number))
     return {
-        "step_ms": rounded(step_ms),
-        "profile_ms": made["total_ms"],
-        "profile_over_step": rounded(made["total_ms"] / step_ms, 3),
+        "step_ms": rounded(statistics.median(steps)),
+        "profile_ms": rounded(statistics.median(sums)),
+        "profile_over_step": rounded(
+            statistics.median(whole / step for whole, step in zip(sums, steps, strict=True)), 3
+        ),
     }

@@ -19,7 +19,7 @@ from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.formats.config import ModelConfig
 
-__all__ = ["Need", "bench_profile", "needs"]
+__all__ = ["Need", "bench_profile", "needs", "step_phases"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,14 @@ def needs(
     }
 
 
+def step_phases(ours: Ours, group: Sequence[Sequence[int]], tokens: int) -> dict[str, float]:
+    """Returns the seconds of each phase of a decode step of all prompts of `group`, `tokens` long."""
+    native.switch_profile(True)
+    ours.generate(group, tokens)
+    profile, _ = native.switch_profile(False)
+    return {phase: spent / profile.steps for phase, spent in profile.seconds.items()}
+
+
 def bench_profile(
     report: Report,
     model: Path,
@@ -113,11 +121,7 @@ def bench_profile(
     read = sum(one.read_bytes for one in need.values())
 
     def decode_seconds(number: int) -> dict[str, float]:
-        group = prompts(model, prompt_tokens, number, rows)
-        native.switch_profile(True)
-        ours.generate(group, tokens)
-        profile, _ = native.switch_profile(False)
-        return {phase: spent / profile.steps for phase, spent in profile.seconds.items()}
+        return step_phases(ours, prompts(model, prompt_tokens, number, rows), tokens)
 
     def prefill_seconds(number: int) -> dict[str, float]:
         assert prefill is not None
