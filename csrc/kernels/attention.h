@@ -51,7 +51,14 @@ struct Piece {  // up to 256 tokens of one KV head: where each block's keys and 
   const uint8_t* blocks[kPieceBlocks];
   const float* scales[kPieceBlocks];  // of 16 keys, then of 16 values, where `scaled`
   bool scaled = false;
+  int count = 0;                 // blocks that are known
+  const Piece* ahead = nullptr;  // what is read next: its keys are asked for while values are summed
 };
+
+// The keys that are asked for beside the values of block `b`, from dimension `d` on.
+DW_INLINE const uint8_t* keys_ahead(const Piece& piece, int b, size_t offset) {
+  return piece.ahead && b < piece.ahead->count ? piece.ahead->blocks[b] + offset : nullptr;
+}
 
 // Floats of one thread's scratch: scores of a micro-tile, and a piece widened to float.
 constexpr size_t attention_scratch_floats(int head_dim) {
@@ -128,9 +135,11 @@ DW_INLINE void weighted_values(const float* p, const Piece& piece, int tokens, i
   vf o[R][S][kTokenVectors] = {};
   for (int first = 0; first < tokens; first += kBlockTokens) {
     const T* v = (const T*)piece.blocks[first / kBlockTokens] + (size_t)key_dim * kBlockTokens + d;
+    const uint8_t* later = reads_cache<T> ? keys_ahead(piece, first / kBlockTokens, d * kBlockTokens * sizeof(T)) : nullptr;
     int n = min_of(tokens - first, kBlockTokens);
     for (int t = 0; t < n; t++) {
       const T* at = v + (size_t)t * head_dim;
+      if (reads_cache<T> && later) prefetch_later(later + t * S * kBlockTokens * sizeof(T));
       for (int i = 0; i < S; i++) {
         vf value[kTokenVectors];
         load_run(at + i * kBlockTokens, value);
@@ -233,6 +242,7 @@ DW_INLINE const uint8_t* cache_head(const KVCache& cache, int layer, int block, 
 static Piece find_piece(const KVCache& cache, int layer, int kv_head, const int32_t* table, int piece, int tokens) {
   Piece p;
   p.scaled = cache.type == kKvInt8;
+  p.count = ceil_div(tokens, kBlockTokens);
   for (int b = 0; b * kBlockTokens < tokens; b++) {
     p.blocks[b] = cache_head(cache, layer, table[piece * kPieceBlocks + b], kv_head);
     if (p.scaled) p.scales[b] = (const float*)(p.blocks[b] + 2 * kBlockTokens * cache.head_dim);

@@ -138,8 +138,10 @@ DW_INLINE void pair_values(const float* p, const Piece& piece, int tokens, int h
       vf chain[2][R][S] = {};  // of even and of odd tokens
       for (int t0 = first; t0 < min_of(first + kTileDims, tokens); t0 += kBlockTokens) {
         const uint16_t* v = (const uint16_t*)piece.blocks[t0 / kBlockTokens] + (size_t)head_dim * kBlockTokens + d + run;
+        const uint8_t* later = run ? nullptr : keys_ahead(piece, t0 / kBlockTokens, (size_t)d * kBlockTokens * sizeof(uint16_t));
         const int n = min_of(tokens - t0, kBlockTokens);
         auto add = [&](int t, int odd) {
+          if (later) prefetch_later(later + t * 64);
           for (int i = 0; i < S; i++) {
             vf value = load_bf16(v + (size_t)t * head_dim + i * W);
             for (int r = 0; r < R; r++)

@@ -101,27 +101,52 @@ static void attend_cached(const float* const* q, const int* visible, int vectors
   }
 }
 
-// One row a sequence: work items are (sequence, KV head, piece), so one long sequence keeps every thread busy.
+// A work item of `attend_decode`: a piece of what the row of sequence `s` attends to, in one KV head.
+struct DecodeItem {
+  int s, kv, piece, pieces;
+  int page;  // the piece among the pages; < 0: one of the memory
+  int tokens;
+};
+
+static DecodeItem decode_item(const Batch& b, int kv_heads, int most_pieces, int item) {
+  DecodeItem i;
+  i.piece = item % most_pieces, i.kv = item / most_pieces % kv_heads, i.s = item / most_pieces / kv_heads;
+  i.pieces = all_pieces(b, i.s), i.page = i.piece - memory_pieces(b, i.s);
+  i.tokens = min_of(kPieceTokens, b.positions[i.s] + 1 - i.page * kPieceTokens);
+  return i;
+}
+
+// One row a sequence: work items are (sequence, KV head, piece), so one long sequence keeps every thread busy. A thread claims its next
+// item early, and asks for its keys while it sums the values of this one.
 static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
   for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, all_pieces(b, s));
   int items = b.seqs * h.kv_heads * most_pieces;
   size_t record = (size_t)h.group * (h.head_dim + 2);
+  auto pages_of = [&](int item) {
+    if (item >= items) return Piece{};
+    const DecodeItem i = decode_item(b, h.kv_heads, most_pieces, item);
+    if (i.piece >= i.pieces || i.page < 0) return Piece{};
+    return find_piece(cache, h.index, i.kv, b.block_tables + (size_t)i.s * b.max_blocks, i.page, i.tokens);
+  };
   // Partials are addressed by a running index over the pieces that exist.
-  for (int item; (item = team_next(team, 1)) < items;) {
-    int piece = item % most_pieces, kv = item / most_pieces % h.kv_heads, s = item / most_pieces / h.kv_heads;
-    int position = b.positions[s], pieces = all_pieces(b, s), page = piece - memory_pieces(b, s);
+  int item = team_next(team, 1), then;
+  Piece data = pages_of(item), later;
+  for (; item < items; item = then, data = later) {
+    then = team_next(team, 1);
+    later = pages_of(then);
+    data.ahead = &later;
+    const DecodeItem at = decode_item(b, h.kv_heads, most_pieces, item);
+    const int s = at.s, kv = at.kv, piece = at.piece, pieces = at.pieces, page = at.page, tokens = at.tokens;
     if (piece >= pieces) continue;
+    const int position = b.positions[s];
     const int32_t* table = b.block_tables + (size_t)s * b.max_blocks;
-    int tokens = min_of(kPieceTokens, position + 1 - page * kPieceTokens);
-    Piece data;
     FactorPiece factors, ahead;
     if (page < 0) {
       factors = find_factors(*b.memories[s], h.index, kv, h.head_dim, piece);
       ahead = find_factors(*b.memories[s], h.index, kv, h.head_dim, page + team->size < 0 ? piece + team->size : piece);
     } else {
-      data = find_piece(cache, h.index, kv, table, page, tokens);
-      for (int i = 0; i < min_of(2, ceil_div(tokens, kBlockTokens)); i++)  // the keys that are read first
+      for (int i = 0; i < min_of(2, data.count); i++)  // the keys that are read first
         for (size_t k = 0; k < cache.head_bytes / 2; k += 64) prefetch(data.blocks[i] + k);
     }
     const float* cos = m.cos + (size_t)position * (h.head_dim / 2);
