@@ -179,18 +179,19 @@ struct Layer {  // exactly one is set
 };
 
 enum LoraDtype : int { kLoraFp32 = 0, kLoraBf16 = 1, kLoraInt8 = 2 };
-constexpr int kLoraGroup = 64;      // columns of a rank that share a scale (int8)
-constexpr int kLoraRunScales = 32;  // bytes of the scales of 16 outputs (int8)
+constexpr int kLoraRows = 4;         // rows of one adapter whose A x is taken together
+constexpr int kLoraGroup = 64;       // columns of A that share a scale (int8)
+constexpr int kMaxLoraRanks = 2048;  // of all parts of a matrix (int8)
+constexpr float kSmallestLoraPeak = 1e-30f;
 
 // The ranks that own 16 consecutive outputs of a matrix.
 struct LoraRun {
-  int32_t first_rank, ranks;  // of the stacked A; both even
+  int32_t first_rank, ranks;  // of the stacked A; both multiples of 4 (int8) or 2
   int32_t offset;             // where its B begins, in bytes
 };
 
-// What one adapter adds to one matrix: A of all its parts stacked, B by runs of 16 outputs. Ranks come in pairs: bf16 pairs share a
-// 32-bit word (even rank below), others follow each other: float32 whole, bytes 16 of one and 16 of the other. Before the bytes of a
-// pair of A lie its scales, [groups of 64 columns][2], before those of a run of B the ones of its outputs, [16]; all as bf16.
+// What one adapter adds to one matrix: A of all its parts stacked, B by runs of 16 outputs. bf16 and fp32 have pairs of ranks: those of
+// bf16 share a 32-bit word (even rank below), float32 ones follow each other. int8: see kernels/lora_int8.h.
 struct LoraMatrix {
   const uint8_t* a;     // [ranks / 2][padded_cols] pairs
   const uint8_t* b;     // per run [ranks / 2][16] pairs

@@ -125,20 +125,26 @@ struct PyAdapter {
       matrices.push_back({});
       return 0;
     }
-    const size_t lanes = dtype_ == kLoraInt8 ? 32 : dtype_ == kLoraBf16 ? 64 : 128;  // bytes of 16 columns of two ranks
-    const size_t scales = dtype_ == kLoraInt8 ? kLoraRunScales : 0;
     auto [a, b, runs] = nb::cast<Part>(part);
     int padded = round_up(cols, 16);
     LoraMatrix m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, cols, padded, dtype_};
-    const size_t pair = padded / 16 * lanes + (dtype_ == kLoraInt8 ? round_up(size_t(ceil_div(cols, kLoraGroup)) * 4, 16) : 0);
-    require(a.size() > 0 && a.size() % pair == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
-    m.ranks = 2 * int(a.size() / pair);
+    const bool bytes = dtype_ == kLoraInt8;
+    const int step = bytes ? 16 : 2;  // ranks that lie together in A
+    const size_t lanes = dtype_ == kLoraBf16 ? 64 : 128;  // bytes of 16 columns, or outputs, of two ranks
+    const size_t of_step = bytes ? ceil_div(cols, kLoraGroup) * (16 * sizeof(float) + 16 * kLoraGroup) : padded / 16 * lanes;
+    require(a.size() > 0 && a.size() % of_step == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
+    m.ranks = step * int(a.size() / of_step);
+    require(!bytes || m.ranks <= kMaxLoraRanks, "adapter: too many ranks");
     require(int(runs.shape(0)) == panels * kPanel / 16, "adapter: a run for each 16 rows is needed");
+    const size_t scales = bytes ? round_up(runs.shape(0) * 32, 64) : 0;
+    require(b.size() >= scales, "adapter: B has a wrong size");
     for (size_t r = 0; r < runs.shape(0); r++) {
       const LoraRun& run = m.runs[r];
-      require(run.first_rank >= 0 && run.ranks >= 0 && run.first_rank % 2 == 0 && run.ranks % 2 == 0 &&
-                  run.first_rank <= m.ranks - run.ranks && run.offset >= 0 && run.offset % 32 == 0 &&
-                  size_t(run.offset) + scales + run.ranks / 2 * lanes <= b.size(),
+      const int unit = bytes ? 4 : 2;
+      const size_t need = bytes ? size_t(run.ranks) * 16 : size_t(run.ranks) / 2 * lanes;
+      require(run.first_rank >= 0 && run.ranks >= 0 && run.first_rank % unit == 0 && run.ranks % unit == 0 &&
+                  run.first_rank <= m.ranks - run.ranks && run.offset >= 0 && run.offset % 64 == 0 &&
+                  (run.ranks == 0 || size_t(run.offset) >= scales) && size_t(run.offset) + need <= b.size(),
               "adapter: a run lies outside of its data");
     }
     adapter.most_ranks = max_of(adapter.most_ranks, m.ranks);

@@ -503,7 +503,7 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
     } else if (layer.compressed) {
       compressed_layer(*layer.compressed, attention_index++, layer.lora, m, b, cache, live, l, team);
     } else if (layer.moe) {
-      const MoeLora lora = {b.adapters, b.adapter_of, layer.lora, l.moe_lora, l.lora_stride, l.moe_rows};
+      const MoeLora lora = {b.adapters, b.adapter_of, layer.lora, l.moe_lora, l.lora_stride, l.lora_bytes, l.moe_rows};
       if (layer.moe->hyper) collapse_rows(*layer.moe->hyper, m, live, l, team);
       moe_layer(*layer.moe, l.x, l.hidden_stride, b.tokens, live.index, live.count, lora, l.moe, team, tid);
       if (layer.moe->hyper) expand_rows(*layer.moe->hyper, m, live, l, team);

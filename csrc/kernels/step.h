@@ -35,6 +35,7 @@ struct Layout {
   float *row, *scratch, *tile, *factors;  // of this thread; `row` holds kLoraRows rows of row_floats
   size_t row_floats;
   int lora_stride;
+  uint8_t* lora_bytes;                // of this thread: kLoraRows rows, rounded to int8
   float *shared_lora, *private_lora;  // [rows][lora_stride], [kPrivateRows][lora_stride]
   LoraGroups groups, live_groups;     // of this thread: all rows, the live ones
   float* partials;              // decode: [items][group][head_dim + 2]
@@ -83,7 +84,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.hidden_stride = round_up(m.hidden, kPanel);
   l.qkv_stride = l.attention_stride = l.act_stride = 0;
   size_t per_row = activation_row_bytes(m.head), groups = m.head.groups;
-  int group = 1, head_dim = cache.head_dim;
+  int group = 1, head_dim = cache.head_dim, lora_cols = m.hidden;
   const LatentLayer* latent = nullptr;  // all have the same shape
   for (int i = 0; i < m.num_layers; i++) {
     const Matrix* matrices[5] = {};
@@ -100,7 +101,8 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
     } else if (const CompressedLayer* a = m.layers[i].compressed) {
       l.attention_stride = max_of(l.attention_stride, round_up(max_of(a->heads * a->head_dim, max_of(a->q_rank, a->o_b.cols)), 64));
       matrices[0] = &a->a, matrices[1] = &a->q_b, matrices[2] = &a->o_b;
-    } else if (m.layers[i].moe) {
+    } else if (const MoeLayer* e = m.layers[i].moe) {
+      lora_cols = max_of(lora_cols, max_of(e->down.cols, e->shared ? e->shared_down.cols : 0));
       continue;  // has a space of its own
     } else {
       const MlpLayer* p = m.layers[i].mlp;
@@ -111,6 +113,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
       if (!w) continue;
       per_row = max_of<size_t>(per_row, activation_row_bytes(*w));
       groups = max_of<size_t>(groups, w->groups);
+      lora_cols = max_of(lora_cols, w->cols);
     }
   }
   if (m.join) {
@@ -125,9 +128,10 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.shared_activations = arena.take<uint8_t>((size_t)max_of(b.rows, min_of(b.outputs, kOutputRows)) * per_row + 128);
   l.row_floats = round_up(max_of(m.join ? 2 * m.hidden : m.hidden, l.attention_stride), 16);
   l.lora_stride = 0;
-  for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_of(l.lora_stride, b.adapters[i]->most_ranks);
+  for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_of(l.lora_stride, lora_floats(b.adapters[i]->most_ranks));
   l.shared_lora = arena.take<float>((size_t)b.rows * l.lora_stride);
   size_t grouped = b.adapter_of ? 2 * (size_t)b.rows + 1 : 0;
+  const size_t lora_bytes = b.adapter_of ? activations_bytes(int8_like(lora_cols), kLoraRows) : 0;
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_of(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
@@ -137,13 +141,14 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
     uint8_t* activations = arena.take<uint8_t>(kPrivateRows * per_row + 128);
     float* row = arena.take<float>(kLoraRows * l.row_floats);
     float* lora = arena.take<float>((size_t)kPrivateRows * l.lora_stride);
+    uint8_t* rounded = arena.take<uint8_t>(lora_bytes);
     int32_t* groups = arena.take<int32_t>(grouped);
     int32_t* live_groups = arena.take<int32_t>(grouped);
     float* scratch = arena.take<float>(scratch_floats);
     float* tile = arena.take<float>(tile_floats);
     float* factors = arena.take<float>(b.memories ? factor_floats : 0);
     if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
-    if (t == tid) l.factors = factors;
+    if (t == tid) l.factors = factors, l.lora_bytes = rounded;
     if (t == tid) l.private_lora = lora, l.groups = lora_groups(groups, b.rows), l.live_groups = lora_groups(live_groups, b.rows);
   }
   size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group : few_row_vectors(b, cache.kv_heads, group);
@@ -181,7 +186,7 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
       lora_prefetch(lora, r);
       const float* x = source(r, l.row);
       quantize_row(w, x, a, r);
-      lora_project(lora, &r, 1, &x);
+      lora_project(lora, &r, 1, &x, w.scheme == kInt8 ? &a : nullptr);
     }
     return a;
   }
@@ -196,7 +201,7 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
         x[r] = source(order[r], l.row + r * l.row_floats);
         quantize_row(w, x[r], a, order[r]);
       }
-      lora_project(lora, order, n, x);
+      lora_project(lora, order, n, x, w.scheme == kInt8 ? &a : nullptr);
     }
     team_barrier(team);
     return a;
@@ -220,7 +225,7 @@ DW_INLINE int row_at(const Rows& rows, int i) { return rows.index ? rows.index[i
 // What the adapters of the batch add to the matrix at `place`, for these rows.
 static LoraProduct lora_product(const Batch& b, int place, const Rows& rows, const Layout& l) {
   float* t = rows.count <= kPrivateRows ? l.private_lora : l.shared_lora;
-  return {b.adapters, b.adapter_of, rows.index, place, t, l.lora_stride, rows.groups};
+  return {b.adapters, b.adapter_of, rows.index, place, t, l.lora_stride, l.lora_bytes, rows.groups};
 }
 
 static void add_to_residual(const Matrix& w, const Activations& a, const LoraProduct& lora, const Rows& rows, const Layout& l,

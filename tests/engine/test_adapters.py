@@ -258,19 +258,19 @@ def opened(a: np.ndarray, b: np.ndarray, runs: np.ndarray, cols: int, dtype: str
     if dtype == "fp32":
         rows_of_a = a.view(np.float32).reshape(-1, 16 * lanes)
     else:
-        pairs = a.reshape(-1, -(-4 * groups // 16) * 16 + 32 * lanes)
-        scales = bf16(np.ascontiguousarray(pairs[:, : 4 * groups])).reshape(len(pairs), groups, 2)
-        codes = pairs[:, -32 * lanes :].view(np.int8).reshape(len(pairs), lanes, 2, 16)
-        wide = codes.swapaxes(1, 2).reshape(len(pairs), 2, -1).astype(np.float32)
-        wide *= np.repeat(scales.swapaxes(1, 2), 64, axis=2)[:, :, : wide.shape[2]]
-        rows_of_a = wide.reshape(2 * len(pairs), -1)
+        blocks = a.reshape(-1, groups, 64 + 1024)
+        scales = np.ascontiguousarray(blocks[:, :, :64]).view(np.float32)
+        codes = np.ascontiguousarray(blocks[:, :, 64:]).view(np.int8).reshape(-1, groups, 16, 16, 4)
+        wide = codes.swapaxes(2, 3).reshape(-1, groups, 16, 64) * scales[..., None]
+        rows_of_a = wide.swapaxes(1, 2).reshape(-1, groups * 64)
     result = np.zeros((16 * len(runs), cols), np.float32)
     for run, (first, count, at) in enumerate(runs):
         if dtype == "fp32":
-            own = b[at : at + 64 * count].view(np.float32).reshape(-1, 16)
+            own = b[at : at + 64 * count].view(np.float32).reshape(-1, 16).T
         else:
-            own = b[at + 32 : at + 32 + 16 * count].view(np.int8).reshape(-1, 16) * bf16(b[at : at + 32])
-        result[run * 16 : run * 16 + 16] = own.T @ rows_of_a[first : first + count, :cols]
+            fours = b[at : at + 16 * count].view(np.int8).reshape(-1, 16, 4)
+            own = fours.swapaxes(0, 1).reshape(16, -1) * bf16(b[32 * run : 32 * run + 32])[:, None]
+        result[run * 16 : run * 16 + 16] = own @ rows_of_a[first : first + count, :cols]
     return result
 
 
@@ -294,14 +294,14 @@ def test_bytes_stay_within_their_rounding(ranks: list[int], cols: int, random: A
     rows = -(-20 * len(ranks) // 32) * 32
     parts = random_parts(ranks, 20, cols, random.randrange(2**32))
     computed = opened(*pack(parts, rows, cols, "int8"), cols, "int8")
-    # Values reach 4: a code is off by 0.016 or less, in either factor of each of 9 products.
-    assert np.abs(computed - sums(parts, rows, cols)).max() <= 9 * 2 * 4 * 4 * 1.01 / 254 * 1.01
+    # Values reach 4, so a code is off by half of 4 / 127 or less, in either factor of each of 9 products.
+    assert np.abs(computed - sums(parts, rows, cols)).max() <= 9 * 2 * 4 * 4 / 254 * 1.02
 
 
 @pytest.mark.parametrize("isa", native.available_isas() if native.is_available() else [])
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_bytes_are_multiplied_as_they_lie(isa: str, precision: Any, base: Checkpoint, tmp_path: Path) -> None:
-    """An adapter whose values bytes hold exactly gives a quantised base what it gives in bf16 and in fp32."""
+    """An adapter whose values bytes hold exactly gives what bf16 and fp32 give, but for rounded activations."""
     table = native.isa()
     native.set_isa(isa)
     try:
@@ -334,7 +334,8 @@ def test_bytes_are_multiplied_as_they_lie(isa: str, precision: Any, base: Checkp
             for dtype in ("fp32", "bf16", "int8")
         }
         assert np.array_equal(found["fp32"], found["bf16"])
-        assert np.abs(found["int8"] - found["fp32"]).max() < 0.02 * np.abs(found["fp32"]).max()
+        # What the base rounds of an activation is rounded for the adapter, too: a step of its scale.
+        assert np.abs(found["int8"] - found["fp32"]).max() < 0.05 * np.abs(found["fp32"]).max()
         plain = adapted_logits(
             model, sequences.new_cache(backend("native"), base.config, 8), [5, 6, 7, 8], None, 4
         )

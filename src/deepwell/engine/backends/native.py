@@ -299,7 +299,9 @@ class Model:
     def adapter(self, parts: Mapping[str, Sequence[LowRank]]) -> backend.Adapter:
         """Pack an adapter; see `backend.Model.adapter`."""
         schemes = {scheme for _, _, scheme, _ in self._targets.values()}
-        dtype: AdapterDtype = "fp32" if "fp32" in schemes else "int8" if schemes <= {"int8", "int4"} else "bf16"
+        dtype: AdapterDtype = (
+            "fp32" if "fp32" in schemes else "int8" if schemes <= {"int8", "int4"} else "bf16"
+        )
         packed: dict[str, PackedLowRank | list[PackedLowRank | None]] = {}
         for name, part in parts.items():
             if name not in self._targets:

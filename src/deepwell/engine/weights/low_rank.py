@@ -17,6 +17,7 @@ PackedLowRank = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]
 # Outputs that share the same ranks; all borders in packed matrices of real models are multiples of it
 RUN = 16
 COLUMNS = 16  # columns of A are padded to a multiple of this
+STRIP = 16  # rows of A that lie together in int8
 GROUP = 64  # columns of a row of A that share a scale in int8
 
 
@@ -47,15 +48,16 @@ def pack(parts: Sequence[LowRank], rows: int, cols: int, dtype: AdapterDtype) ->
     """Lays out what `parts` add to a matrix [rows, cols], with `rows` padded to whole panels.
 
     Returns:
-        A: for each pair of stacked ranks, [cols padded to 16] lanes. B: for each run of 16 rows and each pair of the
-        ranks that own the run, [16] lanes. runs: [rows / 16, 3], the first rank, the number of ranks, and the byte at which
-        its B begins. A lane of bf16 holds both ranks of the pair, the even one in the lower half. In fp32 the lanes of the
-        even rank come first; in int8 16 lanes of the even rank and 16 of the odd one alternate. int8 has scales, as bf16:
-        before the lanes of a pair of A one for each 64 columns and rank, [groups, 2] padded to 16 bytes; before a run of B
-        one for each row, [16]. A part's ranks are padded to an even number. No zeros are stored for outputs that a part
-        does not own, except where two parts meet inside a run.
+        A, B and runs: [rows / 16, 3], of each run of 16 rows the first rank, the number of ranks, and the byte at which its B
+        begins. In fp32 and bf16, A has for each pair of stacked ranks [cols padded to 16] lanes, and B for each run and
+        each pair of the ranks that own the run [16] lanes. A lane of bf16 holds both ranks of the pair, the even one in the
+        lower half; in fp32 the lanes of the even rank come first. In int8, A has for each 16 ranks and 64 columns
+        [16] float32 scales and [16 of 4 columns][16 ranks][4] codes; B has [16] bf16 scales for each run, padded to 64
+        bytes, then for each run and four of its ranks [16][4] codes. A part's ranks are padded to a multiple of 2, in int8
+        of 4. No zeros are stored for outputs that a part does not own, except where two parts meet inside a run.
     """
-    even = [part.rank + part.rank % 2 for part in parts]
+    unit = 4 if dtype == "int8" else 2
+    even = [-(-part.rank // unit) * unit for part in parts]
     first = np.concatenate([[0], np.cumsum(even)])
     a = np.zeros((int(first[-1]), -(-cols // COLUMNS) * COLUMNS), np.float32)
     full = np.zeros((rows, int(first[-1])), np.float32)
@@ -70,13 +72,18 @@ def pack(parts: Sequence[LowRank], rows: int, cols: int, dtype: AdapterDtype) ->
     runs = np.zeros((rows // RUN, 3), np.int32)
     blocks: list[NDArray[np.uint8]] = []
     offset = 0
+    codes, scales = _rounded(full)
+    if dtype == "int8":
+        blocks.append(np.zeros(-(-scales.nbytes // 64) * 64, np.uint8))
+        blocks[0][: scales.nbytes] = scales.view(np.uint8)
+        offset = blocks[0].nbytes
     for run, (low, high) in enumerate(zip(begin, end, strict=True)):
         if high > low:
-            lanes = full[run * RUN : (run + 1) * RUN, low:high].T
-            blocks.append(_scaled_run(lanes) if dtype == "int8" else _pairs(lanes, dtype))
+            own = slice(run * RUN, (run + 1) * RUN), slice(low, high)
+            blocks.append(_fours(codes[own]) if dtype == "int8" else _pairs(full[own].T, dtype))
             runs[run] = low, high - low, offset
             offset += blocks[-1].nbytes
-    return _scaled_pairs(a) if dtype == "int8" else _pairs(a, dtype), np.concatenate(blocks), runs
+    return _strips(a) if dtype == "int8" else _pairs(a, dtype), np.concatenate(blocks), runs
 
 
 def _pairs(rows: NDArray[np.float32], dtype: AdapterDtype) -> NDArray[np.uint8]:
@@ -92,26 +99,29 @@ def _rounded(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     """Returns the last axis as int8 with a common scale, the bits of a bf16 that is never too small."""
     peaks = np.abs(values).max(axis=-1) / np.float32(127)
     bits = (peaks.astype(np.float32).view(np.uint32) + np.uint32(0xFFFF)) >> 16
-    scales = (bits << 16).view(np.float32)[..., None]
+    return _codes(values, (bits << 16).view(np.float32)), bits.astype(np.uint16)
+
+
+def _codes(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int8]:
     with np.errstate(divide="ignore", invalid="ignore"):
-        codes = np.where(scales > 0, np.rint(values / scales), 0)
-    return codes.astype(np.int8), bits.astype(np.uint16)
+        codes = np.where(scales[..., None] > 0, np.rint(values / scales[..., None]), 0)
+    return np.clip(codes, -127, 127).astype(np.int8)
 
 
-def _scaled_pairs(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Stores rows 2i and 2i + 1, [rows, cols], as int8 behind the scales of both."""
-    pairs, cols = len(rows) // 2, rows.shape[1]
-    groups = -(-cols // GROUP)
-    padded = np.zeros((len(rows), groups * GROUP), np.float32)
-    padded[:, :cols] = rows
-    codes, scales = _rounded(padded.reshape(len(rows), groups, GROUP))
-    table = np.zeros((pairs, -(-groups * 2 // 8) * 8), np.uint16)
-    table[:, : 2 * groups] = scales.reshape(pairs, 2, groups).swapaxes(1, 2).reshape(pairs, -1)
-    lanes = codes.reshape(pairs, 2, -1, COLUMNS)[:, :, : cols // COLUMNS].swapaxes(1, 2).reshape(pairs, -1)
-    return np.concatenate([table.view(np.uint8), lanes.view(np.uint8)], axis=1).reshape(-1)
+def _fours(rows: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Stores [outputs, columns] by four columns: [columns / 4][outputs][4]."""
+    fours = rows.reshape(len(rows), -1, 4).swapaxes(0, 1)
+    return np.ascontiguousarray(fours).view(np.uint8).reshape(-1)
 
 
-def _scaled_run(lanes: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Stores a run of B, [ranks, 16], as int8 behind the scales of its outputs."""
-    codes, scales = _rounded(lanes.T)
-    return np.concatenate([scales.view(np.uint8), np.ascontiguousarray(codes.T).view(np.uint8).reshape(-1)])
+def _strips(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Stores A, [ranks, cols], in blocks of 16 ranks and 64 columns, each behind its scales."""
+    strips, groups = -(-len(rows) // STRIP), -(-rows.shape[1] // GROUP)
+    padded = np.zeros((strips * STRIP, groups * GROUP), np.float32)
+    padded[: len(rows), : rows.shape[1]] = rows
+    blocks = padded.reshape(strips, STRIP, groups, GROUP).swapaxes(1, 2)
+    peaks = np.abs(blocks).max(axis=-1)  # [strips, groups, 16]
+    scales = np.ascontiguousarray(peaks / np.float32(127))
+    codes = _codes(blocks, scales).reshape(strips, groups, STRIP, -1, 4).swapaxes(2, 3)
+    parts = [scales.view(np.uint8), np.ascontiguousarray(codes).reshape(strips, groups, -1).view(np.uint8)]
+    return np.concatenate(parts, axis=2).reshape(-1)
