@@ -47,8 +47,8 @@ _GATING: Final = {
     1: "softmax",
     2: "sigmoid",
 }
-# llama.cpp's converter has written groups of experts since October 2025. Groups and chosen ones of earlier files, by layers,
-# hidden size and experts: V2, V2.5 and Coder-V2; V3, R1 and V3.1.
+# Groups of experts, and how many are chosen, in files of converters that did not write them yet
+# (https://github.com/ggml-org/llama.cpp/pull/16063), by layers, hidden size and experts: V2, V2.5, Coder-V2; V3, V3.1, R1.
 _UNWRITTEN_GROUPS: Final = {(60, 5120, 160): (8, 3), (61, 7168, 256): (8, 4)}
 
 
