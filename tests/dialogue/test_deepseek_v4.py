@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deepwell.dialogue.dialect import detect_dialect
+from deepwell.dialogue.dialect import Dialect, detect_dialect
 from deepwell.models.text.chat_template import ChatTemplate
 from deepwell.models.text.tokenizer import read_chat_template
 
@@ -93,3 +93,17 @@ def test_a_template_that_the_model_brings_is_taken(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "deepseek_v4"}))
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
     assert read_chat_template(tmp_path) == "{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize(
+    ("switch", "takes_variables", "names"),
+    [("thinking", True, True), ("thinking", False, False), (None, True, False)],
+)
+def test_an_unknown_effort_is_answered_with_the_switch(
+    switch: str | None, takes_variables: bool, names: bool
+) -> None:
+    dialect = Dialect(reasons=True, switch=switch)
+    error = dialect.unknown_effort("high", "reasoning_effort", off="'none'", takes_variables=takes_variables)
+    assert "'high'" in error.message and error.param == "reasoning_effort"
+    assert "'none'" in error.fix
+    assert ('chat_template_kwargs {"thinking": true}' in error.fix) == names

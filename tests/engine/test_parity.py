@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.engine import sequences
 from tests.engine.backends import backend
+from tests.golden import llamacpp
 
 from deepwell.engine.architectures import build_model
 from deepwell.engine.layouts import Precision
@@ -51,6 +52,21 @@ def test_golden_models_have_what_they_are_for(name: str) -> None:
     assert ("weight:model.layers.0.self_attn.q_norm.weight" in arrays) == (name == "qwen3")
     assert ("weight:model.layers.0.self_attn.q_proj.bias" in arrays) == (name == "qwen2")
     assert ("weight:lm_head.weight" in arrays) == (name == "llama-llama3")
+
+
+@pytest.mark.parametrize("name", llamacpp.MODELS)
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_logits_of_scaled_positions_are_those_of_llama_cpp(engine: str, name: str, tmp_path: Path) -> None:
+    """A GGUF's yarn, beyond the original context; the file is that of llama-cpp-python 0.3.36."""
+    run = backend(engine)
+    checkpoint = open_checkpoint(llamacpp.write(name, tmp_path / "model.gguf"))
+    model = build_model(run, load_weights(checkpoint, "fp32"), checkpoint.config, max_positions=128)
+    cache = sequences.new_cache(run, checkpoint.config, llamacpp.TOKENS)
+    computed = sequences.logits(model, cache, llamacpp.tokens().tolist(), None)[-llamacpp.KEPT :]
+    with np.load(llamacpp.FILE) as file:
+        expected = file[name]
+    assert np.abs(expected).max() > 1
+    assert np.abs(computed - expected).max() < 2 * MAX_ERROR[engine]
 
 
 def packed(path: Path, precision: Precision) -> tuple[Any, ModelConfig]:

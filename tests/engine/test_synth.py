@@ -111,6 +111,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     huge = {**DENSE, "vocab_size": 1 << 24, "hidden_size": 1 << 17}
     with pytest.raises(InvalidRequest, match="the disk has"):
         synthesize(tmp_path / "huge", huge)
+    assert not (tmp_path / "huge").exists()
 
 
 @pytest.mark.parametrize("predictable", [None, 0.0], ids=["noise", "predictable"])
@@ -244,6 +245,7 @@ def test_shapes_have_a_configuration_that_is_read(shape: str, tmp_path: Path) ->
         "qwen3-moe-30b-a3b": 30.5,
         "mixture-1b": 1.5,
         "deepseek-v4-flash": 284.3,
+        "deepseek-v4-1b": 0.95,
         "dense-1b": 1.5,
     }
     # int8 takes 33 bytes for 32 weights

@@ -417,6 +417,14 @@ YARN = {"factor": 4.0, "original_max_position_embeddings": 128}
             RopeScaling("yarn", 4.0, 128, beta_fast=16.0, attention_factor=1.5),
         ),
         (
+            {"rope_scaling": {"rope_type": "yarn", "attn_factor": 0.9} | YARN},
+            RopeScaling("yarn", 4.0, 128, attention_factor=1.02477),
+        ),
+        (  # DeepSeek-R1-0528-Qwen3-8B
+            {"rope_scaling": {"rope_type": "yarn", "attn_factor": 0.8782488562869419} | YARN},
+            RopeScaling("yarn", 4.0, 128, attention_factor=1.0),
+        ),
+        (
             {"rope_scaling": {"rope_type": "yarn", "mscale": 1.0, "mscale_all_dim": 1.0} | YARN},
             RopeScaling("yarn", 4.0, 128, attention_factor=1.0),
         ),
@@ -448,6 +456,13 @@ def test_rope_parameters_of_transformers_5_carry_theta(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path).config.rope_theta == 500_000.0
 
 
+GGUF_YARN = {
+    "llama.rope.scaling.type": ("yarn", STR),
+    "llama.rope.scaling.factor": (4.0, F32),
+    "llama.rope.scaling.original_context_length": (32, U32),
+}
+
+
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
@@ -456,12 +471,27 @@ def test_rope_parameters_of_transformers_5_carry_theta(tmp_path: Path) -> None:
             {"llama.rope.scaling.type": ("linear", STR), "llama.rope.scaling.factor": (2.0, F32)},
             RopeScaling("linear", 2.0),
         ),
+        (GGUF_YARN, RopeScaling("yarn", 4.0, 32)),
+        ({**GGUF_YARN, "llama.rope.scaling.attn_factor": (1.0, F32)}, RopeScaling("yarn", 4.0, 32)),
         (
-            {
-                "llama.rope.scaling.type": ("yarn", STR),
-                "llama.rope.scaling.factor": (4.0, F32),
-                "llama.rope.scaling.original_context_length": (32, U32),
-            },
+            {**GGUF_YARN, "llama.rope.scaling.attn_factor": (0.9, F32)},
+            RopeScaling("yarn", 4.0, 32, attention_factor=1.02477),
+        ),
+        (
+            {**GGUF_YARN, "llama.rope.scaling.attn_factor": (0.8782488562869419, F32)},
+            RopeScaling("yarn", 4.0, 32, attention_factor=1.0),
+        ),
+        ({**GGUF_YARN, "llama.rope.scaling.yarn_attn_factor": (1.0, F32)}, RopeScaling("yarn", 4.0, 32)),
+        (
+            {**GGUF_YARN, "llama.rope.scaling.yarn_attn_factor": (1.1386294361, F32)},
+            RopeScaling("yarn", 4.0, 32),
+        ),
+        (
+            {**GGUF_YARN, "llama.rope.scaling.yarn_attn_factor": (0.8782488562869419, F32)},
+            RopeScaling("yarn", 4.0, 32, attention_factor=1.0),
+        ),
+        (  # latent attention alone has weights of the logarithm
+            {**GGUF_YARN, "llama.rope.scaling.yarn_log_multiplier": (0.1, F32)},
             RopeScaling("yarn", 4.0, 32),
         ),
     ],

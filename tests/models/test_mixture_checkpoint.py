@@ -13,10 +13,14 @@ import pytest
 from tests.models import builders
 from tests.models.builders import Tensors, random_tensors, write_model_directory
 
+from deepwell.engine.backends.reference_moe import route
 from deepwell.errors import DeepwellError, InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import open_checkpoint
-from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.formats.config import ModelConfig
+from deepwell.models.formats.config_fields import Fields
+from deepwell.models.formats.config_mixture import gguf_mixture
 from deepwell.models.formats.config_reader import config_from_directory
+from deepwell.models.formats.gguf import GGUFHeader
 from deepwell.models.store.export import export_safetensors
 
 V2 = ModelConfig(
@@ -186,6 +190,8 @@ def write_gguf(
         }
         if value is not None:
             add[type(value)](f"{arch}.{key}", value)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("no_vocab")
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(2)
@@ -216,18 +222,6 @@ def test_gguf_gives_configuration_and_weights(name: str, absorbed: bool, tmp_pat
             rows = np.array([3, 0, len(values) - 1, 3])
             assert np.array_equal(stored.float32(rows), values[rows]), key
             assert np.array_equal(stored.float32(slice(1, 4)), values[1:4]), key
-
-
-def test_gguf_yarn_has_mscale_in_the_scores_alone(tmp_path: Path) -> None:
-    changes = {
-        "rope.scaling.type": "yarn",
-        "rope.scaling.factor": 40.0,
-        "rope.scaling.original_context_length": 64,
-        "rope.scaling.yarn_log_multiplier": 0.0707,
-    }
-    path = write_gguf(tmp_path / "model.gguf", V2, random_tensors(V2), **changes)
-    scaling = open_checkpoint(path).config.rope_scaling
-    assert scaling == RopeScaling("yarn", 40.0, 64, attention_factor=1.0, mscale_all_dim=0.707)
 
 
 def config_json(config: ModelConfig, **changes: Any) -> dict[str, Any]:
@@ -263,6 +257,157 @@ def test_config_json_gives_the_same(name: str, tmp_path: Path) -> None:
     path = write_model_directory(tmp_path, config, **config_json(config))
     checkpoint = open_checkpoint(path)
     assert checkpoint.config == config
+
+
+# `rope_scaling` of released models, and what llama.cpp's converter makes of it.
+V2_YARN = {"mscale": 0.707, "mscale_all_dim": 0.707}
+V3_YARN = {"mscale": 1.0, "mscale_all_dim": 1.0}
+YARN_SETTINGS = {
+    "v2": ("v2", {"factor": 40, "beta_fast": 32, "beta_slow": 1} | V2_YARN, 0.0707),
+    "v2-lite": ("lite", {"factor": 40, "beta_fast": 32, "beta_slow": 1} | V2_YARN, 0.0707),
+    "v3": ("v3", {"factor": 40, "beta_fast": 32, "beta_slow": 1} | V3_YARN, 0.1),
+    "kimi-k2": ("v3", {"factor": 32, "beta_fast": 1.5, "beta_slow": 1} | V3_YARN, 0.1),
+    "no mscales": ("v3", {"factor": 40}, None),
+    "mscales of zero": ("v3", {"factor": 40, "mscale": 0, "mscale_all_dim": 0}, 0.0),
+    "no extension": ("v2", {"factor": 1} | V2_YARN, 0.0707),
+}
+
+
+def yarn_metadata(rope: dict[str, Any], log_multiplier: float | None) -> dict[str, Any]:
+    names = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow", "factor": "factor"}
+    numbers = {name: float(rope[key]) for key, name in names.items() if key in rope}
+    numbers |= {"type": "yarn", "original_context_length": 64, "yarn_log_multiplier": log_multiplier}
+    return {f"rope.scaling.{key}": value for key, value in numbers.items()}
+
+
+@pytest.mark.parametrize("name", YARN_SETTINGS)
+def test_gguf_yarn_is_that_of_config_json(name: str, tmp_path: Path) -> None:
+    model, rope, log_multiplier = YARN_SETTINGS[name]
+    config, tensors = CONFIGS[model], random_tensors(CONFIGS[model])
+    path = write_gguf(tmp_path / "model.gguf", config, tensors, **yarn_metadata(rope, log_multiplier))
+    scaling = {"type": "yarn", "original_max_position_embeddings": 64} | rope
+    directory = write_model_directory(tmp_path / "a", config, **config_json(config, rope_scaling=scaling))
+    theirs = open_checkpoint(path).config
+    assert theirs == open_checkpoint(directory).config
+    all_dim = rope.get("mscale_all_dim", 0)
+    ratio = 1.0 if all_dim and rope["factor"] > 1 else None
+    assert theirs.rope_scaling is not None
+    assert (theirs.rope_scaling.mscale_all_dim, theirs.rope_scaling.attention_factor) == (all_dim, ratio)
+
+
+@pytest.mark.parametrize("scaling", [V2_YARN, {"mscale": 1.0, "mscale_all_dim": 0.5}])
+def test_an_exported_model_keeps_its_yarn(scaling: dict[str, float], tmp_path: Path) -> None:
+    rope = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 64} | scaling
+    checkpoint = open_checkpoint(
+        write_model_directory(tmp_path / "a", V3, random_tensors(V3), **config_json(V3, rope_scaling=rope))
+    )
+    export_safetensors(checkpoint, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())["rope_scaling"]
+    assert written["mscale_all_dim"] == scaling["mscale_all_dim"]
+    assert open_checkpoint(tmp_path / "out").config == checkpoint.config
+
+
+def test_a_gguf_has_one_mscale_where_config_json_has_two(tmp_path: Path) -> None:
+    """Unequal ones, which no released model has, scale cosines; llama.cpp's metadata have no place for them."""
+    rope = {"factor": 40, "mscale": 1.0, "mscale_all_dim": 0.5}
+    path = write_gguf(tmp_path / "model.gguf", V2, random_tensors(V2), **yarn_metadata(rope, 0.05))
+    scaling = {"type": "yarn", "original_max_position_embeddings": 64} | rope
+    directory = write_model_directory(tmp_path / "a", V2, **config_json(V2, rope_scaling=scaling))
+    ours = open_checkpoint(directory).config
+    assert ours.rope_scaling is not None
+    assert ours.rope_scaling.attention_factor == pytest.approx(
+        (1 + 0.1 * np.log(40)) / (1 + 0.05 * np.log(40))
+    )
+    one = replace(ours, rope_scaling=replace(ours.rope_scaling, attention_factor=1.0))
+    assert open_checkpoint(path).config == one
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("attn_factor", 0.9), ("yarn_attn_factor", 0.9), ("yarn_log_multiplier", 1e9)]
+)
+def test_a_gguf_whose_yarn_cannot_be_told_is_refused(key: str, value: float, tmp_path: Path) -> None:
+    changes = yarn_metadata({"factor": 40}, 0.1) | {f"rope.scaling.{key}": value}
+    path = write_gguf(tmp_path / "model.gguf", V3, random_tensors(V3), **changes)
+    with pytest.raises(DeepwellError, match="attn_factor is 0.9" if value < 1 else "mscale_all_dim is 100"):
+        open_checkpoint(path)
+
+
+def test_mscales_that_divide_by_nothing_are_refused(tmp_path: Path) -> None:
+    scaling = {"type": "yarn", "factor": np.e**2, "mscale": 1.0, "mscale_all_dim": -5.0}
+    fields = builders.config_json(V3, **config_json(V3, rope_scaling=scaling))
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(InvalidModelFile, match="mscale_all_dim"):
+        config_from_directory(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "experts", "written", "expected"),
+    [
+        (60, 5120, 160, None, (8, 3)),  # V2
+        (61, 7168, 256, None, (8, 4)),  # V3
+        (61, 7168, 256, (1, 1), (1, 1)),
+        (61, 7168, 384, None, (1, 1)),  # Kimi K2
+        (27, 2048, 64, None, (1, 1)),  # V2-Lite
+    ],
+)
+def test_groups_of_experts_that_a_gguf_does_not_name(
+    layers: int, hidden: int, experts: int, written: tuple[int, int] | None, expected: tuple[int, int]
+) -> None:
+    values: dict[str, Any] = {
+        "block_count": layers,
+        "embedding_length": hidden,
+        "expert_count": experts,
+        "expert_used_count": 6,
+        "expert_feed_forward_length": 1536,
+        "attention.kv_lora_rank": 512,
+        "attention.key_length": 192,
+        "attention.value_length": 128,
+        "rope.dimension_count": 64,
+    }
+    if written:
+        values |= {"expert_group_count": written[0], "expert_group_used_count": written[1]}
+    metadata = {f"deepseek2.{key}": value for key, value in values.items()}
+    mixture = gguf_mixture(Fields(metadata, "it", "deepseek2."), GGUFHeader(3, metadata, {}, 0, 32, 0))
+    assert (mixture["n_group"], mixture["topk_group"]) == expected
+
+
+@pytest.mark.parametrize("top_k", [2, 3])
+def test_v2_with_normed_weights_and_no_factor_is_deepseeks_own(top_k: int, tmp_path: Path) -> None:
+    """DeepSeek-V2's own code divides by the sum and drops the factor, DeepSeek-VL2's multiplies by it: 1 makes them one."""
+    changes = {"norm_topk_prob": True, "routed_scaling_factor": 1.0, "num_experts_per_tok": top_k}
+    fields = builders.config_json(V2, **config_json(V2, **changes))
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    config = config_from_directory(tmp_path)
+    logits = np.random.default_rng(top_k).normal(size=(50, config.num_experts)).astype(np.float32)
+    experts, weights = route(
+        logits,
+        None,
+        top_k=config.num_experts_per_tok,
+        scoring="softmax",
+        n_group=config.n_group,
+        topk_group=config.topk_group,
+        norm_topk_prob=config.norm_topk_prob,
+        routed_scaling_factor=config.routed_scaling_factor,
+    )
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for token, chosen in enumerate(experts):
+        best = np.sort(scores[token])[::-1][:top_k]
+        assert np.allclose(scores[token][chosen], best)
+        assert np.allclose(weights[token], best / (best.sum() + 1e-20), rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"routed_scaling_factor": 16.0}, {"num_experts_per_tok": 1}])
+def test_v2_with_normed_weights_that_are_read_differently_is_refused(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    fields = builders.config_json(V2, **config_json(V2, norm_topk_prob=True, **changes))
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(UnsupportedModel, match="norm_topk_prob") as caught:
+        config_from_directory(tmp_path)
+    assert "set routed_scaling_factor to 1.0" in str(caught.value.fix)
+    config = replace(V2, norm_topk_prob=True, **changes)
+    with pytest.raises(UnsupportedModel, match="norm_topk_prob"):
+        open_checkpoint(write_gguf(tmp_path / "model.gguf", config, random_tensors(config)))
 
 
 def prediction_tensors() -> dict[str, np.ndarray]:

@@ -172,6 +172,24 @@ async def test_thinking_may_be_omitted(engine: FakeEngine, tmp_path: Path) -> No
             assert "".join(delta.get("thinking", "") for delta in deltas) == shown
 
 
+@pytest.mark.parametrize(
+    ("kind", "opening"), [("adaptive", "<think>"), ("disabled", "</think>"), (None, "</think>")]
+)
+async def test_adaptive_thinking_turns_a_switch_on(
+    kind: str | None, opening: str, engine: FakeEngine, tmp_path: Path
+) -> None:
+    """A template such as DeepSeek-V4's does not open reasoning unless it is asked to."""
+    source = "{{ messages[-1].content }}{{ '<think>' if thinking else '</think>' }}"
+    codec = Codec(
+        Tokenizer.load(write_tokenizer(tmp_path)), ChatTemplate(source, "<|im_start|>", "<|im_end|>")
+    )
+    app = create_app(make_service(engine, codec, model="toy"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        await ask(http, "hi", **({"thinking": {"type": kind}} if kind else {}))
+    prompt = bytes(token for token in engine.seen[-1].prompt if token < 256).decode()
+    assert prompt == f"hi{opening}"
+
+
 async def test_the_key_may_come_as_anthropic_sends_it(engine: FakeEngine, codec: Codec) -> None:
     service = make_service(engine, codec, model="toy", api_keys=[SecretStr("k" * 16)])
     transport = httpx.ASGITransport(create_app(service))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,8 @@ def synth(
     shape: Annotated[
         str,
         typer.Option(
-            help="Shape: deepseek-v2-lite, deepseek-v3-8layers, qwen3-moe-30b-a3b, mixture-1b or its twin dense-1b."
+            help="Shape: deepseek-v2-lite, deepseek-v3-8layers, deepseek-v4-flash, deepseek-v4-1b, qwen3-moe-30b-a3b,"
+            " mixture-1b or its twin dense-1b."
         ),
     ],
     precision: Annotated[
@@ -63,6 +65,7 @@ def synth(
             write_json({"directory": str(output), "shape": shape, "precision": precision, "bytes": nbytes})
         else:
             console().print(f"wrote {nbytes / 1e9:.2f} GB to {output}", soft_wrap=True)
+            console().print(f"serve it: deepwell serve {shlex.quote(str(output))}", soft_wrap=True)
 
 
 def verify(

@@ -15,6 +15,7 @@ from deepwell.dialogue.parsers.hermes import HermesParser
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.parsers.plain import PlainJsonParser, TextParser
 from deepwell.dialogue.tools import FunctionTool
+from deepwell.errors import InvalidRequest
 from deepwell.models.text.chat_template import ChatTemplate
 
 __all__ = ["Dialect", "Family", "detect_dialect"]
@@ -54,6 +55,18 @@ class Dialect:
     history: tuple[Literal["object", "text"], str | None] | None = None
     reasons: bool = False
     switch: str | None = None
+
+    def unknown_effort(self, effort: str, param: str, *, off: str, takes_variables: bool) -> InvalidRequest:
+        """Returns the error for an effort that the model's template does not know.
+
+        Args:
+            off: the value with which the request turns reasoning off.
+            takes_variables: whether the request may have `chat_template_kwargs`, which turn reasoning on.
+        """
+        if self.switch is None or not takes_variables:
+            return InvalidRequest.of("effort_unknown", effort=effort, off=off, param=param)
+        on = f'{{"{self.switch}": true}}'
+        return InvalidRequest.of("effort_unknown_switch", effort=effort, off=off, on=on, param=param)
 
     @property
     def markers(self) -> tuple[str, ...]:

@@ -380,11 +380,7 @@ def dialogue_of(
         thinks = False
     elif effort is not None:
         if "reasoning_effort" not in codec.template_variables:
-            raise InvalidRequest(
-                f"this model's reasoning has no effort {effort!r}",
-                fix="leave it out, or use 'none'",
-                param="reasoning_effort",
-            )
+            raise codec.dialect.unknown_effort(effort, "reasoning_effort", off="'none'", takes_variables=True)
         variables["reasoning_effort"] = effort
     tools = tuple(map(_tool, options.get("tools") or ()))
     return Dialogue(

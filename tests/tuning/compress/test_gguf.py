@@ -14,9 +14,11 @@ from tests.models.tokenizer_files import write_gguf as write_gguf_vocabulary
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import RopeScaling
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.compress.cut import cut_tensors, random_cut
 from deepwell.tuning.compress.gguf import check_gguf, write_gguf
+from deepwell.tuning.compress.metadata import folder_entries
 from deepwell.tuning.compress.shapes import Shape
 
 
@@ -114,3 +116,17 @@ def test_other_donors_have_no_metadata_for_it(tmp_path: Path) -> None:
 
     with pytest.raises(UnsupportedModel, match=r"model\.gguf"):
         check_gguf(Folder())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attention_factor", [None, 1.0, 1.5])
+def test_yarn_of_a_folder_means_the_same_in_gguf(attention_factor: float | None, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(write_gguf_vocabulary(tmp_path / "vocabulary.gguf"))
+    scaling = RopeScaling("yarn", 4.0, 32, beta_fast=16.0, attention_factor=attention_factor)
+    config = replace(TINY, vocab_size=tokenizer.vocab_size, rope_scaling=scaling)
+    entries = {one.key: (one.value, one.kind) for one in folder_entries(config, tokenizer, "it")}
+    extra = {key: value for key, value in entries.items() if key.startswith("llama.rope.scaling.")}
+    found = open_checkpoint(write_model_gguf(tmp_path / "model.gguf", extra=extra)).config
+    assert found.rope_scaling == scaling
+    longrope = replace(config, rope_scaling=RopeScaling("longrope", 1.0, 128, factors=(1.0,) * 8))
+    with pytest.raises(UnsupportedModel, match="longrope"):
+        list(folder_entries(longrope, tokenizer, "it"))

@@ -22,7 +22,7 @@ from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.layouts import GROUP, PANEL, Precision, Scheme
 from deepwell.engine.weights.load import Progress, weights_nbytes, write_packed
 from deepwell.engine.weights.quantize import pack, packed_nbytes
-from deepwell.errors import InvalidRequest
+from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.formats.config_reader import config_from_directory
 
@@ -148,6 +148,20 @@ _V4: Final[dict[str, Any]] = {
     "max_position_embeddings": 1048576,
     "rope_scaling": {**_YARN, "factor": 16, "original_max_position_embeddings": 65536},
 }
+# All of V4's parts, small enough for a laptop: layers of every kind, chosen experts, an indexer and four streams.
+_V4_1B: Final[dict[str, Any]] = {
+    **_V4,
+    "vocab_size": 16384,
+    "hidden_size": 1024,
+    "moe_intermediate_size": 512,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+    "q_lora_rank": 512,
+    "n_routed_experts": 64,
+    "o_groups": 4,
+    "o_lora_rank": 256,
+    "index_n_heads": 16,
+}
 _QWEN3_MOE: Final[dict[str, Any]] = {
     **_COMMON,
     "architectures": ["Qwen3MoeForCausalLM"],
@@ -184,6 +198,7 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
     "deepseek-v2-lite": _V2_LITE,
     "deepseek-v3-8layers": _V3,
     "deepseek-v4-flash": _V4,
+    "deepseek-v4-1b": _V4_1B,
     "qwen3-moe-30b-a3b": _QWEN3_MOE,
     "mixture-1b": _MIXTURE_1B,
     # The same layers, each with one MLP as wide as all its experts together.
@@ -243,11 +258,18 @@ def synthesize(
         raise InvalidRequest(f"no random weights in {precision}", fix=f"use one of {', '.join(PRECISIONS)}")
     if directory.exists() and any(directory.iterdir()):
         raise InvalidRequest(f"{directory} is not empty", fix="name a new directory, or remove it")
+    is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config, indent=2)
-    (directory / "config.json").write_text(text, encoding="utf-8")
-    model = config_from_directory(directory)
-    _check_room(directory, weights_nbytes(model, precision))
+    try:
+        (directory / "config.json").write_text(text, encoding="utf-8")
+        model = config_from_directory(directory)
+        _check_room(directory, weights_nbytes(model, precision))
+    except DeepwellError:
+        (directory / "config.json").unlink(missing_ok=True)
+        if is_new:
+            directory.rmdir()
+        raise
     _write_tokenizer(directory, model)
     plan = tensor_plan(model)
     cols = {matrix.name: matrix.cols for matrix in plan.matrices}

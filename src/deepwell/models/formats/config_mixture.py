@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from deepwell.errors import UnsupportedModel
@@ -46,6 +47,9 @@ _GATING: Final = {
     1: "softmax",
     2: "sigmoid",
 }
+# Groups of experts, and how many are chosen, in files of converters that did not write them yet
+# (https://github.com/ggml-org/llama.cpp/pull/16063), by layers, hidden size and experts: V2, V2.5, Coder-V2; V3, V3.1, R1.
+_UNWRITTEN_GROUPS: Final = {(60, 5120, 160): (8, 3), (61, 7168, 256): (8, 4)}
 
 
 def json_mixture(fields: Fields, architecture: Architecture) -> dict[str, Any]:
@@ -88,13 +92,9 @@ def json_mixture(fields: Fields, architecture: Architecture) -> dict[str, Any]:
             f"{fields.where}: experts are chosen by {reprlib.repr(method)} on {reprlib.repr(scoring)} scores",
             fix="V2 models choose by greedy or group_limited_greedy on softmax, V3 by noaux_tc on sigmoid",
         )
-    if v2 and values["norm_topk_prob"]:
-        # transformers ignores the setting, while DeepSeek's own code drops routed_scaling_factor when it is set.
-        raise UnsupportedModel(
-            f"{fields.where}: norm_topk_prob is true in a V2 model, which implementations read differently",
-            fix="set it to false if the model was trained so",
-        )
-    return _grouped(values | {"scoring_func": scoring, "topk_method": method})
+    values |= {"scoring_func": scoring, "topk_method": method}
+    _refuse_scaled_norm(fields, values)
+    return _grouped(values)
 
 
 def gguf_mixture(fields: Fields, header: GGUFHeader) -> dict[str, Any]:
@@ -116,7 +116,10 @@ def gguf_mixture(fields: Fields, header: GGUFHeader) -> dict[str, Any]:
     if gating not in _GATING:
         raise UnsupportedModel(f"{fields.where}: expert_gating_func is {gating}", fix=SUPPORTED)
     corrected = any(name.endswith(".exp_probs_b.bias") for name in header.tensors)
-    groups = fields.integer("expert_group_count", 1)
+    layers = fields.integer("block_count")
+    groups, chosen = _UNWRITTEN_GROUPS.get((layers, fields.integer("embedding_length"), count), (1, 1))
+    if fields.get("expert_group_count") is not None:
+        groups, chosen = fields.integer("expert_group_count"), fields.integer("expert_group_used_count", 1)
     method = "noaux_tc" if corrected else "group_limited_greedy" if groups > 1 else "greedy"
     values = _latent(head_dim - rope, rope) | {
         "architecture": "deepseek_v3" if _GATING[gating] == "sigmoid" else "deepseek_v2",
@@ -129,12 +132,13 @@ def gguf_mixture(fields: Fields, header: GGUFHeader) -> dict[str, Any]:
         "moe_intermediate_size": fields.integer("expert_feed_forward_length"),
         "first_k_dense_replace": fields.integer("leading_dense_block_count", 0),
         "n_group": groups,
-        "topk_group": fields.integer("expert_group_used_count", 1),
+        "topk_group": chosen,
         "norm_topk_prob": fields.boolean("expert_weights_norm", False),
         "routed_scaling_factor": float(f"{fields.number('expert_weights_scale', 1.0):.7g}"),  # float32
         "scoring_func": _GATING[gating],
         "topk_method": method,
     }
+    _refuse_scaled_norm(fields, values)
     return _grouped(values)
 
 
@@ -170,6 +174,18 @@ def check_mixture(config: ModelConfig, fields: Fields) -> None:
         raise fields.error(f"index_head_dim is {config.index_head_dim}, less than the rotated dimensions")
     if config.index_topk and not config.q_lora_rank:
         raise fields.error("q_lora_rank is 0, but the indexer reads the compressed query")
+
+
+def _refuse_scaled_norm(fields: Fields, values: Mapping[str, Any]) -> None:
+    """Refuses V2's `norm_topk_prob` where its implementations compute different weights.
+
+    DeepSeek-V2's own code divides weights by their sum and then drops `routed_scaling_factor`. DeepSeek-VL2's, vLLM and
+    llama.cpp multiply by it, and transformers does not divide. Without a factor all but the last agree on more than one expert.
+    """
+    if values["scoring_func"] != "softmax" or not values["norm_topk_prob"]:
+        return
+    if values["routed_scaling_factor"] != 1.0 or values["num_experts_per_tok"] == 1:
+        raise UnsupportedModel.of("norm_topk_prob_scaled", where=fields.where)
 
 
 def _latent(nope: int, rope: int) -> dict[str, Any]:

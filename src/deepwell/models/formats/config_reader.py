@@ -64,6 +64,7 @@ END_TOKENS: Final = frozenset(
         "<\uff5cend\u2581of\u2581sentence\uff5c>",
     }
 )
+_USE_SAFETENSORS: Final = "use the safetensors of this model, whose config.json names the scaling"
 _CONTROL_TYPES: Final = (3, 4)  # tokenizer.ggml.token_type: control, user-defined
 
 # No model in use comes near these bounds. A header beyond them is corrupt or hostile.
@@ -404,13 +405,35 @@ def _factors(rope: Fields, key: str, count: int) -> tuple[float, ...]:
 
 
 def _yarn_attention_factor(rope: Fields, factor: float) -> float | None:
-    """Returns the explicit factor, or the ratio of DeepSeek's two mscales, as transformers computes it."""
+    """Returns the factor of cosines and sines that `config.json` asks for; None stands for yarn's own.
+
+    `attention_factor` replaces yarn's own, as does the ratio of DeepSeek's two mscales (transformers). `attn_factor` is
+    multiplied into it: vLLM reads it so, and DeepSeek-R1-0528-Qwen3-8B has 0.878 there, which makes the product 1.
+    """
     if rope.get("attention_factor") is not None:
         return rope.number("attention_factor", 1.0)
-    mscale, all_dim = rope.number("mscale", 0.0), rope.number("mscale_all_dim", 0.0)
+    ratio = _mscale_ratio(rope, rope.number("mscale", 0.0), rope.number("mscale_all_dim", 0.0), factor)
+    return _times(ratio, rope.number("attn_factor", 1.0), factor)
+
+
+def _mscale(factor: float, weight: float = 1.0) -> float:
+    """Returns yarn's factor of cosines and sines (arXiv:2309.00071, section 3.4), its logarithm weighted as DeepSeek does."""
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1.0 else 1.0
+
+
+def _mscale_ratio(fields: Fields, mscale: float, all_dim: float, factor: float) -> float | None:
     if not mscale or not all_dim or factor <= 1.0:
         return None
-    return (0.1 * mscale * math.log(factor) + 1.0) / (0.1 * all_dim * math.log(factor) + 1.0)
+    if (divisor := _mscale(factor, all_dim)) <= 0.0:
+        raise fields.error(f"the rope scaling's mscale_all_dim is {all_dim}, expected 0 to 10")
+    return _mscale(factor, mscale) / divisor
+
+
+def _times(own: float | None, multiplier: float, factor: float) -> float | None:
+    if multiplier == 1.0:
+        return own
+    # GGUF holds float32: six digits make the product the same in both formats.
+    return float(f"{multiplier * (_mscale(factor) if own is None else own):.6g}")
 
 
 def _gguf_rope_scaling(
@@ -424,32 +447,52 @@ def _gguf_rope_scaling(
         return None
     if kind in (None, "linear"):
         return RopeScaling("linear", factor)
-    if kind == "yarn" and config.is_latent:
-        # The metadata hold 0.1 mscale_all_dim. Every released model has an equal mscale, so the cosines are not scaled.
-        return RopeScaling(
-            "yarn",
-            factor,
-            fields.integer("rope.scaling.original_context_length", config.max_position_embeddings),
-            beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
-            beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
-            attention_factor=1.0,
-            mscale_all_dim=float(f"{10 * fields.number('rope.scaling.yarn_log_multiplier', 0.0):.6g}"),
-        )
     if kind == "yarn":
-        attention = fields.number("rope.scaling.attn_factor", 1.0)
+        # Files of latent attention hold 0.1 mscale_all_dim, whatever their age, and no mscale. Every released model has an
+        # equal one. (https://github.com/ggml-org/llama.cpp/pull/17945)
+        weight = 10 * fields.number("rope.scaling.yarn_log_multiplier", 0.0) if config.is_latent else 0.0
+        all_dim = float(f"{weight:.6g}")
         return RopeScaling(
             "yarn",
             factor,
             fields.integer("rope.scaling.original_context_length", config.max_position_embeddings),
             beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
             beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
-            attention_factor=None
-            if attention == 1.0
-            else attention * (0.1 * math.log(max(factor, 1.0)) + 1.0),
+            attention_factor=_gguf_attention_factor(fields, config, factor, all_dim),
+            mscale_all_dim=all_dim,
         )
     raise UnsupportedModel(
         f"{fields.where}: rope scaling of type {reprlib.repr(kind)}",
         fix="linear, llama3 and yarn are supported",
+    )
+
+
+def _gguf_attention_factor(
+    fields: Fields, config: ModelConfig, factor: float, all_dim: float
+) -> float | None:
+    """Returns the factor of cosines and sines; None stands for yarn's own.
+
+    `attn_factor` is multiplied into it. llama.cpp's converter writes `yarn_attn_factor` from `attention_factor`, which
+    replaces yarn's own, or from `attn_factor`, and llama.cpp writes 1 where it saves a model that has neither. So only
+    values are read with which it can be one thing alone.
+    """
+    ratio = _mscale_ratio(fields, all_dim, all_dim, factor)
+    own = _mscale(factor) if ratio is None else ratio
+    multiplier = float(f"{fields.number('rope.scaling.attn_factor', 1.0):.7g}")
+    converted = fields.number("rope.scaling.yarn_attn_factor", 1.0)
+    if multiplier != 1.0 and config.is_latent:
+        raise UnsupportedModel(  # llama.cpp scales all dimensions of the scores by its square
+            f"{fields.where}: rope.scaling.attn_factor is {multiplier:g} beside latent attention",
+            fix=_USE_SAFETENSORS,
+        )
+    if converted == 1.0 or math.isclose(converted, own, rel_tol=1e-5):
+        return _times(ratio, multiplier, factor)
+    if multiplier == 1.0 and math.isclose(converted * own, 1.0, rel_tol=1e-5):
+        return 1.0
+    raise UnsupportedModel(
+        f"{fields.where}: rope.scaling.yarn_attn_factor is {converted:g}, which replaces yarn's own factor or is"
+        " multiplied into it",
+        fix=_USE_SAFETENSORS,
     )
 
 
@@ -474,7 +517,7 @@ def _llama3_from_factors(fields: Fields, config: ModelConfig, factors: NDArray[n
     ):
         raise UnsupportedModel(
             f"{fields.where}: rope_freqs.weight does not follow Llama 3's formula",
-            fix="use the safetensors of this model, whose config.json names the scaling",
+            fix=_USE_SAFETENSORS,
         )
     return scaling
 

@@ -296,7 +296,11 @@ def _rope_json(scaling: RopeScaling) -> dict[str, Any]:
     if scaling.kind == "yarn":
         result["beta_fast"] = scaling.beta_fast
         result["beta_slow"] = scaling.beta_slow
-        if scaling.attention_factor is not None:
+        if scaling.mscale_all_dim:
+            result["mscale_all_dim"] = scaling.mscale_all_dim
+        if scaling.mscale_all_dim and scaling.attention_factor == 1.0:
+            result["mscale"] = scaling.mscale_all_dim  # vLLM reads the two alone
+        elif scaling.attention_factor is not None:
             result["attention_factor"] = scaling.attention_factor
     if scaling.kind == "longrope":
         result["short_factor"] = result["long_factor"] = list(scaling.factors)

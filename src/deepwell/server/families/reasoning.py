@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deepwell.dialogue.model import ServedModel
-from deepwell.errors import InvalidRequest
 
 __all__ = ["reasoning_of"]
 
@@ -25,7 +24,6 @@ def reasoning_of(
     if effort == "none":
         return False, {}
     if "reasoning_effort" not in model.codec.template_variables:
-        raise InvalidRequest(
-            f"this model's reasoning has no effort {effort!r}", fix=f"leave it out, or use {off}", param=param
-        )
+        takes_variables = param == "reasoning_effort"  # of the chat route
+        raise model.codec.dialect.unknown_effort(effort, param, off=off, takes_variables=takes_variables)
     return None, {"reasoning_effort": effort}

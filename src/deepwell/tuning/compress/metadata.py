@@ -6,6 +6,7 @@ Names are those of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +104,9 @@ def _scaling(config: ModelConfig, prefix: str) -> Iterator[Entry]:
     scaling = config.rope_scaling
     if scaling is None or scaling.kind == "llama3":
         return
-    if scaling.attention_factor is not None:
+    if scaling.kind == "longrope":
         raise UnsupportedModel(
-            "a yarn attention factor of its own has no form in GGUF",
-            fix="start from a GGUF file of the model",
+            "metadata of longrope cannot be made from a folder", fix="start from a GGUF file of the model"
         )
     yield Entry(f"{prefix}.rope.scaling.type", scaling.kind, _KIND.STRING)
     yield Entry(f"{prefix}.rope.scaling.factor", scaling.factor, _KIND.FLOAT32)
@@ -115,6 +115,9 @@ def _scaling(config: ModelConfig, prefix: str) -> Iterator[Entry]:
         yield Entry(f"{prefix}.rope.scaling.original_context_length", length, _KIND.UINT32)
         yield Entry(f"{prefix}.rope.scaling.yarn_beta_fast", scaling.beta_fast, _KIND.FLOAT32)
         yield Entry(f"{prefix}.rope.scaling.yarn_beta_slow", scaling.beta_slow, _KIND.FLOAT32)
+        if scaling.attention_factor is not None:  # here it is multiplied into yarn's own
+            multiplier = scaling.attention_factor / (0.1 * math.log(max(scaling.factor, 1.0)) + 1.0)
+            yield Entry(f"{prefix}.rope.scaling.attn_factor", multiplier, _KIND.FLOAT32)
 
 
 def _vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> Iterator[Entry]:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from deepwell.dialogue.completion import Choice, Counts
 from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, count_prompt
-from deepwell.dialogue.model import SamplingOptions
+from deepwell.dialogue.model import SamplingOptions, ServedModel
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.dialogue.tools import FunctionTool, ToolChoice, json_format
 from deepwell.errors import DeepwellError, InvalidRequest
@@ -62,7 +62,9 @@ def router(context: ServerContext) -> APIRouter:
         async def prepared() -> Plan:
             told, parts = await as_text(context, model, body, tenant_of(request))
             own = replace(wish, parts=parts)
-            return await planned(context, answering, adapter, principal_of(request), _dialogue(told), own)
+            return await planned(
+                context, answering, adapter, principal_of(request), _dialogue(model, told), own
+            )
 
         plan = await attended(prepared(), request.scope, request.receive, context.stopped)
         limit = room_of(model, plan, body.max_tokens, "messages")
@@ -84,13 +86,14 @@ def router(context: ServerContext) -> APIRouter:
         answering, _ = await context.generator(body.model, tenant_of(request))
         reading = as_text(context, answering.model, body, tenant_of(request))
         body, _ = await attended(reading, request.scope, request.receive, context.stopped)
-        tokens = await count_prompt(answering.model, _dialogue(body), principal_of(request).caller)
+        dialogue = _dialogue(answering.model, body)
+        tokens = await count_prompt(answering.model, dialogue, principal_of(request).caller)
         return Response(_encode(TokenCount(tokens)), media_type="application/json")
 
     return routes
 
 
-def _dialogue(body: CountTokensRequest) -> Dialogue:
+def _dialogue(model: ServedModel, body: CountTokensRequest) -> Dialogue:
     """Returns the dialogue that a Messages request asks for.
 
     Raises:
@@ -118,9 +121,18 @@ def _dialogue(body: CountTokensRequest) -> Dialogue:
         tool_choice=_choice(body),
         parallel_tool_calls=not (body.tool_choice and body.tool_choice.disable_parallel_tool_use),
         format=json_format(format.schema_) if format else None,
-        thinks=False if body.thinking and body.thinking.type == "disabled" else None,
+        thinks=_thinks(model, body),
         params=_NAMES,
     )
+
+
+def _thinks(model: ServedModel, body: CountTokensRequest) -> bool | None:
+    """Returns whether the model is to reason; "adaptive" asks for it where the template has a switch."""
+    if body.thinking is None:
+        return None
+    if body.thinking.type == "disabled":
+        return False
+    return True if model.codec.dialect.switch else None
 
 
 def _choice(body: CountTokensRequest) -> ToolChoice:

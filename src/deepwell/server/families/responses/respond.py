@@ -262,11 +262,8 @@ def _effort(
     if effort is None or effort == "none":
         return (None if effort is None else False), {}
     if "reasoning_effort" not in model.codec.template_variables:
-        raise InvalidRequest(
-            f"this model's reasoning has no effort {effort!r}",
-            fix="leave it out, or use 'none'",
-            param="reasoning.effort",
-        )
+        dialect = model.codec.dialect
+        raise dialect.unknown_effort(effort, "reasoning.effort", off="'none'", takes_variables=False)
     return None, {"reasoning_effort": effort}
 
 
