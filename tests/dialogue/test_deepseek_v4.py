@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deepwell.dialogue.dialect import Dialect, detect_dialect
+from deepwell.errors import InvalidRequest
 from deepwell.models.text.chat_template import ChatTemplate
 from deepwell.models.text.tokenizer import read_chat_template
 
@@ -95,15 +96,15 @@ def test_a_template_that_the_model_brings_is_taken(tmp_path: Path) -> None:
     assert read_chat_template(tmp_path) == "{{ messages[0].content }}"
 
 
-@pytest.mark.parametrize(
-    ("switch", "takes_variables", "names"),
-    [("thinking", True, True), ("thinking", False, False), (None, True, False)],
-)
-def test_an_unknown_effort_is_answered_with_the_switch(
-    switch: str | None, takes_variables: bool, names: bool
-) -> None:
-    dialect = Dialect(reasons=True, switch=switch)
-    error = dialect.unknown_effort("high", "reasoning_effort", off="'none'", takes_variables=takes_variables)
-    assert "'high'" in error.message and error.param == "reasoning_effort"
-    assert "'none'" in error.fix
-    assert ('chat_template_kwargs {"thinking": true}' in error.fix) == names
+def test_efforts_turn_the_switch() -> None:
+    with_switch, without, levels = Dialect(reasons=True, switch="thinking"), Dialect(reasons=True), Dialect()
+    for dialect in (with_switch, without):
+        assert dialect.reasoning(None, "effort", has_levels=False) == (None, {})
+        assert dialect.reasoning("none", "effort", has_levels=False) == (False, {})
+    assert with_switch.reasoning("high", "effort", has_levels=False) == (True, {})
+    assert levels.reasoning("low", "effort", has_levels=True) == (None, {"reasoning_effort": "low"})
+    for dialect, effort, names in ((with_switch, "low", True), (without, "high", False)):
+        with pytest.raises(InvalidRequest) as caught:
+            dialect.reasoning(effort, "reasoning.effort", has_levels=False, off="false")
+        assert repr(effort) in caught.value.message and caught.value.param == "reasoning.effort"
+        assert "false" in caught.value.fix and ("'high'" in caught.value.fix) == names

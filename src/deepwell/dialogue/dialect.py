@@ -56,17 +56,33 @@ class Dialect:
     reasons: bool = False
     switch: str | None = None
 
-    def unknown_effort(self, effort: str, param: str, *, off: str, takes_variables: bool) -> InvalidRequest:
-        """Returns the error for an effort that the model's template does not know.
+    def reasoning(
+        self, effort: str | None, param: str, *, has_levels: bool, off: str = "'none'"
+    ) -> tuple[bool | None, dict[str, str]]:
+        """Returns whether the model is to reason (None: as its template has it), and the variables of the template.
+
+        A model with a switch and no levels reasons at "high", as DeepSeek's own API has it.
 
         Args:
-            off: the value with which the request turns reasoning off.
-            takes_variables: whether the request may have `chat_template_kwargs`, which turn reasoning on.
+            effort: the effort of the request.
+            param: the request's name of the effort, for errors.
+            has_levels: the template reads the effort.
+            off: the value with which the request turns reasoning off, for errors.
+
+        Raises:
+            InvalidRequest: the model does not know the effort.
         """
-        if self.switch is None or not takes_variables:
-            return InvalidRequest.of("effort_unknown", effort=effort, off=off, param=param)
-        on = f'{{"{self.switch}": true}}'
-        return InvalidRequest.of("effort_unknown_switch", effort=effort, off=off, on=on, param=param)
+        if effort is None:
+            return None, {}
+        if effort == "none":
+            return False, {}
+        if has_levels:
+            return None, {"reasoning_effort": effort}
+        if self.switch is None:
+            raise InvalidRequest.of("effort_unknown", effort=effort, off=off, param=param)
+        if effort != "high":
+            raise InvalidRequest.of("effort_unknown_switch", effort=effort, off=off, param=param)
+        return True, {}
 
     @property
     def markers(self) -> tuple[str, ...]:

@@ -374,14 +374,12 @@ def dialogue_of(
     """
     if not messages:
         raise InvalidRequest(f"{where} is empty", fix="give at least one message", param=where)
-    variables = dict(options.get("chat_template_kwargs") or {})
-    effort, thinks = options.get("reasoning_effort"), None
-    if effort == "none":
-        thinks = False
-    elif effort is not None:
-        if "reasoning_effort" not in codec.template_variables:
-            raise codec.dialect.unknown_effort(effort, "reasoning_effort", off="'none'", takes_variables=True)
-        variables["reasoning_effort"] = effort
+    thinks, effort = codec.dialect.reasoning(
+        options.get("reasoning_effort"),
+        "reasoning_effort",
+        has_levels="reasoning_effort" in codec.template_variables,
+    )
+    variables = {**(options.get("chat_template_kwargs") or {}), **effort}
     tools = tuple(map(_tool, options.get("tools") or ()))
     return Dialogue(
         messages=[_message(message, f"{where}[{number}]") for number, message in enumerate(messages)],

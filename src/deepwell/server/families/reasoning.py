@@ -19,11 +19,6 @@ def reasoning_of(
     Raises:
         InvalidRequest: the model does not know the effort.
     """
-    if effort is None:
-        return None, {}
-    if effort == "none":
-        return False, {}
-    if "reasoning_effort" not in model.codec.template_variables:
-        takes_variables = param == "reasoning_effort"  # of the chat route
-        raise model.codec.dialect.unknown_effort(effort, param, off=off, takes_variables=takes_variables)
-    return None, {"reasoning_effort": effort}
+    codec = model.codec
+    has_levels = "reasoning_effort" in codec.template_variables
+    return codec.dialect.reasoning(effort, param, has_levels=has_levels, off=off)

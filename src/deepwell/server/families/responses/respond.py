@@ -19,6 +19,7 @@ from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.server.families.prompts.opening import Opening, read_values
+from deepwell.server.families.reasoning import reasoning_of
 from deepwell.server.families.responses.attached import as_text
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
@@ -184,7 +185,8 @@ async def dialogue_of(
     messages = messages_of([*history, *own], body.instructions if opening is None else opening.items)
     if not messages:
         raise InvalidRequest("there is nothing to answer", fix="send input", param="input")
-    thinks, variables = _effort(model, body)
+    effort = body.reasoning.effort if body.reasoning else None
+    thinks, variables = reasoning_of(model, effort, "reasoning.effort")
     tools, choice = _offered(body)
     dialogue = Dialogue(
         messages=messages,
@@ -253,18 +255,6 @@ def _format(format: TextFormat | None) -> Grammar | None:
     if format is None or format.type == "text":
         return None
     return ANY_OBJECT if format.schema_ is None else json_format(format.schema_)
-
-
-def _effort(
-    model: ServedModel, body: ResponseRequest | InputTokensRequest
-) -> tuple[bool | None, dict[str, str]]:
-    effort = body.reasoning.effort if body.reasoning else None
-    if effort is None or effort == "none":
-        return (None if effort is None else False), {}
-    if "reasoning_effort" not in model.codec.template_variables:
-        dialect = model.codec.dialect
-        raise dialect.unknown_effort(effort, "reasoning.effort", off="'none'", takes_variables=False)
-    return None, {"reasoning_effort": effort}
 
 
 def new_response(
