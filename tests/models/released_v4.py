@@ -25,16 +25,16 @@ BLOCK = 128
 CONFIG: dict[str, Any] = {
     "architectures": ["DeepseekV4ForCausalLM"],
     "model_type": "deepseek_v4",
-    "vocab_size": 96,
+    "vocab_size": 320,
     "hidden_size": 160,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 1,
     "head_dim": 64,
     "qk_rope_head_dim": 16,
-    "q_lora_rank": 48,
+    "q_lora_rank": 64,
     "o_groups": 2,
-    "o_lora_rank": 40,
+    "o_lora_rank": 48,
     "moe_intermediate_size": 96,
     "n_routed_experts": 4,
     "n_shared_experts": 1,
@@ -48,7 +48,7 @@ CONFIG: dict[str, Any] = {
     "swiglu_limit": 10.0,
     "compress_ratios": [0, 4, 128, 0],
     "compress_rope_theta": 160_000,
-    "index_n_heads": 4,
+    "index_n_heads": 24,  # with few, a score is often zero, and ties are broken differently
     "index_head_dim": 32,
     "index_topk": 8,
     "sliding_window": 16,
@@ -113,6 +113,7 @@ class Written:
     """A model: what is stored, by name, and the numbers that it stands for."""
 
     config: dict[str, Any]
+    block: int = BLOCK
     parts: dict[str, Part] = field(default_factory=dict)
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -148,10 +149,11 @@ class Written:
     def fp8(self, name: str, values: NDArray[np.float32], scale: str = "F8_E8M0") -> None:
         table = [e4m3(code) for code in range(256)]
         rows, cols = values.shape
-        exponents = np.zeros((-(-rows // BLOCK), -(-cols // BLOCK)), int)
+        size = self.block
+        exponents = np.zeros((-(-rows // size), -(-cols // size)), int)
         codes, exact = np.zeros(values.shape, np.uint8), np.zeros(values.shape, np.float32)
         for i, j in np.ndindex(*exponents.shape):
-            block = slice(i * BLOCK, (i + 1) * BLOCK), slice(j * BLOCK, (j + 1) * BLOCK)
+            block = slice(i * size, (i + 1) * size), slice(j * size, (j + 1) * size)
             exponents[i, j] = np.ceil(np.log2(np.abs(values[block]).max() / 448))
             codes[block] = nearest(values[block] / 2.0 ** exponents[i, j], table)
             exact[block] = np.array(table)[codes[block]] * 2.0 ** exponents[i, j]
@@ -177,17 +179,24 @@ class Written:
         self.values[name] = (high.astype(np.uint32) << 16).view(np.float32)
 
 
-def released_v4(directory: Path, *, base: bool = False, scale: str = "F8_E8M0") -> Written:
-    """A random model as DeepSeek releases them. In a `base` model the experts are fp8, too."""
-    made = _made(base, scale)
-    made = Written(json.loads(json.dumps(made.config)), dict(made.parts), dict(made.values))
+def released_v4(
+    directory: Path, *, base: bool = False, scale: str = "F8_E8M0", block: int = BLOCK
+) -> Written:
+    """A random model as DeepSeek releases them. In a `base` model the experts are fp8, too.
+
+    Blocks of 32 end where matrices end, those of 128 do not.
+    """
+    made = _made(base, scale, block)
+    made = Written(json.loads(json.dumps(made.config)), block, dict(made.parts), dict(made.values))
     made.save(directory)
     return made
 
 
 @cache
-def _made(base: bool, scale: str) -> Written:
-    made, rng = Written(CONFIG | ({"expert_dtype": "fp8"} if base else {})), np.random.default_rng(4)
+def _made(base: bool, scale: str, block: int) -> Written:
+    quantization = CONFIG["quantization_config"] | {"weight_block_size": [block, block]}
+    config = CONFIG | {"expert_dtype": "fp8" if base else "fp4", "quantization_config": quantization}
+    made, rng = Written(config, block), np.random.default_rng(4)
     with TemporaryDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(made.config))
         shapes = list(expected_tensors(config_from_directory(Path(directory))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from tests.models.released_v4 import CONFIG, Written, e2m1, released_v4
 from deepwell.engine.architectures import build_model
 from deepwell.engine.weights.load import load_weights, resolve_precision
 from deepwell.errors import InvalidModelFile, UnsupportedModel
-from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import StoredTensor, open_checkpoint
 from deepwell.models.formats.dequantize import dequantize
+from deepwell.models.store.export import export_safetensors
 
-TOKENS = [3, 1, 4, 1, 5, 9, 2, 6] * 19  # past an entry of 128 tokens
+TOKENS = np.random.default_rng(8).integers(0, 320, 152).tolist()  # past an entry of 128 tokens
 EXPERT, ATTENTION = "layers.1.ffn.experts.2.w2", "layers.1.attn.wq_b"
 KINDS: dict[str, dict[str, Any]] = {
     "released": {},
@@ -55,7 +57,7 @@ def test_the_formats_are_those_of_deepseek(tmp_path: Path) -> None:
     made = released_v4(tmp_path)
     assert [made.parts[f"{name}.weight"][:2] for name in (EXPERT, ATTENTION)] == [
         ("I8", (160, 48)),
-        ("F8_E4M3", (256, 48)),
+        ("F8_E4M3", (256, 64)),
     ]
     assert [made.parts[f"{name}.scale"][:2] for name in (EXPERT, ATTENTION)] == [
         ("F8_E8M0", (160, 3)),
@@ -93,6 +95,41 @@ def test_scales_stay_in_the_file(tmp_path: Path) -> None:
     assert scales is not None and scales.data.dtype == np.uint8 and not scales.data.flags.owndata
     stored = sum(len(data) for name, (_, _, data) in released_v4(tmp_path).parts.items() if "mtp" not in name)
     assert checkpoint.nbytes == stored
+
+
+def test_only_the_rows_that_are_asked_for_are_converted() -> None:
+    rows, cols = 4096, 2048
+    scales = StoredTensor("scale", (rows, cols // 32), "F8_E8M0", np.full((rows, cols // 32), 127, np.uint8))
+    packed = np.full((rows, cols // 2), 0x42, np.uint8)
+    tensor = StoredTensor("w", (rows, cols), "F4_E2M1", packed, scales=scales, scale_block=(1, 32))
+    tracemalloc.start()
+    try:
+        values = tensor.float32(slice(100, 164))
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * values.nbytes
+    finally:
+        tracemalloc.stop()
+    assert values.shape == (64, cols) and set(values[0, :4].tolist()) == {1.0, 2.0}
+
+
+def test_an_export_holds_the_numbers_and_says_nothing_of_formats(tmp_path: Path) -> None:
+    made = released_v4(tmp_path / "released")
+    done: list[int] = []
+    export_safetensors(
+        open_checkpoint(tmp_path / "released"),
+        tmp_path / "out",
+        max_shard_bytes=500_000,
+        progress=done.append,
+    )
+    written = open_checkpoint(tmp_path / "out")
+    assert written.source_bits == 32 and set(written.names) == set(made.values)
+    for name, values in made.values.items():
+        assert np.array_equal(written.tensor(name).float32(), values)
+    assert written.tensor("layers.0.ffn.gate.tid2eid").dtype == "I64"
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    kept = {key: value for key, value in CONFIG.items() if key not in ("expert_dtype", "quantization_config")}
+    assert config == kept | {"torch_dtype": "float32"}
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == written.nbytes == sum(done)
 
 
 def test_every_code_of_fp4_and_of_its_scales() -> None:
@@ -144,12 +181,12 @@ def blocks(*size: Any) -> Callable[[Written], None]:
         (put(f"{EXPERT}.weight", "U8", (160, 48)), InvalidModelFile, "is U8 and has scales"),
         (put(f"{EXPERT}.weight", "BF16", (160, 96), 2), InvalidModelFile, "is BF16 and has scales"),
         (put(f"{EXPERT}.weight", "F8_E8M0", (160, 96)), InvalidModelFile, "is F8_E8M0 and has scales"),
-        (put(f"{ATTENTION}.weight", "I8", (256, 24)), UnsupportedModel, "the type I8"),
+        (put(f"{ATTENTION}.weight", "I8", (256, 32)), UnsupportedModel, "the type I8"),
         (put("layers.1.ffn.shared_experts.w1.weight", "I8", (96, 80)), UnsupportedModel, "the type I8"),
         (put("layers.1.attn.compressor.scale", "F8_E8M0", (1, 1)), InvalidModelFile, "of a missing weight"),
         (put("layers.1.attn_norm.scale", "F32", (1, 1), 4), InvalidModelFile, "is F32 and has scales"),
         (put(f"{EXPERT}.weight_scale_inv", "F8_E8M0", (160, 3)), InvalidModelFile, "scales twice"),
-        (put("head.weight", "F8_E8M0", (96, 160)), UnsupportedModel, "F8_E8M0"),
+        (put("head.weight", "F8_E8M0", (320, 160)), UnsupportedModel, "F8_E8M0"),
         (configure(expert_dtype="fp8"), UnsupportedModel, "the type I8"),
         (configure(expert_dtype=["fp4"]), UnsupportedModel, "the type I8"),
         (configure(quantization_config=None), UnsupportedModel, "without block scales"),
