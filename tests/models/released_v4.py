@@ -214,7 +214,4 @@ def _made(base: bool, scale: str, block: int) -> Written:
             made.fp8(name, values, scale)
         else:
             made.plain(name, values)
-    # A part of the layer that predicts further tokens, which is stored likewise.
-    made.fp4("mtp.0.ffn.experts.0.w1.weight", rng.standard_normal((96, 160)).astype(np.float32))
-    del made.values["mtp.0.ffn.experts.0.w1.weight"]
     return made
