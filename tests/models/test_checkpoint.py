@@ -195,7 +195,7 @@ def test_fp8_weights_are_scaled_block_by_block(tmp_path: Path) -> None:
     ("arguments", "error", "reason"),
     [
         ({"scales": False}, UnsupportedModel, "without block scales"),
-        ({"scale_rows": 1}, InvalidModelFile, r"expected F32 \(2, 2\)"),
+        ({"scale_rows": 1}, InvalidModelFile, r"expected F32 or F8_E8M0 \(2, 2\)"),
         ({"quantization_config": {"quant_method": "gptq"}}, UnsupportedModel, "quantised by 'gptq'"),
         ({"quantization_config": {"quant_method": "fp8"}}, UnsupportedModel, "block sizes"),
         ({"quantization_config": [1]}, UnsupportedModel, "quantised by"),

@@ -28,8 +28,8 @@ from deepwell.models.formats.config_reader import (
     config_from_gguf,
 )
 from deepwell.models.formats.dequantize import (
-    DTYPES,
     FLOAT_DTYPES,
+    MATRIX_DTYPES,
     WeightDtype,
     block_shape,
     dequantize,
@@ -38,6 +38,7 @@ from deepwell.models.formats.dequantize import (
 from deepwell.models.formats.e5 import e5_file_in, is_e5_file, read_e5_header
 from deepwell.models.formats.gguf import GGUFHeader, read_gguf_header
 from deepwell.models.formats.kinds import kind_of
+from deepwell.models.formats.quantized import read_quantization
 from deepwell.models.formats.safetensors import SafetensorsInfo, read_json, read_safetensors_index
 from deepwell.models.store.layout import (
     expected_tensors,
@@ -53,7 +54,6 @@ __all__ = ["Checkpoint", "StoredTensor", "open_checkpoint"]
 Rows = slice | NDArray[np.intp] | None  # a range, indices, or all
 
 _SAMPLE_BYTES: Final = 4096
-_SCALE_SUFFIX: Final = "_scale_inv"
 _STACKED: Final = tuple(
     f".{module}_proj.weight" for module in ("experts.gate", "experts.up", "experts.down", "k_b", "v_b")
 )  # GGUF tensors of three dimensions
@@ -69,8 +69,8 @@ class StoredTensor:
     data: NDArray[np.uint8] = field(repr=False)  # [rows, row_bytes] in file order; a vector has one row
     # Number of heads whose two halves a GGUF llama file interleaves; 0: not interleaved
     permuted_heads: int = 0
-    # F8_E4M3: one factor per block of weights
-    scales: NDArray[np.float32] | None = field(default=None, repr=False)
+    # F8_E4M3 and F4_E2M1: one factor per block of weights, [blocks of rows, blocks of columns]
+    scales: StoredTensor | None = field(default=None, repr=False)
     scale_block: tuple[int, int] = (0, 0)  # rows and columns of a block
 
     def raw_rows(self, rows: Rows = None) -> NDArray[np.uint8]:
@@ -95,9 +95,12 @@ class StoredTensor:
         if self.scales is not None:
             block_rows, block_cols = self.scale_block
             index = np.arange(self.shape[0])[slice(None) if rows is None else rows]
-            for block in range(self.scales.shape[1]):
-                columns = slice(block * block_cols, (block + 1) * block_cols)
-                values[:, columns] *= self.scales[index // block_rows, block, None]
+            whole = self.shape[1] // block_cols  # blocks of columns that are not cut off
+            factors = self.scales.float32(index // block_rows)
+            blocks = values[:, : whole * block_cols].reshape(len(values), whole, block_cols)
+            with np.errstate(over="ignore", invalid="ignore"):  # packing refuses what is not finite
+                blocks *= factors[:, :whole, None]
+                values[:, whole * block_cols :] *= factors[:, whole:]
         return values
 
 
@@ -166,8 +169,9 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """Total bytes of the stored tensors."""
-        return sum(tensor.data.nbytes for tensor in self._tensors.values())
+        """Total bytes of the stored tensors and their scales."""
+        scales = sum(one.scales.data.nbytes for one in self._tensors.values() if one.scales is not None)
+        return scales + sum(tensor.data.nbytes for tensor in self._tensors.values())
 
     @cached_property
     def source_bits(self) -> int:
@@ -338,8 +342,12 @@ def _joined(where: str, keys: StoredTensor, values: StoredTensor | None, config:
 
 def _open_safetensors(directory: Path) -> Checkpoint:
     config = config_from_directory(directory)
-    block = _fp8_block(read_json(directory / "config.json"))
     infos = read_safetensors_index(directory)
+    quantization = read_quantization(
+        read_json(directory / "config.json"), released=config.compression is not None
+    )
+    scales = quantization.scales(infos)
+    names_of_scales = {info.name for info in scales.values()}
     if not any(prediction_layer_of(name, config) == 0 for name in infos):
         # transformers drops the layer but keeps the field
         config = replace(config, num_nextn_predict_layers=0)
@@ -359,26 +367,27 @@ def _open_safetensors(directory: Path) -> Checkpoint:
         predicts = prediction_layer_of(name, config)
         if predicts is not None and (predicts > 0 or is_shared_copy(name)):
             continue
-        if stored.endswith(_SCALE_SUFFIX) and stored.removesuffix(_SCALE_SUFFIX) in infos:
+        if stored in names_of_scales:
             continue
         if name in tensors:
             raise InvalidModelFile(
                 f"{info.path.name}: the tensor {name[:80]!r} is stored twice", fix="pull the model again"
             )
-        _check_dtype(info.path.name, name, info.dtype, len(info.shape))
+        kind = cast("WeightDtype", "F4_E2M1" if quantization.is_fp4(info) else info.dtype)
+        _check_dtype(info.path.name, name, kind, len(info.shape))
         if 0 in info.shape:
             raise InvalidModelFile(f"{info.path.name}: tensor {name[:80]!r} is empty")
-        scales = None
-        if info.dtype == "F8_E4M3":
-            scales = _fp8_scales(info, infos.get(stored + _SCALE_SUFFIX), block, view)
-        tensors[name] = StoredTensor(
-            name,
-            info.shape,
-            cast("WeightDtype", info.dtype),
-            view(info),
-            scales=scales,
-            scale_block=block if scales is not None and block else (0, 0),
-        )
+        tensor = StoredTensor(name, info.shape, kind, view(info))
+        if kind in ("F8_E4M3", "F4_E2M1"):
+            found = quantization.checked(info, scales.get(stored))
+            of, values = found.info, block_shape(kind)[0]
+            tensor = replace(
+                tensor,
+                shape=(info.shape[0], info.shape[1] * values),
+                scales=StoredTensor(of.name, of.shape, cast("WeightDtype", of.dtype), view(of)),
+                scale_block=found.block,
+            )
+        tensors[name] = tensor
     headers = [(directory / "config.json").read_bytes()]
     headers += [mapped[: 8 + int.from_bytes(mapped[:8], "little")] for mapped in maps.values()]
     return Checkpoint(config, "safetensors", _in_order(directory.name, config, tensors), maps, None, headers)
@@ -453,9 +462,7 @@ def _check_dtype(where: str, name: str, dtype: str, dims: int) -> None:
     if not 1 <= dims <= 2:
         raise InvalidModelFile(f"{where}: the tensor {name[:80]!r} has {dims} dimensions, expected 1 or 2")
     # Tables of numbers stand beside the weights: the experts that a token chooses.
-    allowed = ("I64",) if name.endswith(".tid2eid") else FLOAT_DTYPES
-    if dims == 2 and "I64" not in allowed:
-        allowed = tuple(one for one in DTYPES if one != "I64")
+    allowed = ("I64",) if name.endswith(".tid2eid") else MATRIX_DTYPES if dims == 2 else FLOAT_DTYPES
     if dtype not in allowed:
         raise UnsupportedModel(
             f"{where}: the tensor {name[:80]!r} has the type {dtype}",
@@ -466,42 +473,3 @@ def _check_dtype(where: str, name: str, dtype: str, dims: int) -> None:
 def _unpermuted_order(rows: int, heads: int) -> NDArray[np.intp]:
     """Returns the stored row of each Hugging Face row. Converters store row (h, j, i) at (h, i, j), j in 0..1."""
     return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
-
-
-def _fp8_block(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Reads `weight_block_size` of DeepSeek's fp8 format. Other quantisation formats are refused."""
-    quantization = config.get("quantization_config")
-    if quantization is None:
-        return None
-    fields = cast("dict[str, Any]", quantization) if isinstance(quantization, dict) else {}
-    if (method := fields.get("quant_method")) != "fp8":
-        raise UnsupportedModel(
-            f"config.json: quantised by {str(method)[:40]!r}",
-            fix="use the unquantised model or a GGUF file of it",
-        )
-    sizes = fields.get("weight_block_size")
-    block = cast("list[Any]", sizes) if isinstance(sizes, list) else []
-    if len(block) != 2 or not all(isinstance(size, int) and size > 0 for size in block):
-        raise UnsupportedModel(
-            "config.json: fp8 without block sizes", fix="fp8 needs weight_block_size, as [128, 128]"
-        )
-    return block[0], block[1]
-
-
-def _fp8_scales(
-    info: SafetensorsInfo,
-    scale: SafetensorsInfo | None,
-    block: tuple[int, int] | None,
-    view: Any,
-) -> NDArray[np.float32]:
-    where = f"{info.path.name}: tensor {info.name[:80]!r}"
-    if block is None or scale is None:
-        raise UnsupportedModel(f"{where} is F8_E4M3 without block scales", fix="use the unquantised model")
-    rows, cols = info.shape
-    expected = (-(-rows // block[0]), -(-cols // block[1]))
-    if scale.shape != expected or scale.dtype not in FLOAT_DTYPES:
-        raise InvalidModelFile(
-            f"{where} has scales {scale.dtype} {scale.shape}, expected F32 {expected}",
-            fix="pull the model again",
-        )
-    return dequantize(view(scale), cast("WeightDtype", scale.dtype))

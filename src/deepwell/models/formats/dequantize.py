@@ -1,4 +1,4 @@
-"""Converts stored weights to float32: quantised GGUF blocks, half-precision floats and 8-bit floats.
+"""Converts stored weights to float32: quantised GGUF blocks, half-precision floats, 8-bit and 4-bit floats.
 
 Block formats use the vectorised functions of the `gguf` package, never its file reader.
 """
@@ -11,7 +11,15 @@ from typing import Final, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DTYPES", "FLOAT_DTYPES", "WeightDtype", "block_shape", "dequantize", "row_bytes", "source_bits"]
+__all__ = [
+    "FLOAT_DTYPES",
+    "MATRIX_DTYPES",
+    "WeightDtype",
+    "block_shape",
+    "dequantize",
+    "row_bytes",
+    "source_bits",
+]
 
 WeightDtype = Literal[
     "F32",
@@ -19,6 +27,8 @@ WeightDtype = Literal[
     "BF16",
     "I64",
     "F8_E4M3",
+    "F8_E8M0",
+    "F4_E2M1",
     "Q8_0",
     "Q4_0",
     "Q4_1",
@@ -29,8 +39,11 @@ WeightDtype = Literal[
     "Q5_K",
     "Q6_K",
 ]
-DTYPES: Final[tuple[str, ...]] = get_args(WeightDtype)
 FLOAT_DTYPES: Final = ("F32", "F16", "BF16")
+# F8_E8M0 holds scales alone, and I64 tables of numbers.
+MATRIX_DTYPES: Final[tuple[str, ...]] = tuple(
+    one for one in get_args(WeightDtype) if one not in ("I64", "F8_E8M0")
+)
 
 # dtype -> (values per block, bytes per block, precision in bits that the weights are worth running at).
 _LAYOUT: Final[dict[WeightDtype, tuple[int, int, int]]] = {
@@ -39,6 +52,8 @@ _LAYOUT: Final[dict[WeightDtype, tuple[int, int, int]]] = {
     "BF16": (1, 2, 16),
     "I64": (1, 8, 32),
     "F8_E4M3": (1, 1, 8),
+    "F8_E8M0": (1, 1, 8),
+    "F4_E2M1": (2, 1, 4),
     "Q8_0": (32, 34, 8),
     "Q4_0": (32, 18, 4),
     "Q4_1": (32, 20, 4),
@@ -59,7 +74,7 @@ def block_shape(dtype: WeightDtype) -> tuple[int, int]:
 
 
 def source_bits(dtype: WeightDtype) -> int:
-    """Returns the precision class: 4 for 3- to 5-bit blocks, else 8, 16 or 32."""
+    """Returns the precision class: 4 for 3- to 5-bit blocks and fp4, else 8, 16 or 32."""
     return _LAYOUT[dtype][2]
 
 
@@ -84,6 +99,10 @@ def dequantize(raw: NDArray[np.uint8], dtype: WeightDtype) -> NDArray[np.float32
         return raw.view("<i8").astype(np.float32)
     if dtype == "F8_E4M3":
         return _E4M3[raw]
+    if dtype == "F8_E8M0":
+        return _E8M0[raw]
+    if dtype == "F4_E2M1":
+        return _E2M1[raw].reshape(rows, cols)
     blocks = np.ascontiguousarray(raw).reshape(-1)
     out = np.empty(rows * cols, np.float32)
     step = _CHUNK_VALUES // values
@@ -120,4 +139,24 @@ def _e4m3_table() -> NDArray[np.float32]:
     return np.where(codes & 128, -magnitude, magnitude).astype(np.float32)
 
 
+def _e8m0_table() -> NDArray[np.float32]:
+    """Returns the 256 values of float8 e8m0fnu: 2^(b - 127), and NaN for 255 (OCP Microscaling Formats 1.0, 5.4.1)."""
+    values = 2.0 ** (np.arange(256, dtype=np.float64) - 127)
+    values[255] = np.nan
+    return values.astype(np.float32)
+
+
+def _e2m1_table() -> NDArray[np.float32]:
+    """Returns the two float4 e2m1fn numbers of each byte, [256, 2], lower four bits first.
+
+    Numbers: OCP Microscaling Formats 1.0, 5.3.3. Order: `inference/convert.py` of deepseek-ai/DeepSeek-V4-Flash.
+    """
+    magnitude = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    numbers = np.concatenate([magnitude, -magnitude])
+    codes = np.arange(256)
+    return np.stack([numbers[codes & 15], numbers[codes >> 4]], axis=1)
+
+
 _E4M3: Final = _e4m3_table()
+_E8M0: Final = _e8m0_table()
+_E2M1: Final = _e2m1_table()

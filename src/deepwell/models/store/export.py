@@ -62,7 +62,7 @@ def export_safetensors(
     Args:
         checkpoint: The source.
         directory: The target; it must not exist, or must be empty.
-        dtype: The type of every tensor written.
+        dtype: The type of every tensor written, except for V4's tables of experts, which are I64.
         tokenizer: If given, written next to the weights.
         max_shard_bytes: Weights larger than this are split between tensors, with an index.
         progress: Called with the bytes written since the last call.
@@ -81,8 +81,7 @@ def export_safetensors(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InvalidRequest(f"{directory} is not empty", fix="choose a directory that does not exist yet")
     source = _source_config(checkpoint)
-    # Tables of V4 are numbers of experts, which no type of weights holds.
-    if checkpoint.config.compression or (checkpoint.config.architecture not in _CLASSES and source is None):
+    if checkpoint.config.architecture not in _CLASSES and source is None:
         raise UnsupportedModel(
             f"a model of the architecture {checkpoint.config.architecture} cannot be exported",
             fix="use the publisher's safetensors",
@@ -119,19 +118,18 @@ def _write_weights(
         *(replaced.get(name) or checkpoint.tensor(name) for name in checkpoint.names),
         *_zero_output_biases(checkpoint.config),
     ]
-    shards = _plan_shards(tensors, _STORED[dtype][1], max_shard_bytes)
+    shards = _plan_shards(tensors, dtype, max_shard_bytes)
     for shard in shards:
         with (directory / shard.name).open("wb") as file:
             file.write(_header(shard.tensors, dtype))
             for tensor in shard.tensors:
-                for values in _pieces(tensor):
-                    data = _convert(values, tensor.name, dtype)
+                for data in _pieces(tensor, dtype):
                     file.write(data.data)
                     if progress is not None:
                         progress(data.nbytes)
                 checkpoint.release_pages()
     if len(shards) > 1:
-        total = sum(_values(tensor) for tensor in tensors) * _STORED[dtype][1]
+        total = sum(_nbytes(tensor, dtype) for tensor in tensors)
         weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(directory / "model.safetensors.index.json", index)
@@ -145,6 +143,7 @@ def _source_config(checkpoint: Checkpoint) -> dict[str, Any] | None:
     config = dict(read_json(checkpoint.paths[0].parent / "config.json"))
     for name in (
         "quantization_config",
+        "expert_dtype",
         "auto_map",
         "dtype",
     ):  # weights are written as they are, and no code is named
@@ -162,12 +161,12 @@ def _zero_output_biases(config: ModelConfig) -> Iterator[StoredTensor]:
             )
 
 
-def _plan_shards(tensors: Sequence[StoredTensor], value_bytes: int, max_bytes: int) -> list[_Shard]:
+def _plan_shards(tensors: Sequence[StoredTensor], dtype: ExportDtype, max_bytes: int) -> list[_Shard]:
     """Fills shards in order. A tensor larger than a shard gets a shard of its own."""
     groups: list[list[StoredTensor]] = [[]]
     used = 0
     for tensor in tensors:
-        nbytes = _values(tensor) * value_bytes
+        nbytes = _nbytes(tensor, dtype)
         if groups[-1] and used + nbytes > max_bytes:
             groups.append([])
             used = 0
@@ -181,17 +180,22 @@ def _plan_shards(tensors: Sequence[StoredTensor], value_bytes: int, max_bytes: i
     ]
 
 
-def _values(tensor: StoredTensor) -> int:
-    return int(np.prod(tensor.shape, dtype=np.int64))
+def _written(tensor: StoredTensor, dtype: ExportDtype) -> tuple[str, int]:
+    """Returns the type of a written tensor, and the bytes of a value. Tables of numbers stay what they are."""
+    return ("I64", 8) if tensor.dtype == "I64" else _STORED[dtype]
+
+
+def _nbytes(tensor: StoredTensor, dtype: ExportDtype) -> int:
+    return int(np.prod(tensor.shape, dtype=np.int64)) * _written(tensor, dtype)[1]
 
 
 def _header(tensors: Sequence[StoredTensor], dtype: ExportDtype) -> bytes:
     """Returns the length-prefixed JSON header, padded with spaces so that the data starts 8-byte aligned."""
-    stored, value_bytes = _STORED[dtype]
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:
-        end = offset + _values(tensor) * value_bytes
+        end = offset + _nbytes(tensor, dtype)
+        stored = _written(tensor, dtype)[0]
         entries[tensor.name] = {"dtype": stored, "shape": tensor.shape, "data_offsets": (offset, end)}
         offset = end
     text = json.dumps(entries, separators=(",", ":")).encode()
@@ -199,14 +203,19 @@ def _header(tensors: Sequence[StoredTensor], dtype: ExportDtype) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _pieces(tensor: StoredTensor) -> Iterator[NDArray[np.float32]]:
+def _pieces(tensor: StoredTensor, dtype: ExportDtype) -> Iterator[NDArray[Any]]:
+    """Yields a tensor in pieces of some megabytes, as they are written."""
     if len(tensor.shape) == 1:
-        yield tensor.float32()
+        yield _convert(tensor.float32(), tensor.name, dtype)
         return
     rows, cols = tensor.shape
     step = max(1, _CHUNK_VALUES // cols)
     for start in range(0, rows, step):
-        yield tensor.float32(slice(start, start + step))
+        piece = slice(start, start + step)
+        if tensor.dtype == "I64":
+            yield np.ascontiguousarray(tensor.raw_rows(piece))
+        else:
+            yield _convert(tensor.float32(piece), tensor.name, dtype)
 
 
 def _convert(values: NDArray[np.float32], name: str, dtype: ExportDtype) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from deepwell.models.formats.config import Compression, HyperConnections, ModelConfig
 
-__all__ = ["compressed_tensors", "module_name", "released_name"]
+__all__ = ["compressed_tensors", "module_name", "parameter_source", "released_name"]
 
 # transformers writes its own names where several of DeepSeek's became one.
 _TOP: Final = {
@@ -45,6 +45,50 @@ def module_name(source: str) -> str | None:
         return f"model.layers.{layer}.{_MODULES[rest]}"
     expert = _EXPERT.fullmatch(rest)
     return None if expert is None else f"model.layers.{layer}.mlp.{expert[1]}.{_PARTS[expert[2]]}"
+
+
+# Parameters of transformers' layers by the names that DeepSeek's files have for them.
+_LAYER: Final = re.compile(r"model\.layers\.([0-9]+)\.(.+)")
+_PARAMETERS: Final = {
+    "input_layernorm.weight": "attn_norm.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+    "self_attn.sinks": "attn.attn_sink",
+    "self_attn.q_a_norm.weight": "attn.q_norm.weight",
+    "self_attn.kv_proj.weight": "attn.wkv.weight",
+    "self_attn.kv_norm.weight": "attn.kv_norm.weight",
+    "self_attn.o_a_proj.weight": "attn.wo_a.weight",
+    "self_attn.compressor.indexer.q_b_proj.weight": "attn.indexer.wq_b.weight",
+    "self_attn.compressor.indexer.scorer.weights_proj.weight": "attn.indexer.weights_proj.weight",
+    "mlp.gate.weight": "ffn.gate.weight",
+    "mlp.gate.tid2eid": "ffn.gate.tid2eid",
+    "mlp.gate.e_score_correction_bias": "ffn.gate.bias",
+    **{f"{target}.weight": f"{source}.weight" for source, target in _MODULES.items()},
+    **{f"{part}_hc.{one}": f"hc_{part}_{one}" for part in ("attn", "ffn") for one in ("fn", "base", "scale")},
+    **{
+        f"self_attn.compressor.{target}": f"attn.{source}"
+        for inner, of in (("", "compressor"), ("indexer.", "indexer.compressor"))
+        for target, source in (
+            (f"{inner}kv_proj.weight", f"{of}.wkv.weight"),
+            (f"{inner}gate_proj.weight", f"{of}.wgate.weight"),
+            (f"{inner}position_bias", f"{of}.ape"),
+            (f"{inner}kv_norm.weight", f"{of}.norm.weight"),
+        )
+    },
+}
+_EXPERT_PARAMETER: Final = re.compile(
+    r"mlp\.((?:shared_experts|experts\.[0-9]+))\.(gate|down|up)_proj\.weight"
+)
+_WEIGHTS: Final = {"gate": "w1", "down": "w2", "up": "w3"}
+
+
+def parameter_source(name: str) -> str | None:
+    """Returns the name in DeepSeek's files of a parameter of transformers' model, experts apart; None: they have none."""
+    layer = _LAYER.fullmatch(name)
+    if layer is None:
+        return released_name(name)
+    if expert := _EXPERT_PARAMETER.fullmatch(layer[2]):
+        return f"layers.{layer[1]}.ffn.{expert[1]}.{_WEIGHTS[expert[2]]}.weight"
+    return f"layers.{layer[1]}.{_PARAMETERS[layer[2]]}" if layer[2] in _PARAMETERS else None
 
 
 def released_name(name: str) -> str:

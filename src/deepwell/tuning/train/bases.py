@@ -25,6 +25,7 @@ from deepwell.dialogue.text import Codec
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import Compression, ModelConfig, RopeScaling
+from deepwell.models.store.layout_compressed import parameter_source
 from deepwell.models.store.manifest import Manifest
 from deepwell.models.store.store import ModelStore, declared_licence
 from deepwell.settings import Settings
@@ -132,7 +133,7 @@ def empty_model(base: Base) -> PreTrainedModel:
     return kind(hf_config(base.config))
 
 
-def released_weights(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+def released_weights(parameters: Mapping[str, Tensor], config: ModelConfig) -> dict[str, NDArray[np.float32]]:
     """Returns trained weights by the names of released checkpoints, in which every expert has matrices of its own."""
     found: dict[str, NDArray[np.float32]] = {}
     for name, parameter in parameters.items():
@@ -148,6 +149,8 @@ def released_weights(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.f
                 parts = {"gate_proj": gate, "up_proj": up}
             for part, rows in parts.items():
                 found[f"{prefix}.experts.{expert}.{part}.weight"] = rows
+    if config.compression is not None:
+        return {parameter_source(name) or name: values for name, values in found.items()}
     return found
 
 

@@ -20,7 +20,7 @@ from deepwell.engine.weights.adapters import Shaped, adapter_updates, linears_of
 from deepwell.errors import InvalidModelFile, InvalidRequest
 from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor, open_checkpoint
 from deepwell.models.store.export import export_safetensors
-from deepwell.models.store.layout import expected_tensors
+from deepwell.models.store.layout import expected_tensors, module_of
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.tuning.train.artefact import base_hashes, check_base, library_versions, write_record
 from deepwell.tuning.train.examples import template_hash
@@ -76,8 +76,9 @@ def merge_adapter(
     record = check_base(adapter, fingerprint=checkpoint.fingerprint, template_hash=template_hash(codec))
     linears = _mergeable(checkpoint)
     replaced: dict[str, NDArray[np.float32]] = {}
+    stored = {module_of(name, checkpoint.config): name for name in checkpoint.names}
     for module, a, b in adapter_updates(adapter, linears):
-        name = f"{module}.weight"
+        name = stored[module]
         weights = replaced.get(name)
         if weights is None:
             weights = checkpoint.tensor(name).float32()
@@ -91,9 +92,7 @@ def merge_adapter(
         "versions": library_versions(),
     }
     write_record(target, values)
-    apart = set(replaced) <= {
-        f"{name}.weight" for name in linears_of(tensor_plan(checkpoint.config), checkpoint)
-    }
+    apart = set(replaced) <= {stored[name] for name in linears_of(tensor_plan(checkpoint.config), checkpoint)}
     difference = _difference(checkpoint, codec, adapter, target) if apart else None
     return Merged(target, len(replaced), difference)
 

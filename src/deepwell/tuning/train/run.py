@@ -351,7 +351,7 @@ class _Run:
 
     def _write_model(self, folder: Path, metrics: Mapping[str, Any]) -> None:
         base = self._plan.base
-        write_model(base.path, base.checkpoint, released_weights(self._parameters), folder)
+        write_model(base.path, base.checkpoint, released_weights(self._parameters, base.config), folder)
         write_record(folder, self._record(metrics))
 
     def _record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def exported(made: Conversion) -> tuple[ModelConfig, dict[str, NDArray[np.float3
     state = made.model.state_dict()
     if made.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
-    weights = released_weights(state)
+    weights = released_weights(state, made.config)
     for number, moments in enumerate(made.moments):
         prefix = f"model.layers.{number}."
         parts = ("input_layernorm.", "self_attn.")
