@@ -25,7 +25,8 @@ def synth(
     shape: Annotated[
         str,
         typer.Option(
-            help="Shape: deepseek-v2-lite, deepseek-v3-8layers, qwen3-moe-30b-a3b, mixture-1b or its twin dense-1b."
+            help="Shape: deepseek-v2-lite, deepseek-v3-8layers, deepseek-v4-flash, qwen3-moe-30b-a3b, mixture-1b or "
+            "its twin dense-1b."
         ),
     ],
     precision: Annotated[
