@@ -136,6 +136,36 @@ def test_every_kernel_table_joins_as_the_reference(scheme: Any, name: str, tmp_p
         native.set_isa(before)
 
 
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_states_of_another_width_are_refused(engine: str, tmp_path: Path) -> None:
+    """V4's layer reads all streams of a row, and hands all of them on."""
+    run, model, layer, config = loaded(engine, NAMES[1], tmp_path)
+    assert layer.state_size == model.state_size == 4 * config.hidden_size
+    step, narrow = sequences.step([3], 0, sequences.table_for(1), [0]), np.zeros((1, 72), np.float32)
+    wide = np.zeros((1, layer.state_size), np.float32)
+    cache = new_cache(run, config, 2, "fp32", num_layers=1)
+    for arrays in (
+        {"previous": narrow},
+        {},
+        {"previous": wide, "states": narrow},
+        {"previous": wide, "output_states": narrow},
+    ):
+        with pytest.raises(ValueError, match=r"broadcast|previous|states"):
+            layer.forward(step, cache, **arrays)
+    if engine == "native":
+        with pytest.raises(ValueError, match="another model"):
+            layer.forward(step, sequences.new_cache(run, config, 2), previous=wide)
+
+
+def test_a_join_has_the_streams_of_its_layer(tmp_path: Path) -> None:
+    run, _, _, config = loaded("native", NAMES[1], tmp_path)
+    weights = load_weights(sequences.golden_checkpoint(NAMES[1], tmp_path), "fp32")
+    for name, matrix in (("join_state", "3.a"), ("join", "3.q_b")):
+        packed = dict(weights.matrices) | {name: weights.matrices[matrix]}
+        with pytest.raises(ValueError, match="join"):
+            build_prediction(run, replace(weights, matrices=packed), config, 128)
+
+
 class Layer:
     """A prediction layer over fake pages: right wherever its pages are, for it says what the fake model would.
 
@@ -182,6 +212,8 @@ class Layer:
 class SlottedLayer(Layer):
     """Keeps the same in slots, and compares both for the window of every row."""
 
+    shared = False  # True: rows of shared pages may be those of another sequence, or none yet
+
     def __init__(self, num_blocks: int, recents: RecentSlots, window: int) -> None:
         super().__init__(num_blocks)
         self.recents, self.window = recents, window
@@ -200,7 +232,8 @@ class SlottedLayer(Layer):
             for position in range(max(0, first - self.window + 1), last + 1):
                 block, inside = table[position // BLOCK_TOKENS], position % BLOCK_TOKENS
                 assert slots[block] >= 0, "single tokens of a block are gone"
-                assert self.single[slots[block], inside].tolist() == self.pages[block, inside].tolist()
+                same = self.single[slots[block], inside] == self.pages[block, inside]
+                assert self.shared or same.all()
 
 
 class PredictionDriver(Driver):
@@ -246,6 +279,7 @@ class SlottedPredictionDriver(PredictionDriver):
     """The same with as few slots as a step may need, for a window of the layer's."""
 
     window, behind = 20, PENDING_ROWS
+    slots_kind: type[RecentSlots] = ScarceSlots
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -253,11 +287,21 @@ class SlottedPredictionDriver(PredictionDriver):
         rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens)
         slots = limits.max_sequences * (blocks_held(horizon, 1 + limits.draft_depth) + 1)
         slots = min(slots + -(-rows // BLOCK_TOKENS), self.num_blocks)
-        recents = ScarceSlots(self.num_blocks, slots, horizon)
+        recents = self.slots_kind(self.num_blocks, slots, horizon)
         self.pool = BlockPool(self.num_blocks, recents=recents)
         self.scheduler = Scheduler(self.pool, limits, recents)
         self.layer = SlottedLayer(self.num_blocks, recents, self.window)
         self.predictor = Predictor(self.layer, self.layer)  # pyright: ignore[reportArgumentType]
+
+
+class SharingPredictionDriver(SlottedPredictionDriver):
+    """The same where later prompts go on behind blocks whose slots are still there."""
+
+    slots_kind = RecentSlots
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.layer.shared = True
 
 
 def under(
@@ -313,11 +357,12 @@ def test_answers_are_those_of_the_model_and_predictions_read_the_right_rows(
     assert driver.scheduler.predicted_tokens >= driver.right
 
 
+@pytest.mark.parametrize("kind", [PredictionDriver, SharingPredictionDriver])
 @given(events, small_limits, st.integers(MAX_LEN // BLOCK_TOKENS, 12))
 def test_a_shared_page_may_cost_a_prediction_and_never_an_answer(
-    plan: list[tuple[object, ...]], limits: Limits, num_blocks: int
+    kind: type[PredictionDriver], plan: list[tuple[object, ...]], limits: Limits, num_blocks: int
 ) -> None:
-    under(plan, replace(limits, predict_depth=3, row_cost=FREE), num_blocks, PredictionDriver)
+    under(plan, replace(limits, predict_depth=3, row_cost=FREE), num_blocks, kind)
 
 
 def test_rows_that_wait_for_the_layer_keep_the_slots_of_their_windows() -> None:
