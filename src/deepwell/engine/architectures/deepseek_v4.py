@@ -205,7 +205,8 @@ def _mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
 def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
     """Composes the decoder for sequences of up to `max_positions` tokens."""
     matrices, vectors = wrapped(backend, weights), weights.vectors
-    tables = _rope_tables(config, max_positions)
+    # By whether a layer has entries.
+    tables = {of: rope_tables(config, max_positions, of_entries=of) for of in (False, True)}
     layers: list[Layer] = []
     for layer in range(config.num_hidden_layers):
         layers += _layer(backend, matrices, vectors, config, layer, tables)
@@ -219,16 +220,17 @@ def build_prediction(backend: Backend, weights: Weights, config: ModelConfig, ma
     layer = config.prediction_layer
     assert layer is not None
     matrices, vectors = wrapped(backend, weights), weights.vectors
-    tables = _rope_tables(config, max_positions)
+    cos, sin = rope_tables(config, max_positions)
     join = Join(
         vectors["join_embed_norm"], vectors["join_state_norm"], matrices["join"], matrices["join_state"]
     )
     return backend.model(
         matrices["embed"],
-        _layer(backend, matrices, vectors, config, layer, tables),
+        _layer(backend, matrices, vectors, config, layer, {False: (cos, sin)}),
         vectors["prediction_norm"],
         matrices["head"],
-        *tables[False],
+        cos,
+        sin,
         eps=config.rms_norm_eps,
         join=join,
         streams=_head_streams(vectors, config, "prediction_streams"),
@@ -245,11 +247,6 @@ def _head_streams(vectors: Vectors, config: ModelConfig, name: str) -> HyperHead
         hyper.eps,
         config.rms_norm_eps,
     )
-
-
-def _rope_tables(config: ModelConfig, max_positions: int) -> Tables:
-    """Returns cosines and sines of layers without entries (False) and with them (True)."""
-    return {of: rope_tables(config, max_positions, of_entries=of) for of in (False, True)}
 
 
 def _layer(
