@@ -248,7 +248,7 @@ def test_predictions_of_v4(engine: str, tmp_path: Path) -> None:
         ours.forward(step, cache, logits=computed[part], previous=previous[part])
     step = sequences.step(tokens[0, -1:].tolist(), TOKENS - 2, table, [0])
     ours.forward(step, cache, output_states=kept, previous=previous[-1:])
-    last = np.empty((1, computed.shape[1]), np.float32)
+    last = np.empty((1, WIDER["vocab_size"]), np.float32)
     ours.forward(sequences.step([7], TOKENS - 1, table, [0]), cache, logits=last, previous=kept)
     assert expected.abs().max() > 0.5
     assert np.abs(computed - expected.numpy()).max() < MAX_ERROR[engine]
