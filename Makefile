@@ -91,6 +91,7 @@ golden: $(TUNE)  ## make tests/golden anew with transformers
 	$(TUNE_VENV)/bin/python tests/golden/deepseek.py
 	$(TUNE_VENV)/bin/python -m tests.golden.e5
 	$(TUNE_VENV)/bin/python -m tests.golden.prediction
+	$(TUNE_VENV)/bin/python -m tests.golden.prediction_v4
 
 docs: $(DEV)  ## the pages that are made from the code: reference, settings, commands, troubleshooting
 	$(BIN)/python -m deepwell.bench.workers.api_docs

@@ -80,16 +80,22 @@ struct PyMlp {
 
 // Of a multi-token prediction layer: what its rows begin as.
 struct PyJoin {
-  PyJoin(Vector embed_norm, Vector state_norm, const PyMatrix& proj)
+  PyJoin(Vector embed_norm, Vector state_norm, const PyMatrix& proj, const PyMatrix* state_proj)
       : keep_embed_norm(embed_norm), keep_state_norm(state_norm), keep_proj(proj) {
-    require(embed_norm.size() == state_norm.size() && int(embed_norm.size()) == proj.matrix.rows, "join: a norm has the wrong size");
-    require(proj.matrix.cols == 2 * proj.matrix.rows, "join: proj must be [hidden, 2 hidden]");
-    layer = {embed_norm.data(), state_norm.data(), proj.matrix};
+    const Matrix& w = proj.matrix;
+    require(embed_norm.size() == state_norm.size() && int(embed_norm.size()) == w.rows, "join: a norm has the wrong size");
+    require(state_proj ? w.cols == w.rows : w.cols == 2 * w.rows, "join: proj must be [hidden, 2 hidden], or [hidden, hidden] beside state_proj");
+    layer = {embed_norm.data(), state_norm.data(), w, {}};
+    if (!state_proj) return;
+    const Matrix& other = state_proj->matrix;
+    require(other.rows == w.rows && other.cols == w.cols && other.scheme == w.scheme, "join: state_proj must be as proj is");
+    keep_state_proj.emplace(*state_proj), layer.state_proj = other;
   }
   PyJoin(const PyJoin&) = delete;
   JoinLayer layer;
   Vector keep_embed_norm, keep_state_norm;
   PyMatrix keep_proj;
+  std::optional<PyMatrix> keep_state_proj;
 };
 
 class PyModel {
@@ -164,14 +170,17 @@ class PyModel {
     }
     if (!join.is_none()) {
       keep_layers_.append(join);
-      model_.join = &nb::cast<const PyJoin&>(join).layer;
+      const PyJoin& joined = nb::cast<const PyJoin&>(join);
+      model_.join = &joined.layer;
       require(model_.join->proj.rows == hidden, "model: the join has another hidden size");
+      require(joined.keep_state_proj.has_value() != streams.is_none(), "model: the join has other residual streams");
     }
     head_dim_ = head_dim;
   }
 
   int vocab() const { return model_.vocab; }
   int hidden() const { return model_.hidden; }
+  int state() const { return model_.hidden * (model_.streams ? model_.streams->streams : 1); }
 
   PyAdapter* adapter(nb::dict parts, const std::string& dtype) const { return new PyAdapter(&model_, parts, targets_, dtype); }
 
@@ -191,14 +200,17 @@ class PyModel {
                std::optional<Array<int32_t, nb::ndim<1>>> argmax, std::optional<Array<float, nb::ndim<2>>> hidden,
                std::optional<Ints> targets, std::optional<Array<float, nb::ndim<1>>> target_logprobs,
                std::optional<nb::sequence> adapters, std::optional<Ints> prompt_lengths, std::optional<Floats> previous,
-               std::optional<Array<float, nb::ndim<2>>> states, std::optional<nb::sequence> memories) {
+               std::optional<Array<float, nb::ndim<2>>> states, std::optional<nb::sequence> memories,
+               std::optional<Array<float, nb::ndim<2>>> output_states) {
     Batch b = {tokens.data(),      positions.data(),        seq_starts.data(),           block_tables.data(),
                output_rows.data(), int(tokens.size()),      int(seq_starts.size()) - 1,  int(block_tables.shape(1)),
                int(output_rows.size()), nullptr,                  nullptr,                     0,
                prompt_lengths ? prompt_lengths->data() : nullptr, previous ? previous->data() : nullptr, nullptr};
     require(bool(previous) == bool(model_.join), "forward: a model that joins states needs those of every row, others take none");
-    require(!previous || (int(previous->shape(0)) == b.rows && int(previous->shape(1)) == model_.hidden), "forward: previous shape");
-    require(!states || (int(states->shape(0)) == b.rows && int(states->shape(1)) == model_.hidden), "forward: states shape");
+    require(!previous || (int(previous->shape(0)) == b.rows && int(previous->shape(1)) == state()), "forward: previous shape");
+    require(!states || (int(states->shape(0)) == b.rows && int(states->shape(1)) == state()), "forward: states shape");
+    require(!output_states || (int(output_states->shape(0)) == b.outputs && int(output_states->shape(1)) == state()),
+            "forward: output_states shape");
     require(!prompt_lengths || int(prompt_lengths->size()) == b.seqs, "forward: one prompt length a sequence is needed");
     check(b, int(positions.size()), int(block_tables.shape(0)), kv.cache);
     size_t n = b.outputs;
@@ -212,7 +224,8 @@ class PyModel {
         require(targets->data()[i] >= 0 && targets->data()[i] < model_.vocab, "forward: target outside the vocabulary");
     Outputs out = {logits ? logits->data() : nullptr, argmax ? argmax->data() : nullptr,
                    hidden ? hidden->data() : nullptr, targets ? targets->data() : nullptr,
-                   target_logprobs ? target_logprobs->data() : nullptr, states ? states->data() : nullptr};
+                   target_logprobs ? target_logprobs->data() : nullptr, states ? states->data() : nullptr,
+                   output_states ? output_states->data() : nullptr};
     if (adapters) apply(*adapters, &b);
     if (memories) recall(*memories, kv.cache, &b);
     nb::gil_scoped_release released;
@@ -509,19 +522,21 @@ NB_MODULE(_native, m) {
       .def_prop_ro("num_blocks", [](const PyKVCache& c) { return c.cache.blocks; })
       .def_prop_ro("nbytes", [](const PyKVCache& c) { return c.memory.bytes(); });
   nb::class_<PyJoin>(m, "Join")
-      .def(nb::init<Vector, Vector, const PyMatrix&>(), "embed_norm"_a, "state_norm"_a, "proj"_a);
+      .def(nb::init<Vector, Vector, const PyMatrix&, const PyMatrix*>(), "embed_norm"_a, "state_norm"_a, "proj"_a,
+           "state_proj"_a.none() = nb::none());
   nb::class_<PyModel>(m, "Model")
       .def(nb::init<const PyMatrix&, nb::list, Vector, const PyMatrix&, Floats, Floats, float, nb::object, nb::object>(), "embed"_a,
            "layers"_a, "norm"_a, "head"_a, "cos"_a, "sin"_a, "eps"_a, "join"_a = nb::none(), "streams"_a = nb::none())
       .def_prop_ro("vocab_size", &PyModel::vocab)
       .def_prop_ro("hidden_size", &PyModel::hidden)
+      .def_prop_ro("state_size", &PyModel::state)
       .def_prop_ro("workspace_bytes", &PyModel::workspace_bytes)
       .def_prop_ro("lora_targets", &PyModel::lora_targets)
       .def_prop_ro("expert_loads", &PyModel::expert_loads)
       .def("forward", &PyModel::forward, "tokens"_a, "positions"_a, "seq_starts"_a, "block_tables"_a, "output_rows"_a,
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
            "target_logprobs"_a = nb::none(), "adapters"_a = nb::none(), "prompt_lengths"_a = nb::none(), "previous"_a = nb::none(),
-           "states"_a = nb::none(), "memories"_a = nb::none())
+           "states"_a = nb::none(), "memories"_a = nb::none(), "output_states"_a = nb::none())
       .def("shift_blocks", &PyModel::shift_blocks, "cache"_a, "sources"_a, "targets"_a, "positions"_a)
       .def("remember_blocks", &PyModel::remember_blocks, "cache"_a, "memory"_a, "blocks"_a)
       .def("adapter", &PyModel::adapter, "parts"_a, "dtype"_a, nb::rv_policy::take_ownership, nb::keep_alive<0, 1>());

@@ -150,9 +150,11 @@ struct MoeLayer {
 };
 
 // What stands in the place of the embedding where a model reads the states of another: x = proj [norm(embedding); norm(state)].
+// Of several residual streams each is x = proj norm(embedding) + state_proj norm(state).
 struct JoinLayer {
   const float *embed_norm, *state_norm;  // [hidden]
-  Matrix proj;                           // [hidden, 2 hidden]
+  Matrix proj;                           // [hidden, 2 hidden], or [hidden, hidden]
+  Matrix state_proj;                     // [hidden, hidden], of models with several residual streams
 };
 
 // What adapters may add to a layer's matrices lies in `Adapter::matrices` at these places; a layer has those of its own matrices
@@ -247,7 +249,7 @@ struct Batch {
   const int32_t* adapter_of;       // [rows]: which of them, -1 for none; null: no row has one
   int adapters_count;
   const int32_t* prompt_lengths;  // [seqs] or null: latent attention expands rows at positions below, absorbs the others
-  const float* states;            // [rows, hidden], read by a JoinLayer; null elsewhere
+  const float* states;            // [rows, streams, hidden], read by a JoinLayer; null elsewhere
   const Memory* const* memories;  // [seqs], null where a sequence has none; null: none has
 };
 
@@ -257,7 +259,8 @@ struct Outputs {  // each may be null
   float* hidden;           // [outputs, hidden]
   const int32_t* targets;  // [outputs]
   float* target_logprobs;  // [outputs]
-  float* states;           // [rows, hidden]: of every row, after the final norm
+  float* states;           // [rows, hidden]: of every row, after the final norm; or its streams, [rows, streams, hidden]
+  float* output_states;    // [outputs, hidden] or [outputs, streams, hidden]: the same of these rows
 };
 
 struct Model {

@@ -127,11 +127,11 @@ static void expand_rows(const HyperLayer& h, const Model& m, const Rows& rows, c
   team_barrier(team);
 }
 
-// The rows that the final norm reads: all, or those of the outputs.
-static void final_streams(const Model& m, const Batch& b, bool all, const Layout& l, Team* team) {
+// What the final norm reads of the output rows -> `l.x`.
+static void final_streams(const Model& m, const Batch& b, const Layout& l, Team* team) {
   const HyperHead& h = *m.streams;
-  for (int i; (i = team_next(team, 1)) < (all ? b.rows : b.outputs);) {
-    const int row = all ? i : b.output_rows[i];
+  for (int i; (i = team_next(team, 1)) < b.outputs;) {
+    const int row = b.output_rows[i];
     float mixes[kMaxStreams];
     const float* streams = streams_of(l, m, row);
     mix_streams(h.weights, h.streams, h.streams, streams, l.hidden_stride, m.hidden, h.norm_eps, mixes);

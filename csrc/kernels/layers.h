@@ -466,8 +466,32 @@ static void embed_rows(const Model& m, const Batch& b, const Layout& l, Team* te
   team_barrier(team);
 }
 
+// The streams of every row where they are joined with those of another model.
+static void join_stream_rows(const Model& m, const Batch& b, const Layout& l, Team* team) {
+  const JoinLayer& join = *m.join;
+  const int count = m.streams->streams;
+  Activations embedded = quantize_rows(join.proj, b.rows, {}, l, team, [&](int row, float* scratch) {
+    embed_row(m.embed, b.tokens[row], scratch + m.hidden);
+    rms_norm_row(scratch + m.hidden, join.embed_norm, m.hidden, m.eps, scratch);
+    return scratch;
+  });
+  gemm(join.proj, embedded, b.rows, team, l.tid, [&](int row, int p, const float* y) {
+    memcpy(l.x + (size_t)row * l.hidden_stride + p * kPanel, y, kPanel * sizeof(float));
+  });
+  Activations states = quantize_rows(join.state_proj, b.rows * count, {}, l, team, [&](int i, float* scratch) {
+    rms_norm_row(b.states + (size_t)i * m.hidden, join.state_norm, m.hidden, m.eps, scratch);
+    return scratch;
+  });
+  gemm(join.state_proj, states, b.rows * count, team, l.tid, [&](int i, int p, const float* y) {
+    const float* x = l.x + (size_t)(i / count) * l.hidden_stride + p * kPanel;
+    float* to = l.streams + (size_t)i * l.hidden_stride + p * kPanel;
+    for (int j = 0; j < kPanel; j += W) store(to + j, load(x + j) + load(y + j));
+  });
+}
+
 // The same where they are joined with the states of another model.
 static void join_rows(const Model& m, const Batch& b, const Layout& l, Team* team) {
+  if (m.streams) return join_stream_rows(m, b, l, team);
   const JoinLayer& join = *m.join;
   Activations both = quantize_rows(join.proj, b.rows, {}, l, team, [&](int row, float* scratch) {
     embed_row(m.embed, b.tokens[row], scratch + m.hidden);
@@ -478,6 +502,19 @@ static void join_rows(const Model& m, const Batch& b, const Layout& l, Team* tea
   gemm(join.proj, both, b.rows, team, l.tid, [&](int row, int p, const float* y) {
     memcpy(l.x + (size_t)row * l.hidden_stride + p * kPanel, y, kPanel * sizeof(float));
   });
+}
+
+// What a prediction layer reads of these rows -> `to`: the streams as they are, or the only one after the final norm.
+static void keep_states(const Model& m, int rows, const int32_t* index, const Layout& l, Team* team, float* to) {
+  const int count = m.streams ? m.streams->streams : 1;
+  for (int i; (i = team_next(team, 1)) < rows;) {
+    const int row = index ? index[i] : i;
+    float* state = to + (size_t)i * count * m.hidden;
+    if (!m.streams) rms_norm_row(l.x + (size_t)row * l.hidden_stride, m.norm, m.hidden, m.eps, state);
+    for (int s = 0; m.streams && s < count; s++)
+      memcpy(state + (size_t)s * m.hidden, streams_of(l, m, row) + (size_t)s * l.hidden_stride, m.hidden * sizeof(float));
+  }
+  team_barrier(team);
 }
 
 static void forward(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, const Workspace& workspace,
@@ -511,12 +548,9 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
       mlp_layer(*layer.mlp, layer.lora, m, b, live, l, team);
     }
   }
-  if (m.streams) final_streams(m, b, out.states != nullptr, l, team);
-  if (out.states) {
-    for (int row; (row = team_next(team, 1)) < b.rows;)
-      rms_norm_row(l.x + (size_t)row * l.hidden_stride, m.norm, m.hidden, m.eps, out.states + (size_t)row * m.hidden);
-    team_barrier(team);
-  }
+  if (out.states) keep_states(m, b.rows, nullptr, l, team, out.states);
+  if (out.output_states) keep_states(m, b.outputs, b.output_rows, l, team, out.output_states);
+  if (m.streams) final_streams(m, b, l, team);
   for (int first = 0; first < b.outputs; first += kOutputRows)
     head_rows(m, b, out, l, first, min_of(kOutputRows, b.outputs - first), team, tid);
   if (out.argmax && tid == 0)  // every thread is past the head's barrier

@@ -117,7 +117,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
     }
   }
   if (m.join) {
-    per_row = max_of<size_t>(per_row, activation_row_bytes(m.join->proj));
+    per_row = max_of<size_t>(per_row, activation_row_bytes(m.join->proj));  // as wide as, or wider than, state_proj
     groups = max_of<size_t>(groups, m.join->proj.groups);
   }
   per_row += 2 * round_up(groups * sizeof(float), 64);
@@ -125,7 +125,8 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.qkv = arena.take<float>((size_t)b.rows * l.qkv_stride);
   l.attention = arena.take<float>((size_t)b.rows * l.attention_stride);
   l.act = arena.take<float>((size_t)b.rows * l.act_stride);
-  l.shared_activations = arena.take<uint8_t>((size_t)max_of(b.rows, min_of(b.outputs, kOutputRows)) * per_row + 128);
+  const int quantised = b.rows * (m.join && m.streams ? m.streams->streams : 1);  // rows of a product at most
+  l.shared_activations = arena.take<uint8_t>((size_t)max_of(quantised, min_of(b.outputs, kOutputRows)) * per_row + 128);
   l.row_floats = round_up(max_of(m.join ? 2 * m.hidden : m.hidden, l.attention_stride), 16);
   l.lora_stride = 0;
   for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_of(l.lora_stride, lora_floats(b.adapters[i]->most_ranks));

@@ -169,7 +169,7 @@ inline std::vector<float> step(const KernelTable& table, const Model& model, con
           nullptr};
   std::vector<float> logits(static_cast<size_t>(rows) * model.vocab);
   std::vector<int32_t> best(rows);
-  Outputs out{logits.data(), best.data(), nullptr, nullptr, nullptr, nullptr};
+  Outputs out{logits.data(), best.data(), nullptr, nullptr, nullptr, nullptr, nullptr};
   Scratch scratch;
   Workspace workspace = scratch.reserve(table.workspace_bytes(model, b, cache, out, pool_threads()));
   on_every_thread([&](Team* team, int tid) { table.forward(model, b, cache, out, workspace, team, tid); });

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from tests.engine import sequences
 from tests.engine.backends import backend
-from tests.golden import deepseek, prediction
+from tests.golden import deepseek, prediction, prediction_v4
 from transformers import (
     DeepseekV2Config,
     DeepseekV2ForCausalLM,
@@ -219,6 +219,43 @@ def test_predictions(engine: str, tmp_path: Path) -> None:
     assert np.abs(computed - expected).max() < MAX_ERROR[engine]
 
 
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_predictions_of_v4(engine: str, tmp_path: Path) -> None:
+    """Two streams, a window that rows leave, and a second token from the layer's own streams."""
+    run = backend(engine)
+    torch.manual_seed(12)
+    theirs = prediction_v4.with_prediction(MODELS["v4"]().eval().to(torch.float32))
+    noise(theirs)
+    config = theirs.config.to_dict() | {"architectures": ["DeepseekV4ForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config, default=str))
+    tensors = {key: tensor.contiguous() for key, tensor in prediction_v4.released(theirs).items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    tokens = random_tokens(WIDER["vocab_size"])
+    states = prediction_v4.states_of(theirs, tokens)
+    expected, after = prediction_v4.predict(theirs, tokens[:, 1:], states[:, :-1])
+    longer = torch.cat([tokens[:, 1:], torch.tensor([[7]])], dim=1)
+    second, _ = prediction_v4.predict(theirs, longer, torch.cat([states[:, :-1], after[:, -1:]], dim=1))
+
+    checkpoint = open_checkpoint(tmp_path)
+    ours = build_prediction(run, load_weights(checkpoint, "fp32"), checkpoint.config, 128)
+    assert ours is not None and checkpoint.config.prediction_layer == 4
+    cache, table = new_cache(run, checkpoint.config, 8, "fp32", num_layers=1), sequences.table_for(96)
+    computed, kept = np.empty(expected.shape, np.float32), np.empty((1, ours.state_size), np.float32)
+    previous = states[0, :-1].flatten(1).contiguous().numpy()
+    for part in (slice(0, 31), slice(31, TOKENS - 1)):
+        rows = range(part.stop - part.start)
+        step = sequences.step(tokens[0, 1:][part].tolist(), part.start, table, rows)
+        ours.forward(step, cache, logits=computed[part], previous=previous[part])
+    step = sequences.step(tokens[0, -1:].tolist(), TOKENS - 2, table, [0])
+    ours.forward(step, cache, output_states=kept, previous=previous[-1:])
+    last = np.empty((1, WIDER["vocab_size"]), np.float32)
+    ours.forward(sequences.step([7], TOKENS - 1, table, [0]), cache, logits=last, previous=kept)
+    assert expected.abs().max() > 0.5
+    assert np.abs(computed - expected.numpy()).max() < MAX_ERROR[engine]
+    assert np.abs(kept[0] - after[0, -1].flatten().numpy()).max() < MAX_ERROR[engine]
+    assert np.abs(last[0] - second[-1].numpy()).max() < MAX_ERROR[engine]
+
+
 @pytest.mark.parametrize("name", deepseek.TINY)
 def test_golden_files_are_what_this_transformers_computes(name: str) -> None:
     arrays = sequences.golden(name)
@@ -235,12 +272,14 @@ def test_golden_files_are_what_this_transformers_computes(name: str) -> None:
     assert np.abs(computed - arrays["logits"]).max() < 1e-5
 
 
-def test_golden_predictions_are_what_this_transformers_computes() -> None:
-    arrays = sequences.golden(prediction.NAME)
-    model = prediction.random_model()
-    deepseek.to_fp8(model)
+@pytest.mark.parametrize("made", [prediction, prediction_v4])
+def test_golden_predictions_are_what_this_transformers_computes(made: Any) -> None:
+    arrays = sequences.golden(made.NAME)
+    model = made.random_model()
+    if made is prediction:
+        deepseek.to_fp8(model)
     tokens = torch.from_numpy(arrays["tokens"].astype(np.int64))[None]
-    states = prediction.states_of(model, tokens)
-    assert np.abs(states[0].numpy() - arrays["states"]).max() < 1e-5
-    computed, _ = prediction.predict(model, tokens[:, 1:], states[:, :-1])
+    states = made.states_of(model, tokens)
+    assert np.abs(states[0].numpy().reshape(tokens.shape[1], -1) - arrays["states"]).max() < 1e-5
+    computed, _ = made.predict(model, tokens[:, 1:], states[:, :-1])
     assert np.abs(computed.numpy() - arrays["logits"]).max() < 1e-5

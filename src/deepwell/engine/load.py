@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepwell.engine.architectures import build_encoder, build_model, build_prediction, tensor_plan
-from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon
+from deepwell.engine.architectures.deepseek_v4 import cache_pages, prediction_pages
 from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Backend, KVCache
+from deepwell.engine.backends.specs import CompressedPage
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.encoder.loop import EncoderEngine
 from deepwell.engine.grammar.compiler import GrammarCompiler
@@ -18,7 +19,7 @@ from deepwell.engine.layouts import KVDtype
 from deepwell.engine.limits import Limits
 from deepwell.engine.machine import usable_cpus
 from deepwell.engine.options import EngineOptions
-from deepwell.engine.plan import MemoryPlan, recent_slots
+from deepwell.engine.plan import MemoryPlan, recent_horizon, recent_slots
 from deepwell.engine.planning import plan_engine
 from deepwell.engine.protocol import Capabilities
 from deepwell.engine.recents import RecentSlots
@@ -67,10 +68,11 @@ def new_cache(
     """An empty paged cache of the kind that the model's attention reads.
 
     Args:
-        num_layers: None: all of the model's, a prediction layer excepted.
+        num_layers: None: all of the model's, a prediction layer excepted; 1: those of that layer.
     """
     if config.compression is not None:
-        return runner.compressed_cache(cache_pages(config), num_blocks, dtype)
+        pages = cache_pages(config) if num_layers is None else prediction_pages(config)
+        return runner.compressed_cache(pages, num_blocks, dtype)
     if config.is_latent:
         return runner.latent_cache(
             config.num_hidden_layers if num_layers is None else num_layers,
@@ -187,23 +189,27 @@ def _paged(
         limits = replace(limits, draft_depth=0)
     if config.is_latent:
         limits = replace(limits, share_generated=False)
-    model = build_model(runner, weights, config, memory.context)
-    recents = None
-    if config.compression is None:
-        cache = new_cache(runner, config, memory.num_blocks, options.kv_dtype)
-    else:
-        slots = recent_slots(config, limits, memory.num_blocks)
-        recents = RecentSlots(memory.num_blocks, slots, horizon(config))
-        pages = cache_pages(config)
-        cache = runner.compressed_cache(pages, memory.num_blocks, options.kv_dtype, recents.table, slots)
-    prediction = None
+    model, layer = build_model(runner, weights, config, memory.context), None
     if limits.draft_depth:
         if limits.row_cost is None:
             limits = replace(limits, row_cost=expected_row_cost(config))
-        if layer := build_prediction(runner, weights, config, memory.context):
-            prediction = layer, new_cache(runner, config, memory.num_blocks, options.kv_dtype, num_layers=1)
-            limits = replace(limits, predict_depth=min(limits.draft_depth, PREDICT_DEPTH))
-    return PagedModel(model, cache, prediction, recents), limits
+        layer = build_prediction(runner, weights, config, memory.context)
+    if layer is not None:
+        limits = replace(limits, predict_depth=min(limits.draft_depth, PREDICT_DEPTH))
+    blocks, dtype = memory.num_blocks, options.kv_dtype
+    if config.compression is None:
+        cache = new_cache(runner, config, blocks, dtype)
+        own = None if layer is None else (layer, new_cache(runner, config, blocks, dtype, num_layers=1))
+        return PagedModel(model, cache, own), limits
+    slots = recent_slots(config, limits, blocks)
+    recents = RecentSlots(blocks, slots, recent_horizon(config, predicts=layer is not None))
+
+    def slotted(pages: list[CompressedPage]) -> KVCache:
+        return runner.compressed_cache(pages, blocks, dtype, recents.table, slots)
+
+    # Single tokens of the layer lie in the slots that the model's have.
+    own = None if layer is None else (layer, slotted(prediction_pages(config)))
+    return PagedModel(model, slotted(cache_pages(config)), own, recents), limits
 
 
 def step_limits(config: ModelConfig, threads: int) -> Limits:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon
+from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon, prediction_pages
 from deepwell.engine.backends.specs import CompressedPage
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.speculation import PENDING_ROWS
@@ -26,6 +26,7 @@ __all__ = [
     "kv_token_bytes",
     "lines_of",
     "plan",
+    "recent_horizon",
     "recent_slots",
     "server_bytes",
     "slot_bytes",
@@ -178,27 +179,50 @@ def _wide(width: int) -> int:
     return -(-width // 16) * 16
 
 
+def recent_horizon(config: ModelConfig, *, predicts: bool) -> int:
+    """Returns the tokens before a row whose slots a sequence keeps.
+
+    Args:
+        predicts: include the multi-token prediction layer, if there is one. It reads rows that the model computed up to
+            `PENDING_ROWS` earlier, each with the window before it.
+    """
+    own = horizon(config)
+    if config.compression is None or config.prediction_layer is None or not predicts:
+        return own
+    return max(own, config.compression.window - 1 + PENDING_ROWS)
+
+
 def recent_slots(config: ModelConfig, limits: Limits, num_blocks: int) -> int:
     """Returns the slots of a cache that keeps single tokens apart: what all sequences of a step need, and a quarter more.
 
     The quarter lets later prompts go on where others ended; see `engine.recents`.
     """
-    of_sequence = blocks_held(horizon(config), 1 + limits.draft_depth) + 1
+    reach = recent_horizon(config, predicts=limits.predict_depth > 0)
+    of_sequence = blocks_held(reach, 1 + limits.draft_depth) + 1
     rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens)
     return min(num_blocks, (limits.max_sequences * of_sequence + -(-rows // BLOCK_TOKENS)) * 5 // 4)
 
 
-def recent_bytes(config: ModelConfig, kv_dtype: KVDtype, batch_size: int, num_blocks: int) -> int:
+def recent_bytes(
+    config: ModelConfig, kv_dtype: KVDtype, batch_size: int, num_blocks: int, *, predicts: bool
+) -> int:
     """Returns the bytes of these slots; 0 for a model that keeps none."""
     if config.compression is None:
         return 0
-    slots = recent_slots(config, replace(Limits(), max_sequences=batch_size), num_blocks)
-    return slots * slot_bytes(config, kv_dtype)
+    limits = replace(Limits(), max_sequences=batch_size, predict_depth=int(predicts))
+    return recent_slots(config, limits, num_blocks) * slot_bytes(config, kv_dtype, predicts=predicts)
 
 
-def slot_bytes(config: ModelConfig, kv_dtype: KVDtype) -> int:
-    """Returns the bytes of a slot over all layers."""
-    return sum(_slot_bytes(page, _KV_BYTES[kv_dtype]) for page in cache_pages(config))
+def slot_bytes(config: ModelConfig, kv_dtype: KVDtype, *, predicts: bool = False) -> int:
+    """Returns the bytes of a slot over all layers.
+
+    Args:
+        predicts: include the multi-token prediction layer, if there is one.
+    """
+    pages = cache_pages(config)
+    if predicts and config.prediction_layer is not None:
+        pages += prediction_pages(config)
+    return sum(_slot_bytes(page, _KV_BYTES[kv_dtype]) for page in pages)
 
 
 def plan(
@@ -279,7 +303,7 @@ def _sized(
         kv_cache_tokens=pool_tokens,
         weights_bytes=weights_nbytes(config, precision),
         kv_cache_bytes=pool_tokens * token_bytes
-        + recent_bytes(config, kv_dtype, batch_size, pool_tokens // BLOCK_TOKENS),
+        + recent_bytes(config, kv_dtype, batch_size, pool_tokens // BLOCK_TOKENS, predicts=predicts),
         workspace_bytes=_workspace_bytes(config, precision, context, predicts, batch_size),
         server_bytes=0,
         available_bytes=available_bytes,
@@ -324,7 +348,11 @@ def _workspace_bytes(
     if predicts and config.prediction_layer is not None:
         # The layer needs its own step, the states of the model's rows, and the rows that sequences keep for it.
         kept = rows + batch_size * PENDING_ROWS + 2 * PASS_ROWS
-        fixed = 2 * fixed + PASS_ROWS * row_bytes * 5 // 4 + 4 * kept * config.hidden_size
+        streams = 1 if config.hyper is None else config.hyper.streams
+        joined = PASS_ROWS * streams * config.hidden_size * (4 if precision in FLOATS else 2)
+        fixed = (
+            2 * fixed + (PASS_ROWS * row_bytes + joined) * 5 // 4 + 4 * kept * streams * config.hidden_size
+        )
     own = engine_process_bytes(config)
     return rows * row_bytes * 5 // 4 + fixed + 4 * (logits + context * dim) + own
 

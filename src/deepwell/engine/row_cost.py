@@ -26,11 +26,11 @@ def expected_row_cost(config: ModelConfig) -> RowCost:
     matrices = [
         m for m in tensor_plan(config).matrices if not m.name.endswith(".k_up")
     ]  # expands prompts alone
-    body = [m for m in matrices if m.name not in ("embed", "join") and not m.name.startswith(prediction)]
+    body = [m for m in matrices if m.name != "embed" and not m.name.startswith(("join", prediction))]
     if config.tie_word_embeddings:
         body += [m for m in matrices if m.name == "embed"]
     head = [m for m in body if m.name in ("head", "embed")]
-    own = [m for m in matrices if m.name == "join" or m.name.startswith(prediction)]
+    own = [m for m in matrices if m.name.startswith(("join", prediction))]
     fraction = config.num_experts_per_tok / config.num_experts if config.num_experts else 0.0
     shared = _weights(m for m in body if ".experts_" not in m.name)
     routed = fraction * _weights(m for m in body if ".experts_" in m.name)

@@ -38,7 +38,7 @@ def build_prediction(
     """Composes the multi-token prediction layer that follows the last layer, or returns None if the model has none."""
     if config.prediction_layer is None:
         return None
-    return deepseek.build_prediction(backend, weights, config, max_positions)
+    return _family(config).build_prediction(backend, weights, config, max_positions)
 
 
 def build_encoder(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:

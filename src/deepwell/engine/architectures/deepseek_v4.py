@@ -7,6 +7,7 @@ query, the vector that is key and value, and what entries are made of.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -24,16 +25,19 @@ from deepwell.engine.backends.specs import (
     EntryShape,
     HyperHeadSpec,
     HyperSpec,
+    Join,
     MoeSpec,
 )
 from deepwell.engine.layouts import PANEL
 from deepwell.engine.weights.packed import Weights
 from deepwell.errors import InvalidModelFile
 from deepwell.models.formats.config import Compression, HyperConnections, ModelConfig
+from deepwell.models.store.layout_compressed import layer_name
 
-__all__ = ["build", "cache_pages", "horizon", "tensors"]
+__all__ = ["build", "build_prediction", "cache_pages", "horizon", "prediction_pages", "tensors"]
 
 Vectors = Mapping[str, NDArray[np.float32]]
+Tables = Mapping[bool, tuple[NDArray[np.float32], NDArray[np.float32]]]
 _RUN: Final = 16  # rows of gate and of up alternate in runs of this length
 _HYPER: Final = {"attention": "attn", "mlp": "ffn"}
 
@@ -41,8 +45,6 @@ _HYPER: Final = {"attention": "attn", "mlp": "ffn"}
 def tensors(config: ModelConfig) -> TensorPlan:
     """Returns the tensors of `config`, by their names in DeepSeek's files."""
     hidden, vocab = config.hidden_size, config.vocab_size
-    _, hyper = _parts(config)
-    streams = hyper.streams
     matrices = [MatrixPlan("embed", vocab, hidden, ("embed.weight",), "embedding")]
     vectors = [VectorPlan("norm", hidden, ("norm.weight",))]
     for layer in range(config.num_hidden_layers):
@@ -50,12 +52,44 @@ def tensors(config: ModelConfig) -> TensorPlan:
             matrices += part.matrices
             vectors += part.vectors
     matrices.append(MatrixPlan("head", vocab, hidden, ("head.weight",), "embedding"))
-    vectors += [
-        VectorPlan("streams", streams * streams * hidden, ("hc_head_fn",)),
-        VectorPlan("streams_base", streams, ("hc_head_base",)),
-        VectorPlan("streams_scale", 1, ("hc_head_scale",)),
-    ]
+    vectors += _head_vectors(config, "streams", "hc_head")
+    if config.prediction_layer is not None:
+        prediction = _prediction_tensors(config, config.prediction_layer)
+        matrices += prediction.matrices
+        vectors += prediction.vectors
     return TensorPlan(tuple(matrices), tuple(vectors))
+
+
+def _prediction_tensors(config: ModelConfig, layer: int) -> TensorPlan:
+    """Returns the tensors of the multi-token prediction layer: those of a layer, the join, and a head's mixture of its own.
+
+    It takes no adapters.
+    """
+    hidden, source = config.hidden_size, layer_name(config, layer)
+    parts = (_attention_tensors(config, layer), _mlp_tensors(config, layer))
+    matrices = [
+        MatrixPlan("join", hidden, hidden, (f"{source}.e_proj.weight",), "body", adapts=False),
+        MatrixPlan("join_state", hidden, hidden, (f"{source}.h_proj.weight",), "body", adapts=False),
+    ]
+    matrices += [replace(matrix, adapts=False) for part in parts for matrix in part.matrices]
+    vectors = [
+        VectorPlan("join_embed_norm", hidden, (f"{source}.enorm.weight",)),
+        VectorPlan("join_state_norm", hidden, (f"{source}.hnorm.weight",)),
+        VectorPlan("prediction_norm", hidden, (f"{source}.norm.weight",)),
+        *_head_vectors(config, "prediction_streams", f"{source}.hc_head"),
+    ]
+    vectors += [vector for part in parts for vector in part.vectors]
+    return TensorPlan(tuple(matrices), tuple(vectors))
+
+
+def _head_vectors(config: ModelConfig, name: str, source: str) -> list[VectorPlan]:
+    _, hyper = _parts(config)
+    count = hyper.streams
+    return [
+        VectorPlan(name, count * count * config.hidden_size, (f"{source}_fn",)),
+        VectorPlan(f"{name}_base", count, (f"{source}_base",)),
+        VectorPlan(f"{name}_scale", 1, (f"{source}_scale",)),
+    ]
 
 
 def _parts(config: ModelConfig) -> tuple[Compression, HyperConnections]:
@@ -67,7 +101,7 @@ def _parts(config: ModelConfig) -> tuple[Compression, HyperConnections]:
 def _rate(config: ModelConfig, layer: int) -> int:
     """Returns the tokens of an entry of a layer, 0 where it has none."""
     one, _ = _parts(config)
-    return {"sliding": 0, "sparse": one.sparse_rate, "heavy": one.heavy_rate}[one.kinds[layer]]
+    return {"sliding": 0, "sparse": one.sparse_rate, "heavy": one.heavy_rate}[one.kind(layer)]
 
 
 def _attention_tensors(config: ModelConfig, layer: int) -> TensorPlan:
@@ -78,11 +112,11 @@ def _attention_tensors(config: ModelConfig, layer: int) -> TensorPlan:
         config.q_lora_rank,
     )
     one, _ = _parts(config)
-    source, rate = f"layers.{layer}.attn", _rate(config, layer)
-    sparse = one.kinds[layer] == "sparse"
+    source, rate = f"{layer_name(config, layer)}.attn", _rate(config, layer)
+    sparse = one.kind(layer) == "sparse"
     first, rows = [f"{source}.wq_a.weight", f"{source}.wkv.weight"], low + dim
     vectors = [
-        VectorPlan(f"{layer}.attention_norm", hidden, (f"layers.{layer}.attn_norm.weight",)),
+        VectorPlan(f"{layer}.attention_norm", hidden, (f"{layer_name(config, layer)}.attn_norm.weight",)),
         VectorPlan(f"{layer}.q_norm", low, (f"{source}.q_norm.weight",)),
         VectorPlan(f"{layer}.kv_norm", dim, (f"{source}.kv_norm.weight",)),
         VectorPlan(f"{layer}.sinks", heads, (f"{source}.attn_sink",)),
@@ -129,7 +163,7 @@ def _attention_tensors(config: ModelConfig, layer: int) -> TensorPlan:
 
 def _hyper_vectors(config: ModelConfig, layer: int, part: str) -> list[VectorPlan]:
     _, hyper = _parts(config)
-    count, source = hyper.streams, f"layers.{layer}.hc_{_HYPER[part]}"
+    count, source = hyper.streams, f"{layer_name(config, layer)}.hc_{_HYPER[part]}"
     outputs = (2 + count) * count
     return [
         VectorPlan(f"{layer}.{part}_streams", outputs * count * config.hidden_size, (f"{source}_fn",)),
@@ -139,7 +173,7 @@ def _hyper_vectors(config: ModelConfig, layer: int, part: str) -> list[VectorPla
 
 
 def _mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
-    hidden, source, count = config.hidden_size, f"layers.{layer}.ffn", config.num_experts
+    hidden, source, count = config.hidden_size, f"{layer_name(config, layer)}.ffn", config.num_experts
     inner, shared = config.moe_intermediate_size, config.num_shared_experts * config.moe_intermediate_size
     padded, wide = (-(-one // _RUN) * _RUN for one in (inner, shared))
     experts = [f"{source}.experts.{e}" for e in range(count)]
@@ -156,7 +190,7 @@ def _mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
         MatrixPlan(f"{layer}.shared_down", hidden, wide, (f"{source}.shared_experts.w2.weight",), "body"),
     )
     vectors = [
-        VectorPlan(f"{layer}.mlp_norm", hidden, (f"layers.{layer}.ffn_norm.weight",)),
+        VectorPlan(f"{layer}.mlp_norm", hidden, (f"{layer_name(config, layer)}.ffn_norm.weight",)),
         VectorPlan(f"{layer}.router", count * hidden, (f"{source}.gate.weight",)),
         *_hyper_vectors(config, layer, "mlp"),
     ]
@@ -171,22 +205,60 @@ def _mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
 def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
     """Composes the decoder for sequences of up to `max_positions` tokens."""
     matrices, vectors = wrapped(backend, weights), weights.vectors
-    _, hyper = _parts(config)
+    # By whether a layer has entries.
+    tables = {of: rope_tables(config, max_positions, of_entries=of) for of in (False, True)}
     layers: list[Layer] = []
-    for layer, spec in enumerate(_attention_specs(matrices, vectors, config, max_positions)):
-        layers.append(backend.compressed_attention(spec))
-        layers.append(_mlp(backend, matrices, vectors, config, layer))
+    for layer in range(config.num_hidden_layers):
+        layers += _layer(backend, matrices, vectors, config, layer, tables)
+    streams, eps = _head_streams(vectors, config, "streams"), config.rms_norm_eps
+    embed, head = matrices["embed"], matrices["head"]
+    return backend.model(embed, layers, vectors["norm"], head, *tables[False], eps=eps, streams=streams)
+
+
+def build_prediction(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
+    """Composes the multi-token prediction layer of `config`, which shares the embedding and head of the decoder."""
+    layer = config.prediction_layer
+    assert layer is not None
+    matrices, vectors = wrapped(backend, weights), weights.vectors
     cos, sin = rope_tables(config, max_positions)
-    streams = HyperHeadSpec(
-        vectors["streams"].reshape(hyper.streams, -1),
-        vectors["streams_base"],
-        vectors["streams_scale"],
+    join = Join(
+        vectors["join_embed_norm"], vectors["join_state_norm"], matrices["join"], matrices["join_state"]
+    )
+    return backend.model(
+        matrices["embed"],
+        _layer(backend, matrices, vectors, config, layer, {False: (cos, sin)}),
+        vectors["prediction_norm"],
+        matrices["head"],
+        cos,
+        sin,
+        eps=config.rms_norm_eps,
+        join=join,
+        streams=_head_streams(vectors, config, "prediction_streams"),
+    )
+
+
+def _head_streams(vectors: Vectors, config: ModelConfig, name: str) -> HyperHeadSpec:
+    _, hyper = _parts(config)
+    return HyperHeadSpec(
+        vectors[name].reshape(hyper.streams, -1),
+        vectors[f"{name}_base"],
+        vectors[f"{name}_scale"],
         hyper.streams,
         hyper.eps,
         config.rms_norm_eps,
     )
-    eps, embed, head = config.rms_norm_eps, matrices["embed"], matrices["head"]
-    return backend.model(embed, layers, vectors["norm"], head, cos, sin, eps=eps, streams=streams)
+
+
+def _layer(
+    backend: Backend,
+    matrices: Mapping[str, Matrix],
+    vectors: Vectors,
+    config: ModelConfig,
+    layer: int,
+    tables: Tables,
+) -> list[Layer]:
+    spec = _attention_spec(matrices, vectors, config, layer, tables)
+    return [backend.compressed_attention(spec), _mlp(backend, matrices, vectors, config, layer)]
 
 
 def cache_pages(config: ModelConfig) -> list[CompressedPage]:
@@ -203,6 +275,11 @@ def cache_pages(config: ModelConfig) -> list[CompressedPage]:
     return pages
 
 
+def prediction_pages(config: ModelConfig) -> list[CompressedPage]:
+    """Returns what a block of the prediction layer's own cache holds: of single tokens their vectors, and no entries."""
+    return [CompressedPage(config.head_dim)]
+
+
 def horizon(config: ModelConfig) -> int:
     """Returns the tokens before a row that it reads one by one: of its window, and of its entries and those before."""
     one, _ = _parts(config)
@@ -212,49 +289,43 @@ def horizon(config: ModelConfig) -> int:
     return max((one.window, *made)) - 1
 
 
-def _attention_specs(
-    matrices: Mapping[str, Matrix], vectors: Vectors, config: ModelConfig, max_positions: int
-) -> list[CompressedAttentionSpec]:
+def _attention_spec(
+    matrices: Mapping[str, Matrix], vectors: Vectors, config: ModelConfig, layer: int, tables: Tables
+) -> CompressedAttentionSpec:
     one, _ = _parts(config)
-    tables = {of: rope_tables(config, max_positions, of_entries=of) for of in (False, True)}
-    specs: list[CompressedAttentionSpec] = []
-    for layer in range(config.num_hidden_layers):
-        rate = _rate(config, layer)
-        cos, sin = tables[rate > 0]
-        sparse = one.kinds[layer] == "sparse"
-        indexer = None
-        if sparse:
-            indexer = EntryIndexer(
-                _compressor(vectors, f"{layer}.index", rate, overlap=True),
-                matrices[f"{layer}.index_q"],
-                vectors[f"{layer}.index_weights"].reshape(config.index_n_heads, -1),
-                config.index_n_heads,
-                config.index_topk,
-            )
-        specs.append(
-            CompressedAttentionSpec(
-                vectors[f"{layer}.attention_norm"],
-                matrices[f"{layer}.a"],
-                vectors[f"{layer}.q_norm"],
-                matrices[f"{layer}.q_b"],
-                vectors[f"{layer}.kv_norm"],
-                matrices[f"{layer}.o_a"],
-                matrices[f"{layer}.o_b"],
-                vectors[f"{layer}.sinks"],
-                cos,
-                sin,
-                _hyper(vectors, config, f"{layer}.attention_streams"),
-                num_heads=config.num_attention_heads,
-                head_dim=config.head_dim,
-                q_lora_rank=config.q_lora_rank,
-                o_groups=one.o_groups,
-                window=one.window,
-                eps=config.rms_norm_eps,
-                compressor=_compressor(vectors, f"{layer}.entries", rate, overlap=sparse) if rate else None,
-                indexer=indexer,
-            )
+    rate = _rate(config, layer)
+    cos, sin = tables[rate > 0]
+    sparse = one.kind(layer) == "sparse"
+    indexer = None
+    if sparse:
+        indexer = EntryIndexer(
+            _compressor(vectors, f"{layer}.index", rate, overlap=True),
+            matrices[f"{layer}.index_q"],
+            vectors[f"{layer}.index_weights"].reshape(config.index_n_heads, -1),
+            config.index_n_heads,
+            config.index_topk,
         )
-    return specs
+    return CompressedAttentionSpec(
+        vectors[f"{layer}.attention_norm"],
+        matrices[f"{layer}.a"],
+        vectors[f"{layer}.q_norm"],
+        matrices[f"{layer}.q_b"],
+        vectors[f"{layer}.kv_norm"],
+        matrices[f"{layer}.o_a"],
+        matrices[f"{layer}.o_b"],
+        vectors[f"{layer}.sinks"],
+        cos,
+        sin,
+        _hyper(vectors, config, f"{layer}.attention_streams"),
+        num_heads=config.num_attention_heads,
+        head_dim=config.head_dim,
+        q_lora_rank=config.q_lora_rank,
+        o_groups=one.o_groups,
+        window=one.window,
+        eps=config.rms_norm_eps,
+        compressor=_compressor(vectors, f"{layer}.entries", rate, overlap=sparse) if rate else None,
+        indexer=indexer,
+    )
 
 
 def _compressor(vectors: Vectors, name: str, rate: int, *, overlap: bool) -> CompressorSpec:

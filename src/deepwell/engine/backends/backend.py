@@ -85,6 +85,11 @@ class Model(Protocol):
     def hidden_size(self) -> int: ...
 
     @property
+    def state_size(self) -> int:
+        """Width of what a prediction layer reads of a row: the hidden size, times the residual streams."""
+        ...
+
+    @property
     def expert_loads(self) -> NDArray[np.uint64]:
         """Rows that each expert has seen so far, [mixtures, experts]; [0, 0] in a dense model. Any thread may ask."""
         ...
@@ -120,6 +125,7 @@ class Model(Protocol):
         target_logprobs: NDArray[np.float32] | None = None,
         previous: NDArray[np.float32] | None = None,
         states: NDArray[np.float32] | None = None,
+        output_states: NDArray[np.float32] | None = None,
     ) -> None:
         """Run one step, write keys and values into `cache`, and fill the output arrays that are given.
 
@@ -128,8 +134,9 @@ class Model(Protocol):
             argmax: [outputs], the most likely token, the lowest id on a tie; any int32 where no logit is a number.
             hidden: [outputs, hidden_size], after the final norm.
             targets: [outputs], token ids whose log probabilities `target_logprobs` [outputs] receives.
-            previous: [rows, hidden_size], what a model with a `Join` reads; others take none.
-            states: [rows, hidden_size], of every row, after the final norm.
+            previous: [rows, state_size], what a model with a `Join` reads; others take none.
+            states: [rows, state_size], of every row: after the final norm, or its residual streams where it has several.
+            output_states: [outputs, state_size], the same of the output rows.
         """
         ...
 

@@ -274,7 +274,7 @@ def model(
     streams: specs.HyperHeadSpec | None = None,
 ) -> Model:
     """Compose a decoder; `embed` and `head` may be the same matrix."""
-    joined = join and _native.Join(join.embed_norm, join.state_norm, join.proj)
+    joined = join and _native.Join(join.embed_norm, join.state_norm, join.proj, join.state_proj)
     mixed = streams and _native.HyperHead(
         streams.weights, streams.base, streams.scale, streams.streams, streams.eps, streams.norm_eps
     )
@@ -285,7 +285,7 @@ def model(
 class Model:
     """A compiled decoder; `forward` takes the arrays of a `Batch` apart, the rest happens without the GIL."""
 
-    __slots__ = ("_adapter", "_compiled", "_forward", "_targets", "hidden_size", "vocab_size")
+    __slots__ = ("_adapter", "_compiled", "_forward", "_targets", "hidden_size", "state_size", "vocab_size")
 
     def __init__(self, compiled: Any, vocab_size: int, hidden_size: int) -> None:
         self._compiled = compiled
@@ -295,6 +295,7 @@ class Model:
         self._targets: dict[str, tuple[int, int, Scheme, int]] = compiled.lora_targets
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
+        self.state_size: int = compiled.state_size
 
     def adapter(self, parts: Mapping[str, Sequence[LowRank]]) -> backend.Adapter:
         """Pack an adapter; see `backend.Model.adapter`."""
@@ -342,6 +343,7 @@ class Model:
         target_logprobs: NDArray[np.float32] | None = None,
         previous: NDArray[np.float32] | None = None,
         states: NDArray[np.float32] | None = None,
+        output_states: NDArray[np.float32] | None = None,
     ) -> None:
         """Run one step; see `backend.Model.forward`."""
         self._forward(
@@ -361,6 +363,7 @@ class Model:
             previous,
             states,
             batch.memories,
+            output_states,
         )
 
     def shift_blocks(

@@ -256,6 +256,7 @@ class Model:
     ) -> None:
         self._join, self._streams = join, streams
         self.vocab_size, self.hidden_size = head.rows, embed.cols
+        self.state_size = embed.cols * (1 if streams is None else streams.streams)
         self._embed, self._layers, self._norm, self._head = embed, tuple(layers), norm, head
         (self._cos, self._sin), self._eps = rotation, eps
 
@@ -299,11 +300,10 @@ class Model:
         target_logprobs: NDArray[np.float32] | None = None,
         previous: NDArray[np.float32] | None = None,
         states: NDArray[np.float32] | None = None,
+        output_states: NDArray[np.float32] | None = None,
     ) -> None:
         """Run one step; see `backend.Model.forward`."""
         x = self._begin(batch, previous)
-        if self._streams is not None:
-            x = np.repeat(x[:, None], self._streams.streams, axis=1)
         cos, sin = self._cos[batch.positions], self._sin[batch.positions]
         adapters = Adapters(batch)
         for block, layer in self._blocks():
@@ -318,10 +318,12 @@ class Model:
                 x = layer.forward(x, batch, _own_cache(cache, KVCache), block, cos, sin, added)
             else:
                 x = layer.forward(x, batch, _own_cache(cache, LatentCache), block, cos, sin, added)
+        if states is not None:
+            states[...] = self._states(x)
+        if output_states is not None:
+            output_states[...] = self._states(x[batch.output_rows])
         if self._streams is not None:
             x = mixed(self._streams, x)
-        if states is not None:
-            states[...] = rms_norm(x, self._norm, self._eps)
         final = rms_norm(x[batch.output_rows], self._norm, self._eps)
         if hidden is not None:
             hidden[...] = final
@@ -363,15 +365,25 @@ class Model:
         _own_memory(memory).remember(*cache.tokens(blocks))
 
     def _begin(self, batch: Batch, previous: NDArray[np.float32] | None) -> Float32:
-        """The rows before the first layer, [rows, hidden_size]."""
+        """The rows before the first layer, [rows, hidden_size], or their streams, [rows, streams, hidden_size]."""
         x = np.stack([self._embed.row(int(token)) for token in batch.tokens])
         join = self._join
         if (previous is None) != (join is None):
             raise ValueError("a model that joins states needs those of every row, others take none")
+        streams = None if self._streams is None else self._streams.streams
         if previous is None or join is None:
-            return x
-        normed = rms_norm(x, join.embed_norm, self._eps), rms_norm(previous, join.state_norm, self._eps)
-        return matmul(np.concatenate(normed, axis=1), own(join.proj))
+            return x if streams is None else np.repeat(x[:, None], streams, axis=1)
+        x = rms_norm(x, join.embed_norm, self._eps)
+        if streams is None or join.state_proj is None:
+            normed = rms_norm(previous, join.state_norm, self._eps)
+            return matmul(np.concatenate([x, normed], axis=1), own(join.proj))
+        normed = rms_norm(previous.reshape(-1, self.hidden_size), join.state_norm, self._eps)
+        of_states = matmul(normed, own(join.state_proj)).reshape(len(x), streams, -1)
+        return matmul(x, own(join.proj))[:, None] + of_states
+
+    def _states(self, x: Float32) -> Float32:
+        """Returns what a prediction layer reads of rows behind the last layer, [rows, state_size]."""
+        return x.reshape(len(x), -1) if x.ndim > 2 else rms_norm(x, self._norm, self._eps)
 
 
 _Cache = TypeVar("_Cache", KVCache, LatentCache, CompressedCache)

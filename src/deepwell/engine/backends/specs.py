@@ -102,11 +102,15 @@ class Join:
 
     x = proj [rms_norm(embed(token)); rms_norm(state)]: the state is the main model's, after its final norm, at the place
     before the token's.
+
+    A model with several residual streams (DeepSeek-V4) has a state for each, as they are before the head mixes them, and
+    x = proj rms_norm(embed(token)) + state_proj rms_norm(state): [hidden, hidden] both.
     """
 
     embed_norm: NDArray[np.float32]  # [hidden]
     state_norm: NDArray[np.float32]  # [hidden]
     proj: Matrix  # [hidden, 2 hidden]
+    state_proj: Matrix | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,9 @@
 """`Predictor`: drafts made by a model's own multi-token prediction layer (arXiv:2412.19437, section 2.2).
 
 Row i of the layer joins the state of position i with the token at i + 1 and predicts the one at i + 2. The layer has its
-own pages, one layer of latents under the model's block table, so it must read every row once. Rows of a prompt are read as
-they are computed, only for their latents. Rows of drawn tokens are read when a draft is made. Further tokens come from the
-layer's own state and guess; the rows of guesses are written again once the tokens are known.
+own pages, one layer under the model's block table (and its slots), so it must read every row once. Rows of a prompt are read
+as they are computed, only for what the pages keep. Rows of drawn tokens are read when a draft is made. Further tokens come
+from the layer's own state and guess; the rows of guesses are written again once the tokens are known.
 
 Predictions never change an answer. One that is lost, or made from a page that another sequence filled, only costs a draft.
 """
@@ -44,13 +44,13 @@ class Predictor:
     def __init__(self, model: Model, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
-        self._states = np.empty((0, model.hidden_size), np.float32)
+        self._states = np.empty((0, model.state_size), np.float32)
         self._guesses: dict[int, list[int]] = {}  # position in the step -> predicted tokens
 
     def states(self, rows: int) -> NDArray[np.float32]:
-        """Returns the array that the model fills with the states of a step, [rows, hidden_size]."""
+        """Returns the array that the model fills with the states of a step, [rows, state_size]."""
         if rows > len(self._states):
-            self._states = np.empty((rows, self._model.hidden_size), np.float32)
+            self._states = np.empty((rows, self._model.state_size), np.float32)
         return self._states[:rows]
 
     def move(self, moves: Items[Move]) -> None:
@@ -122,7 +122,7 @@ class Predictor:
             return spans
         pending = sequence.drafts.pending
         if pending is None:
-            pending = sequence.drafts.pending = Pending(self._model.hidden_size)
+            pending = sequence.drafts.pending = Pending(self._model.state_size)
         if pending.count + len(tokens) > PENDING_ROWS:
             if pending.count and pending.end == first:
                 spans.append(self._pending(sequence, copy=True))
@@ -159,20 +159,20 @@ class Predictor:
         argmax = np.empty(rows, np.int32)
         drawn = [row for row, span in enumerate(spans) if not span.sequence.plain]
         logits = np.empty((rows, vocab), np.float32) if drawn else None
-        hidden = np.empty((rows, self._model.hidden_size), np.float32) if onward else None
+        after = np.empty((rows, self._model.state_size), np.float32) if onward else None
         previous = np.concatenate([span.states for span in spans])
         self._model.forward(
-            batch, self._cache, argmax=argmax, logits=logits, hidden=hidden, previous=previous
+            batch, self._cache, argmax=argmax, logits=logits, previous=previous, output_states=after
         )
         # A row of NaNs has no largest logit, but the index that stands for it must be a valid token.
         argmax[(argmax < 0) | (argmax >= vocab)] = 0
         if logits is not None:
             for row in drawn:
                 argmax[row] = _draw(spans[row].sequence, logits[row], depth, int(argmax[row]))
-        return argmax, np.empty((0, 0), np.float32) if hidden is None else hidden
+        return argmax, np.empty((0, 0), np.float32) if after is None else after
 
     def _write(self, spans: list[_Span]) -> None:
-        """Makes the layer write the latents of rows whose predictions are not needed."""
+        """Makes the layer write the pages of rows whose predictions are not needed."""
         part: list[_Span] = []
         rows = 0
         for span in spans:

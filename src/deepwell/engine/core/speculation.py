@@ -267,9 +267,9 @@ class Pending:
 
     __slots__ = ("count", "end", "states", "tokens")
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, state_size: int) -> None:
         self.tokens = np.empty(PENDING_ROWS, np.int32)
-        self.states = np.empty((PENDING_ROWS, hidden_size), np.float32)
+        self.states = np.empty((PENDING_ROWS, state_size), np.float32)
         self.count = self.end = 0
 
     @property

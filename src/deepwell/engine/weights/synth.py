@@ -213,7 +213,7 @@ def shape_config(shape: str, layers: int | None = None, *, prediction: bool = Fa
         prediction: add a multi-token prediction layer after them.
 
     Raises:
-        InvalidRequest: the shape is unknown, `layers` is below 1, or the shape has no latent attention for a prediction layer.
+        InvalidRequest: the shape is unknown, `layers` is below 1, or the shape is not DeepSeek's and has no prediction layer.
     """
     if shape not in SHAPES:
         raise InvalidRequest(f"no shape {shape!r}", fix=f"use one of {', '.join(SHAPES)}")
@@ -221,7 +221,7 @@ def shape_config(shape: str, layers: int | None = None, *, prediction: bool = Fa
         raise InvalidRequest(f"a model of {layers} layers", fix="use --layers 1 or more")
     config = dict(SHAPES[shape])
     if prediction:
-        if "kv_lora_rank" not in config:
+        if not config.keys() & {"kv_lora_rank", "hc_mult"}:
             raise InvalidRequest(f"{shape} has no prediction layer", fix="use a DeepSeek shape")
         config["num_nextn_predict_layers"] = 1
     if layers is not None:
@@ -313,7 +313,12 @@ def _successors(model: ModelConfig, noise: float, rng: np.random.Generator) -> d
     before[np.roll(cycle, -1)] = cycle
     join = noise * rng.standard_normal((hidden, 2 * hidden)) * hidden**-0.5
     join[:, :hidden] += np.eye(hidden)
-    return {"embed": embed, "head": embed[before], "join": join.astype(np.float32)}
+    join = join.astype(np.float32)
+    chosen = {"embed": embed, "head": embed[before]}
+    if model.hyper is None:
+        return chosen | {"join": join}
+    halves = np.ascontiguousarray(join[:, :hidden]), np.ascontiguousarray(join[:, hidden:])
+    return chosen | {"join": halves[0], "join_state": halves[1]}
 
 
 def _matrix(

@@ -348,8 +348,7 @@ def _open_safetensors(directory: Path) -> Checkpoint:
     )
     scales = quantization.scales(infos)
     names_of_scales = {info.name for info in scales.values()}
-    if not any(prediction_layer_of(name, config) == 0 for name in infos):
-        # transformers drops the layer but keeps the field
+    if not _has_prediction_layer(infos, config):
         config = replace(config, num_nextn_predict_layers=0)
     maps = {path: _map(path) for path in dict.fromkeys(info.path for info in infos.values())}
 
@@ -360,12 +359,11 @@ def _open_safetensors(directory: Path) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     for stored, info in infos.items():
         name = stored if config.compression is None else released_name(stored)
-        if config.compression is not None and name.startswith("mtp."):
-            continue  # layers that predict further tokens
         if is_ignorable(name) or (name == "lm_head.weight" and config.tie_word_embeddings):
             continue
         predicts = prediction_layer_of(name, config)
-        if predicts is not None and (predicts > 0 or is_shared_copy(name)):
+        runs = predicts == 0 and config.prediction_layer is not None
+        if predicts is not None and (not runs or is_shared_copy(name)):
             continue
         if stored in names_of_scales:
             continue
@@ -391,6 +389,17 @@ def _open_safetensors(directory: Path) -> Checkpoint:
     headers = [(directory / "config.json").read_bytes()]
     headers += [mapped[: 8 + int.from_bytes(mapped[:8], "little")] for mapped in maps.values()]
     return Checkpoint(config, "safetensors", _in_order(directory.name, config, tensors), maps, None, headers)
+
+
+def _has_prediction_layer(names: Iterable[str], config: ModelConfig) -> bool:
+    """Returns whether a file holds the layer that its configuration promises.
+
+    transformers drops the layer and keeps the field. Later releases of DeepSeek-V4 store the blocks of a drafter of another
+    kind under the layer's names, which lacks the layer's norms and is not run.
+    """
+    if config.compression is not None:
+        return any(released_name(name) == "mtp.0.enorm.weight" for name in names)
+    return any(prediction_layer_of(name, config) == 0 for name in names)
 
 
 def _open_e5(path: Path) -> Checkpoint:

@@ -72,6 +72,10 @@ class Compression:
     o_groups: int  # groups of heads, each with its own first half of the output projection
     o_lora_rank: int  # of each
 
+    def kind(self, layer: int) -> AttentionKind:
+        """Returns the attention of a layer. The prediction layer behind the last one has a window alone."""
+        return self.kinds[layer] if layer < len(self.kinds) else "sliding"
+
 
 @dataclass(frozen=True, slots=True)
 class HyperConnections:

@@ -41,6 +41,7 @@ _BOUNDS: Final[Mapping[str, tuple[int, int]]] = {
     "num_shared_experts": (1, 64),
     "num_experts_per_tok": (1, 64),
     "moe_intermediate_size": (1, 1 << 17),
+    "num_nextn_predict_layers": (0, 8),
 }
 
 
@@ -79,6 +80,7 @@ def json_compressed(fields: Fields) -> dict[str, Any]:
         "topk_method": "noaux_tc",
         "norm_topk_prob": True,
         "routed_scaling_factor": fields.number("routed_scaling_factor", 1.5),
+        "num_nextn_predict_layers": fields.integer("num_nextn_predict_layers", 0),
         "hash_layers": _hash_layers(fields, layers),
         "swiglu_limit": fields.number("swiglu_limit", 10.0),
         "compression": Compression(

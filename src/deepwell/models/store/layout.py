@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from deepwell.models.formats.config import ModelConfig
-from deepwell.models.store.layout_compressed import compressed_tensors, module_name
+from deepwell.models.store.layout_compressed import compressed_tensors, module_name, prediction_index
 
 __all__ = [
     "expected_tensors",
@@ -53,6 +53,7 @@ _GGUF_LAYER: Final = {
     "ffn_down_shexp": "mlp.shared_experts.down_proj",
 }
 _GGUF_NAME: Final = re.compile(r"(?:blk\.(0|[1-9][0-9]{0,8})\.)?([a-z_]+)\.(weight|bias)")
+_SHARED: Final = ("mtp.0.emb.tok_emb.weight", "mtp.0.embed.weight", "mtp.0.head.weight")
 # The configuration already gives rotary frequencies and position numbers. No embedding needs BERT's pooler.
 _IGNORABLE: Final = re.compile(
     r"embeddings\.position_ids|pooler\.dense\.(?:weight|bias)|rope_freqs\.weight|"
@@ -206,8 +207,10 @@ def is_ignorable(name: str) -> bool:
 def prediction_layer_of(name: str, config: ModelConfig) -> int | None:
     """Returns the index of the multi-token prediction layer that a tensor belongs to, or None.
 
-    Prediction layers are stored after the last layer.
+    Prediction layers are stored after the last layer, those of DeepSeek-V4 under names of their own.
     """
+    if config.compression is not None:
+        return prediction_index(name)
     match = re.match(r"model\.layers\.([0-9]{1,4})\.", name)
     index = int(match[1]) - config.num_hidden_layers if match is not None else -1
     return index if 0 <= index < config.num_nextn_predict_layers else None
@@ -215,4 +218,4 @@ def prediction_layer_of(name: str, config: ModelConfig) -> int | None:
 
 def is_shared_copy(name: str) -> bool:
     """Returns whether a prediction layer's tensor repeats the model's embedding or head (arXiv:2412.19437, section 2.2)."""
-    return name.endswith((".embed_tokens.weight", ".shared_head.head.weight"))
+    return name.endswith((".embed_tokens.weight", ".shared_head.head.weight")) or name in _SHARED

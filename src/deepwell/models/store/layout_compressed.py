@@ -8,7 +8,14 @@ from typing import Final
 
 from deepwell.models.formats.config import Compression, HyperConnections, ModelConfig
 
-__all__ = ["compressed_tensors", "module_name", "parameter_source", "released_name"]
+__all__ = [
+    "compressed_tensors",
+    "layer_name",
+    "module_name",
+    "parameter_source",
+    "prediction_index",
+    "released_name",
+]
 
 # transformers writes its own names where several of DeepSeek's became one.
 _TOP: Final = {
@@ -104,18 +111,45 @@ def compressed_tensors(config: ModelConfig) -> _Named:
     hidden, vocab, streams = config.hidden_size, config.vocab_size, hyper.streams
     yield "embed.weight", (vocab, hidden)
     for layer in range(config.num_hidden_layers):
-        prefix = f"layers.{layer}."
-        yield from _streams(f"{prefix}hc_attn_", config, hyper)
-        yield f"{prefix}attn_norm.weight", (hidden,)
-        yield from _attention(config, one, layer, f"{prefix}attn.")
-        yield from _streams(f"{prefix}hc_ffn_", config, hyper)
-        yield f"{prefix}ffn_norm.weight", (hidden,)
-        yield from _experts(config, layer, f"{prefix}ffn.")
-    yield "hc_head_fn", (streams, streams * hidden)
-    yield "hc_head_base", (streams,)
-    yield "hc_head_scale", (1,)
+        yield from _layer(config, one, hyper, layer)
+    yield from _head_streams("", streams, hidden)
     yield "norm.weight", (hidden,)
     yield "head.weight", (vocab, hidden)
+    if config.prediction_layer is not None:
+        prefix = f"{layer_name(config, config.prediction_layer)}."
+        yield f"{prefix}enorm.weight", (hidden,)
+        yield f"{prefix}hnorm.weight", (hidden,)
+        yield f"{prefix}e_proj.weight", (hidden, hidden)
+        yield f"{prefix}h_proj.weight", (hidden, hidden)
+        yield from _layer(config, one, hyper, config.prediction_layer)
+        yield from _head_streams(prefix, streams, hidden)
+        yield f"{prefix}norm.weight", (hidden,)
+
+
+def layer_name(config: ModelConfig, layer: int) -> str:
+    """Returns what the names of a layer's tensors begin with. The layer may be the prediction layer."""
+    return "mtp.0" if layer == config.prediction_layer else f"layers.{layer}"
+
+
+def prediction_index(name: str) -> int | None:
+    """Returns 0 for a tensor of the first block that predicts further tokens, 1 for those behind it, None for others."""
+    return None if not name.startswith("mtp.") else int(not name.startswith("mtp.0."))
+
+
+def _layer(config: ModelConfig, one: Compression, hyper: HyperConnections, layer: int) -> _Named:
+    prefix, hidden = f"{layer_name(config, layer)}.", config.hidden_size
+    yield from _streams(f"{prefix}hc_attn_", config, hyper)
+    yield f"{prefix}attn_norm.weight", (hidden,)
+    yield from _attention(config, one, layer, f"{prefix}attn.")
+    yield from _streams(f"{prefix}hc_ffn_", config, hyper)
+    yield f"{prefix}ffn_norm.weight", (hidden,)
+    yield from _experts(config, layer, f"{prefix}ffn.")
+
+
+def _head_streams(prefix: str, streams: int, hidden: int) -> _Named:
+    yield f"{prefix}hc_head_fn", (streams, streams * hidden)
+    yield f"{prefix}hc_head_base", (streams,)
+    yield f"{prefix}hc_head_scale", (1,)
 
 
 def _streams(prefix: str, config: ModelConfig, hyper: HyperConnections) -> _Named:
@@ -138,7 +172,7 @@ def _attention(config: ModelConfig, one: Compression, layer: int, prefix: str) -
     yield f"{prefix}wkv.weight", (dim, hidden)
     yield f"{prefix}kv_norm.weight", (dim,)
     yield f"{prefix}attn_sink", (heads,)
-    kind = one.kinds[layer]
+    kind = one.kind(layer)
     if kind == "heavy":
         yield from _compressor(f"{prefix}compressor.", hidden, one.heavy_rate, dim, dim)
     elif kind == "sparse":

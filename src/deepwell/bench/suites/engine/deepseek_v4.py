@@ -19,7 +19,7 @@ __all__ = ["bench_v4_serving"]
 
 # Every kind of layer, with entries within a short chat.
 _CONFIG: Final[dict[str, Any]] = {
-    **shape_config("deepseek-v4-flash"),
+    **shape_config("deepseek-v4-flash", prediction=True),
     "vocab_size": 512,
     "hidden_size": 128,
     "moe_intermediate_size": 64,

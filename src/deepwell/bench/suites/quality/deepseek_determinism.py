@@ -1,4 +1,4 @@
-"""The determinism suite of the dense engine on DeepSeek's shapes: tiny random V2, V3 and V3.2, bf16 and int8 latents."""
+"""The determinism suite of the dense engine on DeepSeek's shapes: tiny random V2, V3, V3.2 and V4, pages of both types."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TINY: Final[dict[str, dict[str, Any]]] = {
     },
 }
 TINY_V4: Final[dict[str, Any]] = {
-    **shape_config("deepseek-v4-flash"),
+    **shape_config("deepseek-v4-flash", prediction=True),
     "vocab_size": _SMALL["vocab_size"],
     "hidden_size": _SMALL["hidden_size"],
     "moe_intermediate_size": _SMALL["moe_intermediate_size"],
