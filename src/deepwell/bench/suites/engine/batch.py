@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from deepwell.bench.harness.comparison import TimedEngine, compare
+from deepwell.bench.harness.comparison import Comparison, TimedEngine, compare
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.ours import Ours
 from deepwell.bench.peers.session import comparison_rows, open_session
@@ -85,17 +85,8 @@ def bench_batch(
             "over_batch_1": rounded(result.ratio(ours, alone[ours]), 3),
         }
         if session.peers:
-            best = result.best([peer.name for peer in session.peers])
-            value |= {
-                "ratio": rounded(result.ratio(ours, best), 3),
-                "peer": best,
-                "peer_tokens_per_s": rounded(result.median(best)),
-            }
-            if also:
-                value |= {
-                    f"{name}_ratio": rounded(result.ratio(side, best), 3)
-                    for side, (name, _) in candidates.items()
-                }
+            names: dict[str, str] = {name: side for side, (name, _) in candidates.items()} if also else {}
+            value |= _against(result, ours, [peer.name for peer in session.peers], names)
         if profiled:
             value |= _beside_phases(
                 lambda number: 1e3 * sequences / run(engine, number).rate,
@@ -103,6 +94,19 @@ def bench_batch(
                 rounds,
             )
     return value
+
+
+def _against(
+    result: Comparison, ours: str, peers: Sequence[str], precisions: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the ratio to the best of the peers, and those of our other precisions."""
+    best = result.best(peers)
+    return {
+        "ratio": rounded(result.ratio(ours, best), 3),
+        "peer": best,
+        "peer_tokens_per_s": rounded(result.median(best)),
+        **{f"{name}_ratio": rounded(result.ratio(side, best), 3) for name, side in precisions.items()},
+    }
 
 
 def _beside_phases(
