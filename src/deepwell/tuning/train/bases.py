@@ -159,7 +159,7 @@ def _state(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name in checkpoint.names:
         layer = re.match(r"model\.layers\.(\d+)\.", name)
-        if layer and int(layer[1]) >= checkpoint.config.num_hidden_layers:
+        if name.startswith("mtp.") or (layer and int(layer[1]) >= checkpoint.config.num_hidden_layers):
             continue  # prediction layers, which only serving uses
         kind = torch.long if name.endswith(".tid2eid") else dtype
         state[name] = torch.from_numpy(checkpoint.tensor(name).float32()).to(kind)
