@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import typer.testing
 from hypothesis import settings
@@ -106,6 +107,17 @@ def _migrations_run_once() -> Generator[None]:
 
     patch = pytest.MonkeyPatch()
     patch.setattr(database, "bring_up_to_date", remembered(database.bring_up_to_date))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_read_once() -> Generator[None]:
+    """Every client of httpx reads certificates for 10 ms, and some tests make one at each look whether a server answers."""
+    from tests.certificates import remembered
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(httpx._transports.default, "create_ssl_context", remembered(httpx.create_ssl_context))
     yield
     patch.undo()
 
