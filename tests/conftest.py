@@ -100,7 +100,7 @@ def _nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Generator[N
 
 @pytest.fixture(autouse=True, scope="session")
 def _migrations_run_once() -> Generator[None]:
-    """Hundreds of servers open a new database each; the tests of storage migrate every one."""
+    """Hundreds of servers and stores open a new database each; tests of what opening does migrate every one."""
     from tests.migrated import remembered
 
     from deepwell.storage import database
