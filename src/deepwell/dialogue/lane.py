@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from deepwell.dialogue.turns import FairTurns
-from deepwell.models.text.text_process import TextProcess
-from deepwell.process.calls import trim_memory
+from deepwell.models.text.text_process import TextProcess, trim_memory
 
 __all__ = ["TextLane"]
 

@@ -33,7 +33,7 @@ from deepwell.process.calls import (
 )
 from deepwell.process.frames import Failure, error_of, failure_of
 
-__all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess"]
+__all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess", "trim_memory"]
 
 MEMORY_BYTES: Final = 448 << 20  # of the child's own data; with its code it stays below 512 MB
 LOAD_S: Final = 10.0
