@@ -6,10 +6,14 @@ VENV := .venv
 TUNE_VENV := .venv-tune
 BIN := $(VENV)/bin
 PARITY_DEEPSEEK := tests/parity/test_deepseek.py tests/engine/test_parity_deepseek.py tests/engine/test_prediction.py
-PARITY := tests/parity tests/tuning/train tests/tuning/compress tests/engine/test_parity.py tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
-# Three workers of pytest for two processors, up to four: tests wait for servers and processes a third of the time. They take tests
-# from each other, so that all end together.
-WORKERS ?= $(shell count=$$(($$(nproc) * 3 / 2)); echo $$((count < 4 ? count : 4)))
+NEEDS_TORCH := $(shell grep -l 'importorskip("torch")' tests/tuning/compress/*.py 2>/dev/null)
+PARITY := tests/parity tests/tuning/train $(NEEDS_TORCH)
+# What compares with the golden files and its like needs no torch, and `make test` runs it too: `.ci/run`, which runs both, empties this.
+WITHOUT_TORCH := $(filter-out $(NEEDS_TORCH),$(wildcard tests/tuning/compress/test_*.py)) tests/engine/test_parity.py \
+  tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
+# Two workers of pytest for a processor, up to four: tests wait for servers and processes a third of the time, and each worker keeps to
+# one processor. They take tests from each other, so that all end together.
+WORKERS ?= $(shell count=$$(($$(nproc) * 2)); echo $$((count < 4 ? count : 4)))
 PYTEST = python -m pytest -n $(WORKERS) --dist worksteal
 # Every server that a test starts would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,7 +34,7 @@ AUDIT := $(AUDIT_VENV)/.audit-$(PYTHON_VERSION)
 # The model of `make run`; MODEL=qwen2.5-coder-0.5b knows Chinese.
 MODEL ?= $(or $(DEEPWELL_MODEL),smollm2)
 
-.PHONY: run dev tune test test-all parity parity-deepseek check bench golden docs console wheel lock audit clean
+.PHONY: run dev tune test test-all parity parity-deepseek check style types bench golden docs console wheel lock audit clean
 
 run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next; MODEL=NAME: another than smollm2
 	@$(BIN)/deepwell pull $(MODEL)
@@ -55,16 +59,20 @@ parity: $(TUNE)  ## against transformers itself, and against what it computed fo
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
 	@$(TUNE_VENV)/bin/deepwell pull minilm
 	@$(TUNE_VENV)/bin/deepwell pull e5-small-q4
-	$(TUNE_VENV)/bin/$(PYTEST) $(PARITY) $(ARGS)
+	$(TUNE_VENV)/bin/$(PYTEST) $(PARITY) $(WITHOUT_TORCH) $(ARGS)
 
 parity-deepseek: $(TUNE)  ## the same for DeepSeek and Qwen3-MoE alone: tiny random models, no downloads
 	$(TUNE_VENV)/bin/$(PYTEST) $(PARITY_DEEPSEEK) $(ARGS)
 
-check: $(DEV)  ## format, lint, types, import contracts
+check: style types  ## format, lint, types, import contracts
+
+style: $(DEV)  ## all of check but the types: seconds instead of minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+types: $(DEV)  ## the types of check
+	$(BIN)/pyright
 
 bench: $(DEV)  ## every promised figure; writes docs/benchmarks.md
 	@$(BIN)/deepwell pull smollm2

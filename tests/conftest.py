@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import typer.testing
 from hypothesis import settings
@@ -99,13 +100,24 @@ def _nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Generator[N
 
 @pytest.fixture(autouse=True, scope="session")
 def _migrations_run_once() -> Generator[None]:
-    """Hundreds of servers open a new database each; the tests of storage migrate every one."""
+    """Hundreds of servers and stores open a new database each; tests of what opening does migrate every one."""
     from tests.migrated import remembered
 
     from deepwell.storage import database
 
     patch = pytest.MonkeyPatch()
     patch.setattr(database, "bring_up_to_date", remembered(database.bring_up_to_date))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _certificates_read_once() -> Generator[None]:
+    """Every client of httpx reads certificates for 10 ms, and some tests make one at each look whether a server answers."""
+    from tests.certificates import remembered
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(httpx._transports.default, "create_ssl_context", remembered(httpx.create_ssl_context))
     yield
     patch.undo()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.faults.test_batches import PATIENCE_S, ROOT, answers, until
+from tests.faults.test_batches import PATIENCE_S, ROOT, answers, put_to_sleep, until
 from tests.parallel import free_port
 
 SHORT_S, LONG_S = 0.3, 3600.0
@@ -110,10 +110,10 @@ def status(served: Served, id: str) -> str | None:
     return answer.json()["status"] if answer.is_success else None
 
 
-def test_a_server_that_wakes_up_too_late_changes_nothing(serve: Serve) -> None:
+def test_a_server_that_wakes_up_too_late_changes_nothing(serve: Serve, tmp_path: Path) -> None:
     asleep = serve(SHORT_S)
     id = asleep.begin()
-    asleep.process.send_signal(signal.SIGSTOP)
+    put_to_sleep(asleep.process, tmp_path / "deepwell.db")
     awake = serve(SHORT_S)
     until(lambda: status(awake, id) == "failed")
     asleep.process.send_signal(signal.SIGCONT)

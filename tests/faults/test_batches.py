@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -79,6 +81,21 @@ def until(condition: Callable[[], Any]) -> Any:
             return found
         time.sleep(0.01)
     raise AssertionError(f"nothing came of it within {PATIENCE_S} s")
+
+
+def put_to_sleep(process: subprocess.Popen[bytes], database: Path) -> None:
+    """Stops a server between its writes. One that slept within a transaction would lock the file for all others."""
+    with contextlib.closing(sqlite3.connect(database, timeout=0.2, isolation_level=None)) as probe:
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            try:
+                probe.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.05)
+            else:
+                probe.execute("ROLLBACK")
+                return
 
 
 @pytest.fixture
@@ -172,7 +189,7 @@ def test_a_server_that_was_asleep_finds_its_batch_taken(servers: Servers) -> Non
     until(lambda: ended_lines(servers.client, id))
     assert servers.process is not None
     sleeper = servers.process
-    sleeper.send_signal(signal.SIGSTOP)
+    put_to_sleep(sleeper, servers.folder / "deepwell.db")
     other = Servers(servers.folder)
     other.start()
     try:

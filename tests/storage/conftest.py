@@ -13,9 +13,9 @@ from deepwell.storage.database import Database
 from deepwell.storage.migrations import bring_up_to_date
 
 
-@pytest.fixture(autouse=True)
-def _every_database_is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No table is taken from another database."""
+@pytest.fixture
+def every_database_is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No table is taken from another database, as `tests.migrated` does. For tests of what opening a database does to it."""
     monkeypatch.setattr(databases, "bring_up_to_date", bring_up_to_date)
 
 

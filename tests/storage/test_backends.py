@@ -21,6 +21,8 @@ from deepwell.storage.jobs import JobStore
 from deepwell.storage.postgres import PostgreSQL
 from deepwell.storage.tables import HEAD, metadata
 
+pytestmark = pytest.mark.usefixtures("every_database_is_migrated")
+
 A = Tenant("a")
 
 

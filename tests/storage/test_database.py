@@ -1,6 +1,7 @@
 """One database: grouped commits, failures that stay with their caller, tables made by the revisions alone."""
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from pathlib import Path
@@ -11,11 +12,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from tests.migrated import remembered
 
 import deepwell.storage
 from deepwell.errors import StorageError
+from deepwell.storage import database as databases
 from deepwell.storage.database import Database
 from deepwell.storage.tables import HEAD, metadata
+
+pytestmark = pytest.mark.usefixtures("every_database_is_migrated")
 
 
 def insert(name):
@@ -25,6 +30,23 @@ def insert(name):
 
 def count(connection):
     return connection.execute(sa.text("SELECT count(*) FROM conversations")).scalar_one()
+
+
+def test_tables_of_another_database_are_those_of_the_migrations(tmp_path: Path, monkeypatch) -> None:
+    """Tests take tables from the first database of their process, which is what this one would have become."""
+    found = []
+    Database.open(tmp_path / "migrated.db").close()
+    monkeypatch.setattr(databases, "bring_up_to_date", remembered(databases.bring_up_to_date))
+    for name in ("first", "second"):
+        Database.open(tmp_path / f"{name}.db").close()
+    for name in ("migrated", "first", "second"):
+        with contextlib.closing(sqlite3.connect(tmp_path / f"{name}.db")) as connection:
+            tables = connection.execute(
+                "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
+            ).fetchall()
+            found.append((tables, connection.execute("SELECT version_num FROM alembic_version").fetchall()))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][0]) > 20
 
 
 async def test_a_write_that_fails_undoes_itself_and_nobody_elses(database):

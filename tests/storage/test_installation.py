@@ -14,6 +14,8 @@ from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
 from deepwell.storage.marker import Marker, Markers, Memory, StoreLost
 
+pytestmark = pytest.mark.usefixtures("every_database_is_migrated")
+
 ids = st.text("0123456789abcdef", min_size=32, max_size=32)
 memories = st.builds(Memory, ids, st.booleans(), st.booleans(), st.integers(0, 2**63))
 

@@ -7,6 +7,7 @@ processor time that the kernel enforces, so that no code inside of it has to coo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -27,6 +28,7 @@ __all__ = [
     "limit_memory",
     "limited",
     "start_child",
+    "trim_memory",
     "twice_if_lost",
 ]
 
@@ -267,6 +269,13 @@ def limited(processor_s: float) -> Generator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def trim_memory() -> None:
+    """Gives freed memory back to the system, which the allocator would keep after large texts."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # of another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def limit_memory(nbytes: int) -> None:

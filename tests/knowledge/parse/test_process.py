@@ -88,7 +88,7 @@ def test_a_file_that_takes_too_much_memory_fails_alone(tmp_path: Path) -> None:
     parser = ParseProcess(memory_bytes=96 << 20)
     try:
         with pytest.raises(InvalidFile, match="96 MB"):
-            parser.parse_blocking(written(tmp_path, "big.txt", b"words " * 4_000_000), "big.txt")
+            parser.parse_blocking(written(tmp_path, "big.txt", b"words " * 8_000_000), "big.txt")
         assert parser.parse_blocking(written(tmp_path, "a.txt", b"words"), "a.txt").text == "words"
     finally:
         parser.close_blocking()

@@ -15,13 +15,13 @@ import msgspec
 
 from deepwell.agents.rules.logic.wire import Examine, Examined, ModelCheck, Solve, Solved, TableRun, TableRuns
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, MissingDependency
-from deepwell.models.text.text_process import trim_memory
 from deepwell.process.calls import (
     CallEnded,
     CallProcess,
     answer_calls,
     limit_memory,
     limited,
+    trim_memory,
     twice_if_lost,
 )
 from deepwell.process.confine import confine

@@ -23,8 +23,15 @@ from deepwell.knowledge.documents import Document, Place, Section
 from deepwell.knowledge.parse.ocr import MOST_OCR_PAGES, OCR_PAGE_S, ocr_installed
 from deepwell.knowledge.parse.parse import parse_file
 from deepwell.knowledge.parse.picture import read_picture
-from deepwell.models.text.text_process import trim_memory
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, twice_if_lost
+from deepwell.process.calls import (
+    CallEnded,
+    CallProcess,
+    answer_calls,
+    limit_memory,
+    limited,
+    trim_memory,
+    twice_if_lost,
+)
 from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, error_of, failure_of
 

@@ -33,8 +33,7 @@ from deepwell.media.images.protocol import (
     encode,
 )
 from deepwell.media.images.provenance import ContentSigner
-from deepwell.models.text.text_process import trim_memory
-from deepwell.process.calls import limit_memory, limited
+from deepwell.process.calls import limit_memory, limited, trim_memory
 from deepwell.process.confine import confine
 from deepwell.process.frames import failure_of
 

@@ -19,8 +19,7 @@ import msgspec
 
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, MissingDependency
 from deepwell.media.images.decode import LOOK, Picture, prepare, read_image
-from deepwell.models.text.text_process import trim_memory
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
+from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, trim_memory
 from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, error_of, failure_of
 

@@ -25,8 +25,7 @@ from deepwell.media.recognition.model import RecognitionModel
 from deepwell.media.recognition.options import Opened, RecognitionOptions, Segment
 from deepwell.media.recognition.whisper import WhisperSession, load_model, prepare
 from deepwell.media.turns import TurnRules, Turns
-from deepwell.models.text.text_process import trim_memory
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
+from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, trim_memory
 from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, failure_of
 

@@ -36,8 +36,7 @@ from deepwell.media.space.sound import SoundHead
 from deepwell.media.space.tags import Tag, Vocabulary, shipped_vocabulary
 from deepwell.media.space.weights import SHIPPED, SpaceWeights
 from deepwell.media.turns import TurnRules, Turns
-from deepwell.models.text.text_process import trim_memory
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
+from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, trim_memory
 from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, failure_of
 

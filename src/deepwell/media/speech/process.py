@@ -28,8 +28,7 @@ from deepwell.media.speech.sound import SAMPLE_RATE, joined, samples_of
 from deepwell.media.speech.split import Pause, Piece
 from deepwell.media.speech.voices import SpokenLanguage, Voice
 from deepwell.media.turns import TurnRules, Turns
-from deepwell.models.text.text_process import trim_memory
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
+from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, trim_memory
 from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, failure_of
 

@@ -7,12 +7,10 @@ are those of the same code in process, bit for bit.
 
 from __future__ import annotations
 
-import ctypes
 import marshal
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,7 +22,15 @@ from deepwell.models.formats.e5 import e5_file_in
 from deepwell.models.text.chat_template import TRIAL_SECONDS, ChatTemplate, render_chat
 from deepwell.models.text.token_memo import TokenPieces
 from deepwell.models.text.tokenizer import Tokenizer, TokenizerKind, TooManyTokens
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, twice_if_lost
+from deepwell.process.calls import (
+    CallEnded,
+    CallProcess,
+    answer_calls,
+    limit_memory,
+    limited,
+    trim_memory,
+    twice_if_lost,
+)
 from deepwell.process.frames import Failure, error_of, failure_of
 
 __all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess", "trim_memory"]
@@ -263,13 +269,6 @@ class TextProcess:
         if isinstance(answer, Failure):
             raise error_of(answer)
         return answer
-
-
-def trim_memory() -> None:
-    """Gives freed memory back to the system, which the allocator would keep after large texts."""
-    if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # of another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unavailable(error: CallEnded) -> EngineUnavailable:

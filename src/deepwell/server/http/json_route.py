@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.requests import ClientDisconnect, Request
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deepwell.server.access.principal import principal_in
 from deepwell.server.http.body_room import SMALL_BODY_BYTES, free_body_in
 from deepwell.server.http.json_size import check_entries
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.observe.record import current
 
 __all__ = ["AnyTypeJsonRoute", "JsonRoute", "json_response"]
@@ -38,7 +38,7 @@ def json_response(body: object) -> Response:
     return Response(data, media_type="application/json")
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(LazyRoute):
     """A FastAPI route `(request, body)` for a JSON model. It saves half a millisecond on a processor with cold caches.
 
     FastAPI enters exit stacks, solves dependencies and parses the body in two steps. Here pydantic reads the bytes. Small
@@ -46,8 +46,8 @@ class JsonRoute(APIRoute):
     A large body is not parsed a second time, because the event loop would wait.
     """
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
+    def read_signature(self, options: dict[str, Any]) -> None:
+        super().read_signature(options)
         needs = self.dependant
         others = (
             needs.path_params,
@@ -61,7 +61,7 @@ class JsonRoute(APIRoute):
         model: Any = needs.body_params[0].field_info.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
             self.app = _straight(
-                self.app, endpoint, needs.request_param_name, needs.body_params[0].name, model
+                self.app, self.endpoint, needs.request_param_name, needs.body_params[0].name, model
             )
 
 
@@ -71,8 +71,8 @@ class AnyTypeJsonRoute(JsonRoute):
     What keeps web pages out is `CrossOriginGuard`, which does not look at content types.
     """
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
+    def read_signature(self, options: dict[str, Any]) -> None:
+        super().read_signature(options)
         self.app = _as_json(self.app)
 
 

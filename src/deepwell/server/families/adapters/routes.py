@@ -17,6 +17,7 @@ from deepwell.server.access.principal import Principal, principal_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.adapters.schema import LoadAdapterRequest, UnloadAdapterRequest
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.database import Tenant
 
 __all__ = ["inside", "router"]
@@ -26,7 +27,7 @@ _MOST_ADAPTERS = 16  # of a tenant: each takes memory that nobody else can use
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`; none if no adapter directory is set."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     root = context.options.adapter_dir
     if root is None:
         return routes

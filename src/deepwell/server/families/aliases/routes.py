@@ -21,6 +21,7 @@ from deepwell.server.families.aliases.bodies import (
 )
 from deepwell.server.families.aliases.schema import AliasesQuery, AliasRequest, ChangesQuery
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage import aliases as stored
 
 __all__ = ["router"]
@@ -31,7 +32,7 @@ _ALIAS = "/v1/aliases/{name:path}"
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.get(_ALIASES, summary="List aliases of models", response_model=None)
     async def listed(request: Request, query: Annotated[AliasesQuery, Query()]) -> Response:

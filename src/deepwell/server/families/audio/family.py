@@ -12,6 +12,7 @@ from deepwell.server.families.audio.bodies import Transcription, Translation
 from deepwell.server.families.audio.speech_schema import SpeechRequestBody
 from deepwell.server.families.family import Family
 from deepwell.server.http.declaration import Declaration, Operation
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.middleware import BodyAllowance
 from deepwell.server.http.multipart import FORM_OVERHEAD_BYTES
 
@@ -23,7 +24,7 @@ _VOICES = "voices are those of the speech model: no recording becomes a new one"
 
 
 def _router(context: ServerContext) -> APIRouter:
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     for part in (recognition.router(context), speech.router(context)):
         routes.routes += part.routes
     return routes

@@ -22,6 +22,7 @@ from deepwell.server.families.audio.schema import (
 from deepwell.server.families.audio.transcribing import Transcribing
 from deepwell.server.guarding.checked import Checked
 from deepwell.server.guarding.guard import ServerGuard
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.multipart import Form, read_form
 from deepwell.server.http.sse import Answer, EventStream
 from deepwell.server.observe.record import current
@@ -35,7 +36,7 @@ RECORDING_FIX = (
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     recognisers = context.media.recognisers
 
     async def recognise(request: Request, *, translate: bool) -> Response:

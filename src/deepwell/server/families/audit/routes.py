@@ -24,6 +24,7 @@ from deepwell.server.families.audit.bodies import (
 from deepwell.server.families.audit.schema import EntriesQuery
 from deepwell.server.families.pages import ends_of
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.database import Tenant
 from deepwell.storage.safety.audit import AuditRow, AuditStore
 from deepwell.storage.safety.chain import storable
@@ -62,7 +63,7 @@ _read_line = msgspec.json.Decoder(_Line).decode
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     verifying = asyncio.Lock()  # one verification at a time reads the whole trail
 
     @routes.get("/v1/audit/entries", summary="List entries of the audit trail", response_model=None)

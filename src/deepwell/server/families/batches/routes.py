@@ -25,6 +25,7 @@ from deepwell.server.families.batches.owner import payload_of
 from deepwell.server.families.batches.schema import BatchesQuery, BatchRequest, batch_request
 from deepwell.server.families.batches.source import conclude_cancelled
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.batches import StoredBatch
 from deepwell.storage.database import Tenant
 
@@ -35,7 +36,7 @@ MAX_INPUT_BYTES = 200 << 20  # OpenAI's
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     async def create(request: Request, body: BatchRequest) -> Response:
         state, tenant = context.state, tenant_of(request)

@@ -27,13 +27,14 @@ from deepwell.server.families.catalog.updates import enqueue_updates, update_rep
 from deepwell.server.families.catalog.worker import PULL_JOB, payload_of
 from deepwell.server.families.jobs.described import job_body
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 
 __all__ = ["router"]
 
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     options = context.options.catalog
     if options is None:
         return routes

@@ -16,6 +16,7 @@ from deepwell.server.families.chat.bodies import ChatCompletion, CompletionDelet
 from deepwell.server.families.chat.schema import ChatRequest
 from deepwell.server.fitting import CHAT_ORIGIN
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.schema import MetadataRequest
 from deepwell.storage.completions import StoredCompletion
 from deepwell.storage.database import Tenant
@@ -42,7 +43,7 @@ class _CompletionsQuery(_PageQuery):
 
 def stored_router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.get("/v1/chat/completions", summary="List stored completions", response_model=None)
     async def completions(request: Request, query: Annotated[_CompletionsQuery, Query()]) -> Response:

@@ -20,6 +20,7 @@ from deepwell.server.families.responses.item_schema import ItemInput
 from deepwell.server.families.responses.items import encode_item, new_id, to_items
 from deepwell.server.families.responses.schema import IncludeQuery, ListQuery
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.schema import MetadataRequest
 from deepwell.storage.clock import shared_time
 from deepwell.storage.conversations import Item as StoredItem
@@ -31,7 +32,7 @@ __all__ = ["router"]
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes, stored = APIRouter(), partial(_stored, context)
+    routes, stored = APIRouter(route_class=LazyRoute), partial(_stored, context)
 
     @routes.post("/v1/conversations", summary="Begin a conversation", response_model=None)
     async def create(request: Request, body: ConversationRequest | None = None) -> Response:

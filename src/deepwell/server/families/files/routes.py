@@ -17,6 +17,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.files.bodies import File, FileDeleted, FileList
 from deepwell.server.families.files.schema import FORM_OF_FILE, MAX_LIFE_S, MIN_LIFE_S, PURPOSES, FilesQuery
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.multipart import Form, read_form
 from deepwell.storage.clock import shared_time
 from deepwell.storage.files import StoredFile
@@ -30,7 +31,7 @@ _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     options = context.options.files
 
     @routes.post("/v1/files", summary="Send a file", response_model=None, openapi_extra=FORM_OF_FILE)

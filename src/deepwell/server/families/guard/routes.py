@@ -11,6 +11,7 @@ from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.guard.bodies import GuardRule, GuardState, LabelState
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
@@ -20,7 +21,7 @@ _LAYERS: tuple[Layer, ...] = ("input", "context", "output")
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the route, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.get("/v1/guard", summary="Show the policy of the guard", response_model=None)
     async def guard(request: Request) -> Response:

@@ -11,6 +11,7 @@ from deepwell.server.families.health.bodies import Version
 from deepwell.server.families.health.readiness import Readiness
 from deepwell.server.http.errors import ShuttingDown
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.version import deepwell_version
 
 __all__ = ["router"]
@@ -18,7 +19,7 @@ __all__ = ["router"]
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     readiness = Readiness(context)
 
     @routes.get("/healthz", summary="The process answers", response_model=None)

@@ -16,6 +16,7 @@ from deepwell.server.families.jobs.described import job_body
 from deepwell.server.families.jobs.kinds import hidden_kinds
 from deepwell.server.families.jobs.schema import JobsQuery
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.jobs import Job
 
 __all__ = ["router"]
@@ -25,7 +26,7 @@ _JOB = "/v1/jobs/{job_id}"
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     async def found(request: Request, id: str) -> Job:
         job = await context.state.jobs.get(tenant_of(request), id)

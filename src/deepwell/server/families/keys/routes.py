@@ -11,6 +11,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.keys.bodies import ListedKey, ListedKeys
 from deepwell.server.families.pages import PageQuery, ends_of
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.keys import ApiKey, KeyStore
 
 __all__ = ["router"]
@@ -18,7 +19,7 @@ __all__ = ["router"]
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the route, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.get("/v1/keys", summary="List API keys", response_model=None)
     async def keys(query: Annotated[PageQuery, Query()]) -> Response:

@@ -33,6 +33,7 @@ from deepwell.server.families.labelling.schema import (
 from deepwell.server.families.labelling.source import read_items
 from deepwell.server.families.pages import ends_of
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.database import Tenant
 from deepwell.storage.tuning.labelling import LabellingStore, StoredItem, StoredProject
 
@@ -130,7 +131,7 @@ class _Work:
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     work = _Work(context)
 
     @routes.post(_PROJECTS, summary="Make a labelling project of a file", response_model=None)

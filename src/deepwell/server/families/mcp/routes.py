@@ -20,6 +20,7 @@ from deepwell.errors import DeepwellError
 from deepwell.server.context import ServerContext
 from deepwell.server.families.mcp.caller import HttpCaller
 from deepwell.server.http.errors import ClientLeft
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.sse import attended
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _asks(body: bytes) -> bool:
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.post("/mcp", summary="Talk to the MCP server", response_model=None)
     async def exchange(request: Request) -> Response:

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from deepwell.server.context import ServerContext
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.observe.metrics import CONTENT_TYPE
 
 __all__ = ["router"]
@@ -13,7 +14,7 @@ __all__ = ["router"]
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the route, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.get("/metrics", summary="Prometheus metrics", response_model=None)
     async def metrics() -> Response:

@@ -17,6 +17,7 @@ from deepwell.server.families.models.bodies import DefaultSampling, DeletedModel
 from deepwell.server.families.models.media import media_cards
 from deepwell.server.families.models.unloading import unload_model
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.residency.wire import HostState, Offer
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
@@ -26,7 +27,7 @@ __all__ = ["router"]
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     started = int(shared_time())
 
     @routes.get("/v1/models", summary="List the served models", response_model=None)

@@ -38,6 +38,7 @@ from deepwell.server.families.ratings.schema import (
 )
 from deepwell.server.families.ratings.source import read_pairs
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.database import Tenant
 from deepwell.storage.tuning.ratings import Choice, RatingStore, StoredPair, StoredStudy, StoredVote
 from deepwell.tuning.evaluate.agreement import preference_of
@@ -165,7 +166,7 @@ class _Work:
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     work = _Work(context)
 
     @routes.post(_STUDIES, summary="Make a study of a file of pairs", response_model=None)

@@ -19,6 +19,7 @@ from deepwell.server.families.responses.items import decode_items
 from deepwell.server.families.responses.schema import InputItemsQuery, ListQuery, RetrieveQuery
 from deepwell.server.fitting import RESPONSE_ORIGIN
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.sse import EventStream
 from deepwell.storage.database import Tenant
 from deepwell.storage.responses import StoredResponse
@@ -30,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 
 def stored_router(context: ServerContext) -> APIRouter:
     """Returns the routes of responses that exist already, those still being generated included."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     background = context.background
 
     @routes.get("/v1/responses/{response_id}", summary="Fetch a response", response_model=None)

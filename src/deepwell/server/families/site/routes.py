@@ -14,6 +14,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.site.bundle import CONSOLE_POLICY, Asset, Bundle
 from deepwell.server.families.site.pages import start_page
 from deepwell.server.families.site.reference import reference_page
+from deepwell.server.http.lazy_route import LazyRoute
 
 __all__ = ["router"]
 
@@ -36,7 +37,7 @@ _CONSOLE_HEADERS = {
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     references: dict[Language, str] = {}
     bundle = Bundle()
 

@@ -19,6 +19,7 @@ from deepwell.server.families.stats.bodies import (
     ServerStats,
 )
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.observe.figures import Figures, TokenRates
 from deepwell.server.observe.process_tree import age_s, memory_bytes, root_of_server
 from deepwell.version import deepwell_version
@@ -31,7 +32,7 @@ _QUANTILES = (0.5, 0.95, 0.99)
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the route, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     rates = TokenRates(context.metrics.engines)
 
     @routes.get("/v1/stats", summary="Show live figures", response_model=None)

@@ -14,6 +14,7 @@ from deepwell.server.families.files.routes import file_body, lifetime
 from deepwell.server.families.uploads.bodies import Upload, UploadPart
 from deepwell.server.families.uploads.schema import FORM_OF_PART, CompleteRequest, UploadRequest
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.multipart import checked_name, read_form
 from deepwell.storage.uploads import StoredUpload
 
@@ -25,7 +26,7 @@ PART_FIX = f"send parts of at most {MAX_PART_BYTES} bytes"
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
     options = context.options.files
 
     @routes.post("/v1/uploads", summary="Announce a file that comes in parts", response_model=None)

@@ -20,6 +20,7 @@ from deepwell.server.families.usage.buckets import (
 )
 from deepwell.server.families.usage.schema import ImagesUsageQuery, UsageQuery
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.clock import shared_time
 from deepwell.storage.usage import UsageStore
 
@@ -30,7 +31,7 @@ _ROOT: Final = "/v1/organization/usage"
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     async def media(request: Request, query: UsageQuery, begins: str, result: Callable[..., Any]) -> Response:
         span = span_of(query, int(shared_time()))

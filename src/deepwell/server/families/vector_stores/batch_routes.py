@@ -12,6 +12,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.vector_stores.described import attributes_json, batch_body, chunking_json
 from deepwell.server.families.vector_stores.file_routes import file_list, polled
 from deepwell.server.families.vector_stores.schema import FileBatchRequest, FileOfBatch, FilesQuery
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.database import Tenant
 from deepwell.storage.knowledge.files import Attachment, StoredBatchOfFiles
 
@@ -23,7 +24,7 @@ _BATCH = "/v1/vector_stores/{vector_store_id}/file_batches/{file_batch_id}"
 
 def batch_router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.post(_BATCHES, summary="Attach several files to a vector store", response_model=None)
     async def create(request: Request, vector_store_id: str, body: FileBatchRequest) -> Response:

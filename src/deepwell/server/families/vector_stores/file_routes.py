@@ -27,6 +27,7 @@ from deepwell.server.families.vector_stores.described import (
 )
 from deepwell.server.families.vector_stores.schema import ChunksQuery, FileRequest, FilesQuery, FileUpdate
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.database import Tenant
 from deepwell.storage.knowledge.files import Attachment, StoredStoreFile
 
@@ -47,7 +48,7 @@ def polled(body: object, *, unfinished: bool) -> Response:
 
 def file_router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.post(_FILES, summary="Attach a file to a vector store", response_model=None)
     async def attach(request: Request, vector_store_id: str, body: FileRequest) -> Response:

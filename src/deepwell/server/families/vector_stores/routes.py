@@ -23,6 +23,7 @@ from deepwell.server.families.vector_stores.schema import (
 )
 from deepwell.server.families.vector_stores.search import search_options, search_page, search_stores
 from deepwell.server.http.json_route import json_response
+from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.storage.database import Tenant
 from deepwell.storage.knowledge.files import Attachment
 from deepwell.storage.knowledge.stores import StoredStore
@@ -35,7 +36,7 @@ _STORE = "/v1/vector_stores/{vector_store_id}"
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=LazyRoute)
 
     @routes.post(_STORES, summary="Create a vector store", response_model=None)
     async def create(request: Request, body: StoreRequest) -> Response:

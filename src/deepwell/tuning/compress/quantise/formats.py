@@ -167,54 +167,72 @@ def _affine(form: Format, w: Floats, v: Floats) -> tuple[Floats, Floats]:
     low, high = w.min(-1), w.max(-1)
     if form.factor:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
-    total, sum_w = v.sum(-1), np.einsum("rgk,gk->rg", w, v)
-    best_error = np.full(low.shape, np.inf, np.float32)
-    best_d, best_m = np.zeros_like(low), np.zeros_like(low)
+    sums: tuple[Floats, Floats] = v.sum(-1), np.einsum("rgk,gk->rg", w, v)
+    best_error: Floats = np.full(low.shape, np.inf, np.float32)
+    best_d: Floats = np.zeros_like(low)
+    best_m: Floats = np.zeros_like(low)
     for shrink in _AFFINE_STARTS:
-        d = ((high - low) * np.float32(shrink / form.high)).astype(np.float32)
-        m = ((low + high) / 2 - d * np.float32(form.high / 2)).astype(np.float32)
+        d: Floats = ((high - low) * np.float32(shrink / form.high)).astype(np.float32)
+        m: Floats = ((low + high) / 2 - d * np.float32(form.high / 2)).astype(np.float32)
         for _ in range(_STEPS):
-            if form.factor:
-                m = np.minimum(m, 0)
-            q = nearest(form, w, d[..., None], m[..., None])
-            weighted = q * v
-            sum_q, sum_qq = weighted.sum(-1), np.einsum("rgk,rgk->rg", weighted, q)
-            sum_qw = np.einsum("rgk,rgk->rg", weighted, w)
-            determinant = total * sum_qq - sum_q * sum_q
-            slope = (total * sum_qw - sum_q * sum_w) / np.where(determinant > 0, determinant, 1)
-            d = np.where(determinant > 0, slope, d).astype(np.float32)
-            m = ((sum_w - d * sum_q) / total).astype(np.float32)
-            if form.factor:  # no minimum above 0 can be stored: there the scale alone is fitted
-                through = np.where(sum_qq > 0, sum_qw / np.where(sum_qq > 0, sum_qq, 1), d)
-                d, m = np.where(m > 0, through, d).astype(np.float32), np.minimum(m, 0)
+            d, m = _affine_step(form, w, v, sums, d, m)
         if form.factor:
             d = np.maximum(d, 0)
         error = _error(form, w, v, d, m)
         better = error < best_error
-        best_error = np.where(better, error, best_error)
-        best_d, best_m = np.where(better, d, best_d), np.where(better, m, best_m)
+        best_error = _chosen(better, error, best_error)
+        best_d, best_m = _chosen(better, d, best_d), _chosen(better, m, best_m)
     return best_d, best_m
+
+
+def _affine_step(
+    form: Format, w: Floats, v: Floats, sums: tuple[Floats, Floats], d: Floats, m: Floats
+) -> tuple[Floats, Floats]:
+    """Returns the d and m of least squares for the integers nearest to w; `sums` are those of v and of v * w in a group."""
+    total, sum_w = sums
+    q = nearest(form, w, d[..., None], (np.minimum(m, 0) if form.factor else m)[..., None])
+    weighted = q * v
+    sum_q, sum_qq = weighted.sum(-1), np.einsum("rgk,rgk->rg", weighted, q)
+    sum_qw = np.einsum("rgk,rgk->rg", weighted, w)
+    determinant = total * sum_qq - sum_q * sum_q
+    slope = (total * sum_qw - sum_q * sum_w) / np.where(determinant > 0, determinant, 1)
+    fitted = np.where(determinant > 0, slope, d).astype(np.float32)
+    lowest = ((sum_w - fitted * sum_q) / total).astype(np.float32)
+    if not form.factor:
+        return fitted, lowest
+    # No minimum above 0 can be stored: there the scale alone is fitted
+    through = np.where(sum_qq > 0, sum_qw / np.where(sum_qq > 0, sum_qq, 1), fitted)
+    return np.where(lowest > 0, through, fitted).astype(np.float32), np.minimum(lowest, 0)
+
+
+def _chosen(better: NDArray[np.bool_], a: Floats, b: Floats) -> Floats:
+    return np.where(better, a, b)
 
 
 def _symmetric(form: Format, w: Floats, v: Floats) -> Floats:
     """Fits d of groups without a minimum. It may be negative: the longer side of the integers meets the largest weight."""
     largest = np.take_along_axis(w, np.abs(w).argmax(-1)[..., None], -1)[..., 0]
-    best_error = np.full(largest.shape, np.inf, np.float32)
-    best_d, zero = np.zeros_like(largest), np.zeros((), np.float32)
+    best_error: Floats = np.full(largest.shape, np.inf, np.float32)
+    best_d: Floats = np.zeros_like(largest)
     # An even grid, as of Q8_0, has no longer side
     for end in {form.low, form.high} if form.low != -form.high else (form.high,):
         for start in _SYMMETRIC_STARTS:
-            d = (largest / np.float32(end * start)).astype(np.float32)
+            d: Floats = (largest / np.float32(end * start)).astype(np.float32)
             for _ in range(_STEPS):
-                q = nearest(form, w, d[..., None], zero)
-                weighted = q * v
-                sum_qq = np.einsum("rgk,rgk->rg", weighted, q)
-                sum_qw = np.einsum("rgk,rgk->rg", weighted, w)
-                d = np.where(sum_qq > 0, sum_qw / np.where(sum_qq > 0, sum_qq, 1), d).astype(np.float32)
+                d = _symmetric_step(form, w, v, d)
             error = _error(form, w, v, d, np.zeros_like(d))
             better = error < best_error
-            best_error, best_d = np.where(better, error, best_error), np.where(better, d, best_d)
+            best_error, best_d = _chosen(better, error, best_error), _chosen(better, d, best_d)
     return best_d
+
+
+def _symmetric_step(form: Format, w: Floats, v: Floats, d: Floats) -> Floats:
+    """Returns the d of least squares for the integers nearest to w."""
+    q = nearest(form, w, d[..., None], np.zeros((), np.float32))
+    weighted = q * v
+    sum_qq = np.einsum("rgk,rgk->rg", weighted, q)
+    sum_qw = np.einsum("rgk,rgk->rg", weighted, w)
+    return np.where(sum_qq > 0, sum_qw / np.where(sum_qq > 0, sum_qq, 1), d).astype(np.float32)
 
 
 def _error(form: Format, w: Floats, v: Floats, d: Floats, m: Floats) -> Floats:
