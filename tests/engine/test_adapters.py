@@ -373,6 +373,28 @@ def test_bytes_do_not_lose_what_is_small_in_one_factor(
     assert difference <= 1e-3 * np.abs(plain - expected).max()
 
 
+def test_a_rank_whose_sums_would_leave_32_bits_is_not_kept_in_bytes(base: Checkpoint) -> None:
+    """One update, written with rank 1 and with rank 2000: all its terms have the same sign."""
+    model = build_model(backend("native"), load_weights(base, "int8"), base.config, 64)
+    name, (rows, cols, _, _) = next(iter(model._targets.items()))
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((1, cols)).astype(np.float32)
+    b = rng.standard_normal((rows, 1)).astype(np.float32)
+    one, many = (
+        adapted_logits(
+            model,
+            sequences.new_cache(backend("native"), base.config, 8),
+            [5, 6, 7, 8],
+            model.adapter(
+                {name: [LowRank(np.arange(rows), a.repeat(rank, axis=0), b.repeat(rank, axis=1) / rank)]}
+            ),
+            4,
+        )
+        for rank in (1, 2000)
+    )
+    assert np.abs(one - many).max() < 0.05 * np.abs(one).max()
+
+
 @pytest.mark.parametrize("a", [3e38, 1e-38, 1e-45, 0.0])
 @pytest.mark.parametrize("b", [3e38, 1e-38, 1e-45, 0.0])
 def test_bytes_hold_the_smallest_and_largest_values(a: float, b: float) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AdapterDtype", "LowRank", "PackedLowRank", "by_expert", "pack"]
+__all__ = ["INT8_RANK", "AdapterDtype", "LowRank", "PackedLowRank", "by_expert", "pack"]
 
 AdapterDtype = Literal["fp32", "bf16", "int8"]
 PackedLowRank = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]
@@ -19,6 +19,7 @@ RUN = 16
 COLUMNS = 16  # columns of A are padded to a multiple of this
 STRIP = 16  # rows of A that lie together in int8
 GROUP = 64  # columns of a row of A that share a scale in int8
+INT8_RANK = 512  # of a part in int8: from 1041 on, the kernels' sums could leave 32 bits
 _LARGEST = 1e38  # of a balanced B, which is finite in float32
 
 
