@@ -386,7 +386,13 @@ def test_a_rank_whose_sums_would_leave_32_bits_is_not_kept_in_bytes(base: Checkp
             sequences.new_cache(backend("native"), base.config, 8),
             [5, 6, 7, 8],
             model.adapter(
-                {name: [LowRank(np.arange(rows), a.repeat(rank, axis=0), b.repeat(rank, axis=1) / rank)]}
+                {
+                    name: [
+                        LowRank(
+                            np.arange(rows), a.repeat(rank, axis=0), b.repeat(rank, axis=1) / np.float32(rank)
+                        )
+                    ]
+                }
             ),
             4,
         )

@@ -99,7 +99,7 @@ def _balanced(part: LowRank) -> LowRank:
     peaks, columns = np.abs(part.a).max(axis=1), np.abs(part.b).max(axis=0)
     with np.errstate(divide="ignore", over="ignore"):
         most = np.maximum(np.float32(_LARGEST) / columns, np.float32(1))
-    factors = np.where(peaks > 0, np.minimum(peaks, most), np.float32(1))
+    factors = np.where(peaks > 0, np.minimum(peaks, most), 1).astype(np.float32)
     return LowRank(part.rows, part.a / factors[:, None], part.b * factors)
 
 
