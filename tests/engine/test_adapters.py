@@ -344,6 +344,77 @@ def test_bytes_are_multiplied_as_they_lie(isa: str, precision: Any, base: Checkp
         native.set_isa(table)
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("which", ["part", "rank"])
+@pytest.mark.parametrize("factor", [2.0**14, 2.0**60, 2.0**-60, 2.0**-110])
+def test_bytes_do_not_lose_what_is_small_in_one_factor(
+    factor: float, which: str, precision: Any, base: Checkpoint, tmp_path: Path
+) -> None:
+    """A times a number and B divided by it are the same update, in one part of a matrix or in one rank of every part."""
+    model = build_model(backend("native"), load_weights(base, precision), base.config, 64)
+    parts = read_adapter(
+        write_random_adapter(tmp_path / "lora", linears(base), rank=5, seed=3, alpha=ALPHA), linears(base)
+    ).parts
+
+    def uneven(part: LowRank, first: bool) -> LowRank:
+        factors = np.ones(part.rank, np.float32)
+        if first or which == "rank":
+            factors[: 1 if which == "rank" else None] = factor
+        return LowRank(part.rows, part.a * factors[:, None], part.b / factors)
+
+    scaled = {name: [uneven(part, not i) for i, part in enumerate(own)] for name, own in parts.items()}
+    plain, expected, computed = (
+        adapted_logits(
+            model, sequences.new_cache(backend("native"), base.config, 8), [5, 6, 7, 8], adapter, 4
+        )
+        for adapter in (None, model.adapter(parts), model.adapter(scaled))
+    )
+    difference = np.abs(computed - expected).max()
+    assert difference <= 1e-3 * np.abs(plain - expected).max()
+
+
+def test_a_rank_whose_sums_would_leave_32_bits_is_not_kept_in_bytes(base: Checkpoint) -> None:
+    """One update, written with rank 1 and with rank 2000: all its terms have the same sign."""
+    model = build_model(backend("native"), load_weights(base, "int8"), base.config, 64)
+    name, (rows, cols, _, _) = next(iter(model._targets.items()))
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((1, cols)).astype(np.float32)
+    b = rng.standard_normal((rows, 1)).astype(np.float32)
+    one, many = (
+        adapted_logits(
+            model,
+            sequences.new_cache(backend("native"), base.config, 8),
+            [5, 6, 7, 8],
+            model.adapter(
+                {
+                    name: [
+                        LowRank(
+                            np.arange(rows), a.repeat(rank, axis=0), b.repeat(rank, axis=1) / np.float32(rank)
+                        )
+                    ]
+                }
+            ),
+            4,
+        )
+        for rank in (1, 2000)
+    )
+    assert np.abs(one - many).max() < 0.05 * np.abs(one).max()
+
+
+@pytest.mark.parametrize("a", [3e38, 1e-38, 1e-45, 0.0])
+@pytest.mark.parametrize("b", [3e38, 1e-38, 1e-45, 0.0])
+def test_bytes_hold_the_smallest_and_largest_values(a: float, b: float) -> None:
+    part = LowRank(np.arange(16), np.full((2, 20), a, np.float32), np.full((16, 2), b, np.float32))
+    packed = pack([part], 32, 20, "int8")
+    with np.errstate(over="ignore"):
+        computed = opened(*packed, 20, "int8").astype(np.float64)
+    expected = 2 * float(np.float32(a)) * float(np.float32(b))
+    if expected < 1e38:
+        assert np.allclose(computed[:16], expected, rtol=0.02, atol=1e-37)
+    else:
+        assert (computed[:16] > 1e38).all()
+
+
 # ---- the engine
 
 

@@ -105,7 +105,7 @@ def test_every_kernel_table_adapts_experts_as_the_reference(precision: Precision
             errors = [np.abs(text - expected[i]).max(axis=1) for i, text in enumerate(together)]
             if precision == "fp32":
                 assert max(map(np.max, errors)) < 1e-3, table
-            else:  # beside int8 adapters are bf16, by which a router may choose another expert here and there
+            else:  # beside int8 adapters are int8, by which a router may choose another expert here and there
                 assert np.median(np.concatenate(errors)) < 0.1, table
             for i, text in enumerate(together):
                 assert np.array_equal(logits(native, [i])[0], text), table

@@ -111,8 +111,9 @@ def test_a_model_that_was_trained_as_a_whole_is_written_by_deepseeks_names(
             parameter.add_(0.01)
     weights = bases.released_weights(dict(model.named_parameters()), checkpoint.config)
     kept = (".tid2eid", ".gate.bias")  # buffers
-    # Only serving uses the prediction layer.
-    trained = {name for name in checkpoint.names if not name.startswith("mtp.")}
+    trained = {
+        name for name in checkpoint.names if not name.startswith("mtp.")
+    }  # only serving uses that layer
     assert set(weights) == {name for name in trained if not name.endswith(kept)}
     write_model(released, checkpoint, weights, tmp_path / "out")
     assert np.abs(ours(tmp_path / "out") - theirs(model)).max() < MAX_ERROR

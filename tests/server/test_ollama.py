@@ -269,6 +269,10 @@ async def test_thoughts_come_apart(tmp_path: Path, engine: FakeEngine) -> None:
         assert "".join(piece["message"].get("thinking", "") for piece in pieces) == "hm"
         generated = {"model": "toy", "prompt": text, "stream": False, "options": GREEDY}
         assert (await http.post("/api/generate", json=generated)).json()["thinking"] == "hm"
+        answer = (await http.post("/api/chat", json=said(text, think="high"))).json()
+        assert answer["message"]["thinking"] == "hm"
+        refusal = await refused(http, "/api/chat", said(text, think="low"))
+        assert "use 'high' to turn reasoning on, or false to turn it off" in refusal
         off = (await http.post("/api/chat", json=said("hi", think=False))).json()
         assert "thinking" not in off["message"]
         shown = (await http.post("/api/show", json={"model": "toy"})).json()

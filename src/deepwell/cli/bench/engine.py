@@ -194,7 +194,14 @@ def batch(
     threads: Threads = None,
     rounds: Rounds = 5,
     prompt_tokens: PromptTokens = 128,
-    tokens: Annotated[int, typer.Option(min=2, help="Length of each answer, in tokens.")] = 64,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Length of each answer, in tokens. Unless given, twice the sequences, at least 64: steps count once all prompts"
+            " have joined, one in a step.",
+        ),
+    ] = None,
     no_peers: NoPeers = False,
     profiled: Annotated[
         bool, typer.Option("--profile", help="Time the phases of a step too, and say whether both agree.")

@@ -17,7 +17,7 @@ from deepwell.engine.backends import backend, reference, specs
 from deepwell.engine.backends.specs import AttentionSpec, LatentAttentionSpec, MemorySpec, MoeSpec
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.layouts import KVDtype, Scheme
-from deepwell.engine.weights.low_rank import AdapterDtype, LowRank, PackedLowRank, by_expert, pack
+from deepwell.engine.weights.low_rank import INT8_RANK, AdapterDtype, LowRank, PackedLowRank, by_expert, pack
 from deepwell.errors import MissingDependency
 
 __all__ = [
@@ -303,6 +303,8 @@ class Model:
         dtype: AdapterDtype = (
             "fp32" if "fp32" in schemes else "int8" if schemes <= {"int8", "int4"} else "bf16"
         )
+        if dtype == "int8" and any(part.rank > INT8_RANK for own in parts.values() for part in own):
+            dtype = "bf16"
         packed: dict[str, PackedLowRank | list[PackedLowRank | None]] = {}
         for name, part in parts.items():
             if name not in self._targets:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AdapterDtype", "LowRank", "PackedLowRank", "by_expert", "pack"]
+__all__ = ["INT8_RANK", "AdapterDtype", "LowRank", "PackedLowRank", "by_expert", "pack"]
 
 AdapterDtype = Literal["fp32", "bf16", "int8"]
 PackedLowRank = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]
@@ -19,6 +19,8 @@ RUN = 16
 COLUMNS = 16  # columns of A are padded to a multiple of this
 STRIP = 16  # rows of A that lie together in int8
 GROUP = 64  # columns of a row of A that share a scale in int8
+INT8_RANK = 512  # of a part in int8: from 1041 on, the kernels' sums could leave 32 bits
+_LARGEST = 1e38  # of a balanced B, which is finite in float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,8 @@ def pack(parts: Sequence[LowRank], rows: int, cols: int, dtype: AdapterDtype) ->
         bytes, then for each run and four of its ranks [16][4] codes. A part's ranks are padded to a multiple of 2, in int8
         of 4. No zeros are stored for outputs that a part does not own, except where two parts meet inside a run.
     """
+    if dtype == "int8":
+        parts = [_balanced(part) for part in parts]
     unit = 4 if dtype == "int8" else 2
     even = [-(-part.rank // unit) * unit for part in parts]
     first = np.concatenate([[0], np.cumsum(even)])
@@ -84,6 +88,19 @@ def pack(parts: Sequence[LowRank], rows: int, cols: int, dtype: AdapterDtype) ->
             runs[run] = low, high - low, offset
             offset += blocks[-1].nbytes
     return _strips(a) if dtype == "int8" else _pairs(a, dtype), np.concatenate(blocks), runs
+
+
+def _balanced(part: LowRank) -> LowRank:
+    """Returns the same update with rows of A that reach 1, as far as B stays finite.
+
+    A row of A may be large where its column of B is small. In int8, all of A x share a scale, and so do an output's values of
+    B: unbalanced, small ones would be lost.
+    """
+    peaks, columns = np.abs(part.a).max(axis=1), np.abs(part.b).max(axis=0)
+    with np.errstate(divide="ignore", over="ignore"):
+        most = np.maximum(np.float32(_LARGEST) / columns, np.float32(1))
+    factors = np.where(peaks > 0, np.minimum(peaks, most), 1).astype(np.float32)
+    return LowRank(part.rows, part.a / factors[:, None], part.b * factors)
 
 
 def _pairs(rows: NDArray[np.float32], dtype: AdapterDtype) -> NDArray[np.uint8]:

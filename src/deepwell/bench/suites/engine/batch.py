@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def bench_batch(
     sequences: int = 16,
     rounds: int = 5,
     prompt_tokens: int = 128,
-    tokens: int = 64,
+    tokens: int | None = None,
     peers: Sequence[str] = ("Q8_0", "Q4_0"),
     also: Sequence[Precision] = (),
     profiled: bool = False,
@@ -36,9 +36,12 @@ def bench_batch(
     """Measures tokens a second of `sequences` sequences together, in rounds interleaved with the peers.
 
     Args:
+        tokens: of an answer; None: twice the sequences, and at least 64. Prompts join one in a step, and steps count once all
+            have joined.
         also: precisions that run in the same rounds; the figures are those of the fastest, which they name.
-        profiled: rounds of the fastest follow, in which the phases of a step and its time take turns.
+        profiled: rounds of the fastest follow, in which the phases of a step are timed beside the whole.
     """
+    tokens = tokens or max(64, 2 * sequences)
     length = prompt_tokens + tokens
     kv_tokens = (sequences + 2) * length
     with (
@@ -88,11 +91,8 @@ def bench_batch(
             names: dict[str, str] = {name: side for side, (name, _) in candidates.items()} if also else {}
             value |= _against(result, ours, [peer.name for peer in session.peers], names)
         if profiled:
-            value |= _beside_phases(
-                lambda number: 1e3 * sequences / run(engine, number).rate,
-                lambda number: step_phases(engine, prompts(model, prompt_tokens, number, sequences), tokens),
-                rounds,
-            )
+            groups = [prompts(model, prompt_tokens, number, sequences) for number in range(rounds + 1)]
+            value |= _beside_phases(engine, groups, tokens)
     return value
 
 
@@ -109,23 +109,17 @@ def _against(
     }
 
 
-def _beside_phases(
-    step_ms: Callable[[int], float], phases: Callable[[int], Mapping[str, float]], rounds: int
-) -> dict[str, Any]:
-    """Returns the time of a step, the sum of its phases, and the median of the ratios of each round."""
-    phases(0)
+def _beside_phases(engine: Ours, groups: Sequence[Sequence[Sequence[int]]], tokens: int) -> dict[str, Any]:
+    """Returns the time of a step, the sum of its phases and their ratio, medians over the groups; the first warms up."""
     steps: list[float] = []
     sums: list[float] = []
-    for number in range(1, rounds + 1):
-        if number % 2:
-            steps.append(step_ms(number))
-        sums.append(1e3 * sum(phases(number).values()))
-        if not number % 2:
-            steps.append(step_ms(number))
+    for group in groups:
+        phases, run = step_phases(engine, group, tokens)
+        sums.append(1e3 * sum(phases.values()))
+        steps.append(1e3 * len(group) / run.rate)
+    ratios = [whole / step for whole, step in zip(sums, steps, strict=True)]
     return {
-        "step_ms": rounded(statistics.median(steps)),
-        "profile_ms": rounded(statistics.median(sums)),
-        "profile_over_step": rounded(
-            statistics.median(whole / step for whole, step in zip(sums, steps, strict=True)), 3
-        ),
+        "step_ms": rounded(statistics.median(steps[1:])),
+        "profile_ms": rounded(statistics.median(sums[1:])),
+        "profile_over_step": rounded(statistics.median(ratios[1:]), 3),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepwell.bench.harness.comparison import Run
 from deepwell.bench.harness.machine import machine
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.roofs import Roofs, embedding_scheme, measure_roofs, work_of
@@ -79,12 +80,12 @@ def needs(
     }
 
 
-def step_phases(ours: Ours, group: Sequence[Sequence[int]], tokens: int) -> dict[str, float]:
-    """Returns the seconds of each phase of a decode step of all prompts of `group`, `tokens` long."""
+def step_phases(ours: Ours, group: Sequence[Sequence[int]], tokens: int) -> tuple[dict[str, float], Run]:
+    """Returns the seconds of each phase of a decode step of all prompts of `group`, `tokens` long, and the run itself."""
     native.switch_profile(True)
-    ours.generate(group, tokens)
+    run = ours.generate(group, tokens)
     profile, _ = native.switch_profile(False)
-    return {phase: spent / profile.steps for phase, spent in profile.seconds.items()}
+    return {phase: spent / profile.steps for phase, spent in profile.seconds.items()}, run
 
 
 def bench_profile(
@@ -97,13 +98,17 @@ def bench_profile(
     prefill: int | None = None,
     rounds: int = 5,
     prompt_tokens: int = 128,
-    tokens: int = 64,
+    tokens: int | None = None,
 ) -> dict[str, Any]:
     """Times each phase of a decode step with `rows` sequences or, with `prefill`, of a prompt of so many tokens.
 
     Medians over `rounds`; shares of a roof are against the peaks measured in the same round. What happens outside the
     model (scheduler, sampler, delivery) is the phase "between"; "embed" holds the waking of the threads, too.
+
+    Args:
+        tokens: of an answer; None: twice the rows, and at least 64. Only steps count in which all decode.
     """
+    tokens = tokens or max(64, 2 * rows)
     length = prefill or prompt_tokens + tokens
     facts = machine(threads)
     report.note(f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}")
@@ -121,7 +126,7 @@ def bench_profile(
     read = sum(one.read_bytes for one in need.values())
 
     def decode_seconds(number: int) -> dict[str, float]:
-        return step_phases(ours, prompts(model, prompt_tokens, number, rows), tokens)
+        return step_phases(ours, prompts(model, prompt_tokens, number, rows), tokens)[0]
 
     def prefill_seconds(number: int) -> dict[str, float]:
         assert prefill is not None

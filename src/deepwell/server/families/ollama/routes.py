@@ -115,7 +115,7 @@ class _Asked:
         think = self.body.think
         thinks, variables = think if isinstance(think, bool) else None, {}
         if isinstance(think, str):
-            thinks, variables = reasoning_of(self.model, think, "think", off="true or false")
+            thinks, variables = reasoning_of(self.model, think, "think", off="false")
         return Dialogue((), format=self.body.grammar(), thinks=thinks, variables=variables, params=_NAMES)
 
     async def plan(
