@@ -198,8 +198,8 @@ def batch(
         int | None,
         typer.Option(
             min=2,
-            help="Length of each answer, in tokens. Unless given, twice the sequences, at least 64: steps count once all prompts"
-            " have joined, one in a step.",
+            help="Length of each answer, in tokens. Unless given, twice the sequences, at least 64: steps count once all"
+            " prompts have joined, one in a step.",
         ),
     ] = None,
     no_peers: NoPeers = False,
