@@ -56,6 +56,10 @@ class Roofs:
         peaks: dict[Scheme, float] = {"int8": self.int8, "int4": self.int4, "bf16": self.bf16}
         return peaks.get(scheme, self.fp32)
 
+    def or_higher(self, other: Roofs) -> Roofs:
+        """Returns the higher of both peaks of each kind: other machines on the same processor only ever lower one."""
+        return Roofs(self.threads, *(max(getattr(self, kind), getattr(other, kind)) for kind in KINDS))
+
 
 def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4, nbytes: float = FAR_BYTES) -> float:
     """Measures one peak: GB/s of "memory", GHz of "clock" (0 where it is not known), GMAC/s of the others.

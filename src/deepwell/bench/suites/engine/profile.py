@@ -102,7 +102,7 @@ def bench_profile(
 ) -> dict[str, Any]:
     """Times each phase of a decode step with `rows` sequences or, with `prefill`, of a prompt of so many tokens.
 
-    Medians over `rounds`; shares of a roof are against the peaks measured in the same round. What happens outside the
+    Medians over `rounds`; shares of a roof are against the higher of the peaks measured before and behind the same round. What happens outside the
     model (scheduler, sampler, delivery) is the phase "between"; "embed" holds the waking of the threads, too.
 
     Args:
@@ -142,9 +142,12 @@ def bench_profile(
         measure(0)
         roofs: list[Roofs] = []
         measured: list[Mapping[str, float]] = []
+        before = measure_roofs(threads, seconds=0.2, nbytes=read)
         for number in range(1, rounds + 1):
-            roofs.append(measure_roofs(threads, seconds=0.2, nbytes=read))
             measured.append(measure(number))
+            behind = measure_roofs(threads, seconds=0.2, nbytes=read)
+            roofs.append(before.or_higher(behind))
+            before = behind
     finally:
         native.switch_profile(False)
         ours.close()
