@@ -102,8 +102,8 @@ def bench_profile(
 ) -> dict[str, Any]:
     """Times each phase of a decode step with `rows` sequences or, with `prefill`, of a prompt of so many tokens.
 
-    Medians over `rounds`; shares of a roof are against the higher of the peaks measured before and behind the same round. What happens outside the
-    model (scheduler, sampler, delivery) is the phase "between"; "embed" holds the waking of the threads, too.
+    Medians over `rounds`; shares of a roof are against the higher of the peaks measured before and behind the same round. What
+    happens outside the model (scheduler, sampler, delivery) is the phase "between"; "embed" holds the waking of the threads.
 
     Args:
         tokens: of an answer; None: twice the rows, and at least 64. Only steps count in which all decode.
