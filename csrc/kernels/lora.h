@@ -161,19 +161,21 @@ DW_INLINE void lora_prefetch(const LoraProduct& l, int row) {
   for (int at = 0; at < 512; at += 64) prefetch_later(m->b + at), prefetch_later((const uint8_t*)m->runs + at);
 }
 
-// t = A x of up to kLoraRows rows with one adapter: rows[r] has the columns x[r], and is rounded to int8 in `rounded` unless that is null.
-DW_INLINE void lora_project(const LoraProduct& l, const int32_t* rows, int count, const float* const* x, const Activations* rounded) {
+// t = A x of up to kLoraRows rows with one adapter: rows[r] has the columns x[r], which `rounded`, unless null, has as `scheme` wants them.
+DW_INLINE void lora_project(const LoraProduct& l, const int32_t* rows, int count, const float* const* x, Scheme scheme,
+                            const Activations* rounded) {
   const LoraMatrix* m = lora_of(l, rows[0]);
   if (!m) return;
   float* t[kLoraRows];
   for (int r = 0; r < count; r++) t[r] = l.t + (size_t)rows[r] * l.stride;
   if (m->dtype == kLoraInt8) {
-    if (rounded) return lora_down_int8(*m, *rounded, rows, count, t);
+    if (rounded && scheme == kInt8) return lora_down_int8<1>(*m, *rounded, rows, count, t);
+    if (kLoraReadsInt4 && rounded && scheme == kInt4) return lora_down_int8<2>(*m, *rounded, rows, count, t);
     const Matrix like = int8_like(m->cols);
     const Activations own = activations_at(l.bytes, like, kLoraRows);
     const int32_t each[kLoraRows] = {0, 1, 2, 3};
     for (int r = 0; r < count; r++) quantize_row(like, x[r], own, r);
-    lora_down_int8(*m, own, each, count, t);
+    lora_down_int8<1>(*m, own, each, count, t);
   } else if (m->dtype == kLoraBf16) {
     lora_down<true>(*m, count, x, t);
   } else {
@@ -207,9 +209,12 @@ DW_INLINE const float* lora_add(const LoraProduct& l, int i, int p, const float*
   if (!m) return y;
   const LoraRun* run = m->runs + p * (kPanel / 16);
   const float* t = l.t + (size_t)i * l.stride;
+  if (m->dtype == kLoraInt8) {
+    lora_panel_int8(*m, p, t, y, sum);
+    return sum;
+  }
   for (int h = 0; h < kPanel / 16; h++)
-    if (m->dtype == kLoraInt8) lora_run_int8(*m, p * (kPanel / 16) + h, t, y + h * 16, sum + h * 16);
-    else if (m->dtype == kLoraBf16) lora_run<true>(*m, run[h], t, y + h * 16, sum + h * 16);
+    if (m->dtype == kLoraBf16) lora_run<true>(*m, run[h], t, y + h * 16, sum + h * 16);
     else lora_run<false>(*m, run[h], t, y + h * 16, sum + h * 16);
   return sum;
 }

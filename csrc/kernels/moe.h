@@ -325,7 +325,7 @@ static void project_inputs(const MoeLayer& e, const MoeSpace& s, const MoeLora& 
         of_job[n] = at.row + n;
         x[n] = (const float*)(h.bytes + (size_t)token(of, at.row + n) * h.row_bytes);
       }
-      lora_project(job_lora(e, lora, of, rows, false), of_job, n, x, nullptr);
+      lora_project(job_lora(e, lora, of, rows, false), of_job, n, x, kFp32, nullptr);
     }
   team_barrier(team);
 }
@@ -429,7 +429,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
       const Matrix& w = shared ? e.shared_down : e.down;
       const float* act = shared ? s.shared_act + (size_t)at.row * s.shared_stride : s.act + (size_t)(of.first + at.row) * s.act_stride;
       quantize_row(w, act, activations_at(s.activated + of.activated, w, of.rows), at.row);
-      lora_project(job_lora(e, lora, of, rows, true), &at.row, 1, &act, nullptr);
+      lora_project(job_lora(e, lora, of, rows, true), &at.row, 1, &act, kFp32, nullptr);
     }
   team_barrier(team);
   DW_PHASE_ENDS(kPhaseNorm);

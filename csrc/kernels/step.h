@@ -187,7 +187,7 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
       lora_prefetch(lora, r);
       const float* x = source(r, l.row);
       quantize_row(w, x, a, r);
-      lora_project(lora, &r, 1, &x, w.scheme == kInt8 ? &a : nullptr);
+      lora_project(lora, &r, 1, &x, w.scheme, &a);
     }
     return a;
   }
@@ -202,7 +202,7 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
         x[r] = source(order[r], l.row + r * l.row_floats);
         quantize_row(w, x[r], a, order[r]);
       }
-      lora_project(lora, order, n, x, w.scheme == kInt8 ? &a : nullptr);
+      lora_project(lora, order, n, x, w.scheme, &a);
     }
     team_barrier(team);
     return a;
