@@ -133,7 +133,7 @@ def decode(
 def adapters(
     model: Model = None,
     threads: Threads = None,
-    rounds: Rounds = 7,
+    rounds: Rounds = 15,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = 16,
     row: Row = None,
     json: Json = False,
