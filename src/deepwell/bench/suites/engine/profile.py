@@ -140,14 +140,7 @@ def bench_profile(
     measure: Callable[[int], dict[str, float]] = prefill_seconds if prefill else decode_seconds
     try:
         measure(0)
-        roofs: list[Roofs] = []
-        measured: list[Mapping[str, float]] = []
-        before = measure_roofs(threads, seconds=0.2, nbytes=read)
-        for number in range(1, rounds + 1):
-            measured.append(measure(number))
-            behind = measure_roofs(threads, seconds=0.2, nbytes=read)
-            roofs.append(before.or_higher(behind))
-            before = behind
+        roofs, measured = _rounds(measure, rounds, lambda: measure_roofs(threads, seconds=0.2, nbytes=read))
     finally:
         native.switch_profile(False)
         ours.close()
@@ -171,6 +164,21 @@ def bench_profile(
         "memory_gb_per_s": rounded(statistics.median(peak.memory for peak in roofs), 3),
         "gemm_gmac_per_s": rounded(statistics.median(peak.of(need["gate_up"].scheme) for peak in roofs), 3),
     }
+
+
+def _rounds(
+    measure: Callable[[int], dict[str, float]], rounds: int, peaks: Callable[[], Roofs]
+) -> tuple[list[Roofs], list[Mapping[str, float]]]:
+    """Returns the seconds of the phases of each round, and the higher of the peaks before and behind it."""
+    roofs: list[Roofs] = []
+    measured: list[Mapping[str, float]] = []
+    before = peaks()
+    for number in range(1, rounds + 1):
+        measured.append(measure(number))
+        behind = peaks()
+        roofs.append(before.or_higher(behind))
+        before = behind
+    return roofs, measured
 
 
 def _phases(
