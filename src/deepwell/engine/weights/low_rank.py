@@ -76,15 +76,16 @@ def pack(parts: Sequence[LowRank], rows: int, cols: int, dtype: AdapterDtype) ->
     runs = np.zeros((rows // RUN, 3), np.int32)
     blocks: list[NDArray[np.uint8]] = []
     offset = 0
-    codes, scales = _rounded(full)
-    if dtype == "int8":
+    rounded = _rounded(full) if dtype == "int8" else None
+    if rounded:
+        scales = rounded[1]
         blocks.append(np.zeros(-(-scales.nbytes // 64) * 64, np.uint8))
         blocks[0][: scales.nbytes] = scales.view(np.uint8)
         offset = blocks[0].nbytes
     for run, (low, high) in enumerate(zip(begin, end, strict=True)):
         if high > low:
             own = slice(run * RUN, (run + 1) * RUN), slice(low, high)
-            blocks.append(_fours(codes[own]) if dtype == "int8" else _pairs(full[own].T, dtype))
+            blocks.append(_fours(rounded[0][own]) if rounded else _pairs(full[own].T, dtype))
             runs[run] = low, high - low, offset
             offset += blocks[-1].nbytes
     return _strips(a) if dtype == "int8" else _pairs(a, dtype), np.concatenate(blocks), runs
