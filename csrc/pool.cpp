@@ -74,6 +74,7 @@ class Pool {
     function_ = function;
     argument_ = argument;
     team_.next = 0;
+    team_.taken = 0;
     if (team_.size > 1) announce_change(&job_, &sleepers_);
     function(argument, &team_, 0);
     team_barrier(&team_);
@@ -109,12 +110,14 @@ std::unique_ptr<Pool> pool;
 void team_barrier(Team* team) {
   if (team->size == 1) {
     team->next = 0;
+    team->taken = 0;
     return;
   }
   uint32_t seen = __atomic_load_n(&team->generation, __ATOMIC_ACQUIRE);
   if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_ACQ_REL) == static_cast<uint32_t>(team->size)) {
     __atomic_store_n(&team->arrived, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&team->next, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&team->taken, 0, __ATOMIC_RELAXED);
     announce_change(&team->generation, &team->sleepers);
   } else {
     wait_change(&team->generation, seen, &team->sleepers);
@@ -123,13 +126,16 @@ void team_barrier(Team* team) {
 
 int team_next(Team* team, int count) { return __atomic_fetch_add(&team->next, count, __ATOMIC_RELAXED); }
 
-int team_next_share(Team* team, int total, int* count) {
-  int32_t first = __atomic_load_n(&team->next, __ATOMIC_RELAXED);
+Claim team_claim(Team* team, int tid, int first, int end, int most) {
+  uint64_t taken = __atomic_load_n(&team->taken, __ATOMIC_RELAXED);
   for (;;) {
-    int left = total - first;
-    if (left <= 0) return total;
-    *count = std::max(1, left / (2 * team->size));
-    if (__atomic_compare_exchange_n(&team->next, &first, first + *count, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return first;
+    const int front = static_cast<int>(taken & 0xffffffff), back = static_cast<int>(taken >> 32);
+    const int left = end - first - front - back;
+    if (left <= 0) return {end, end};
+    const int count = std::min(left, most ? most : std::max(1, left / (2 * team->size)));
+    const uint64_t then = taken + (tid % 2 ? static_cast<uint64_t>(count) << 32 : static_cast<uint64_t>(count));
+    if (__atomic_compare_exchange_n(&team->taken, &taken, then, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+      return tid % 2 ? Claim{end - back - count, end - back} : Claim{first + front, first + front + count};
   }
 }
 

@@ -11,15 +11,21 @@ struct Team {
   alignas(64) uint32_t arrived;
   alignas(64) uint32_t generation;
   alignas(64) int32_t next;
+  uint64_t taken;  // of `team_claim`: items from the front, and in the upper half from the back
   alignas(64) uint32_t sleepers;
 };
 
-// Wait for all; the counter behind `team_next` restarts at 0.
+// Wait for all; the counters behind `team_next` and `team_claim` restart at 0.
 void team_barrier(Team* team);
 // Claim `count` consecutive work items; returns the first.
 int team_next(Team* team, int count);
-// Claim a share of what is left of `total`: large streams first, single items last. Returns the first, `total` when none is left.
-int team_next_share(Team* team, int total, int* count);
+// Claim consecutive items of [first, end): from the front if the thread's number is even, from the back else, so that it finds the rows or
+// columns that it has computed in its own cache when it claims in the next phase. `most` items or, with 0, a share of those that are left:
+// large streams first, single items last. Empty when none is left.
+struct Claim {
+  int first, end;
+};
+Claim team_claim(Team* team, int tid, int first, int end, int most);
 
 using TeamFunction = void (*)(void* argument, Team* team, int tid);
 

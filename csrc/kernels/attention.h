@@ -307,6 +307,13 @@ static float quantize_head(const float* x, int n, int8_t* q) {
   return amax / 127.0f;
 }
 
+// x: [n] -> bf16.
+static void round_head(const float* x, int n, uint16_t* to) {
+  int i = 0;
+  for (; i + W <= n; i += W) store_bf16(to + i, load(x + i));
+  for (; i < n; i++) to[i] = to_bf16(x[i]);
+}
+
 static void write_kv(const KVCache& cache, int layer, int block, int kv_head, int slot, const float* k, const float* v) {
   uint8_t* to = (uint8_t*)cache_head(cache, layer, block, kv_head);
   int n = cache.head_dim * kBlockTokens;
@@ -317,11 +324,13 @@ static void write_kv(const KVCache& cache, int layer, int block, int kv_head, in
     for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + slot] = q[d];
     scales[kBlockTokens + slot] = quantize_head(v, cache.head_dim, keys + n + slot * cache.head_dim);
   } else if (cache.type == kKvBf16) {
-    uint16_t* keys = (uint16_t*)to;
-    for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + run_slot(slot)] = to_bf16(k[d]);
+    uint16_t *keys = (uint16_t*)to, *values = keys + n + slot * cache.head_dim, q[kMaxHeadDim];
+    round_head(k, cache.head_dim, q);
+    for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + run_slot(slot)] = q[d];
+    if (run_slot(1) == 1) return round_head(v, cache.head_dim, values);
+    round_head(v, cache.head_dim, q);
     int runs = cache.head_dim / kBlockTokens * kBlockTokens;
-    for (int d = 0; d < cache.head_dim; d++)
-      keys[n + slot * cache.head_dim + (d < runs ? run_slot(d) : d)] = to_bf16(v[d]);
+    for (int d = 0; d < cache.head_dim; d++) values[d < runs ? run_slot(d) : d] = q[d];
   } else {
     float* keys = (float*)to;
     for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + slot] = k[d];

@@ -386,7 +386,7 @@ static void project_heads(const CompressedLayer& a, const LoraPlaces& places, co
     quantize_row(a.o_a, x, activations_at(t.grouped + group * bytes, a.o_a, live.count), i);
   }
   team_barrier(team);
-  head_gemm(a.o_a, a.o_groups, t.grouped, bytes, live.count, team, [&](int group, int i, int p, const float* y) {
+  head_gemm(a.o_a, a.o_groups, t.grouped, bytes, live.count, team, l.tid, [&](int group, int i, int p, const float* y) {
     memcpy(t.low + (size_t)i * t.low_stride + group * low + p * kPanel, y, min_of(kPanel, low - p * kPanel) * sizeof(float));
   });
   LoraProduct lora = lora_product(b, places.o, live, l);

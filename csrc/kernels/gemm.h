@@ -216,40 +216,67 @@ static void panel_rows(const Matrix& w, int p, const Activations& a, int row, in
   }
 }
 
-// The first share of a product's work items is fixed, so that a thread can prefetch it; the rest is claimed as threads come free.
-DW_INLINE int first_share(int items, int threads) {
-  int share = items / (2 * threads);
-  return max_of(share, 1);
+template <class Epilogue>
+static void any_panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
+  if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
+  else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
+  else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue);
+  else if (w.scheme == kFp16) panel_rows<kFp16>(w, p, a, row, end, epilogue);
+  else panel_rows<kFp32>(w, p, a, row, end, epilogue);
+}
+
+// The first share of a product's work items is fixed, so that a thread can prefetch it; the rest is claimed as threads come free. Threads
+// with even numbers begin at the front, the others at the back.
+struct FirstShare {
+  int front, back;  // items of all first shares
+  Claim own;
+};
+
+DW_INLINE FirstShare first_share(int items, int threads, int tid) {
+  if (items < threads) return {items, 0, {min_of(tid, items), min_of(tid + 1, items)}};
+  const int count = max_of(items / (2 * threads), 1), at = tid / 2 * count;
+  const Claim own = tid % 2 ? Claim{items - at - count, items - at} : Claim{at, at + count};
+  return {(threads + 1) / 2 * count, threads / 2 * count, own};
+}
+
+// `run(item)` sees every item of this thread, ascending within a claim. Ends with a barrier.
+template <class Run>
+static void share_items(int items, Team* team, int tid, const Run& run) {
+  const FirstShare share = first_share(items, team->size, tid);
+  for (Claim c = share.own; c.first < c.end; c = team_claim(team, tid, share.front, items - share.back, 0))
+    for (int item = c.first; item < c.end; item++) run(item);
+  team_barrier(team);
 }
 
 // Start loading what this thread will read first. The memory would idle while the activations are quantised.
 DW_INLINE void prefetch_first(const Matrix& w, const Team* team, int tid) {
-  int p = tid * first_share(w.panels, team->size);
-  if (p >= w.panels) return;
-  const uint8_t* at = w.data + (size_t)p * w.groups * w.block_bytes;
+  const Claim own = first_share(w.panels, team->size, tid).own;
+  if (own.first == own.end) return;
+  const uint8_t* at = w.data + (size_t)own.first * w.groups * w.block_bytes;
   for (int i = 0; i < kPrefetchBytes; i += 64) prefetch(at + i);
 }
 
-// y = W x for rows 0..m, shared among the team; ends with a barrier.
+constexpr int kRowBlocks = 2;  // that pass over a panel before the next one is read
+
+// y = W x for rows 0..m, shared among the team; ends with a barrier. A thread computes `together` panels of the same rows in turn, and
+// then calls `finish(row, end, panel)` with the first of them. With more blocks of rows at a time weights are read less often, but
+// activations leave the second-level cache (prompts of 512 tokens: 8 blocks were 4 % slower).
+template <class Epilogue, class Finish>
+static void gemm_together(const Matrix& w, const Activations& a, int m, int together, Team* team, int tid, const Epilogue& epilogue,
+                          const Finish& finish) {
+  const int blocks = ceil_div(m, kRowBlock), parts = ceil_div(w.panels, together);
+  share_items(blocks * parts, team, tid, [&](int item) {
+    const int rows_from = item / (parts * kRowBlocks) * kRowBlocks, at = item - rows_from * parts, high = min_of(kRowBlocks, blocks - rows_from);
+    const int from = at / high * together, row = (rows_from + at % high) * kRowBlock;
+    const int to = min_of(from + together, w.panels), end = min_of(row + kRowBlock, m);
+    for (int p = from; p < to; p++) any_panel_rows(w, p, a, row, end, epilogue);
+    finish(row, end, from);
+  });
+}
+
 template <class Epilogue>
 static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int tid, const Epilogue& epilogue) {
-  int items = ceil_div(m, kRowBlock) * w.panels;
-  int count = first_share(items, team->size), fixed = count * team->size;
-  int first = tid * count;
-  while (first < items) {
-    int last = min_of(first + count, items);
-    for (int item = first; item < last; item++) {
-      int p = item % w.panels, row = item / w.panels * kRowBlock;
-      int end = min_of(row + kRowBlock, m);
-      if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
-      else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
-      else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue);
-      else if (w.scheme == kFp16) panel_rows<kFp16>(w, p, a, row, end, epilogue);
-      else panel_rows<kFp32>(w, p, a, row, end, epilogue);
-    }
-    first = fixed + team_next_share(team, items - fixed, &count);
-  }
-  team_barrier(team);
+  gemm_together(w, a, m, 1, team, tid, epilogue, [](int, int, int) {});
 }
 
 }  // namespace DW_ISA

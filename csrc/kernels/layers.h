@@ -34,6 +34,8 @@ struct Heads {  // of one layer, for brevity
   float scale;
   const float *q_norm, *k_norm;
   float eps;
+  const Matrix* o;      // where results are rounded for it at once; null where they stay floats
+  Activations results;  // then
 };
 
 // One query or key head before it is used: normalised where the model asks for it (Qwen3), then rotated.
@@ -51,9 +53,11 @@ static void prepare_query(float* q, const Heads& h, [[maybe_unused]] const KVCac
 }
 
 static void write_result(const Layout& l, const Heads& h, int row, int head, const float* o, float sum) {
-  float* to = l.attention + (size_t)row * l.attention_stride + head * h.head_dim;
+  alignas(64) float result[kMaxHeadDim];
+  float* to = h.o ? result : l.attention + (size_t)row * l.attention_stride + head * h.head_dim;
   memcpy(to, o, h.head_dim * sizeof(float));
   scale_row(to, 1.0f / sum, h.head_dim);
+  if (h.o) quantize_parts(*h.o, result, 0, h.head_dim, h.results, row, 1, head * h.head_dim);
 }
 
 // `vectors` query vectors over one piece, in micro-tiles of even size (7 as 4 + 3, not 6 + 1); `done(v, o, softmax)` receives each.
@@ -173,6 +177,10 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     for (int i = 0; i < s; i++) before += all_pieces(b, i);
     float* partial = l.partials + ((size_t)before * h.kv_heads + (size_t)kv * pieces + piece) * record;
     auto done = [&](int g, const float* o, Softmax softmax) {
+      if (pieces == 1 && h.o) {  // in place of the query, which nobody reads any more
+        memcpy(queries + (size_t)g * h.head_dim, o, h.head_dim * sizeof(float));
+        return scale_row(queries + (size_t)g * h.head_dim, 1.0f / softmax.sum, h.head_dim);
+      }
       if (pieces == 1) return write_result(l, h, s, kv * h.group + g, o, softmax.sum);
       float* to = partial + (size_t)g * (h.head_dim + 2);
       to[0] = softmax.max, to[1] = softmax.sum;
@@ -180,7 +188,10 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     };
     if (page < 0) attend_factors(m, *b.memories[s], q, h.group, factors, ahead, h.head_dim, l, done);
     else attend_cached(q, visible, h.group, data, cache, tokens, h, l, done);
+    const int numbers = h.group * h.head_dim;
+    if (pieces == 1 && h.o) quantize_parts(*h.o, queries, 0, numbers, h.results, s, 1, kv * numbers);
   }
+  if (h.o && b.rows <= kPrivateRows) prefetch_first(*h.o, team, l.tid);
   team_barrier(team);
   if (most_pieces == 1) return;
   for (int item; (item = team_next(team, 1)) < b.seqs * h.heads;) {
@@ -202,10 +213,10 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
 }
 
 static void rope_and_write(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
-  const int chunk = 4;
-  for (int first; (first = team_next(team, chunk)) < b.rows;) {
+  const int chunk = b.rows >= 4 * kBlockTokens ? kBlockTokens : 4;  // whole blocks, whose lines would go back and forth between threads
+  for (Claim c; (c = team_claim(team, l.tid, 0, ceil_div(b.rows, chunk), 1)).first < c.end;) {
     int s = 0;
-    for (int row = first; row < min_of(first + chunk, b.rows); row++) {
+    for (int row = c.first * chunk; row < min_of(c.end * chunk, b.rows); row++) {
       while (b.seq_starts[s + 1] <= row) s++;
       int position = b.positions[row];
       int block = b.block_tables[(size_t)s * b.max_blocks + position / kBlockTokens];
@@ -232,13 +243,15 @@ DW_INLINE bool any_between(const Rows& rows, int first, int end) {
   return false;
 }
 
-// Any mix of rows: work items are (sequence, tile of rows, KV head), the longest first; tiles without a live row are skipped.
+// Any mix of rows: work items are (sequence, tile of rows, KV head); tiles without a live row are skipped. The threads that begin with the last,
+// which are the longest of a prompt, compute fewer of them.
 static void attend_rows(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Rows& live, const Layout& l, Team* team) {
   int tile_rows = max_of(1, kTileVectors96 / h.group);
   int tiles = 0;
   for (int s = 0; s < b.seqs; s++) tiles += ceil_div(b.seq_starts[s + 1] - b.seq_starts[s], tile_rows);
-  for (int item; (item = team_next(team, 1)) < tiles * h.kv_heads;) {
-    int kv = item % h.kv_heads, index = tiles - 1 - item / h.kv_heads, s = 0, in_sequence = 0;
+  const int items = tiles * h.kv_heads;
+  for (Claim c; (c = team_claim(team, l.tid, 0, items, 1)).first < c.end;) {
+    int kv = c.first % h.kv_heads, index = c.first / h.kv_heads, s = 0, in_sequence = 0;
     for (;; s++, index -= in_sequence) {
       in_sequence = ceil_div(b.seq_starts[s + 1] - b.seq_starts[s], tile_rows);
       if (index < in_sequence) break;
@@ -272,8 +285,14 @@ static void attend_rows(const Model& m, const Batch& b, const KVCache& cache, co
       Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
       attend_cached(q, visible, vectors, data, cache, tokens, h, l, merge);
     }
-    for (int v = 0; v < vectors; v++)
-      write_result(l, h, row + v / h.group, kv * h.group + v % h.group, o + (size_t)v * h.head_dim, softmax[v].sum);
+    if (!h.o) {
+      for (int v = 0; v < vectors; v++)
+        write_result(l, h, row + v / h.group, kv * h.group + v % h.group, o + (size_t)v * h.head_dim, softmax[v].sum);
+      continue;
+    }
+    for (int v = 0; v < vectors; v++) scale_row(o + (size_t)v * h.head_dim, 1.0f / softmax[v].sum, h.head_dim);
+    const int numbers = h.group * h.head_dim;
+    quantize_parts(*h.o, o, numbers, numbers, h.results, row, rows, kv * numbers);
   }
   team_barrier(team);
 }
@@ -354,7 +373,9 @@ static void attention_layer(const AttentionLayer& a, int index, const LoraPlaces
   });
   DW_PHASE_ENDS(kPhaseQkv);
   float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
-  Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, scale, a.q_norm, a.k_norm, a.eps};
+  Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, scale, a.q_norm, a.k_norm, a.eps, nullptr, {}};
+  if (!live.index && rounds_parts(a.o, a.head_dim, b, places.o))
+    h.o = &a.o, h.results = activations_at(l.shared_activations, a.o, b.rows);
   if (is_decode(b)) {
     attend_decode(m, b, cache, h, l, team);
   } else {
@@ -364,12 +385,36 @@ static void attention_layer(const AttentionLayer& a, int index, const LoraPlaces
   }
   DW_PHASE_ENDS(kPhaseAttention);
   lora = lora_product(b, places.o, live, l);
-  Activations o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
-    return l.attention + (size_t)row_at(live, i) * l.attention_stride;
-  });
+  Activations o = h.results;
+  if (h.o) project_rounded(a.o, o, live.count, lora, team);
+  else
+    o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
+      return l.attention + (size_t)row_at(live, i) * l.attention_stride;
+    });
   DW_PHASE_ENDS(kPhaseNorm);
   add_to_residual(a.o, o, lora, live, l, team);
   DW_PHASE_ENDS(kPhaseO);
+}
+
+DW_INLINE void gate_panel(const float* y, float* to) {
+  for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
+}
+
+// Gate and up, whose results are rounded for `down` while they are in the first-level cache: as floats they would be written to memory,
+// and read behind a barrier.
+static void gated_parts(const MlpLayer& layer, const Activations& x, int rows, const LoraProduct& lora, const Activations& act,
+                        const Layout& l, Team* team) {
+  alignas(64) float part[kRowBlock * kActPart];
+  constexpr int together = kActPart / (kPanel / 2);
+  gemm_together(
+      layer.gate_up, x, rows, together, team, l.tid,
+      [&](int row, int p, const float* y) {
+        alignas(64) float sum[kPanel];
+        gate_panel(lora_add(lora, row, p, y, sum), part + row % kRowBlock * kActPart + p % together * (kPanel / 2));
+      },
+      [&](int row, int end, int p) {
+        quantize_parts(layer.down, part, kActPart, kActPart, act, row, end - row, p * (kPanel / 2));
+      });
 }
 
 static void mlp_layer(const MlpLayer& layer, const LoraPlaces& places, const Model& m, const Batch& b, const Rows& live,
@@ -380,18 +425,24 @@ static void mlp_layer(const MlpLayer& layer, const LoraPlaces& places, const Mod
     return scratch;
   });
   DW_PHASE_ENDS(kPhaseNorm);
-  gemm(layer.gate_up, x, live.count, team, l.tid, [&](int row, int p, const float* y) {
-    alignas(64) float sum[kPanel];
-    y = lora_add(lora, row, p, y, sum);
-    float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
-    for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
-  });
-  DW_PHASE_ENDS(kPhaseGateUp);
-  lora = lora_product(b, places.down, live, l);
-  Activations act = quantize_rows(layer.down, live.count, lora, l, team, [&](int row, float*) {
-    return l.act + (size_t)row * l.act_stride;
-  });
-  DW_PHASE_ENDS(kPhaseNorm);
+  Activations act;
+  if (live.count > kPrivateRows && rounds_parts(layer.down, kActPart, b, places.down)) {
+    act = activations_at(l.next_activations, layer.down, live.count);
+    gated_parts(layer, x, live.count, lora, act, l, team);
+    DW_PHASE_ENDS(kPhaseGateUp);
+    lora = lora_product(b, places.down, live, l);
+    project_rounded(layer.down, act, live.count, lora, team);
+    DW_PHASE_ENDS(kPhaseNorm);
+  } else {
+    gemm(layer.gate_up, x, live.count, team, l.tid, [&](int row, int p, const float* y) {
+      alignas(64) float sum[kPanel];
+      gate_panel(lora_add(lora, row, p, y, sum), l.act + (size_t)row * l.act_stride + p * (kPanel / 2));
+    });
+    DW_PHASE_ENDS(kPhaseGateUp);
+    lora = lora_product(b, places.down, live, l);
+    act = quantize_rows(layer.down, live.count, lora, l, team, [&](int row, float*) { return l.act + (size_t)row * l.act_stride; });
+    DW_PHASE_ENDS(kPhaseNorm);
+  }
   add_to_residual(layer.down, act, lora, live, l, team);
   DW_PHASE_ENDS(kPhaseDown);
 }

@@ -28,6 +28,9 @@ DW_INLINE LoraGroups lora_groups(int32_t* memory, size_t rows) {  // of 2 * rows
   return {memory, memory + rows, 0};
 }
 
+// The first row of a group, or -1 behind the last.
+DW_INLINE int row_of(const LoraGroups& g, int group) { return group < g.count ? g.order[g.starts[group]] : -1; }
+
 // The adapters of one product; `adapter` is null for a batch without any.
 struct LoraProduct {
   const Adapter* const* adapters;
@@ -152,6 +155,11 @@ DW_INLINE Matrix int8_like(int cols) {
   return w;
 }
 
+// Are rows that `scheme` has rounded all that A takes?
+DW_INLINE bool reads_rounded(const LoraMatrix& m, Scheme scheme) {
+  return m.dtype == kLoraInt8 && (scheme == kInt8 || (kLoraReadsInt4 && scheme == kInt4));
+}
+
 // Start loading the A that `lora_project` will read first.
 DW_INLINE void lora_prefetch(const LoraProduct& l, int row) {
   const LoraMatrix* m = lora_of(l, row);
@@ -162,20 +170,24 @@ DW_INLINE void lora_prefetch(const LoraProduct& l, int row) {
 }
 
 // t = A x of up to kLoraRows rows with one adapter: rows[r] has the columns x[r], which `rounded`, unless null, has as `scheme` wants them.
+// Where A reads them so, x may be null. `then`: a row of those that follow, or -1.
 DW_INLINE void lora_project(const LoraProduct& l, const int32_t* rows, int count, const float* const* x, Scheme scheme,
-                            const Activations* rounded) {
+                            const Activations* rounded, int then = -1) {
   const LoraMatrix* m = lora_of(l, rows[0]);
   if (!m) return;
   float* t[kLoraRows];
   for (int r = 0; r < count; r++) t[r] = l.t + (size_t)rows[r] * l.stride;
   if (m->dtype == kLoraInt8) {
-    if (rounded && scheme == kInt8) return lora_down_int8<1>(*m, *rounded, rows, count, t);
-    if (kLoraReadsInt4 && rounded && scheme == kInt4) return lora_down_int8<2>(*m, *rounded, rows, count, t);
+    const LoraMatrix* after = then < 0 ? nullptr : lora_of(l, then);
+    const uint8_t* next = after ? after->a : nullptr;
+    if (rounded && reads_rounded(*m, scheme))
+      return scheme == kInt8 ? lora_down_int8<1>(*m, *rounded, rows, count, t, next)
+                             : lora_down_int8<2>(*m, *rounded, rows, count, t, next);
     const Matrix like = int8_like(m->cols);
     const Activations own = activations_at(l.bytes, like, kLoraRows);
     const int32_t each[kLoraRows] = {0, 1, 2, 3};
     for (int r = 0; r < count; r++) quantize_row(like, x[r], own, r);
-    lora_down_int8<1>(*m, own, each, count, t);
+    lora_down_int8<1>(*m, own, each, count, t, next);
   } else if (m->dtype == kLoraBf16) {
     lora_down<true>(*m, count, x, t);
   } else {

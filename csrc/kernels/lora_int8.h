@@ -75,9 +75,20 @@ static void lora_round(const float* t, int ranks, const LoraDigits& to) {
 // Activations of an int4 base are bytes that `dot8` reads.
 constexpr bool kLoraReadsInt4 = kActivationBytes8 == 4;
 
+// What is asked for while A is read: itself kLoraAhead further on, and behind its end the A that is read next.
+struct LoraAhead {
+  const uint8_t *end, *next;  // null: nothing
+
+  const uint8_t* of(const uint8_t* at) const {
+    const uint8_t* ahead = at + kLoraAhead;
+    return ahead < end ? ahead : next ? next + (ahead - end) : at;
+  }
+};
+
 // t of 16 ranks for R rows of `x`, the rows rows[r]. `x` has H groups for each of A.
 template <int R, int H>
-static void lora_strip(const uint8_t* block, int groups, const Activations& x, const int32_t* rows, float (*t)[kMaxLoraRanks], int first) {
+static void lora_strip(const uint8_t* block, int groups, const LoraAhead& ahead, const Activations& x, const int32_t* rows,
+                       float (*t)[kMaxLoraRanks], int first) {
   constexpr int C = 16 / W, kSteps = 16 / H;
 #if defined(DW_AVX512)
   constexpr int kSums = 16;  // of 32 registers: several chains hide the latency of one
@@ -91,6 +102,7 @@ static void lora_strip(const uint8_t* block, int groups, const Activations& x, c
   for (int g = 0; g < groups; g++, block += kLoraBlockBytes)
     for (int h = 0; h < H && g * H + h < x.groups; h++) {
       const uint8_t* q = block + 16 * sizeof(float) + h * kSteps * 64;
+      const uint8_t* later = ahead.of(q);
       const uint8_t* from[R];
       size_t at[R];
       vi sum[N][R][C] = {};
@@ -104,7 +116,7 @@ static void lora_strip(const uint8_t* block, int groups, const Activations& x, c
       for (int i = 0; i < kSteps; i += N)
 #pragma GCC unroll 4
         for (int n = 0; n < N; n++) {
-          prefetch_later(q + (i + n) * 64 + kLoraAhead);
+          prefetch_later(later + (i + n) * 64);
           prefetch(q + (i + n) * 64 + kLoraBlockBytes);
           for (int c = 0; c < C; c++) {
             weight8 w = open8(load_bytes(q + (i + n) * 64 + c * W * 4));
@@ -124,17 +136,19 @@ static void lora_strip(const uint8_t* block, int groups, const Activations& x, c
     for (int c = 0; c < C; c++) store(t[r] + first + c * W, y[r][c]);
 }
 
-// The digits of A x for `count` <= kLoraRows rows: to[r] is for the row rows[r] of `x`.
+// The digits of A x for `count` <= kLoraRows rows: to[r] is for the row rows[r] of `x`. `next`: the A that is read next, or null.
 template <int H>
-static void lora_down_int8(const LoraMatrix& m, const Activations& x, const int32_t* rows, int count, float* const* to) {
+static void lora_down_int8(const LoraMatrix& m, const Activations& x, const int32_t* rows, int count, float* const* to,
+                           const uint8_t* next) {
   alignas(64) float t[kLoraRows][kMaxLoraRanks];
   const int groups = ceil_div(m.cols, kLoraGroup);
   const uint8_t* block = m.a;
+  const LoraAhead ahead = {block + m.ranks / 16 * groups * kLoraBlockBytes, next};
   for (int first = 0; first < m.ranks; first += 16, block += groups * kLoraBlockBytes) switch (count) {
-      case 1: lora_strip<1, H>(block, groups, x, rows, t, first); break;
-      case 2: lora_strip<2, H>(block, groups, x, rows, t, first); break;
-      case 3: lora_strip<3, H>(block, groups, x, rows, t, first); break;
-      default: lora_strip<4, H>(block, groups, x, rows, t, first); break;
+      case 1: lora_strip<1, H>(block, groups, ahead, x, rows, t, first); break;
+      case 2: lora_strip<2, H>(block, groups, ahead, x, rows, t, first); break;
+      case 3: lora_strip<3, H>(block, groups, ahead, x, rows, t, first); break;
+      default: lora_strip<4, H>(block, groups, ahead, x, rows, t, first); break;
     }
   for (int r = 0; r < count; r++) {
     for (int i = m.ranks; i < round_up(m.ranks, 32); i++) t[r][i] = 0.0f;

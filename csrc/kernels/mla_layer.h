@@ -72,26 +72,16 @@ static int find_runs(const LatentLayer& a, const Batch& b, const int32_t* absorb
   return n;
 }
 
-template <class Epilogue>
-static void head_panel(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
-  if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
-  else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
-  else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue);
-  else if (w.scheme == kFp16) panel_rows<kFp16>(w, p, a, row, end, epilogue);
-  else panel_rows<kFp32>(w, p, a, row, end, epilogue);
-}
-
 // y = W x with an x a head: rows [0, rows) of head h are `activations(h)`; `epilogue(head, row, panel of the head, y[32])`.
 template <class Epilogue>
-static void head_gemm(const Matrix& w, int heads, uint8_t* memory, size_t head_bytes, int rows, Team* team, const Epilogue& epilogue) {
-  int panels = w.panels / heads, blocks = ceil_div(rows, kRowBlock), items = w.panels * blocks, count = 1;
-  for (int first; (first = team_next_share(team, items, &count)) < items;)
-    for (int item = first; item < first + count; item++) {
-      int p = item % w.panels, row = item / w.panels * kRowBlock, head = p / panels;
-      head_panel(w, p, activations_at(memory + head * head_bytes, w, rows), row, min_of(row + kRowBlock, rows),
-                 [&](int i, int panel, const float* y) { epilogue(head, i, panel % panels, y); });
-    }
-  team_barrier(team);
+static void head_gemm(const Matrix& w, int heads, uint8_t* memory, size_t head_bytes, int rows, Team* team, int tid,
+                      const Epilogue& epilogue) {
+  const int panels = w.panels / heads;
+  share_items(w.panels * ceil_div(rows, kRowBlock), team, tid, [&](int item) {
+    int p = item % w.panels, row = item / w.panels * kRowBlock, head = p / panels;
+    any_panel_rows(w, p, activations_at(memory + head * head_bytes, w, rows), row, min_of(row + kRowBlock, rows),
+                   [&](int i, int panel, const float* y) { epilogue(head, i, panel % panels, y); });
+  });
 }
 
 // The indexer's keys, and where a row leaves tokens out its queries.
@@ -171,7 +161,7 @@ static void latent_front(const LatentLayer& a, int index, const Model& m, const 
 // Queries in the latents' space, by lane groups.
 static void absorb_queries(const LatentLayer& a, int absorbed, const Layout& l, Team* team) {
   const LatentLayout& t = l.latent;
-  head_gemm(a.k_absorb, a.heads, t.absorb, t.absorb_bytes, absorbed, team, [&](int head, int i, int p, const float* y) {
+  head_gemm(a.k_absorb, a.heads, t.absorb, t.absorb_bytes, absorbed, team, l.tid, [&](int head, int i, int p, const float* y) {
     memcpy(t.latent_q + ((size_t)i * a.heads + head) * t.dims.rank + p * kPanel, y, kPanel * sizeof(float));
   });
   int groups = lane_groups(a);
@@ -327,12 +317,12 @@ static void expand_head(const LatentLayer& a, const Activations& x, int head, in
   for (int row = 0; row < tokens; row += kRowBlock) {
     int end = min_of(row + kRowBlock, tokens);
     for (int p = 0; p < key_panels; p++)
-      head_panel(a.k_up, head * key_panels + p, x, row, end, [&](int t, int, const float* y) {
+      any_panel_rows(a.k_up, head * key_panels + p, x, row, end, [&](int t, int, const float* y) {
         float* to = blocks + (size_t)(t / kBlockTokens) * block_floats + (size_t)p * kPanel * kBlockTokens + t % kBlockTokens;
         for (int i = 0; i < min_of(kPanel, a.nope - p * kPanel); i++) to[i * kBlockTokens] = y[i];
       });
     for (int p = 0; p < value_panels; p++)
-      head_panel(a.v_up, head * value_panels + p, x, row, end, [&](int t, int, const float* y) {
+      any_panel_rows(a.v_up, head * value_panels + p, x, row, end, [&](int t, int, const float* y) {
         float* to = blocks + (size_t)(t / kBlockTokens) * block_floats + kBlockTokens * key_dim + t % kBlockTokens * a.value_dim + p * kPanel;
         memcpy(to, y, min_of(kPanel, a.value_dim - p * kPanel) * sizeof(float));
       });
@@ -458,7 +448,7 @@ static void latent_layer(const LatentLayer& a, int index, const LoraPlaces& plac
   team_barrier(team);
   if (absorbed) {
     if (t.split) merge_split(a, runs, absorbed, l, team);
-    head_gemm(a.v_up, a.heads, t.attended, t.attended_bytes, absorbed, team, [&](int head, int i, int p, const float* y) {
+    head_gemm(a.v_up, a.heads, t.attended, t.attended_bytes, absorbed, team, l.tid, [&](int head, int i, int p, const float* y) {
       memcpy(l.attention + (size_t)t.absorbed[i] * l.attention_stride + head * a.value_dim + p * kPanel, y,
              min_of(kPanel, a.value_dim - p * kPanel) * sizeof(float));
     });

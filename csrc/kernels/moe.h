@@ -224,24 +224,6 @@ DW_INLINE Matrix matrix_of(const MoeLayer& e, const Matrix& stacked, const Matri
   return w;
 }
 
-template <class Epilogue>
-static void expert_panel(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
-  if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
-  else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
-  else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue);
-  else if (w.scheme == kFp16) panel_rows<kFp16>(w, p, a, row, end, epilogue);
-  else panel_rows<kFp32>(w, p, a, row, end, epilogue);
-}
-
-// Items 0..items, claimed as in `gemm`; `run(item)` sees each, ascending within a claim. Ends with a barrier.
-template <class Run>
-static void share_items(int items, Team* team, int tid, const Run& run) {
-  int count = first_share(items, team->size), fixed = count * team->size;
-  for (int first = tid * count; first < items; first = fixed + team_next_share(team, items - fixed, &count))
-    for (int item = first; item < min_of(first + count, items); item++) run(item);
-  team_barrier(team);
-}
-
 // The job of `item`, where the search may begin: items ascend within a claim, so most steps find it at once.
 DW_INLINE int job_of(const MoePlan& p, int job, int item, int ExpertJob::*start) {
   if (p.jobs[job].*start > item) job = 0;
@@ -410,7 +392,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     float* act = shared ? s.shared_act : s.act + (size_t)of.first * s.act_stride;
     const int act_stride = shared ? s.shared_stride : s.act_stride;
     const LoraProduct adapters = job_lora(e, lora, of, rows, false);
-    expert_panel(w, p, in.a, in.base + row, in.base + min_of(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
+    any_panel_rows(w, p, in.a, in.base + row, in.base + min_of(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
       alignas(64) float sum[kPanel];
       y = lora_add(adapters, i - in.base, panel, y, sum);
       float* to = act + (size_t)(i - in.base) * act_stride + panel * (kPanel / 2);
@@ -443,7 +425,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     const bool shared = of.expert == e.experts;
     const Activations a = activations_at(s.activated + of.activated, w, of.rows);
     const LoraProduct adapters = job_lora(e, lora, of, rows, true);
-    expert_panel(w, p, a, row, min_of(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
+    any_panel_rows(w, p, a, row, min_of(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
       alignas(64) float sum[kPanel];
       y = lora_add(adapters, i, panel, y, sum);
       float* to = shared ? s.shared_out + (size_t)i * s.hidden_stride : s.out + (size_t)plan.order[of.first + i] * s.hidden_stride;

@@ -14,6 +14,7 @@ namespace DW_ISA {
 DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DW_INLINE vf vmax(vf a, vf b) { return select(a > b, a, b); }  // FMAX would keep a NaN that the other tables lose
+DW_INLINE vf vmin(vf a, vf b) { return select(a < b, a, b); }
 DW_INLINE vi round_to_int(vf v) { return (vi)vcvtnq_s32_f32((float32x4_t)v); }
 DW_INLINE vf load_half(const uint16_t* p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 DW_INLINE vi load_int8(const int8_t* p) { return __builtin_convertvector(*(const vb*)p, vi); }

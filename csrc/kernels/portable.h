@@ -8,6 +8,7 @@ namespace deepwell {
 namespace DW_ISA {
 
 DW_INLINE vf vmax(vf a, vf b) { return select(a > b, a, b); }
+DW_INLINE vf vmin(vf a, vf b) { return select(a < b, a, b); }
 // Adding 1.5 * 2^23 rounds to nearest even for |v| < 2^22; quantised values stay below 128.
 DW_INLINE vi round_to_int(vf v) {
   const float magic = 12582912.0f;

@@ -54,20 +54,21 @@ DW_INLINE Activations activations_at(uint8_t* memory, const Matrix& w, int rows)
   return a;
 }
 
-// The groups of a row: bytes, scales and sums.
+// Where groups of numbers lie, and where their bytes, scales and sums go: from one group to the next.
+struct GroupSteps {
+  size_t x, bytes, scale;  // floats, bytes, floats
+};
+
+// `count` whole groups: bytes, scales and sums.
 template <int S, int Group>
-static void quantize_groups(const Matrix& w, const float* x, uint8_t* out, float* scale, float* sum) {
+static void quantize_groups(int count, const float* x, uint8_t* out, float* scale, float* sum, const GroupSteps& step) {
   constexpr int kVectors = Group / W;
-  // A last group that the row does not fill is read from a copy padded with zeros.
-  alignas(64) float padded[Group] = {};
-  int whole = w.cols / Group;
-  if (whole < w.groups) memcpy(padded, x + whole * Group, (w.cols - whole * Group) * sizeof(float));
   constexpr int kChunk = 64;  // groups whose scales are computed together
   alignas(64) float amax[kChunk], inverse[kChunk];
-  for (int g0 = 0; g0 < w.groups; g0 += kChunk) {
-    int n = min_of(w.groups - g0, kChunk);
+  for (int g0 = 0; g0 < count; g0 += kChunk) {
+    int n = min_of(count - g0, kChunk);
     for (int i = 0; i < n; i++) {
-      const float* p = g0 + i < whole ? x + (g0 + i) * Group : padded;
+      const float* p = x + (g0 + i) * step.x;
       vf peak = vf{};
       for (int k = 0; k < kVectors; k++) {
         vf v = load(p + k * W);
@@ -82,8 +83,9 @@ static void quantize_groups(const Matrix& w, const float* x, uint8_t* out, float
       store(amax + i, most / 127.0f);
     }
     for (int i = 0; i < n; i++) {
-      int g = g0 + i;
-      const float* p = g < whole ? x + g * Group : padded;
+      const float* p = x + (g0 + i) * step.x;
+      uint8_t* to = out + (g0 + i) * step.bytes;
+      const size_t at = (g0 + i) * step.scale;
       vi q[kVectors];
       vi total = vi{};
       for (int k = 0; k < kVectors; k++) {
@@ -91,18 +93,39 @@ static void quantize_groups(const Matrix& w, const float* x, uint8_t* out, float
         total += S == kInt4 ? q[k] : correction8(q[k]);
       }
       int32_t sum_q = reduce_addi(total);
-      scale[g] = amax[i];
+      scale[at] = amax[i];
       if (S == kInt4) {
-        sum[g] = amax[i] * (float)sum_q;
-        store_activations4(out + g * 32, q);
+        sum[at] = amax[i] * (float)sum_q;
+        store_activations4(to, q);
       } else {
-        memcpy(sum + g, &sum_q, 4);
-        uint8_t* to = out + g * 16 * kActivationBytes8;
+        memcpy(sum + at, &sum_q, 4);
         store_activations8(to, q);
         store_activations8(to + 8 * kActivationBytes8, q + 32 / W);
       }
     }
   }
+}
+
+DW_INLINE size_t group_bytes(const Matrix& w) { return w.scheme == kInt4 ? 32 : 16 * kActivationBytes8; }
+
+// Whole groups of int8 or int4 activations, the first of which is group `first` of row `row`.
+static void quantize_at(const Matrix& w, int count, const float* x, const Activations& a, int row, int first, const GroupSteps& step) {
+  uint8_t* out = a.bytes + row * a.row_bytes + first * group_bytes(w);
+  const size_t at = (size_t)row * a.groups + first;
+  if (w.scheme == kInt4) quantize_groups<kInt4, 32>(count, x, out, a.scale + at, a.sum + at, step);
+  else quantize_groups<kInt8, 64>(count, x, out, a.scale + at, a.sum + at, step);
+}
+
+// Can rows be quantised for `w` in parts of `numbers`, by whoever has just computed one?
+DW_INLINE bool quantizes_parts(const Matrix& w, int numbers) {
+  return (w.scheme == kInt8 || w.scheme == kInt4) && numbers % w.group == 0 && w.cols % numbers == 0;
+}
+
+// x: [rows][numbers] float, `stride` apart -> that part of rows [row, row + rows), from column `first` on.
+static void quantize_parts(const Matrix& w, const float* x, size_t stride, int numbers, const Activations& a, int row, int rows, int first) {
+  const GroupSteps along = {(size_t)w.group, group_bytes(w), 1}, down = {stride, a.row_bytes, (size_t)a.groups};
+  if (rows == 1) return quantize_at(w, numbers / w.group, x, a, row, first / w.group, along);
+  for (int i = 0; i < numbers; i += w.group) quantize_at(w, rows, x + i, a, row, (first + i) / w.group, down);
 }
 
 // x: [cols] float -> row `row` of `a`, in the format matrix `w` wants.
@@ -120,9 +143,13 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
     memset(out + w.cols * sizeof(float), 0, (w.groups * w.group - w.cols) * sizeof(float));
     return;
   }
-  float *scale = a.scale + (size_t)row * a.groups, *sum = a.sum + (size_t)row * a.groups;
-  if (w.scheme == kInt4) quantize_groups<kInt4, 32>(w, x, out, scale, sum);
-  else quantize_groups<kInt8, 64>(w, x, out, scale, sum);
+  const int whole = w.cols / w.group, rest = w.cols % w.group;
+  const GroupSteps along = {(size_t)w.group, group_bytes(w), 1};
+  quantize_at(w, whole, x, a, row, 0, along);
+  if (!rest) return;
+  alignas(64) float padded[64] = {};  // the last group, which the row does not fill
+  memcpy(padded, x + whole * w.group, rest * sizeof(float));
+  quantize_at(w, 1, padded, a, row, whole, along);
 }
 
 // y = x / rms(x) * weight

@@ -22,6 +22,7 @@ namespace DW_ISA {
 #elif defined(DW_AVX512)
 DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+DW_INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 DW_INLINE vi round_to_int(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
 DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
 DW_INLINE vi load_int8(const int8_t* p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
@@ -47,6 +48,7 @@ DW_INLINE vf dpbf16(vf acc, vi a, vi b) { return (vf)_mm512_dpbf16_ps((__m512)ac
 #elif defined(DW_AVX2)
 DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+DW_INLINE vf vmin(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 DW_INLINE vi round_to_int(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
 DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 DW_INLINE vi load_int8(const int8_t* p) { return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
@@ -262,11 +264,21 @@ DW_INLINE int32_t reduce_addi(vi v) {
 }
 #endif
 
+// v, and 0 where x < limit.
+DW_INLINE vf zero_below(vf x, float limit, vf v) {
+#if defined(DW_AVX512) && !defined(DW_EMULATE_AVX512)
+  return (vf)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)x, (__m512)set1(limit), _CMP_NLT_UQ), (__m512)v);
+#else
+  return select(x < limit, vf{}, v);
+#endif
+}
+
+constexpr float kLeastExp = -87.33654f;
+
 // e^x to 2 ulp for x <= 88; 0 below -87.3 (also for -infinity). Cody-Waite reduction, degree-5 polynomial (Cephes expf).
 DW_INLINE vf vexp(vf x) {
-  vi underflow = x < -87.33654f;
-  x = select(underflow, set1(0.0f), x);
-  x = select(x > 88.0f, set1(88.0f), x);
+  const vf given = x;
+  x = vmin(set1(88.0f), vmax(set1(kLeastExp), x));  // in this order a NaN stays one
   vi n = round_to_int(x * 1.44269504088896341f);
   vf nf = to_float(n);
   vf r = fma(nf, set1(-0.693359375f), x);
@@ -279,7 +291,7 @@ DW_INLINE vf vexp(vf x) {
   p = fma(p, r, set1(5.0000001201e-1f));
   p = fma(p, r * r, r) + 1.0f;
   vf scale = (vf)((n + 127) << 23);
-  return select(underflow, set1(0.0f), p * scale);
+  return zero_below(given, kLeastExp, p * scale);
 }
 
 // 2^x for x <= 0 to 5e-5, far below what rounding a weight to bf16 costs; 2^-120 below -120.

@@ -21,6 +21,7 @@ namespace deepwell {
 namespace DW_ISA {
 
 constexpr int kPrivateRows = 2;    // up to here activations are quantised by every thread for itself
+constexpr int kActPart = 64;       // numbers between gate_up and down that a thread computes and rounds in one go: a group, or two
 constexpr int kOutputRows = 128;   // rows of the LM head computed together
 constexpr int kTileVectors96 = kMaxGroup; // query vectors that share one gathered piece in prefill
 constexpr int kFewVectors = 72;    // of a KV head: up to here a sequence's rows are split over pieces as one row is
@@ -32,6 +33,7 @@ struct Layout {
   int hidden_stride, qkv_stride, attention_stride, act_stride;
   float *x, *qkv, *attention, *act;
   uint8_t *shared_activations, *private_activations;
+  uint8_t* next_activations;              // of the product behind one that reads the shared ones
   float *row, *scratch, *tile, *factors;  // of this thread; `row` holds kLoraRows rows of row_floats
   size_t row_floats;
   int lora_stride;
@@ -76,6 +78,16 @@ static size_t few_row_vectors(const Batch& b, int kv_heads, int group) {
   return vectors;
 }
 
+// Can rows be rounded for `w` in parts of `numbers` before adapters see them?
+static bool rounds_parts(const Matrix& w, int numbers, const Batch& b, int place) {
+  if (!quantizes_parts(w, numbers)) return false;
+  for (int i = 0; i < b.adapters_count; i++) {
+    const LoraMatrix& m = b.adapters[i]->matrices[place];
+    if (m.ranks && !reads_rounded(m, w.scheme)) return false;
+  }
+  return true;
+}
+
 static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, uint8_t* base, int threads,
                      int tid) {
   Layout l;
@@ -85,6 +97,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.qkv_stride = l.attention_stride = l.act_stride = 0;
   size_t per_row = activation_row_bytes(m.head), groups = m.head.groups;
   int group = 1, head_dim = cache.head_dim, lora_cols = m.hidden;
+  bool rounds = false, keeps_floats = false;  // between gate_up and down
   const LatentLayer* latent = nullptr;  // all have the same shape
   for (int i = 0; i < m.num_layers; i++) {
     const Matrix* matrices[5] = {};
@@ -107,6 +120,8 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
     } else {
       const MlpLayer* p = m.layers[i].mlp;
       l.act_stride = max_of(l.act_stride, round_up(p->gate_up.panels * kPanel / 2, 64));
+      if (rounds_parts(p->down, kActPart, b, m.layers[i].lora.down)) rounds = true;
+      else keeps_floats = true;
       matrices[0] = &p->gate_up, matrices[1] = &p->down;
     }
     for (const Matrix* w : matrices) {
@@ -124,9 +139,10 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.x = arena.take<float>((size_t)b.rows * l.hidden_stride);
   l.qkv = arena.take<float>((size_t)b.rows * l.qkv_stride);
   l.attention = arena.take<float>((size_t)b.rows * l.attention_stride);
-  l.act = arena.take<float>((size_t)b.rows * l.act_stride);
+  l.act = arena.take<float>((size_t)(keeps_floats ? b.rows : min_of(b.rows, kPrivateRows)) * l.act_stride);
   const int quantised = b.rows * (m.join && m.streams ? m.streams->streams : 1);  // rows of a product at most
   l.shared_activations = arena.take<uint8_t>((size_t)max_of(quantised, min_of(b.outputs, kOutputRows)) * per_row + 128);
+  l.next_activations = arena.take<uint8_t>(rounds ? (size_t)b.rows * per_row + 128 : 0);
   l.row_floats = round_up(max_of(m.join ? 2 * m.hidden : m.hidden, l.attention_stride), 16);
   l.lora_stride = 0;
   for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_of(l.lora_stride, lora_floats(b.adapters[i]->most_ranks));
@@ -193,7 +209,8 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
   }
   Activations a = activations_at(l.shared_activations, w, rows);
   if (lora.adapter_of) {
-    for (int group; (group = team_next(team, 1)) < lora.groups.count;) {
+    for (int group = team_next(team, 1), then; group < lora.groups.count; group = then) {
+      then = team_next(team, 1);
       const int32_t* order = lora.groups.order + lora.groups.starts[group];
       int n = lora.groups.starts[group + 1] - lora.groups.starts[group];
       const float* x[kLoraRows];
@@ -202,16 +219,31 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
         x[r] = source(order[r], l.row + r * l.row_floats);
         quantize_row(w, x[r], a, order[r]);
       }
-      lora_project(lora, order, n, x, w.scheme, &a);
+      lora_project(lora, order, n, x, w.scheme, &a, row_of(lora.groups, then));
     }
     team_barrier(team);
     return a;
   }
-  const int chunk = 4;
-  for (int first; (first = team_next(team, chunk)) < rows;)
-    for (int r = first; r < min_of(first + chunk, rows); r++) quantize_row(w, source(r, l.row), a, r);
+  for (Claim c; (c = team_claim(team, l.tid, 0, rows, 4)).first < c.end;)
+    for (int r = c.first; r < c.end; r++) quantize_row(w, source(r, l.row), a, r);
   team_barrier(team);
   return a;
+}
+
+// A x of every row, which has been rounded already; as in `quantize_rows`.
+static void project_rounded(const Matrix& w, const Activations& a, int rows, const LoraProduct& lora, Team* team) {
+  if (!lora.adapter_of) return;
+  if (rows <= kPrivateRows) {
+    for (int32_t r = 0; r < rows; r++) lora_project(lora, &r, 1, nullptr, w.scheme, &a);
+    return;
+  }
+  for (int group = team_next(team, 1), then; group < lora.groups.count; group = then) {
+    then = team_next(team, 1);
+    const int32_t* order = lora.groups.order + lora.groups.starts[group];
+    const int n = lora.groups.starts[group + 1] - lora.groups.starts[group];
+    lora_project(lora, order, n, nullptr, w.scheme, &a, row_of(lora.groups, then));
+  }
+  team_barrier(team);
 }
 
 // The rows of the batch that a layer computes: all, or after the last keys and values those that somebody reads.

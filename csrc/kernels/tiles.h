@@ -4,10 +4,11 @@
 // tile), and quantised rows that of a tile of activations: nothing is packed anew. The sums of a group of columns are the same
 // integers as elsewhere and are scaled and added in the same order, so every output has the bits of the other tables.
 //
-// NOTE cost. Of a group of 16 rows and 32 outputs the tile operations alone take some 80 cycles, and the sums in floats 20 more; one
-// after the other both took 190 on a core that another machine shares, overlapped 160. Floats that stay in registers while the groups
-// pass were no faster (tiles are loaded twice as often), and int4 was not either way (groups of 32 columns: half as many products to
-// a sum, and two terms to add); it has its tiles of vectors.
+// NOTE cost. Of a group of 16 rows and 32 outputs the products take 11 ns, what is loaded and stored for them as long again, and the
+// sums in floats 22, of which nothing overlaps where products and sums of whole tiles take turns; by halves some does: 60 to 75 ns in all
+// with a core to itself, 80 to 95 where another machine shares it (75 and 120 before). Floats that stay in registers while the groups pass
+// were no faster (tiles are loaded twice as often), nor two groups to a pass, nor sums stored one tile later, and int4 was not either way
+// (groups of 32 columns: half as many products to a sum, and two terms to add); it has its tiles of vectors.
 //
 // Rows that do not fill a tile are computed twice, never read beyond: the last tile ends at the last row.
 #pragma once
@@ -30,7 +31,7 @@ constexpr int kTileBytes = 64;  // of a row of a tile
 constexpr int kTileDims = 32;   // of bf16 in it
 constexpr int kTilesFrom = 8;   // rows from which on tiles are faster
 
-// Tiles: 0 and 1 hold sums, 2 activations, 3 and 4 weights; 5 and 6 sums and 7 activations of the next rows.
+// Tiles: 0 and 1 hold sums, 2 activations, 3 and 4 weights.
 struct alignas(64) TileConfig {
   uint8_t palette, start_row, reserved[14];
   uint16_t bytes[16];
@@ -68,18 +69,18 @@ struct TileScope {
 
 DW_INLINE bool takes_tiles(int rows) { return rows >= kTilesFrom && tile_state.on; }
 
-// The sums of one group of `n` rows (a constant where they fill a tile) and both halves of a panel -> y [n][32]. `Lines` from `ask` on
-// are asked for with every row of a half: all at once they would fill the core's miss buffers, and loads would wait.
-template <int Lines>
-DW_INLINE void add_group(const float* scale, size_t groups, int n, const uint8_t* block, const int32_t* sums, float* y, const uint8_t* ask) {
-  for (int c = 0; c < kPanel; c += W) {
-    const vf d = load_half((const uint16_t*)block + c);
+// The sums of a group of the rows [first, end) of a tile in half `c` of a panel -> y [end][32]. `Lines` from `ask` on are asked for with
+// every row: all at once they would fill the core's miss buffers, and loads would wait.
+template <bool Fresh, int Lines>
+DW_INLINE void add_half(int c, int first, int end, const float* scale, size_t groups, const uint8_t* block, const int32_t* sums, float* y,
+                        const uint8_t* ask) {
+  const vf d = load_half((const uint16_t*)block + c * W);
+  sums += c * kTile * kTile, y += c * W, ask += c * Lines * kTile * 64;
 #pragma GCC unroll 16
-    for (int r = 0; r < n; r++) {
-      float* to = y + r * kPanel + c;
-      store(to, fma(to_float(load_bytes(sums + c * kTile + r * kTile)), d * scale[r * groups], load(to)));
-      for (int i = 0; i < Lines; i++, ask += 64) prefetch_later(ask);
-    }
+  for (int r = first; r < end; r++) {
+    float* to = y + r * kPanel;
+    store(to, fma(to_float(load_bytes(sums + r * kTile)), d * scale[r * groups], Fresh ? vf{} : load(to)));
+    for (int i = 0; i < Lines; i++, ask += 64) prefetch_later(ask);
   }
 }
 
@@ -98,59 +99,73 @@ static void tile_part(const Matrix& w, const uint8_t* panel, const Activations& 
     DW_TILE_DOT8(1, 2, 4);
     DW_TILE_STORE(0, sums[0], kTileBytes);
     DW_TILE_STORE(1, sums[1], kTileBytes);
-    const uint8_t* next = block + panel_bytes;
-    add_group<2>(a.scale + (size_t)row * a.groups + g, a.groups, rows, block, sums[0], y, next);
+    const float* scale = a.scale + (size_t)row * a.groups + g;
+    for (int c = 0; c < 2; c++) {
+      if (g == 0) add_half<true, 2>(c, 0, rows, scale, a.groups, block, sums[0], y, block + panel_bytes);
+      else add_half<false, 2>(c, 0, rows, scale, a.groups, block, sums[0], y, block + panel_bytes);
+    }
   }
 }
 
-// Rows that fill a tile, or several -> y [rows][32]: the next tile is multiplied while the sums of this one are added.
+// A tile of rows and a group of columns, whose sums one half of the panel after the other are multiplied, and later added.
+struct TileUnit {
+  int g, t;
+};
+
+// Rows that fill a tile, or several -> y [rows][32]. While half of a tile is multiplied, as much of the tile before is added: both units of a
+// core that multiply floats are busy then, where products and sums of whole tiles took turns. Tiles are loaded as soon as they are free.
 static void tile_blocks(const Matrix& w, const uint8_t* panel, const Activations& a, int row, int rows, float* y) {
-  alignas(64) int32_t sums[4][kTile * kTile];
-  const int tiles = ceil_div(rows, kTile);
+  alignas(64) int32_t sums[2][2 * kTile * kTile];
+  const int tiles = ceil_div(rows, kTile), units = w.groups * tiles;
   const size_t panel_bytes = w.groups * w.block_bytes;
   auto first_of = [&](int t) { return min_of(t * kTile, rows - kTile); };
   auto block_of = [&](int g) { return panel + g * w.block_bytes; };
-  auto multiply = [&](int g, int t) {
-    const uint8_t* x = a.bytes + (size_t)(row + first_of(t)) * a.row_bytes + (size_t)g * kTileBytes;
-    if (t == 0) {
-      const uint8_t* block = block_of(g);
-      prefetch_later(block + panel_bytes + 2 * kTile * 64);  // the line behind those that `add_group` asks for
-      DW_TILE_LOAD(3, block + kPanel * 2, kPanel * 4);
-      DW_TILE_LOAD(4, block + kPanel * 2 + kTileBytes, kPanel * 4);
-    }
-    if ((g * tiles + t) % 2) {
-      DW_TILE_ZERO(5);
-      DW_TILE_ZERO(6);
-      DW_TILE_LOAD(7, x, a.row_bytes);
-      DW_TILE_DOT8(5, 7, 3);
-      DW_TILE_DOT8(6, 7, 4);
-      DW_TILE_STORE(5, sums[2], kTileBytes);
-      DW_TILE_STORE(6, sums[3], kTileBytes);
-    } else {
-      DW_TILE_ZERO(0);
-      DW_TILE_ZERO(1);
-      DW_TILE_LOAD(2, x, a.row_bytes);
-      DW_TILE_DOT8(0, 2, 3);
-      DW_TILE_DOT8(1, 2, 4);
-      DW_TILE_STORE(0, sums[0], kTileBytes);
-      DW_TILE_STORE(1, sums[1], kTileBytes);
-    }
+  auto weights_of = [&](int g) { return block_of(g) + kPanel * 2; };
+  auto load_rows = [&](const TileUnit& u) {
+    DW_TILE_LOAD(2, a.bytes + (size_t)(row + first_of(u.t)) * a.row_bytes + (size_t)u.g * kTileBytes, a.row_bytes);
   };
-  multiply(0, 0);
-  for (int g = 0; g < w.groups; g++)
-    for (int t = 0; t < tiles; t++) {
-      if (t + 1 < tiles) multiply(g, t + 1);
-      else if (g + 1 < w.groups) multiply(g + 1, 0);
-      const int first = first_of(t), done = t * kTile - first;  // rows that the tile before has computed
-      const float* scale = a.scale + (size_t)(row + first + done) * a.groups + g;
-      const int32_t* from = sums[(g * tiles + t) % 2 * 2];
-      float* to = y + (first + done) * kPanel;
-      const uint8_t* block = block_of(g);
-      if (t == 0) add_group<1>(scale, a.groups, kTile, block, from, to, block + panel_bytes);
-      else if (!done) add_group<0>(scale, a.groups, kTile, block, from, to, nullptr);
-      else add_group<0>(scale, a.groups, kTile - done, block, from + done * kTile, to, nullptr);
+  TileUnit before = {}, now = {};
+  load_rows(now);
+  DW_TILE_LOAD(3, weights_of(0), kPanel * 4);
+  DW_TILE_LOAD(4, weights_of(0) + kTileBytes, kPanel * 4);
+  for (int u = 0; u <= units; u++) {
+    int32_t* to = sums[u % 2];
+    const TileUnit next = now.t + 1 < tiles ? TileUnit{now.g, now.t + 1} : TileUnit{now.g + 1, 0};
+    const bool last = u + 1 >= units;
+    auto add = [&](int c) __attribute__((always_inline)) {
+      if (u == 0) return;
+      const int32_t* from = sums[(u + 1) % 2];
+      const int first = first_of(before.t), done = before.t * kTile - first;  // rows that the tile before has computed
+      const float* scale = a.scale + (size_t)(row + first) * a.groups + before.g;
+      const uint8_t *block = block_of(before.g), *ask = block + panel_bytes;
+      float* out = y + first * kPanel;
+      if (before.g == 0 && before.t == 0) add_half<true, 1>(c, 0, kTile, scale, a.groups, block, from, out, ask);
+      else if (before.t == 0) add_half<false, 1>(c, 0, kTile, scale, a.groups, block, from, out, ask);
+      else if (done) before.g == 0 ? add_half<true, 0>(c, done, kTile, scale, a.groups, block, from, out, ask)
+                                   : add_half<false, 0>(c, done, kTile, scale, a.groups, block, from, out, ask);
+      else if (before.g == 0) add_half<true, 0>(c, 0, kTile, scale, a.groups, block, from, out, ask);
+      else add_half<false, 0>(c, 0, kTile, scale, a.groups, block, from, out, ask);
+    };
+    if (u < units) {
+      DW_TILE_ZERO(0);
+      DW_TILE_DOT8(0, 2, 3);
+      if (next.t == 0 && !last) DW_TILE_LOAD(3, weights_of(next.g), kPanel * 4);
+      DW_TILE_STORE(0, to, kTileBytes);
     }
+    add(0);
+    if (u < units) {
+      DW_TILE_ZERO(1);
+      DW_TILE_DOT8(1, 2, 4);
+      if (!last) load_rows(next);
+      if (next.t == 0 && !last) DW_TILE_LOAD(4, weights_of(next.g) + kTileBytes, kPanel * 4);
+      DW_TILE_STORE(1, to + kTile * kTile, kTileBytes);
+      if (now.t == 0) prefetch_later(block_of(now.g) + panel_bytes + 2 * kTile * 64);  // the line behind those that `add_half` asks for
+    }
+    add(1);
+    before = now, now = next;
+  }
 }
+
 
 // Rows [row, end) of one panel, at most kRowBlock: a panel is read front to back once, group by group, while the next one is asked for.
 template <class Epilogue>
@@ -159,10 +174,6 @@ static void tile_panel_rows(const Matrix& w, int p, const Activations& a, int ro
   const int rows = end - row;
   const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
   configure_tiles(min_of(rows, kTile));
-  for (int i = 0; i < rows * kPanel; i += W) {
-    store(y + i, vf{});
-    asm volatile("" ::: "memory");  // else it becomes `rep stos`, which is slow to start
-  }
   if (rows < kTile) tile_part(w, panel, a, row, rows, y);
   else tile_blocks(w, panel, a, row, rows, y);
   for (int r = row; r < end; r++) epilogue(r, p, y + (r - row) * kPanel);
