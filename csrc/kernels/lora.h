@@ -1,7 +1,8 @@
 // Low-rank adapters: y += B (A x), scaling folded into B, for the rows of a batch that have one.
 //
 // t = A x is taken where a row is at hand in float, just before it is quantised; B t is added in the epilogue of the base product.
-// So an adapter costs no barrier and no further pass. Rows of one adapter are taken up to kLoraRows at a time, since A comes from
+// So an adapter costs no barrier and no further pass, but where rows are rounded as they are computed: there it costs the one that
+// rounding would. Rows of one adapter are taken up to kLoraRows at a time, since A comes from
 // memory. Weights are bytes beside an int8 or int4 base (lora_int8.h), else pairs of bf16 (a shift and a mask widen two) or, beside an
 // fp32 base, float32. Every sum is one chain in column or rank order: its bits do not depend on the companions of a row.
 #pragma once

@@ -35,7 +35,7 @@ def playwright() -> Iterator[Playwright]:
     if CHROMIUM is None and not IN_CI:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with sync_playwright() as running:
-        expect.set_options(timeout=30_000)
+        expect.set_options(timeout=90_000)  # a sentence is written down and another read aloud, beside other workers
         yield running
 
 

@@ -129,7 +129,9 @@ def test_logits_do_not_depend_on_chunks_or_threads(
     for threads in (2, 1, 3):
         native.set_threads(threads)
         for chunk in (1, 2, 3, 17, 100) if threads == 2 else (1, 3, 100):
-            assert np.array_equal(logits(native, model, chunk), whole)
+            # Threads that outnumber processors wait long for each other: a few steps of few rows tell as much as two hundred.
+            tokens = TOKENS[:60] if chunk <= 3 else TOKENS
+            assert np.array_equal(logits(native, model, chunk, tokens), whole[: len(tokens)])
 
 
 def test_only_rows_that_are_wanted_go_on(isa: str) -> None:

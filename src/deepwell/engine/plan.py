@@ -21,6 +21,7 @@ from deepwell.messages import Language, render
 from deepwell.models.formats.config import ModelConfig
 
 __all__ = [
+    "FULL_BATCH",
     "MemoryPlan",
     "engine_process_bytes",
     "kv_token_bytes",
@@ -50,8 +51,9 @@ _KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
     "bf16": 0,
     "int8": 4,
 }
-_FULL_BATCH: Final = Limits().max_sequences
-_BATCHES: Final = (_FULL_BATCH, 32, 16, 8, 4, 2, 1)  # that are tried where none is asked for
+FULL_BATCH: Final = Limits().max_sequences
+"""What one step computes together where memory allows."""
+_BATCHES: Final = (FULL_BATCH, 32, 16, 8, 4, 2, 1)  # that are tried where none is asked for
 # Largest first.
 _PRECISIONS: Final[tuple[Precision, ...]] = (
     "fp32",
@@ -76,7 +78,7 @@ class MemoryPlan:
     workspace_bytes: int  # with the engine's process itself
     server_bytes: int  # the model's tokenizer, and the server's process unless another model's plan has it
     available_bytes: int
-    batch_size: int = _FULL_BATCH  # sequences that one step computes together
+    batch_size: int = FULL_BATCH  # sequences that one step computes together
 
     @property
     def num_blocks(self) -> int:
@@ -95,7 +97,7 @@ class MemoryPlan:
             return render(f"plan_{key}", spoken, {"size": _size(size), **values})[0]
 
         cache = {"tokens": self.kv_cache_tokens, "dtype": self.kv_dtype, "context": self.context}
-        batch = line("batches", 0, batch=self.batch_size) if self.batch_size != _FULL_BATCH else ""
+        batch = line("batches", 0, batch=self.batch_size) if self.batch_size != FULL_BATCH else ""
         return [
             line("weights", self.weights_bytes, precision=self.precision),
             *([line("cache", self.kv_cache_bytes, **cache)] if self.kv_cache_tokens else []),

@@ -14,6 +14,7 @@ from deepwell.bench.harness.comparison import Run
 from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
+from deepwell.engine.plan import FULL_BATCH
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError
 from deepwell.process.energy import Cost, EnergyMeter, measured_cost
@@ -30,6 +31,7 @@ class Ours:
     Speculation is off unless it is what is measured: it would make a figure depend on how much a text repeats.
 
     Args:
+        sequences: what a step must hold together.
         packed_in: folder of packed weights; None: the cache of the benchmarks, which keeps them.
 
     Raises:
@@ -43,6 +45,7 @@ class Ours:
         *,
         threads: int,
         kv_tokens: int,
+        sequences: int = 1,
         speculation: Literal["auto", "off"] = "off",
         packed_in: Path | None = None,
         kv_dtype: KVDtype | None = None,
@@ -55,6 +58,7 @@ class Ours:
                 threads=threads,
                 kv_dtype=self.kv_dtype,
                 kv_tokens=kv_tokens,
+                batch_size=sequences if sequences > FULL_BATCH else None,
                 cache_dir=packed_in or bench_cache(),
                 speculation=speculation,
             ),

@@ -57,8 +57,9 @@ def open_session(
     threads: int,
     rounds: int,
     kv_tokens: int,
+    sequences: int = 1,
 ) -> Iterator[Session]:
-    """Loads everything, prints what it is, and closes it at the end."""
+    """Loads everything, prints what it is, and closes it at the end; of `sequences` see `Ours`."""
     facts = machine(threads)
     report.note(f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}")
     sides: list[LlamaCpp] = []
@@ -71,7 +72,7 @@ def open_session(
             peer.load(model, file_type)
         if sides:
             report.note(f"llama.cpp in llama-cpp-python {sides[0].version}: {sides[0].system_info}")
-        ours = Ours(model, precision, threads=threads, kv_tokens=kv_tokens)
+        ours = Ours(model, precision, threads=threads, kv_tokens=kv_tokens, sequences=sequences)
         try:
             work = work_of(open_checkpoint(model).config, precision, kv_dtype=ours.kv_dtype)
             yield Session(report, model, threads, rounds, ours, sides, work)

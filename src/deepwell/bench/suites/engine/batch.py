@@ -53,12 +53,13 @@ def bench_batch(
             threads=threads,
             rounds=rounds,
             kv_tokens=kv_tokens,
+            sequences=sequences,
         ) as session,
         ExitStack() as stack,
     ):
         candidates: dict[str, tuple[Precision, Ours]] = {session.ours.name: (precision, session.ours)}
         for other in also:
-            side = Ours(model, other, threads=threads, kv_tokens=kv_tokens)
+            side = Ours(model, other, threads=threads, kv_tokens=kv_tokens, sequences=sequences)
             stack.callback(side.close)
             candidates[side.name] = (other, side)
 

@@ -113,7 +113,7 @@ def bench_profile(
     facts = machine(threads)
     report.note(f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}")
     config = open_checkpoint(model).config
-    ours = Ours(model, precision, threads=threads, kv_tokens=rows * (length + 32))
+    ours = Ours(model, precision, threads=threads, kv_tokens=rows * (length + 32), sequences=rows)
     isa = ours.engine.capabilities().isa
     need = needs(
         config,
