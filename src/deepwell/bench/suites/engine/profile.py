@@ -102,7 +102,7 @@ def bench_profile(
 ) -> dict[str, Any]:
     """Times each phase of a decode step with `rows` sequences or, with `prefill`, of a prompt of so many tokens.
 
-    Medians over `rounds`; shares of a roof are against the higher of the peaks measured before and behind the same round. What
+    Medians over `rounds`; shares of a roof are against the highest peaks measured before and behind any of them. What
     happens outside the model (scheduler, sampler, delivery) is the phase "between"; "embed" holds the waking of the threads.
 
     Args:
@@ -161,28 +161,25 @@ def bench_profile(
         **({"prefill_tokens": prefill} if prefill else {"rows": rows, "context": prompt_tokens + tokens / 2}),
         "total_ms": rounded(total * 1e3),
         "phases": phases,
-        "memory_gb_per_s": rounded(statistics.median(peak.memory for peak in roofs), 3),
-        "gemm_gmac_per_s": rounded(statistics.median(peak.of(need["gate_up"].scheme) for peak in roofs), 3),
+        "memory_gb_per_s": rounded(roofs.memory, 3),
+        "gemm_gmac_per_s": rounded(roofs.of(need["gate_up"].scheme), 3),
     }
 
 
 def _rounds(
     measure: Callable[[int], dict[str, float]], rounds: int, peaks: Callable[[], Roofs]
-) -> tuple[list[Roofs], list[Mapping[str, float]]]:
-    """Returns the seconds of the phases of each round, and the higher of the peaks before and behind it."""
-    roofs: list[Roofs] = []
+) -> tuple[Roofs, list[Mapping[str, float]]]:
+    """Returns the seconds of the phases of each round, and the highest of the peaks before and behind each."""
     measured: list[Mapping[str, float]] = []
-    before = peaks()
+    highest = peaks()
     for number in range(1, rounds + 1):
         measured.append(measure(number))
-        behind = peaks()
-        roofs.append(before.or_higher(behind))
-        before = behind
-    return roofs, measured
+        highest = highest.or_higher(peaks())
+    return highest, measured
 
 
 def _phases(
-    need: Mapping[str, Need], roofs: Sequence[Roofs], measured: Sequence[Mapping[str, float]]
+    need: Mapping[str, Need], roofs: Roofs, measured: Sequence[Mapping[str, float]]
 ) -> tuple[list[list[Any]], dict[str, dict[str, Any]]]:
     """Returns the rows of the table and the figures of every phase: medians over the rounds."""
     table: list[list[Any]] = []
@@ -193,12 +190,8 @@ def _phases(
         phases[phase] = {"ms": rounded(spent * 1e3), "share": rounded(share, 3)}
         line: list[Any] = [phase, f"{spent * 1e3:.3f}", f"{share:.1%}", "", ""]
         if phase in need:
-            unit = need[phase].limit(roofs[0])[1]
-            rate = need[phase].rate(unit, spent)
-            of_roof = statistics.median(
-                need[phase].limit(peak)[0] / seconds[phase]
-                for peak, seconds in zip(roofs, measured, strict=True)
-            )
+            least, unit = need[phase].limit(roofs)
+            rate, of_roof = need[phase].rate(unit, spent), least / spent
             key = "gb_per_s" if unit == "GB/s" else "gmac_per_s"
             phases[phase] |= {key: rounded(rate), "roof": rounded(of_roof, 3)}
             line[3:] = [f"{rate:.1f} {unit}", f"{of_roof:.0%}"]
