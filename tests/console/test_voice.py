@@ -35,7 +35,8 @@ def playwright() -> Iterator[Playwright]:
     if CHROMIUM is None and not IN_CI:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with sync_playwright() as running:
-        expect.set_options(timeout=90_000)  # a sentence is written down and another read aloud, beside other workers
+        # A sentence is written down and another read aloud, beside other workers.
+        expect.set_options(timeout=90_000)
         yield running
 
 
