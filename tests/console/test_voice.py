@@ -138,6 +138,7 @@ def test_what_is_said_goes_behind_what_is_written(tab: Console) -> None:
     tab.stub(TRANSCRIPTIONS, {"text": " 今天天气很好。"})
     page = tab.open()
     box = page.get_by_role("textbox", name="Message")
+    page.wait_for_load_state("networkidle")  # a key, unlike a click, does not wait until the page is still
     box.fill("你好。")
     page.get_by_role("button", name="Speak the message").press("Enter")
     finish = page.get_by_role("button", name="Finish and write it down")
