@@ -52,7 +52,7 @@ _KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
     "int8": 4,
 }
 FULL_BATCH: Final = Limits().max_sequences
-"""What one step computes together where memory allows."""
+"""Sequences that one step computes together where memory allows."""
 _BATCHES: Final = (FULL_BATCH, 32, 16, 8, 4, 2, 1)  # that are tried where none is asked for
 # Largest first.
 _PRECISIONS: Final[tuple[Precision, ...]] = (
