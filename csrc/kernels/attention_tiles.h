@@ -18,6 +18,7 @@
 #include "common.h"
 #include "integers.h"
 #include "kernels/attention.h"
+#include "kernels/attention_pairs.h"
 #include "kernels/prefetch.h"
 #include "kernels/simd.h"
 #include "kernels/tiles.h"
@@ -28,10 +29,6 @@ namespace DW_ISA {
 
 constexpr int kQueriesAtOnce = 2 * kTile;           // query vectors at a time
 constexpr int kScoreStride = kPieceTokens + 16;   // floats from one vector's scores to the next: not a power of two
-
-DW_INLINE bool attends_in_pairs(const KVCache& cache, int head_dim) {
-  return tile_state.on && cache.type == kKvBf16 && head_dim % kTileDims == 0;
-}
 
 // What kQueriesAtOnce vectors take beside the piece, in floats; and words of a piece in pairs.
 constexpr size_t tile_rows_floats(int head_dim) { return (size_t)kQueriesAtOnce * (head_dim / 2 + kScoreStride + head_dim); }
@@ -62,45 +59,6 @@ struct PairedPiece {
 
 DW_INLINE PairedPiece paired_at(const int32_t* at, int head_dim, int tokens) {
   return {at, at + (size_t)round_up(tokens, kBlockTokens) / 2 * head_dim, tokens};
-}
-
-DW_INLINE vf rounded_to_bf16(vf v) {
-  vi u = (vi)v;
-  return (vf)((u + 0x7fff + ((u >> 16) & 1)) & (int32_t)0xffff0000);
-}
-
-static void round_query(float* q, int head_dim) {
-  for (int d = 0; d < head_dim; d += W) store(q + d, rounded_to_bf16(load(q + d)));
-}
-
-// Weights of the first `visible` > 0 of a vector's scores, zeros from there to `end`; `put(t, weights)` receives W at a time.
-template <class Put>
-DW_INLINE Softmax soften(const float* s, int visible, int end, const Put& put) {
-  const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const vf none = set1(-__builtin_inff());
-  const int whole = visible / W * W;
-  const vi seen = lane < visible - whole;
-  vf top = none, other = none;
-  int t = 0;
-  for (; t + 2 * W <= whole; t += 2 * W) top = vmax(top, load(s + t)), other = vmax(other, load(s + t + W));
-  if (t < whole) top = vmax(top, load(s + t));
-  if (whole < visible) other = vmax(other, select(seen, load(s + whole), none));
-  const float max = reduce_max(vmax(top, other));
-  const vf shift = set1(-max * kLog2e);
-  vf total = vf{};
-  for (t = 0; t < whole; t += W) {
-    vf e = power_of_two(fma(load(s + t), set1(kLog2e), shift));
-    total += e;
-    put(t, e);
-  }
-  if (whole < visible) {
-    vf e = select(seen, power_of_two(fma(load(s + whole), set1(kLog2e), shift)), vf{});
-    total += e;
-    put(whole, e);
-    t += W;
-  }
-  for (; t < end; t += W) put(t, vf{});
-  return {max, reduce_add(total)};
 }
 
 // ---- few vectors, straight from the cache -------------------------------------------------------------------------------------------
@@ -181,9 +139,9 @@ static void attend_pairs(const float* const* q, const int* visible, const Piece&
   for (int d = 0; d < head_dim; d += kTileDims) pair_values<R>(scores, piece, most, head_dim, d, out);
 }
 
-struct PairsOfBf16;  // pages of bf16 whose products are added up as tiles add them
+struct AsTiles;  // pages of bf16 whose products are added up as tiles add them
 template <>
-struct Attend<PairsOfBf16> {
+struct Attend<AsTiles> {
   template <int R>
   static constexpr AttendFunction with = attend_pairs<R>;
 };

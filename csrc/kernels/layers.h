@@ -9,6 +9,7 @@
 #include "common.h"
 #include "integers.h"
 #include "kernels/attention.h"
+#include "kernels/attention_pairs.h"
 #include "kernels/attention_tiles.h"
 #include "kernels/compressed_layer.h"
 #include "kernels/factors.h"
@@ -48,7 +49,7 @@ DW_INLINE void prepare_head(float* x, const float* norm, const Heads& h, const f
 static void prepare_query(float* q, const Heads& h, [[maybe_unused]] const KVCache& cache, const float* cos, const float* sin) {
   prepare_head(q, h.q_norm, h, cos, sin);
   scale_row(q, h.scale, h.head_dim);
-#if defined(DW_TILES)
+#if defined(DW_BF16_DOT)
   if (attends_in_pairs(cache, h.head_dim)) round_query(q, h.head_dim);
 #endif
 }
@@ -90,9 +91,10 @@ DW_INLINE Piece widened(const KVCache& cache, const Piece& piece, int tokens, co
 template <class Done>
 static void attend_cached(const float* const* q, const int* visible, int vectors, const Piece& piece, const KVCache& cache,
                           int tokens, const Heads& h, const Layout& l, const Done& done) {
-#if defined(DW_TILES)
+#if defined(DW_BF16_DOT)
   if (attends_in_pairs(cache, h.head_dim)) {
-    if (vectors <= kQueryTile) return attend_vectors<PairsOfBf16>(q, visible, vectors, piece, h, l, l.tile, done);
+    if (!tile_state.on) return attend_vectors<InPairs>(q, visible, vectors, piece, h, l, l.tile, done);
+    if (vectors <= kQueryTile) return attend_vectors<AsTiles>(q, visible, vectors, piece, h, l, l.tile, done);
     PairedPiece pairs = pair_piece(piece, h.head_dim, tokens, (int32_t*)(l.scratch + tile_rows_floats(h.head_dim)));
     return attend_tiled(q, visible, vectors, pairs, h.head_dim, tile_rows_at(l.scratch, h.head_dim), done);
   }

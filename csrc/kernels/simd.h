@@ -124,6 +124,14 @@ DW_INLINE void turn_block(const vf* w, uint16_t* to) {
   for (int lane = 0; lane < 16; lane++)
     for (int t = 0; t < 16; t++) to[lane * 32 + t] = to_bf16(w[t][lane]);
 }
+// The same, kept: pairs of two rows of 16, and of two of 32 in runs of four, which `order_pair_rows` undoes.
+DW_INLINE vi pair_halves(const uint16_t* rows) {
+  vi pairs;
+  interleave16(rows, (int32_t*)&pairs);
+  return pairs;
+}
+DW_INLINE void pair_rows(const uint16_t* a, const uint16_t* b, vi* pairs) { interleave32(a, b, (int32_t*)pairs); }
+DW_INLINE void order_pair_rows(const vf* runs, float* to) { order_runs((const float*)runs, (const float*)(runs + 1), to); }
 #else
 DW_INLINE void interleave32(const uint16_t* a, const uint16_t* b, int32_t* to) {
   __m512i low = _mm512_loadu_si512(a), high = _mm512_loadu_si512(b);
@@ -171,12 +179,25 @@ DW_INLINE void turn_words(const uint16_t* rows, int32_t* to) {
   }
 }
 DW_INLINE void narrow_bf16(uint16_t* to, vf v) { _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)v)); }
-DW_INLINE void order_runs(const float* a, const float* b, float* to) {
+
+DW_INLINE vi pair_halves(const uint16_t* rows) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                                         18, 2, 17, 1, 16, 0);
+  return (vi)_mm512_permutexvar_epi16(order, _mm512_loadu_si512(rows));
+}
+DW_INLINE void pair_rows(const uint16_t* a, const uint16_t* b, vi* pairs) {
+  __m512i low = _mm512_loadu_si512(a), high = _mm512_loadu_si512(b);
+  pairs[0] = (vi)_mm512_unpacklo_epi16(low, high), pairs[1] = (vi)_mm512_unpackhi_epi16(low, high);
+}
+DW_INLINE void order_pair_rows(const vf* runs, float* to) {
   const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
   const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-  __m512 low = _mm512_loadu_ps(a), high = _mm512_loadu_ps(b);
-  _mm512_storeu_ps(to, _mm512_permutex2var_ps(low, first, high));
-  _mm512_storeu_ps(to + 16, _mm512_permutex2var_ps(low, second, high));
+  _mm512_storeu_ps(to, _mm512_permutex2var_ps((__m512)runs[0], first, (__m512)runs[1]));
+  _mm512_storeu_ps(to + 16, _mm512_permutex2var_ps((__m512)runs[0], second, (__m512)runs[1]));
+}
+DW_INLINE void order_runs(const float* a, const float* b, float* to) {
+  const vf runs[2] = {load(a), load(b)};
+  order_pair_rows(runs, to);
 }
 
 // w [16 tokens][16 lanes] -> bf16, lane by lane 16 tokens: to[lane * 32 + token].

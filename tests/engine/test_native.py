@@ -31,8 +31,7 @@ BF16_DOT = (
     "avx512_amx",
     "avx512_bf16",
     "avx512_emulated",
-)  # these round the activations of bf16 matrices to bf16
-ROUNDS_QUERIES = ("avx512_amx", "avx512_emulated")  # and these what meets pages of bf16 in attention
+)  # these round to bf16 the activations of bf16 matrices, and what meets pages of bf16 in attention
 
 # Largest difference from the reference, as a fraction of the largest value. Float sums of fp32 differ in order. The quantised
 # schemes round alike, but for a rare double rounding in the reference's emulated fused multiply-add, and for the generic
@@ -216,7 +215,7 @@ def test_logits_are_those_of_the_reference(
     stepped = [difference for difference in differences if difference > LAST_BITS]
     if (precision, kv_dtype) in (("fp32", "fp32"), ("fp16", "fp32")):
         assert not stepped
-    rounds = (precision == "bf16" and isa in BF16_DOT) or (kv_dtype == "bf16" and isa in ROUNDS_QUERIES)
+    rounds = isa in BF16_DOT and "bf16" in (precision, kv_dtype)
     if not rounds:
         assert len(stepped) <= MAX_STEPPED_SEQUENCES * len(differences)
     assert max(differences) < STEP_ERROR
