@@ -79,40 +79,50 @@ DW_INLINE vi pair_at(const uint16_t* pairs) {
   return set1i(pair);
 }
 
-// Scores of R vectors against B blocks; q: [R][head_dim] bf16.
+// Scores of R vectors against B blocks from `b` on; q: [R][head_dim] bf16.
 template <int R, int B>
-DW_INLINE void dot_scores(const uint16_t* q, const uint16_t* const* keys, const uint16_t* const* next, int head_dim, float* out) {
+DW_INLINE void dot_scores(const uint16_t* q, const Piece& piece, int b, int head_dim, float* out) {
+  const uint8_t* keys[B];
+  const uint8_t* ahead[B];
+  for (int i = 0; i < B; i++) {
+    keys[i] = piece.blocks[b + i];
+    ahead[i] = half_ahead(piece, b + i, (size_t)head_dim * kBlockTokens * sizeof(uint16_t));
+    if (!ahead[i]) ahead[i] = keys[i];
+  }
   vf s[B][R] = {};
   for (int d = 0; d < head_dim; d += 2) {
+    const size_t at = (size_t)d * kBlockTokens * sizeof(uint16_t);
     vi k[B];
-    for (int b = 0; b < B; b++) {
-      prefetch(next[b] + d * kBlockTokens);
-      prefetch(keys[b] + (head_dim + d) * kBlockTokens);  // the values
-      k[b] = pair_halves(keys[b] + d * kBlockTokens);
+    for (int i = 0; i < B; i++) {
+      prefetch_later(ahead[i] + at);
+      k[i] = pair_halves((const uint16_t*)(keys[i] + at));
     }
     for (int r = 0; r < R; r++) {
       const vi query = pair_at(q + r * head_dim + d);
-      for (int b = 0; b < B; b++) s[b][r] = dpbf16(s[b][r], k[b], query);
+      for (int i = 0; i < B; i++) s[i][r] = dpbf16(s[i][r], k[i], query);
     }
   }
-  for (int b = 0; b < B; b++)
-    for (int r = 0; r < R; r++) store(out + r * kPieceTokens + b * kBlockTokens, s[b][r]);
+  for (int i = 0; i < B; i++)
+    for (int r = 0; r < R; r++) store(out + r * kPieceTokens + (b + i) * kBlockTokens, s[i][r]);
 }
 
 // out[r] = sum over tokens of p[r] v, for S runs of 32 dimensions from `d` on; p: [R][2 * kPieceTokens] bf16, of which the first half counts.
 template <int R, int S>
 DW_INLINE void dot_values(const uint16_t* p, const Piece& piece, int tokens, int head_dim, int d, float* const* out) {
   alignas(64) static const uint16_t none[kPairDims] = {};
+  const size_t half_bytes = (size_t)head_dim * kBlockTokens * sizeof(uint16_t);
+  const int blocks = ceil_div(tokens, kBlockTokens);
   vf o[R][S][2] = {};
-  for (int first = 0; first < tokens; first += kBlockTokens) {
-    const uint16_t* v = (const uint16_t*)piece.blocks[first / kBlockTokens] + (size_t)head_dim * kBlockTokens + d;
-    const uint8_t* later = keys_ahead(piece, first / kBlockTokens, (size_t)d * kBlockTokens * sizeof(uint16_t));
-    const int n = min_of(tokens - first, kBlockTokens);
+  for (int b = 0; b < blocks; b++) {
+    const uint16_t* v = (const uint16_t*)(piece.blocks[b] + half_bytes) + d;
+    const uint8_t* ahead = half_ahead(piece, blocks + b, half_bytes);
+    const int first = b * kBlockTokens, n = min_of(tokens - first, kBlockTokens);
     for (int t = 0; t < n; t += 2) {
       for (int i = 0; i < S; i++) {
-        if (later) prefetch_later(later + (t * S + 2 * i) * 64), prefetch_later(later + (t * S + 2 * i + 1) * 64);
+        const uint16_t* row = v + (size_t)t * head_dim + i * kPairDims;
+        if (ahead) prefetch_bytes(ahead + ((d / kPairDims + i) * kBlockTokens + t) * 64, 128);
         vi value[2];
-        pair_rows(v + (size_t)t * head_dim + i * kPairDims, t + 1 < n ? v + (size_t)(t + 1) * head_dim + i * kPairDims : none, value);
+        pair_rows(row, t + 1 < n ? row + head_dim : none, value);
         for (int r = 0; r < R; r++) {
           const vi weight = pair_at(p + r * 2 * kPieceTokens + first + t);
           for (int c = 0; c < 2; c++) o[r][i][c] = dpbf16(o[r][i][c], value[c], weight);
@@ -136,12 +146,10 @@ static void attend_dots(const float* const* q, const int* visible, const Piece& 
     for (int d = 0; d < head_dim; d += W) narrow_bf16(queries + r * head_dim + d, load(q[r] + d));
   }
   const int blocks = ceil_div(most, kBlockTokens);
-  auto keys = (const uint16_t* const*)piece.blocks;
-  for (; b + B <= blocks; b += B)
-    dot_scores<R, B>(queries, keys + b, keys + (b + 2 * B <= blocks ? b + B : b), head_dim, scores + b * kBlockTokens);
+  for (; b + B <= blocks; b += B) dot_scores<R, B>(queries, piece, b, head_dim, scores);
   if (B > 2)
-    for (; b + 2 <= blocks; b += 2) dot_scores<R, 2>(queries, keys + b, keys + b, head_dim, scores + b * kBlockTokens);
-  for (; b < blocks; b++) dot_scores<R, 1>(queries, keys + b, keys + b, head_dim, scores + b * kBlockTokens);
+    for (; b + 2 <= blocks; b += 2) dot_scores<R, 2>(queries, piece, b, head_dim, scores);
+  for (; b < blocks; b++) dot_scores<R, 1>(queries, piece, b, head_dim, scores);
   for (int r = 0; r < R; r++) {
     float* s = scores + r * kPieceTokens;
     uint16_t* weights = (uint16_t*)s;

@@ -86,6 +86,11 @@ DW_INLINE void pair_scores(const float* const* q, const uint16_t* const* keys, c
     for (int r = 0; r < R; r++) store(out + r * kPieceTokens + b * kBlockTokens, s[b][r]);
 }
 
+// The keys that are asked for beside the values of block `b`.
+DW_INLINE const uint8_t* keys_ahead(const Piece& piece, int b, size_t offset) {
+  return piece.ahead && b < piece.ahead->count ? piece.ahead->blocks[b] + offset : nullptr;
+}
+
 // out[r] [32 dimensions from `d` on] = sum over tokens of p[r] v.
 template <int R>
 DW_INLINE void pair_values(const float* p, const Piece& piece, int tokens, int head_dim, int d, float* const* out) {

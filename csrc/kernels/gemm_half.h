@@ -15,13 +15,13 @@ namespace DW_ISA {
 
 // A 32-bit word holds two columns of one row: a shift and a mask widen both.
 template <int R, int C>
-DW_INLINE void tile_bf16(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, bool ahead, float* out) {
+DW_INLINE void tile_bf16(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, Ahead ahead, float* out) {
   vf y[R][C] = {};
   const uint8_t* x[R];
   for (int r = 0; r < R; r++) x[r] = a.bytes + (row + r) * a.row_bytes;
   const uint8_t* block = panel + c0 * W * 4;
   for (int g = 0; g < w.groups; g++, block += kPanel * 4) {
-    if (ahead) prefetch_ahead(block), prefetch_ahead(block + 64);
+    prefetch_ahead(block, ahead), prefetch_ahead(block + 64, ahead);
     vi pair[C];
     for (int c = 0; c < C; c++) pair[c] = load_bytes(block + c * W * 4);
 #if defined(DW_BF16_DOT)
@@ -46,13 +46,13 @@ DW_INLINE void tile_bf16(const Matrix& w, const uint8_t* panel, int c0, const Ac
 }
 
 template <int R, int C>
-DW_INLINE void tile_fp16(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, bool ahead, float* out) {
+DW_INLINE void tile_fp16(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, Ahead ahead, float* out) {
   vf y[R][C] = {};
   const float* x[R];
   for (int r = 0; r < R; r++) x[r] = (const float*)(a.bytes + (row + r) * a.row_bytes);
   const uint16_t* p = (const uint16_t*)panel + c0 * W;
   for (int k = 0; k < w.cols; k++, p += kPanel) {
-    if (ahead) prefetch_ahead(p);
+    prefetch_ahead(p, ahead);
     vf wv[C];
     for (int c = 0; c < C; c++) wv[c] = load_half(p + c * W);
     for (int r = 0; r < R; r++)

@@ -48,12 +48,12 @@ struct PairSums {
 
 // A group of int8: 64 columns.
 template <int R, int C>
-DW_INLINE void sum_pairs8(const uint8_t* q, const uint8_t* const* x, bool ahead, vi (*to)[C]) {
+DW_INLINE void sum_pairs8(const uint8_t* q, const uint8_t* const* x, Ahead ahead, vi (*to)[C]) {
   PairSums<R, C> sums;
 #pragma GCC unroll 2
   for (int i = 0; i < 16; i += 2) {
     const uint8_t* at = q + i * kColumnBytes;
-    if (ahead) prefetch_row(at), prefetch_row(at + kColumnBytes);
+    prefetch_row(at, ahead), prefetch_row(at + kColumnBytes, ahead);
     vi first[C], second[C];
     for (int c = 0; c < C; c++) first[c] = load_bytes(at + c * W * 4), second[c] = load_bytes(at + kColumnBytes + c * W * 4);
     sums.add(first, second, x, i * 4);
@@ -63,11 +63,11 @@ DW_INLINE void sum_pairs8(const uint8_t* q, const uint8_t* const* x, bool ahead,
 
 // A group of int4: 32 columns, of which a byte holds columns i and i + 4 of eight.
 template <int R, int C>
-DW_INLINE void sum_pairs4(const uint8_t* q, const uint8_t* const* x, bool ahead, vi (*to)[C]) {
+DW_INLINE void sum_pairs4(const uint8_t* q, const uint8_t* const* x, Ahead ahead, vi (*to)[C]) {
   PairSums<R, C> sums;
 #pragma GCC unroll 4
   for (int i = 0; i < 4; i++) {
-    if (ahead) prefetch_row(q + i * kColumnBytes);
+    prefetch_row(q + i * kColumnBytes, ahead);
     vi low[C], high[C];
     for (int c = 0; c < C; c++) {
       vi both = load_bytes(q + i * kColumnBytes + c * W * 4);

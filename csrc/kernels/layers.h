@@ -124,7 +124,7 @@ static DecodeItem decode_item(const Batch& b, int kv_heads, int most_pieces, int
 }
 
 // One row a sequence: work items are (sequence, KV head, piece), so one long sequence keeps every thread busy. A thread claims its next
-// item early, and asks for its keys while it sums the values of this one.
+// item early, and asks for its keys and values meanwhile.
 static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
   for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, all_pieces(b, s));
