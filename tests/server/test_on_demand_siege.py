@@ -17,6 +17,7 @@ import pytest
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine
 
+from deepwell.dialogue.opening import host_model
 from deepwell.engine.hosting.process import EngineProcess
 from deepwell.server.app import create_app
 from deepwell.server.build import build_context
@@ -156,6 +157,32 @@ async def test_files_that_replace_a_model_are_loaded_and_never_mixed_with_its_ol
     assert len(vector) == 384
     answer = await worker.post("/v1/embeddings", model="first", input="hello")
     assert answer.json()["data"][0]["embedding"] == vector
+    await other.close()
+
+
+async def test_files_that_replace_a_model_are_found_while_they_are_being_loaded(
+    host: ModelHost, worker: Worker, store: Path, minilm_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await worker.post("/tokenize", model="first", prompt="hello")).json()["max_model_len"] == 2048
+    put(store, "first", minilm_path)
+    found = threading.Event()
+
+    def held(*arguments: Any, **more: Any) -> EngineProcess:
+        assert found.wait(60)
+        return host_model(*arguments, **more)
+
+    monkeypatch.setattr("deepwell.server.residency.host.host_model", held)
+    other = Worker(host)
+    loading = asyncio.create_task(other.post("/v1/embeddings", model="first", input="hello"))
+    async with asyncio.timeout(60):
+        while not any(one.state == "loading" for one in worker.models.state.residents):
+            await asyncio.sleep(0.01)
+    try:
+        assert not (await worker.models.find("first")).model.capabilities.generates
+    finally:
+        found.set()
+    answer = await worker.post("/v1/embeddings", model="first", input="hello")
+    assert answer.json()["data"] == (await loading).json()["data"]
     await other.close()
 
 
