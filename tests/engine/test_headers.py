@@ -21,6 +21,9 @@ HEADERS = sorted(path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.h")
 # What kernels may include beside headers of their own: C, and intrinsics. A function of a C++ header that an AVX512 unit emits
 # could be the copy that the linker keeps for a machine without AVX512.
 PLAIN = {"stddef.h", "stdint.h", "string.h", "immintrin.h", "arm_neon.h"}
+INCLUDE = re.compile(r'^ *# *include *([<"])([^>"]+)[>"]', re.MULTILINE)
+KERNELS = [header for header in HEADERS if header.startswith("kernels/")]
+INTRINSIC = re.compile(r"\b(_mm|__m\d|__mmask|_tile_)")
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 
@@ -65,6 +68,39 @@ def compiler() -> list[str]:
     return chosen
 
 
+def included(header: str) -> dict[str, set[str]]:
+    """Returns what a header and the project's headers that it includes name in angle brackets, by header."""
+    found: dict[str, set[str]] = {}
+    queue = [header]
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            names = INCLUDE.findall((CSRC / name).read_text())
+            found[name] = {one for bracket, one in names if bracket == "<"}
+            queue += [one for bracket, one in names if bracket == '"']
+    return found
+
+
+def code_of(header: str) -> str:
+    return re.sub(r"//.*", "", (CSRC / header).read_text())
+
+
+def includes_unused_intrinsics(header: str) -> bool:
+    """Returns whether a header includes the intrinsics and names none: others that it includes need them."""
+    return any("immintrin.h" in names for names in included(header).values()) and not INTRINSIC.search(
+        code_of(header)
+    )
+
+
+def precompiled(compiler: Sequence[str], flags: Sequence[str], folder: Path) -> list[str]:
+    """Returns flags that put the intrinsics, compiled once, in front of a header. They take most of its time."""
+    intrinsics = folder / "intrinsics.h"
+    intrinsics.write_text("#include <immintrin.h>\n")
+    command = [*compiler, *flags, "-O0", "-w", "-xc++-header", str(intrinsics), "-o", f"{intrinsics}.gch"]
+    subprocess.run(command, check=True)
+    return ["-include", str(intrinsics)]
+
+
 def refused(compiler: Sequence[str], flags: Sequence[str], headers: Sequence[str]) -> dict[str, str]:
     """What the compiler says of those headers that do not compile alone, twice included."""
 
@@ -90,8 +126,12 @@ def test_the_tables_are_those_that_are_dispatched() -> None:
 
 
 @pytest.mark.parametrize("table", COMPILED_HERE)
-def test_kernel_headers_stand_alone(table: str, compiler: list[str]) -> None:
-    assert refused(compiler, TABLES[table], [h for h in HEADERS if h.startswith("kernels/")]) == {}
+def test_kernel_headers_stand_alone(table: str, compiler: list[str], tmp_path: Path) -> None:
+    flags = TABLES[table]
+    helped = [one for one in KERNELS if includes_unused_intrinsics(one)] if "-mfma" in flags else []
+    alone = [one for one in KERNELS if one not in helped]
+    assert refused(compiler, flags, alone) == {}
+    assert not helped or refused(compiler, [*flags, *precompiled(compiler, flags, tmp_path)], helped) == {}
 
 
 def test_shared_headers_stand_alone(compiler: list[str]) -> None:
@@ -103,20 +143,9 @@ def test_shared_headers_stand_alone(compiler: list[str]) -> None:
     assert refused(compiler, flags, [h for h in HEADERS if not h.startswith("kernels/")]) == {}
 
 
-@pytest.mark.parametrize("header", [h for h in HEADERS if h.startswith("kernels/")])
+@pytest.mark.parametrize("header", KERNELS)
 def test_kernels_use_nothing_of_the_standard_library(header: str) -> None:
     """Of what they include either: follow the project's own headers."""
-    seen: set[str] = set()
-    queue = [header]
-    while queue:
-        name = queue.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        text = (CSRC / name).read_text()
-        assert "std::" not in re.sub(r"//.*", "", text), name
-        for bracket, included in re.findall(r'^ *# *include *([<"])([^>"]+)[>"]', text, re.MULTILINE):
-            if bracket == '"':
-                queue.append(included)
-            else:
-                assert included in PLAIN, f"{name} includes <{included}>"
+    for name, names in included(header).items():
+        assert "std::" not in code_of(name), name
+        assert names <= PLAIN, f"{name} includes {names - PLAIN}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.batch_server import PatientEngine
 from tests.server.fakes import FakeEngine
 
 
@@ -16,6 +15,8 @@ def echo(progress: Callable[[int, int], None]) -> FakeEngine:
 
 def patient(progress: Callable[[int, int], None], *, folder: str) -> FakeEngine:
     """Repeats prompts, once the gates that they name are open."""
+    from tests.faults.batch_server import PatientEngine  # imports a whole server
+
     engine = PatientEngine()
     engine.folder = Path(folder)
     return engine

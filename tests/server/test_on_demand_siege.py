@@ -17,6 +17,7 @@ import pytest
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine
 
+from deepwell.dialogue.opening import host_model
 from deepwell.engine.hosting.process import EngineProcess
 from deepwell.server.app import create_app
 from deepwell.server.build import build_context
@@ -104,20 +105,18 @@ async def worker(host: ModelHost) -> AsyncIterator[Worker]:
     await opened.close()
 
 
-@pytest.mark.parametrize("name", ["x" * 5_000_000, "\ud800", "a\0b", "../first", "ﬁrst", "first\n"])
-async def test_a_name_that_no_model_can_have_ends_no_lease(
-    host: ModelHost, worker: Worker, name: str
-) -> None:
+async def test_a_name_that_no_model_can_have_ends_no_lease(host: ModelHost, worker: Worker) -> None:
     await worker.models.find("first")
     await worker.models.client.acquire("first", "t", 30.0)
-    for path, more in (
-        ("/v1/chat/completions", {"messages": QUESTION}),
-        ("/api/generate", {"keep_alive": 0}),
-    ):
-        answer = await worker.post(path, model=name, **more)
-        assert answer.status_code in (400, 404), answer.text[:200]
     other = Worker(host)
-    assert (await other.http.delete("/v1/models/first")).status_code == 409
+    for name in ("x" * 5_000_000, "\ud800", "a\0b", "../first", "ﬁrst", "first\n"):
+        for path, more in (
+            ("/v1/chat/completions", {"messages": QUESTION}),
+            ("/api/generate", {"keep_alive": 0}),
+        ):
+            answer = await worker.post(path, model=name, **more)
+            assert answer.status_code in (400, 404), (name[:9], answer.text[:200])
+        assert (await other.http.delete("/v1/models/first")).status_code == 409, name[:9]
     await other.close()
 
 
@@ -156,6 +155,32 @@ async def test_files_that_replace_a_model_are_loaded_and_never_mixed_with_its_ol
     assert len(vector) == 384
     answer = await worker.post("/v1/embeddings", model="first", input="hello")
     assert answer.json()["data"][0]["embedding"] == vector
+    await other.close()
+
+
+async def test_files_that_replace_a_model_are_found_while_they_are_being_loaded(
+    host: ModelHost, worker: Worker, store: Path, minilm_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await worker.post("/tokenize", model="first", prompt="hello")).json()["max_model_len"] == 2048
+    put(store, "first", minilm_path)
+    found = threading.Event()
+
+    def held(*arguments: Any, **more: Any) -> EngineProcess:
+        assert found.wait(60)
+        return host_model(*arguments, **more)
+
+    monkeypatch.setattr("deepwell.server.residency.host.host_model", held)
+    other = Worker(host)
+    loading = asyncio.create_task(other.post("/v1/embeddings", model="first", input="hello"))
+    async with asyncio.timeout(60):
+        while not any(one.state == "loading" for one in worker.models.state.residents):
+            await asyncio.sleep(0.01)
+    try:
+        assert not (await worker.models.find("first")).model.capabilities.generates
+    finally:
+        found.set()
+    answer = await worker.post("/v1/embeddings", model="first", input="hello")
+    assert answer.json()["data"] == (await loading).json()["data"]
     await other.close()
 
 
@@ -222,18 +247,8 @@ def engine_folders() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob(f"deepwell-engine-{os.getpid()}-*"))
 
 
-def never(progress: Any, **arguments: Any) -> Any:
-    """An engine that is loaded for minutes."""
-    threading.Event().wait(300)
-
-
-def broken(progress: Any, **arguments: Any) -> Any:
-    """An engine that cannot be loaded."""
-    raise RuntimeError("no")
-
-
 def hosting(factory: str) -> Callable[..., EngineProcess]:
-    return lambda *_args, **_more: EngineProcess({}, factory=f"tests.server.test_on_demand_siege:{factory}")
+    return lambda *_args, **_more: EngineProcess({}, factory=f"tests.server.hosted:{factory}")
 
 
 async def test_a_load_that_fails_leaves_no_socket_behind(

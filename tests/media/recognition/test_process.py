@@ -35,13 +35,16 @@ from deepwell.media.recognition.written import text_of
 
 PLAIN = RecognitionOptions()
 
+# Tests share a recogniser, and the loop that it belongs to: to load its model takes as long as a recording.
+with_shared_recogniser = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.fixture(scope="module")
 def model(whisper_path: Path) -> RecognitionModel:
     return RecognitionModel.of("whisper-tiny.en", whisper_path)
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def recogniser(model: RecognitionModel) -> AsyncIterator[Recogniser]:
     recogniser = Recogniser(model, RecogniserLimits(threads=1, most_s=90))
     yield recogniser
@@ -53,6 +56,7 @@ async def heard(recogniser: Recogniser, path: Path, options: RecognitionOptions 
         return [segment async for segment in hearing.segments()]
 
 
+@with_shared_recogniser
 async def test_speech_becomes_its_words(recogniser: Recogniser) -> None:
     assert await recogniser.start()
     for path, said in SAID.items():
@@ -64,6 +68,7 @@ async def test_speech_becomes_its_words(recogniser: Recogniser) -> None:
         assert [one.number for one in segments] == [*range(len(segments))] and segments[0].words is None
 
 
+@with_shared_recogniser
 async def test_words_have_their_times(recogniser: Recogniser) -> None:
     (segment,) = await heard(recogniser, WEATHER, RecognitionOptions(words=True))
     assert segment.words is not None
@@ -72,12 +77,14 @@ async def test_words_have_their_times(recogniser: Recogniser) -> None:
     assert starts == sorted(starts) and all(word.start <= word.end for word in segment.words)
 
 
+@with_shared_recogniser
 async def test_the_same_recording_gives_the_same_text(recogniser: Recogniser) -> None:
     first = await heard(recogniser, TONE)
     await heard(recogniser, WEATHER)
     assert await heard(recogniser, TONE) == first
 
 
+@with_shared_recogniser
 async def test_detection_of_speech_leaves_silence_out(recogniser: Recogniser, tmp_path: Path) -> None:
     silence = tmp_path / "silence.wav"
     silence.write_bytes(wav(np.zeros(16_000 * 5, np.int16)))
@@ -88,6 +95,7 @@ async def test_detection_of_speech_leaves_silence_out(recogniser: Recogniser, tm
     assert text_of(segments) == SAID[TONE] and segments[0].start > 19
 
 
+@with_shared_recogniser
 async def test_an_english_model_refuses_what_it_cannot_do(recogniser: Recogniser) -> None:
     with pytest.raises(InvalidRequest, match=r"not the language 'zh': name a multilingual") as refused:
         await heard(recogniser, TONE, RecognitionOptions(language="zh"))
@@ -97,6 +105,7 @@ async def test_an_english_model_refuses_what_it_cannot_do(recogniser: Recogniser
     assert text_of(await heard(recogniser, TONE, RecognitionOptions(language="en"))) == SAID[TONE]
 
 
+@with_shared_recogniser
 async def test_errors_are_those_of_one_recording(recogniser: Recogniser, tmp_path: Path) -> None:
     words, long = tmp_path / "words.wav", tmp_path / "long.wav"
     words.write_bytes(b"words")
@@ -155,10 +164,12 @@ async def test_a_recording_that_takes_too_much_memory_fails_alone(
         await recogniser.close()
 
 
+@with_shared_recogniser
 async def test_a_cancelled_recording_ends_and_the_next_begins(recogniser: Recogniser, tmp_path: Path) -> None:
     long = tmp_path / "long.wav"
     speech = decode_audio(TONE, 9).samples
-    long.write_bytes(wav(np.tile(speech, 28)))
+    # One sentence in each window: the model takes windows that repeat a sentence again and again.
+    long.write_bytes(wav(np.tile(np.pad(speech, (0, 16_000 * 29 - len(speech))), 3)))
     found: asyncio.Queue[Segment] = asyncio.Queue()
 
     async def listen() -> None:
@@ -193,6 +204,7 @@ async def test_too_many_recordings_are_refused_and_the_others_are_recognised(
         await recogniser.close()
 
 
+@with_shared_recogniser
 async def test_a_killed_child_is_replaced(recogniser: Recogniser) -> None:
     async with recogniser.hear(TONE, PLAIN) as hearing:
         os.kill(recogniser.pid, signal.SIGKILL)

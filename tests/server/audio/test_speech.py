@@ -28,6 +28,7 @@ from deepwell.server.options import GuardOptions, SpeechServing
 
 PATH = "/v1/audio/speech"
 POLICY = "version: 1\nterms: [own]\nrefusal: {en: Against the rules., zh: 不符合规范。}\n"
+FAST = 4.0  # a sound takes as long to make as it lasts
 LABELLED = "version: 1\nlabel: true\nproducer: tester\n"
 
 
@@ -62,11 +63,16 @@ def seconds_of(data: bytes) -> float:
 @pytest.mark.parametrize("format", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
 def test_a_text_becomes_sound_in_every_format(client: OpenAI, format: Any) -> None:
     answer = client.audio.speech.create(
-        model="tts-1", input="Good morning.", voice="alloy", response_format=format, instructions=""
+        model="tts-1",
+        input="Good morning.",
+        voice="alloy",
+        response_format=format,
+        instructions="",
+        speed=FAST,
     )
     data = answer.read()
     seconds = len(data) / 48_000 if format == "pcm" else seconds_of(data)
-    assert 0.8 < seconds < 3
+    assert 0.3 < seconds < 1
     kind = "ogg" if format == "opus" else "mpeg" if format == "mp3" else format
     assert answer.response.headers["content-type"] == f"audio/{kind}"
     assert answer.response.headers["x-voice"] == "af_alloy"
@@ -78,6 +84,7 @@ def test_the_first_sentence_is_sent_before_the_second_is_made(client: OpenAI) ->
         input="Good morning. How are you today? 今天天气很好。",
         voice="zf_xiaobei",
         response_format="pcm",
+        speed=2,
     ) as answer:
         pieces = [piece for piece in answer.http_response.iter_raw() if piece]
     assert len(pieces) >= 3 and len(pieces[0]) > 24_000
@@ -99,7 +106,7 @@ def test_the_stream_of_events_has_the_file(speaking: Live) -> None:
 def test_speed(client: OpenAI) -> None:
     def made(speed: float) -> int:
         answer = client.audio.speech.create(
-            model="tts-1", input="Good morning.", voice="nova", response_format="pcm", speed=speed
+            model="tts-1", input="Hi.", voice="nova", response_format="pcm", speed=speed
         )
         return len(answer.read())
 
@@ -183,7 +190,7 @@ async def test_the_guard_reads_the_text(codec: Codec, tmp_path: Path, kokoro_pat
 async def test_sound_has_the_label_of_generated_content(
     codec: Codec, tmp_path: Path, kokoro_path: Path
 ) -> None:
-    bodies = [{"input": "hello", "response_format": one} for one in ("mp3", "wav", "pcm")]
+    bodies = [{"input": "hello", "response_format": one, "speed": FAST} for one in ("mp3", "wav", "pcm")]
     for body, answer in zip(
         bodies, await guarded(codec, tmp_path, kokoro_path, LABELLED, *bodies), strict=True
     ):

@@ -59,7 +59,7 @@ class OnDemandModels:
         self._wait_s = wait_s
         self._engine_wait_s = engine_wait_s
         self._known: dict[str, _Known] = {}
-        self._opening: dict[str, asyncio.Task[_Known]] = {}
+        self._opening: dict[tuple[str, str], asyncio.Task[_Known]] = {}
         self._leases: dict[str, ModelLease] = {}
 
     @property
@@ -86,10 +86,11 @@ class OnDemandModels:
         if known is not None and known.offer.version == offer.version:
             self._known[name] = self._known.pop(name)  # the one that was asked for last
             return known.answering
-        opening = self._opening.get(name)
+        key = (name, offer.version)  # another request may still open the files that these have replaced
+        opening = self._opening.get(key)
         if opening is None:
-            opening = self._opening[name] = asyncio.create_task(self._open(offer))
-            opening.add_done_callback(lambda _: self._opening.pop(name, None))
+            opening = self._opening[key] = asyncio.create_task(self._open(offer))
+            opening.add_done_callback(lambda _: self._opening.pop(key, None))
         return (await asyncio.shield(opening)).answering
 
     async def offers(self) -> Sequence[Offer]:
@@ -126,9 +127,9 @@ class OnDemandModels:
         return known
 
     def _is_resident(self, offer: Offer) -> bool:
+        """Returns whether these very files are loaded. A model that is being loaded may have other files by now."""
         return any(
-            one.name == offer.name
-            and (one.state == "loading" or (one.state == "ready" and one.version == offer.version))
+            one.name == offer.name and one.state == "ready" and one.version == offer.version
             for one in self.state.residents
         )
 

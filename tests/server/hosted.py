@@ -1,0 +1,16 @@
+"""What an engine's process imports and runs in tests of models on demand: it loads nothing else, so that it starts at once."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+
+def never(progress: Any, **arguments: Any) -> Any:
+    """An engine that is loaded for minutes."""
+    threading.Event().wait(300)
+
+
+def broken(progress: Any, **arguments: Any) -> Any:
+    """An engine that cannot be loaded."""
+    raise RuntimeError("no")
