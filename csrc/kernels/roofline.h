@@ -16,7 +16,7 @@ static double read_memory(const Roofline& r, int tid, int threads) {
   const uint8_t* p = r.memory + tid * share;
   vi sum[4] = {};
   for (size_t i = 0; i + 4 * sizeof(vi) <= share; i += 4 * sizeof(vi)) {
-    for (size_t j = 0; j < 4 * sizeof(vi); j += 64) prefetch(p + i + j + 4096);
+    for (size_t j = 0; j < 4 * sizeof(vi); j += 64) prefetch_later(p + i + j + 1024);
     for (int j = 0; j < 4; j++) sum[j] += load_bytes(p + i + j * sizeof(vi));
   }
   for (int j = 0; j < 4; j++) asm volatile("" ::"m"(sum[j]));
