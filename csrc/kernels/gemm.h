@@ -257,21 +257,27 @@ DW_INLINE FirstShare first_share(int items, int threads, int tid) {
   return {(threads + 1) / 2 * count, threads / 2 * count, own};
 }
 
-// `run(item)` sees every item of this thread, ascending within a claim. Ends with a barrier.
-template <class Run>
-static void share_items(int items, Team* team, int tid, const Run& run) {
-  const FirstShare share = first_share(items, team->size, tid);
-  for (Claim c = share.own; c.first < c.end; c = team_claim(team, tid, share.front, items - share.back, 0))
-    for (int item = c.first; item < c.end; item++) run(item);
-  team_barrier(team);
-}
+constexpr int kFirstBytes = 16384;  // about a panel
 
 // Start loading what this thread will read first. The memory would idle while the activations are quantised.
 DW_INLINE void prefetch_first(const Matrix& w, const Team* team, int tid) {
   const Claim own = first_share(w.panels, team->size, tid).own;
   if (own.first == own.end) return;
   const uint8_t* at = w.data + (size_t)own.first * w.groups * w.block_bytes;
-  for (int i = 0; i < kPrefetchBytes; i += 64) prefetch(at + i);
+  if (ahead_of_memory() == kSoon)
+    for (int i = 0; i < kPrefetchBytes; i += 64) prefetch(at + i);
+  else
+    for (int i = 0; i < kFirstBytes; i += 64) prefetch_later(at + i);
+}
+
+// `run(item)` sees every item of this thread, ascending within a claim. Ends with a barrier, before which the first of `next` is asked for.
+template <class Run>
+static void share_items(int items, Team* team, int tid, const Run& run, const Matrix* next = nullptr) {
+  const FirstShare share = first_share(items, team->size, tid);
+  for (Claim c = share.own; c.first < c.end; c = team_claim(team, tid, share.front, items - share.back, 0))
+    for (int item = c.first; item < c.end; item++) run(item);
+  if (next) prefetch_first(*next, team, tid);
+  team_barrier(team);
 }
 
 constexpr int kRowBlocks = 2;  // that pass over a panel before the next one is read
@@ -281,7 +287,7 @@ constexpr int kRowBlocks = 2;  // that pass over a panel before the next one is 
 // activations leave the second-level cache (prompts of 512 tokens: 8 blocks were 4 % slower).
 template <class Epilogue, class Finish>
 static void gemm_together(const Matrix& w, const Activations& a, int m, int together, Team* team, int tid, const Epilogue& epilogue,
-                          const Finish& finish) {
+                          const Finish& finish, const Matrix* next = nullptr) {
   const int blocks = ceil_div(m, kRowBlock), parts = ceil_div(w.panels, together);
   share_items(blocks * parts, team, tid, [&](int item) {
     const int rows_from = item / (parts * kRowBlocks) * kRowBlocks, at = item - rows_from * parts, high = min_of(kRowBlocks, blocks - rows_from);
@@ -289,7 +295,7 @@ static void gemm_together(const Matrix& w, const Activations& a, int m, int toge
     const int to = min_of(from + together, w.panels), end = min_of(row + kRowBlock, m);
     for (int p = from; p < to; p++) any_panel_rows(w, p, a, row, end, epilogue);
     finish(row, end, from);
-  });
+  }, next);
 }
 
 template <class Epilogue>

@@ -194,7 +194,7 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     const int numbers = h.group * h.head_dim;
     if (pieces == 1 && h.o) quantize_parts(*h.o, queries, 0, numbers, h.results, s, 1, kv * numbers);
   }
-  if (h.o && b.rows <= kPrivateRows) prefetch_first(*h.o, team, l.tid);
+  if (h.o) prefetch_first(*h.o, team, l.tid);
   team_barrier(team);
   if (most_pieces == 1) return;
   for (int item; (item = team_next(team, 1)) < b.seqs * h.heads;) {
@@ -417,7 +417,8 @@ static void gated_parts(const MlpLayer& layer, const Activations& x, int rows, c
       },
       [&](int row, int end, int p) {
         quantize_parts(layer.down, part, kActPart, kActPart, act, row, end - row, p * (kPanel / 2));
-      });
+      },
+      &layer.down);
 }
 
 static void mlp_layer(const MlpLayer& layer, const LoraPlaces& places, const Model& m, const Batch& b, const Rows& live,

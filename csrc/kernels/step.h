@@ -196,8 +196,8 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
 template <class Source>
 static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& lora, const Layout& l, Team* team,
                                  const Source& source) {
+  prefetch_first(w, team, l.tid);
   if (rows <= kPrivateRows) {
-    prefetch_first(w, team, l.tid);
     Activations a = activations_at(l.private_activations, w, rows);
     for (int32_t r = 0; r < rows; r++) {
       lora_prefetch(lora, r);
