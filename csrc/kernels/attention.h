@@ -109,17 +109,23 @@ constexpr bool reads_cache = sizeof(T) < sizeof(float);
 // Scores of R vectors against B blocks from `first` on: few vectors need several blocks in flight to hide the latency of the sums.
 template <int R, int B, class T>
 DW_INLINE void scores_blocks(const float* const* q, const Piece& piece, int first, int head_dim, float* out) {
+  const size_t half_bytes = (size_t)head_dim * kBlockTokens * sizeof(T);
   const T* keys[B];
   const uint8_t* ahead[B];
+  const bool own = !piece.ahead;  // nothing is known of what comes next: this piece's next keys, and its values
   for (int b = 0; b < B; b++) {
     keys[b] = (const T*)piece.blocks[first + b];
-    ahead[b] = half_ahead(piece, first + b, (size_t)head_dim * kBlockTokens * sizeof(T));
-    if (!ahead[b]) ahead[b] = piece.blocks[first + b];
+    ahead[b] = half_ahead(piece, first + b, half_bytes);
+    if (!ahead[b]) ahead[b] = piece.blocks[min_of(first + b + B, max_of(piece.count - 1, first + b))];
   }
   vf s[B][R][kTokenVectors] = {};
   for (int d = 0; d < head_dim; d++)
     for (int b = 0; b < B; b++) {
-      if (reads_cache<T> && d % (int)(sizeof(float) / sizeof(T)) == 0) prefetch_later(ahead[b] + (size_t)d * kBlockTokens * sizeof(T));
+      if (reads_cache<T> && d % (int)(sizeof(float) / sizeof(T)) == 0) {
+        const size_t at = (size_t)d * kBlockTokens * sizeof(T);
+        prefetch_later(ahead[b] + at);
+        if (own) prefetch_later((const uint8_t*)keys[b] + half_bytes + at);
+      }
       vf k[kTokenVectors];
       load_run(keys[b] + d * kBlockTokens, k);
       for (int r = 0; r < R; r++) {

@@ -82,12 +82,14 @@ DW_INLINE vi pair_at(const uint16_t* pairs) {
 // Scores of R vectors against B blocks from `b` on; q: [R][head_dim] bf16.
 template <int R, int B>
 DW_INLINE void dot_scores(const uint16_t* q, const Piece& piece, int b, int head_dim, float* out) {
+  const size_t half_bytes = (size_t)head_dim * kBlockTokens * sizeof(uint16_t);
   const uint8_t* keys[B];
   const uint8_t* ahead[B];
+  const bool own = !piece.ahead;
   for (int i = 0; i < B; i++) {
     keys[i] = piece.blocks[b + i];
-    ahead[i] = half_ahead(piece, b + i, (size_t)head_dim * kBlockTokens * sizeof(uint16_t));
-    if (!ahead[i]) ahead[i] = keys[i];
+    ahead[i] = half_ahead(piece, b + i, half_bytes);
+    if (!ahead[i]) ahead[i] = piece.blocks[min_of(b + i + B, max_of(piece.count - 1, b + i))];
   }
   vf s[B][R] = {};
   for (int d = 0; d < head_dim; d += 2) {
@@ -95,6 +97,7 @@ DW_INLINE void dot_scores(const uint16_t* q, const Piece& piece, int b, int head
     vi k[B];
     for (int i = 0; i < B; i++) {
       prefetch_later(ahead[i] + at);
+      if (own) prefetch_later(keys[i] + half_bytes + at);
       k[i] = pair_halves((const uint16_t*)(keys[i] + at));
     }
     for (int r = 0; r < R; r++) {

@@ -257,30 +257,38 @@ DW_INLINE FirstShare first_share(int items, int threads, int tid) {
   return {(threads + 1) / 2 * count, threads / 2 * count, own};
 }
 
+constexpr int kRowBlocks = 2;  // that pass over a panel before the next one is read
 constexpr int kFirstBytes = 16384;  // about a panel
 
-// Start loading what this thread will read first. The memory would idle while the activations are quantised.
-DW_INLINE void prefetch_first(const Matrix& w, const Team* team, int tid) {
-  const Claim own = first_share(w.panels, team->size, tid).own;
+// Start loading what this thread will read first, of a product of `rows` rows (`gemm_together`). The memory would idle while the activations are quantised.
+DW_INLINE void prefetch_first(const Matrix& w, int rows, int together, const Team* team, int tid) {
+  const int blocks = ceil_div(rows, kRowBlock), parts = ceil_div(w.panels, together);
+  const Claim own = first_share(blocks * parts, team->size, tid).own;
   if (own.first == own.end) return;
-  const uint8_t* at = w.data + (size_t)own.first * w.groups * w.block_bytes;
+  const int rows_from = own.first / (parts * kRowBlocks) * kRowBlocks;
+  const int panel = (own.first - rows_from * parts) / min_of(kRowBlocks, blocks - rows_from) * together;
+  const uint8_t* at = w.data + (size_t)panel * w.groups * w.block_bytes;
   if (ahead_of_memory() == kSoon)
     for (int i = 0; i < kPrefetchBytes; i += 64) prefetch(at + i);
   else
     for (int i = 0; i < kFirstBytes; i += 64) prefetch_later(at + i);
 }
 
-// `run(item)` sees every item of this thread, ascending within a claim. Ends with a barrier, before which the first of `next` is asked for.
-template <class Run>
-static void share_items(int items, Team* team, int tid, const Run& run, const Matrix* next = nullptr) {
+// `run(item)` sees every item of this thread, ascending within a claim. Ends with a barrier, before which `leave()` runs.
+template <class Run, class Leave>
+static void share_items(int items, Team* team, int tid, const Run& run, const Leave& leave) {
   const FirstShare share = first_share(items, team->size, tid);
   for (Claim c = share.own; c.first < c.end; c = team_claim(team, tid, share.front, items - share.back, 0))
     for (int item = c.first; item < c.end; item++) run(item);
-  if (next) prefetch_first(*next, team, tid);
+  leave();
   team_barrier(team);
 }
 
-constexpr int kRowBlocks = 2;  // that pass over a panel before the next one is read
+template <class Run>
+static void share_items(int items, Team* team, int tid, const Run& run) {
+  share_items(items, team, tid, run, [] {});
+}
+
 
 // y = W x for rows 0..m, shared among the team; ends with a barrier. A thread computes `together` panels of the same rows in turn, and
 // then calls `finish(row, end, panel)` with the first of them. With more blocks of rows at a time weights are read less often, but
@@ -295,7 +303,9 @@ static void gemm_together(const Matrix& w, const Activations& a, int m, int toge
     const int to = min_of(from + together, w.panels), end = min_of(row + kRowBlock, m);
     for (int p = from; p < to; p++) any_panel_rows(w, p, a, row, end, epilogue);
     finish(row, end, from);
-  }, next);
+  }, [&] {
+    if (next) prefetch_first(*next, m, 1, team, tid);
+  });
 }
 
 template <class Epilogue>

@@ -194,7 +194,7 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     const int numbers = h.group * h.head_dim;
     if (pieces == 1 && h.o) quantize_parts(*h.o, queries, 0, numbers, h.results, s, 1, kv * numbers);
   }
-  if (h.o) prefetch_first(*h.o, team, l.tid);
+  if (h.o) prefetch_first(*h.o, b.rows, 1, team, l.tid);
   team_barrier(team);
   if (most_pieces == 1) return;
   for (int item; (item = team_next(team, 1)) < b.seqs * h.heads;) {
@@ -408,7 +408,7 @@ DW_INLINE void gate_panel(const float* y, float* to) {
 static void gated_parts(const MlpLayer& layer, const Activations& x, int rows, const LoraProduct& lora, const Activations& act,
                         const Layout& l, Team* team) {
   alignas(64) float part[kRowBlock * kActPart];
-  constexpr int together = kActPart / (kPanel / 2);
+  constexpr int together = kPartPanels;
   gemm_together(
       layer.gate_up, x, rows, together, team, l.tid,
       [&](int row, int p, const float* y) {
@@ -424,13 +424,15 @@ static void gated_parts(const MlpLayer& layer, const Activations& x, int rows, c
 static void mlp_layer(const MlpLayer& layer, const LoraPlaces& places, const Model& m, const Batch& b, const Rows& live,
                       const Layout& l, Team* team) {
   LoraProduct lora = lora_product(b, places.gate_up, live, l);
-  Activations x = quantize_rows(layer.gate_up, live.count, lora, l, team, [&](int i, float* scratch) {
+  auto normed = [&](int i, float* scratch) {
     rms_norm_row(l.x + (size_t)row_at(live, i) * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
-  });
+  };
+  const bool rounds = live.count > kPrivateRows && rounds_parts(layer.down, kActPart, b, places.down);
+  Activations x = quantize_rows(layer.gate_up, live.count, lora, l, team, normed, rounds ? kPartPanels : 1);
   DW_PHASE_ENDS(kPhaseNorm);
   Activations act;
-  if (live.count > kPrivateRows && rounds_parts(layer.down, kActPart, b, places.down)) {
+  if (rounds) {
     act = activations_at(l.next_activations, layer.down, live.count);
     gated_parts(layer, x, live.count, lora, act, l, team);
     DW_PHASE_ENDS(kPhaseGateUp);

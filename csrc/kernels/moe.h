@@ -265,7 +265,7 @@ static void moe_norm(const MoeLayer& e, const float* x, size_t stride, const int
     return to;
   };
   if (rows <= kMoePrivateRows) {
-    prefetch_first(e.router, team, tid);
+    prefetch_first(e.router, rows, 1, team, tid);
     Activations a = activations_at(s.inputs, e.gate_up, rows);
     for (int i = 0; i < rows; i++) quantize_row(e.gate_up, norm(i), a, i);
     return;

@@ -22,6 +22,7 @@ namespace DW_ISA {
 
 constexpr int kPrivateRows = 2;    // up to here activations are quantised by every thread for itself
 constexpr int kActPart = 64;       // numbers between gate_up and down that a thread computes and rounds in one go: a group, or two
+constexpr int kPartPanels = kActPart / (kPanel / 2);
 constexpr int kOutputRows = 128;   // rows of the LM head computed together
 constexpr int kTileVectors96 = kMaxGroup; // query vectors that share one gathered piece in prefill
 constexpr int kFewVectors = 72;    // of a KV head: up to here a sequence's rows are split over pieces as one row is
@@ -192,11 +193,12 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   return l;
 }
 
-// The rows `source(row, scratch)` quantised for `w`: by each thread for itself when few, shared and behind a barrier else.
+// The rows `source(row, scratch)` quantised for `w`: by each thread for itself when few, shared and behind a barrier else. The product
+// will take panels `together`.
 template <class Source>
 static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& lora, const Layout& l, Team* team,
-                                 const Source& source) {
-  prefetch_first(w, team, l.tid);
+                                 const Source& source, int together = 1) {
+  prefetch_first(w, rows, together, team, l.tid);
   if (rows <= kPrivateRows) {
     Activations a = activations_at(l.private_activations, w, rows);
     for (int32_t r = 0; r < rows; r++) {
