@@ -269,7 +269,7 @@ class Search:
                 predicted_tokens_s=round(1 / float(predicted[number]), 1),
                 tokens_s=round(1 / (typical * timings[one]["share"]), 1),
                 speedup=round(1 / timings[one]["share"], 3),
-                cpu_seconds_per_token=round(timings[one]["cpu_seconds"], 6),
+                cpu_seconds_per_token=round(timings[one]["cpu_seconds"], 9),
                 bytes_per_token=bytes_per_token(
                     one.shape().applied(self.base.config), self.options.precision
                 ),
