@@ -1,4 +1,4 @@
-"""What an engine's process imports and runs in tests of models on demand: it loads nothing else, so that it starts at once."""
+"""The engine process of tests of models on demand: it imports nothing else, so that it starts at once."""
 
 from __future__ import annotations
 
