@@ -20,12 +20,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from deepwell.process.calls import CallEnded, start_child
+from deepwell.process.confinement.launch import innermost
 
 __all__ = ["ForkLimits", "ForkServer", "serve_forks"]
 
@@ -76,7 +76,7 @@ class ForkServer:
     def pid(self) -> int:
         """Process id of the server; 0 if there is none."""
         server = self._server
-        return server[0].pid if server is not None and server[0].poll() is None else 0
+        return innermost(server[0].pid) if server is not None and server[0].poll() is None else 0
 
     def start(self) -> None:
         """Starts the server if there is none, without waiting for it. Raises `CallEnded` as `run` does."""
@@ -157,7 +157,7 @@ class ForkServer:
         try:
             with theirs:
                 limits = msgspec.json.encode(self._limits).decode()
-                self._server = start_child(self._module, theirs.fileno(), limits), ours
+                self._server = start_child(self._module, theirs.fileno(), limits, forks=True), ours
         except OSError as error:
             ours.close()
             raise CallEnded(f"it could not be started ({error})", lost=True) from None
@@ -304,8 +304,6 @@ class _Server:
             other.close()
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            with contextlib.suppress(OSError):  # where memory runs out, the kernel ends this process first
-                Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         if os.getppid() != server:
             os._exit(1)
 

@@ -43,6 +43,17 @@ class Credential:
             raise InvalidRequest.of("image_credential_half")
         return cls(certificate, key)
 
+    def read(self) -> tuple[bytes, bytes]:
+        """Returns the certificate and the key.
+
+        Raises:
+            InvalidRequest: a file cannot be read.
+        """
+        try:
+            return self.certificate.read_bytes(), self.key.read_bytes()
+        except OSError as error:
+            raise _unusable(self.certificate, error.strerror or str(error)) from None
+
 
 class ContentSigner:
     """Signs images.
@@ -52,20 +63,14 @@ class ContentSigner:
         ImportError: c2pa-python is not installed.
     """
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: bytes, key: bytes) -> None:
         import c2pa
 
         try:
-            secret = key.read_bytes()
             info = c2pa.C2paSignerInfo(
-                alg=_algorithm(secret).encode(),
-                sign_cert=certificate.read_bytes(),
-                private_key=secret,
-                ta_url=None,
+                alg=_algorithm(key).encode(), sign_cert=certificate, private_key=key, ta_url=None
             )
             self._signer: Any = c2pa.Signer.from_info(info)
-        except OSError as error:
-            raise _unusable(certificate, error.strerror or str(error)) from None
         except Exception as error:  # the library's own, and those of cryptography
             raise _unusable(certificate, str(error)[:200]) from None
 
