@@ -86,13 +86,13 @@ class Turns:
         return next(self._ids)
 
     @asynccontextmanager
-    async def place(self, tenant: str) -> AsyncIterator[None]:
-        """Holds a place among those that take turns; waits for one, first come, first served.
+    async def place(self, tenant: str) -> AsyncIterator[Any]:
+        """Holds a place among those that take turns; waits for one, first come, first served. Yields the child's hello.
 
-        Requests of two tenants never have places at a time.
+        Requests of two tenants never have places at a time. The child is started if there is none for the tenant.
 
         Raises:
-            DeepwellError: that of `rules.busy`, where too many wait.
+            DeepwellError: that of `rules.busy`, where too many wait; or the child could not start.
         """
         if self._requests >= self._rules.most:
             raise self._rules.busy()
@@ -100,7 +100,7 @@ class Turns:
         try:
             await self._enter(tenant)
             try:
-                yield
+                yield await self._start(tenant)
             finally:
                 self._held -= 1
                 self._admit()
@@ -131,8 +131,7 @@ class Turns:
                 turn.set_result(None)
             self._waiting.popleft()
 
-    async def start(self, tenant: str) -> Any:
-        """Starts the child if there is none for a tenant. Returns what it says of itself."""
+    async def _start(self, tenant: str) -> Any:
         try:
             hello = self._rules.decode(await self._apart(lambda: self._calls.start(tenant)))
         except CallEnded as error:

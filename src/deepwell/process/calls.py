@@ -20,13 +20,14 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from deepwell.errors import InvalidFile
-from deepwell.process.confinement.launch import child_command, child_path, innermost
+from deepwell.process.confinement.launch import child_command, child_path, end_program, innermost
 from deepwell.process.frames import Frames
 
 __all__ = [
+    "SINGLE_TENANT",
     "CallEnded",
     "CallProcess",
     "answer_calls",
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+SINGLE_TENANT: Final = ""
+"""Tenant of a child that works for one tenant alone, or on nothing that belongs to one."""
 
 MAX_FRAME_BYTES = 256 << 20  # of a call and of an answer
 _RECEIVE_BYTES = 1 << 18
@@ -185,7 +189,7 @@ class CallProcess:
             if self._busy:
                 self._killed = self._doomed = True
                 if self._process is not None:
-                    self._process.kill()
+                    end_program(self._process.pid)
 
     def close(self) -> None:
         """Ends the child. The next call starts another."""
@@ -209,7 +213,7 @@ class CallProcess:
         with self._state:
             self._process, self._socket, self._frames = process, ours, Frames(MAX_FRAME_BYTES)
             if self._killed:  # before there was a child
-                process.kill()
+                end_program(process.pid)
         try:
             self.hello = self._exchange(self._launch, self._launch_s)
         except BaseException:
@@ -245,6 +249,9 @@ class CallProcess:
     def _ended(self, processor_s: float, *, late: bool) -> CallEnded:
         process, killed = self._process, self._killed
         assert process is not None
+        if not (killed or late):  # it has closed its end: how it ended is told by what waits for it
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
         self._end()
         if killed:
             return CallEnded("nobody waits for it any more", killed=True)
@@ -268,7 +275,7 @@ class CallProcess:
         if sock is not None:
             sock.close()
         if process is not None:
-            process.kill()
+            end_program(process.pid)
             process.wait()
 
 

@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from deepwell.process.calls import CallEnded, start_child
-from deepwell.process.confinement.launch import innermost
+from deepwell.process.confinement.launch import end_program, innermost
 
 __all__ = ["ForkLimits", "ForkServer", "serve_forks"]
 
@@ -168,7 +168,7 @@ class ForkServer:
             process, control = self._server
             self._server = None
             control.close()
-            process.kill()
+            end_program(process.pid)
             process.wait()
 
 

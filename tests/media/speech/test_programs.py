@@ -67,7 +67,7 @@ async def speaker(tmp_path: Path) -> AsyncIterator[ProgramSpeaker]:
 
 async def said(speaker: ProgramSpeaker, text: str, **asked: Any) -> bytes:
     request = planned_speech(speaker.model, text, **{"format": "pcm"} | asked)
-    async with aclosing(speaker.speak(request)) as sounds:
+    async with aclosing(speaker.speak("t", request)) as sounds:
         found = [sound async for sound in sounds]
     assert [sound.last for sound in found] == [*[False] * (len(found) - 1), True]
     return b"".join(sound.data for sound in found)
@@ -180,7 +180,7 @@ async def test_a_listener_that_leaves_ends_the_program(
         "import os, signal, sys\n"
         "sys.stdout.buffer.write(str(os.getpid()).ljust(60).encode())\nsys.stdout.flush()\nsignal.pause()"
     )
-    async with aclosing(speaker.speak(planned_speech(speaker.model, "Hello.", format="pcm"))) as sounds:
+    async with aclosing(speaker.speak("t", planned_speech(speaker.model, "Hello.", format="pcm"))) as sounds:
         pid = int((await anext(sounds)).data)
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):

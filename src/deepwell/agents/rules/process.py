@@ -16,6 +16,7 @@ import msgspec
 from deepwell.agents.rules.logic.wire import Examine, Examined, ModelCheck, Solve, Solved, TableRun, TableRuns
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, MissingDependency
 from deepwell.process.calls import (
+    SINGLE_TENANT,
     CallEnded,
     CallProcess,
     answer_calls,
@@ -46,8 +47,6 @@ class _Setup(msgspec.Struct, array_like=True, frozen=True):
 class _Started(msgspec.Struct, tag=20, array_like=True, frozen=True):
     pass
 
-
-_OWNER: Final = ""  # a rule set has a process of its own
 
 _encode = msgspec.msgpack.Encoder().encode
 _requests = msgspec.msgpack.Decoder(Examine | Solve | TableRun | ModelCheck)
@@ -122,7 +121,7 @@ class RuleProcess:
         body = _encode(asked)
         try:
             answer = _answers.decode(
-                twice_if_lost(lambda: self._calls.call(body, self._call_s, tenant=_OWNER))
+                twice_if_lost(lambda: self._calls.call(body, self._call_s, tenant=SINGLE_TENANT))
             )
         except CallEnded as error:
             if error.killed or error.late or error.lost:

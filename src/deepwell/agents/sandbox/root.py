@@ -79,7 +79,7 @@ def sandbox_command(way: Way, limits: SandboxLimits) -> list[str]:
         inside,
         replace(root, folder=folder),
         init=False,
-        landlock=[("/", False), *((one, True) for one in (WORK, *root.devices))],
+        landlock=[("/", "read"), *((one, "write") for one in (WORK, *root.devices))],
         environ=environ,
     )
     return enter_command(plan)

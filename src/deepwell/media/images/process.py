@@ -168,7 +168,7 @@ class Painter:
         return self._turns.pid
 
     async def start(self, tenant: str) -> Canvas:
-        """Starts the child if there is none for a tenant. Returns what it says of itself. Raises as `draw`."""
+        """Starts the child if there is none for a tenant. Returns what it says of its model. Raises as `draw`."""
         check_installed()
         if self.safety is not None and importlib.util.find_spec("onnxruntime") is None:
             raise MissingDependency.of("images_extra_missing", package="onnxruntime")
@@ -177,9 +177,9 @@ class Painter:
         for name in _PIPELINE_MODULES if self._piped else ():
             if importlib.util.find_spec(name) is None:
                 raise MissingDependency.of("diffusers_extra_missing", package=name)
-        hello = await self._turns.start(tenant)
-        assert isinstance(hello, Canvas)
-        return hello
+        async with self._turns.place(tenant) as hello:
+            assert isinstance(hello, Canvas)
+            return hello
 
     async def check(self, tenant: str, look: NDArray[np.uint8]) -> None:
         """Lets the safety model look at an image, uint8 [LOOK, LOOK, 3], that somebody sent.
@@ -190,7 +190,6 @@ class Painter:
         if self.safety is None:
             return
         async with self._turns.place(tenant):
-            await self.start(tenant)
             found = await self._turns.ask(encode(Look(look.tobytes())))
         assert isinstance(found, Score)
         if found.value > self._limits.most_score:
@@ -199,7 +198,6 @@ class Painter:
     async def count(self, tenant: str, prompt: str) -> int:
         """Returns the number of tokens of a prompt that the model reads itself. Raises `InvalidRequest` if it is too long."""
         async with self._turns.place(tenant):
-            await self.start(tenant)
             found = await self._turns.ask(encode(Count(prompt)))
         assert isinstance(found, Counted)
         return found.tokens
@@ -216,7 +214,6 @@ class Painter:
             EngineUnavailable: the child could not run, or was closed.
         """
         async with self._turns.place(tenant):
-            await self.start(tenant)
             for number in range(request.count):
                 seed = request.seed + number
                 async with aclosing(self._image(request, seed)) as steps:

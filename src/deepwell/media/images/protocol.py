@@ -42,7 +42,7 @@ class Setup(msgspec.Struct, array_like=True, frozen=True):
 
     folder: bytes
     safety: bytes
-    credential: tuple[bytes, bytes] | None
+    credential: tuple[str, bytes, bytes] | None
     threads: int
     memory_bytes: int
     step_s: float

@@ -43,27 +43,30 @@ class Credential:
             raise InvalidRequest.of("image_credential_half")
         return cls(certificate, key)
 
-    def read(self) -> tuple[bytes, bytes]:
-        """Returns the certificate and the key.
+    def read(self) -> tuple[str, bytes, bytes]:
+        """Returns the path of the certificate, the certificate and the key.
 
         Raises:
             InvalidRequest: a file cannot be read.
         """
         try:
-            return self.certificate.read_bytes(), self.key.read_bytes()
+            return str(self.certificate), self.certificate.read_bytes(), self.key.read_bytes()
         except OSError as error:
-            raise _unusable(self.certificate, error.strerror or str(error)) from None
+            raise _unusable(str(self.certificate), error.strerror or str(error)) from None
 
 
 class ContentSigner:
     """Signs images.
+
+    Args:
+        file: path of the certificate, for errors.
 
     Raises:
         InvalidRequest: the files cannot be read, or do not sign.
         ImportError: c2pa-python is not installed.
     """
 
-    def __init__(self, certificate: bytes, key: bytes) -> None:
+    def __init__(self, file: str, certificate: bytes, key: bytes) -> None:
         import c2pa
 
         try:
@@ -72,7 +75,7 @@ class ContentSigner:
             )
             self._signer: Any = c2pa.Signer.from_info(info)
         except Exception as error:  # the library's own, and those of cryptography
-            raise _unusable(certificate, str(error)[:200]) from None
+            raise _unusable(file, str(error)[:200]) from None
 
     def signed(self, data: bytes, format: ImageFormat, *, changed: bool) -> bytes:
         """Returns the file of an image with its credential. `changed`: somebody's image was a part of it."""
@@ -104,5 +107,5 @@ def _algorithm(secret: bytes) -> str:
     raise ValueError("the key is of a kind that C2PA does not know")
 
 
-def _unusable(certificate: Path, reason: str) -> InvalidRequest:
+def _unusable(certificate: str, reason: str) -> InvalidRequest:
     return InvalidRequest.of("image_credential_unusable", file=certificate, reason=reason)

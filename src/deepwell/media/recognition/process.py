@@ -190,7 +190,8 @@ class Recogniser:
     async def start(self, tenant: str) -> None:
         """Starts the child if there is none for a tenant. Raises as `hear`."""
         check_installed()
-        await self._turns.start(tenant)
+        async with self._turns.place(tenant):
+            return
 
     @asynccontextmanager
     async def hear(self, tenant: str, path: Path, options: RecognitionOptions) -> AsyncGenerator[Hearing]:
@@ -204,8 +205,8 @@ class Recogniser:
             RecognitionBusy: too many recordings wait.
             EngineUnavailable: the child could not run, or was closed; the file may be sound.
         """
+        check_installed()
         async with self._turns.place(tenant):
-            await self.start(tenant)
             self._allowed_s = self._open_s
             with handed(path) as file:
                 opened = await self._turns.ask(_encode(_Open(options, self._open_s)), self._open_s, file=file)

@@ -287,7 +287,6 @@ class Sensing:
 
     async def _ask(self, tenant: str, request: _Image | _Sound | _Page) -> Any:
         async with self._turns.place(tenant):
-            await self._turns.start(tenant)
             return await self._turns.ask(_encode(request))
 
     def _setup(self) -> _Setup:

@@ -154,11 +154,6 @@ class Speaker:
         """Process id of the child; 0 if there is none."""
         return self._turns.pid
 
-    async def start(self, tenant: str) -> None:
-        """Starts the child if there is none for a tenant. Raises as `speak`."""
-        check_installed()
-        await self._turns.start(tenant)
-
     async def speak(self, tenant: str, request: SpeechRequest) -> AsyncGenerator[Sound]:
         """Yields the sound of a text, piece by piece. A generator that is closed ends the work behind the piece at hand.
 
@@ -169,8 +164,8 @@ class Speaker:
             SpeechBusy: too many texts wait.
             EngineUnavailable: the child could not run, or was closed.
         """
+        check_installed()
         async with self._turns.place(tenant):
-            await self.start(tenant)
             id = self._turns.new_id()
             try:
                 await self._turns.ask(_encode(_begin(id, request)))

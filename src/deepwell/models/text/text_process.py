@@ -23,6 +23,7 @@ from deepwell.models.text.chat_template import TRIAL_SECONDS, ChatTemplate, rend
 from deepwell.models.text.token_memo import TokenPieces
 from deepwell.models.text.tokenizer import Tokenizer, TokenizerKind, TooManyTokens
 from deepwell.process.calls import (
+    SINGLE_TENANT,
     CallEnded,
     CallProcess,
     answer_calls,
@@ -46,7 +47,6 @@ _SMALL_BYTES: Final = (
 )  # a request that is no larger should fit; if it does not, the model is at fault
 _FILE_BYTES: Final = 64 << 20  # the readers take no longer header or vocabulary
 _TRIM_BYTES: Final = 64 << 10  # a larger request leaves so much freed memory that it is given back
-_OWNER: Final = ""  # the model's texts are all tenants'; what a template sees, the model sees
 _NICE = 5  # long texts give way to whatever computes answers
 
 
@@ -157,7 +157,7 @@ class TextProcess:
     def _start_once(self) -> None:
         """Starts the child if there is none. Raises `CallEnded` where that is not the model's fault."""
         try:
-            answer = _answers.decode(self._calls.start(_OWNER))
+            answer = _answers.decode(self._calls.start(SINGLE_TENANT))
         except CallEnded as error:
             if error.killed or error.late or error.lost:
                 raise
@@ -251,7 +251,7 @@ class TextProcess:
 
         def call() -> bytes:
             self._start_once()
-            return self._calls.call(request, processor_s, tenant=_OWNER)
+            return self._calls.call(request, processor_s, tenant=SINGLE_TENANT)
 
         try:
             answer = _answers.decode(twice_if_lost(call))

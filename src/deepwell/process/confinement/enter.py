@@ -244,11 +244,11 @@ def _wait_for(child: int, null: int, kept: int) -> NoReturn:
             _end_like(status)
 
 
-def _landlocked(rules: Sequence[tuple[str, bool]]) -> None:
+def _landlocked(rules: Sequence[tuple[str, str]]) -> None:
     """Restricts this process for good, where the kernel has Landlock: no TCP, no signal and no abstract socket beyond it.
 
     Args:
-        rules: paths, and whether they may be written to; nothing else can be opened.
+        rules: paths, and what is allowed there: "list", "read" or "write"; nothing else can be opened.
 
     Raises:
         OSError: the kernel has Landlock and refused.
@@ -264,13 +264,12 @@ def _landlocked(rules: Sequence[tuple[str, bool]]) -> None:
     ruleset = _check(
         _libc.syscall(ctypes.c_long(_LANDLOCK_CREATE), described, size, ctypes.c_uint32(0)), "Landlock"
     )
-    for path, writes in rules:
+    granted = {"list": _READ_DIR, "read": _EXECUTE | _READ_FILE | _READ_DIR, "write": rights}
+    for path, allowed in rules:
         with suppress(FileNotFoundError):
             handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            allowed = rights if writes else _EXECUTE | _READ_FILE | _READ_DIR
-            if not os.path.isdir(path):
-                allowed &= _FILE_RIGHTS
-            rule = struct.pack("=Qi", allowed & rights, handle)
+            bits = granted[allowed] & (rights if os.path.isdir(path) else rights & _FILE_RIGHTS)
+            rule = struct.pack("=Qi", bits, handle)
             call = (ctypes.c_long(_LANDLOCK_ADD), ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH))
             _check(_libc.syscall(*call, rule, ctypes.c_uint32(0)), f"Landlock: {path}")
             os.close(handle)

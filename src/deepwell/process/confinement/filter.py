@@ -109,10 +109,8 @@ def seccomp_filter(machine: str = "", *, forks: bool = False, writes: bool = Tru
         lines += [(_AT_LEAST, 0, 2, first), (_GREATER, 1, 0, last), _PERMIT]
     for number in numbers.missing:
         lines += [(_EQUAL, 0, 1, number), _UNKNOWN]
-    if forks:
-        lines += [(_EQUAL, 0, 1, numbers.kill), _PERMIT]
     for call in (numbers.kill, numbers.tgkill):
-        lines += _if_one_of(call, 0, (PROGRAM_PID,))
+        lines += [(_EQUAL, 0, 1, call), _PERMIT] if forks else _if_one_of(call, 0, (PROGRAM_PID,))
     lines += _if_one_of(numbers.ioctl, 1, _IOCTLS)
     lines += _if_one_of(numbers.fcntl, 1, _FCNTLS)
     lines += _if_one_of(numbers.prctl, 0, _PRCTLS)

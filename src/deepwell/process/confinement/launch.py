@@ -13,11 +13,13 @@ import json
 import os
 import platform
 import shutil
+import signal
 import site
 import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -35,12 +37,14 @@ __all__ = [
     "bubblewrap_command",
     "child_command",
     "child_path",
+    "end_program",
     "enter_command",
     "innermost",
     "program_command",
     "walls",
 ]
 
+Access = Literal["list", "read", "write"]
 Spaces = Literal["namespaces", "bubblewrap", "none"]
 
 DEVICES: Final = ("/dev/null", "/dev/random", "/dev/urandom")
@@ -94,7 +98,7 @@ class Plan:
         init: whether it runs below a process 1 that does nothing else. As process 1 it would outlive signals of its own timers.
         keep: descriptors that it has beside the standard ones.
         keep_user: whether it runs under this process's user id even where that is root's.
-        landlock: paths, and whether it may write there; None: Landlock is left out.
+        landlock: paths, and what it may do there; None: Landlock is left out.
         limits: resource limits by their names, soft and hard.
         filter: the filter of system calls in base64; empty: there is none.
         environ: its environment; None: that of this process.
@@ -105,7 +109,7 @@ class Plan:
     init: bool = True
     keep: list[int] = field(default_factory=list[int])
     keep_user: bool = False
-    landlock: list[tuple[str, bool]] | None = None
+    landlock: list[tuple[str, Access]] | None = None
     limits: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     filter: str = ""
     environ: Mapping[str, str] | None = None
@@ -162,6 +166,8 @@ def child_command(
     """
     command = [sys.executable, "-P", "-m", module, *arguments]
     plan = _confined(command, _code(module), reads, forks=forks)
+    lists = [(one, "list") for one in child_path(module) if not _is_library(one)]
+    plan = replace(plan, landlock=[*(plan.landlock or ()), *lists])
     return _command(walls().spaces, replace(plan, keep=list(keep)))
 
 
@@ -183,8 +189,7 @@ def program_command(
 
 def child_path(module: str) -> list[str]:
     """Returns the import path of a child: this process's, without folders in which it needs nothing."""
-    found = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
-    return [one for one in found if _is_library(one) or any(_parts(one, module))]
+    return [one for one in _import_path() if _is_library(one) or any(_parts(one, module))]
 
 
 def enter_command(plan: Plan) -> list[str]:
@@ -202,6 +207,12 @@ def innermost(pid: int) -> int:
         if not children or not _is_entering(pid):
             return pid
         pid = int(children[0])
+
+
+def end_program(pid: int) -> None:
+    """Ends the program behind the walls, by force. Its command ends once nothing is left of it."""
+    with suppress(ProcessLookupError):
+        os.kill(innermost(pid), signal.SIGKILL)
 
 
 def _is_entering(pid: int) -> bool:
@@ -257,6 +268,8 @@ def _command(spaces: Spaces, plan: Plan) -> list[str]:
 def _confined(command: list[str], code: Iterable[str], reads: Iterable[Path], *, forks: bool = False) -> Plan:
     """Returns the plan of a process with every wall."""
     given = [str(one.absolute()) for one in reads]
+    if "/" in given:
+        raise ValueError("a confined process may not read the whole file system")
     shown = _shown([*_system(), *code, str(_ENTER), *_python_files(), *_with_targets(given)])
     links = tuple((os.readlink(one), one) for one in _SYSTEM if os.path.islink(one))  # noqa: PTH114, PTH115
     root = Root(
@@ -268,14 +281,17 @@ def _confined(command: list[str], code: Iterable[str], reads: Iterable[Path], *,
     return Plan(
         command,
         root,
-        keep_user=not all(map(_others_may_read, given)),
-        landlock=[*((one, False) for one in shown), *((one, True) for one in root.devices)],
+        keep_user=not all(_others_may_read(Path(one)) for one in given),
+        landlock=[
+            *((one, "read") for one in shown),
+            *((one, "write") for one in root.devices),
+        ],
         limits={
             "RLIMIT_CORE": (0, 0),
             "RLIMIT_FSIZE": (0, 0),
             "RLIMIT_MEMLOCK": (0, 0),
             "RLIMIT_MSGQUEUE": (0, 0),
-            "RLIMIT_NOFILE": (_OPEN_FILES,) * 2,
+            "RLIMIT_NOFILE": (_OPEN_FILES, _OPEN_FILES),
             "RLIMIT_SIGPENDING": (64, 64),
         },
         filter="" if found is None else base64.b64encode(found).decode(),
@@ -323,9 +339,13 @@ def _code(module: str) -> Iterator[str]:
     """Yields the paths of the code that a child imports."""
     yield from _libraries()
     yield from deepwell.__path__
-    for entry in sys.path:
+    for entry in _import_path():
         if not _is_library(entry):
-            yield from _parts(entry or os.getcwd(), module)  # noqa: PTH109
+            yield from _parts(entry, module)
+
+
+def _import_path() -> list[str]:
+    return [str(Path(entry).absolute()) for entry in sys.path]
 
 
 def _parts(folder: str, module: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from deepwell.agents.tools.files.folder import ConfinedFolder, FolderError
 from deepwell.agents.tools.sql.statement import StatementProblem, checked_statement, require_sqlglot
 from deepwell.agents.tools.tool import Clues, Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import InvalidRequest
-from deepwell.process.confinement.launch import base_python, program_command
+from deepwell.process.confinement.launch import base_python, end_program, program_command
 
 __all__ = ["SqlLimits", "sql_tools"]
 
@@ -243,8 +243,8 @@ async def _answer(command: list[str], request: Mapping[str, Any], seconds: float
     except TimeoutError:
         return {"error": "interrupted"}
     finally:
-        with suppress(ProcessLookupError):
-            process.kill()
+        if process.returncode is None:
+            end_program(process.pid)
         await process.wait()
     if process.returncode:
         return {"error": "the query took more memory or time than it may"}

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from deepwell.media.speech.programs.backends import PROGRAM_ENVIRON, PROGRAMS, P
 from deepwell.media.speech.programs.resample import Resampler
 from deepwell.media.turns import TurnRules, Turns
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
-from deepwell.process.confinement.launch import program_command
+from deepwell.process.confinement.launch import end_program, program_command
 from deepwell.process.frames import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -127,10 +126,6 @@ class ProgramSpeaker:
         """Process id of the child that encodes; 0 if there is none."""
         return self._turns.pid
 
-    async def start(self, tenant: str) -> None:
-        """Starts the child if there is none for a tenant. Raises as `speak`."""
-        await self._turns.start(tenant)
-
     async def speak(self, tenant: str, request: SpeechRequest) -> AsyncGenerator[Sound]:
         """Yields the sound of a text as the program makes it. A generator that is closed ends the program.
 
@@ -144,7 +139,6 @@ class ProgramSpeaker:
         if request.format not in ("wav", "pcm") and importlib.util.find_spec("av") is None:
             raise MissingDependency.of("speech_extra_missing", package="av")
         async with self._turns.place(tenant):
-            await self.start(tenant)
             id = self._turns.new_id()
             try:
                 async with aclosing(self._sounds(id, request)) as sounds:
@@ -163,7 +157,7 @@ class ProgramSpeaker:
         command, rate = command_of(backend, self.model.folder, request.voice, request.speed)
         text = "\n".join(piece.text for piece in request.pieces)
         most_s = _SOUND_S + 2 * len(text) / request.speed
-        reads = [self.model.folder] if self.model.folder.exists() else []
+        reads = [self.model.folder] if backend == "piper" else []
         said, made = _Said(command, reads, text, PROGRAMS[backend], self._silence_s), 0
         async with aclosing(said.pieces()) as pieces:
             async for piece in pieces:
@@ -248,8 +242,7 @@ class _Said:
         except TimeoutError:
             raise self._failed(f"no sound for {self._silence_s:.0f} s") from None
         finally:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end_program(process.pid)
             while await process.stdout.read(
                 _PIECE_BYTES
             ):  # what is left in the pipe, which is closed at its end alone
