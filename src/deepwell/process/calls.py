@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import resource
 import signal
 import socket
@@ -24,7 +25,7 @@ from typing import Final, TypeVar
 
 from deepwell.errors import InvalidFile
 from deepwell.process.confinement.launch import child_command, child_path, end_program, innermost
-from deepwell.process.frames import Frames
+from deepwell.process.frames import Frames, WireError
 
 __all__ = [
     "SINGLE_TENANT",
@@ -55,12 +56,16 @@ _FRUGAL = {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-_SECRETS = ("_KEY", "_KEYS", "_TOKEN", "_SECRET", "_PASSWORD", "_URL")  # ends of names
+# Names may hold keys whatever they are called, and strangers' tokenizers and templates run beside the environment.
+_PUBLIC = re.compile(
+    r"PATH|HOME|TZ|LANG|LANGUAGE|LC_[A-Z]+|LD_LIBRARY_PATH|PYTHON(HOME|UTF8|DONTWRITEBYTECODE)"
+    r"|DEEPWELL_(ISA|LANGUAGE)|(OPENBLAS|MKL|OMP)_[A-Z_]+"
+)
 
 
 def _public_environment() -> dict[str, str]:
-    """Returns this process's environment without keys and the like: strangers' tokenizers and templates run beside it."""
-    return {name: value for name, value in os.environ.items() if not name.upper().endswith(_SECRETS)}
+    """Returns the part of this process's environment that children need."""
+    return {name: value for name, value in os.environ.items() if _PUBLIC.fullmatch(name)}
 
 
 class CallEnded(Exception):
@@ -107,6 +112,7 @@ def start_child(
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # a library that panics says so there; the reason crosses in the answer
         pass_fds=(descriptor,),
         env={**_public_environment(), **_FRUGAL, "PYTHONPATH": os.pathsep.join(child_path(module))},
@@ -141,6 +147,7 @@ class CallProcess:
         self._busy = False
         self._killed = False
         self._doomed = False  # the child was killed, and may not have ended yet
+        self._program = 0  # process id of the program behind the walls
         self.hello = b""  # the answer of the last child to `launch`
 
     @property
@@ -166,7 +173,11 @@ class CallProcess:
                 self._busy, self._killed = True, False
             try:
                 self._ensure(tenant)
-                return self._exchange(request, processor_s, file)
+                # Between calls nothing runs: a decoder that was taken over would use the processor for as long as it likes.
+                self._signal(signal.SIGCONT)
+                answer = self._exchange(request, processor_s, file)
+                self._signal(signal.SIGSTOP)
+                return answer
             finally:
                 with self._state:
                     self._busy = False
@@ -216,9 +227,15 @@ class CallProcess:
                 end_program(process.pid)
         try:
             self.hello = self._exchange(self._launch, self._launch_s)
+            self._program = self.pid
+            self._signal(signal.SIGSTOP)
         except BaseException:
             self._end()
             raise
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._program, number)
 
     def _exchange(self, request: bytes, processor_s: float, file: int | None = None) -> bytes:
         assert self._socket is not None
@@ -242,7 +259,7 @@ class CallProcess:
                     return bodies[0]
         except TimeoutError:
             late = True
-        except OSError:
+        except (OSError, WireError):
             pass
         raise self._ended(processor_s, late=late)
 

@@ -230,14 +230,27 @@ def _end_like(status: int) -> NoReturn:
     os._exit(code if code >= 0 else _SIGNALLED - code)
 
 
-def _wait_for(child: int, null: int, kept: int) -> NoReturn:
-    """Waits for a process and ends as it did. Holds no descriptor but `kept`: the peers of the process see its streams end."""
+def _wait_for(child: int, null: int, kept: int, watched: int = -1) -> NoReturn:
+    """Waits for a process and ends as it did. Holds no descriptor but `kept`: the peers of the process see its streams end.
+
+    Args:
+        watched: connection of the process, which this one holds too: it ends as soon as the peer has closed its end. A signal
+            at the death of the parent would come when the thread ends that started this process.
+    """
     for number in (0, 1, 2):
         os.dup2(null, number)
-    os.closerange(3, kept)
-    os.closerange(kept + 1, _DESCRIPTORS)
+    first, last = sorted((kept, watched if watched >= 0 else kept))
+    os.closerange(3, first)
+    os.closerange(first + 1, last)
+    os.closerange(last + 1, _DESCRIPTORS)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
+    if watched >= 0:
+        poll = select.poll()
+        poll.register(os.pidfd_open(child), select.POLLIN)
+        poll.register(watched, 0)
+        if any(descriptor == watched for descriptor, _ in poll.poll()):
+            os._exit(1)
     while True:
         ended, status = os.waitpid(-1, 0)
         if ended == child:
@@ -312,28 +325,30 @@ def _become_program(plan: dict[str, Any]) -> NoReturn:
 
 
 def _main(plan: dict[str, Any]) -> None:
-    parent = os.getppid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        return
+    watched = next(iter(plan["keep"]), -1)
+    if watched < 0:
+        parent = os.getppid()
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            return
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(_OUT_OF_MEMORY_SCORE)  # where memory runs out, the kernel ends this process first
     number = _strange_id()
     root = plan["root"]
+    null = os.open("/dev/null", os.O_RDWR)  # before the other process changes the root of both
+    has_user_space = root is not None and _enter(number, keep_user=plan["keep_user"])
+    alive, living = os.pipe()
+    child = os.fork()
+    if child:
+        _wait_for(child, null, living, watched)
+    os.close(living)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if root is None:
         _drop_capabilities()
         if os.geteuid() == 0 and not plan["keep_user"]:
             with suppress(OSError):
                 _become_stranger(number, None)
         _become_program(plan)
-    null = os.open("/dev/null", os.O_RDWR)  # before the other process changes the root of both
-    has_user_space = _enter(number, keep_user=plan["keep_user"])
-    alive, living = os.pipe()
-    child = os.fork()
-    if child:
-        _wait_for(child, null, living)
-    os.close(living)
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     owner = _INSIDE_ID if has_user_space else number
     own = None
     with suppress(OSError):

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["PROGRAM_PID", "seccomp_filter"]
+__all__ = ["PROGRAM_PID", "seccomp_filter", "threads_filter"]
 
 PROGRAM_PID: Final = 2  # of the program in its namespace: the first child of process 1
 
@@ -29,8 +29,8 @@ _NEWEST = 462  # last call that was looked at; libraries go on without later one
 _IOCTLS: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 # F_DUPFD to F_SETLKW, F_OFD_GETLK to F_OFD_SETLKW, F_DUPFD_CLOEXEC, F_GETPIPE_SZ
 _FCNTLS: Final = (*range(8), 36, 37, 38, 1030, 1032)
-# PR_SET_PDEATHSIG, PR_SET_NAME, PR_GET_NAME, PR_CAPBSET_READ, PR_SET_VMA
-_PRCTLS: Final = (1, 15, 16, 23, 0x53564D41)
+# PR_SET_PDEATHSIG, PR_SET_NAME, PR_GET_NAME, PR_SET_SECCOMP, PR_CAPBSET_READ, PR_SET_VMA
+_PRCTLS: Final = (1, 15, 16, 22, 23, 0x53564D41)
 _MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20
 
 # name=number on x86_64/number on aarch64 (asm/unistd_64.h, asm-generic/unistd.h).
@@ -40,7 +40,7 @@ rt_sigaction=13/134 rt_sigprocmask=14/135 rt_sigreturn=15/139 pread64=17/67 pwri
 pipe=22 select=23 sched_yield=24/124 mremap=25/216 msync=26/227 mincore=27/232 madvise=28/233 dup=32/23 dup2=33 pause=34
 nanosleep=35/101 getitimer=36/102 alarm=37 setitimer=38/103 getpid=39/172 sendfile=40/71 sendto=44/206 recvfrom=45/207
 sendmsg=46/211 recvmsg=47/212 shutdown=48/210 getsockname=51/204 getpeername=52/205 setsockopt=54/208 getsockopt=55/209
-exit=60/93 wait4=61/260 uname=63/160 flock=73/32 fsync=74/82 fdatasync=75/83 getdents=78 getcwd=79/17 chdir=80/49 fchdir=81/50
+exit=60/93 wait4=61/260 uname=63/160 fsync=74/82 fdatasync=75/83 getdents=78 getcwd=79/17 chdir=80/49 fchdir=81/50
 readlink=89 umask=95/166 gettimeofday=96/169 getrusage=98/165 sysinfo=99/179 times=100/153 getuid=102/174 getgid=104/176
 geteuid=107/175 getegid=108/177 getppid=110/173 getpgrp=111 getgroups=115/158 getresuid=118/148 getresgid=120/150
 getpgid=121/155 getsid=124/156 rt_sigpending=127/136 rt_sigtimedwait=128/137 rt_sigsuspend=130/133 sigaltstack=131/132
@@ -57,6 +57,7 @@ getrandom=318/278 execve=59/221 membarrier=324/283 copy_file_range=326/285 pread
 rseq=334/293 close_range=436/436 faccessat2=439/439 epoll_pwait2=441/441 getcpu=309/168 getrlimit=97/163 setrlimit=160/164
 """
 _CHANGES: Final = """
+flock=73/32
 truncate=76/45 ftruncate=77/46 rename=82 mkdir=83 rmdir=84 creat=85 link=86 unlink=87 symlink=88 chmod=90 fchmod=91/52
 utime=132 utimes=235 mkdirat=258/34 unlinkat=263/35 renameat=264/38 linkat=265/37 symlinkat=266/36 fchmodat=268/53
 utimensat=280/88 fallocate=285/47 fchmodat2=452/452 renameat2=316/276
@@ -124,6 +125,17 @@ def seccomp_filter(machine: str = "", *, forks: bool = False, writes: bool = Tru
     lines += [(_EQUAL, 0, 7, numbers.socketpair), _argument(0), (_EQUAL, 0, 4, _AF_UNIX), _argument(1)]
     lines += [(_AND, 0, 0, _SOCK_TYPE), (_EQUAL, 0, 1, _SOCK_STREAM), _PERMIT, _REFUSE]
     lines += [(_GREATER, 0, 1, _NEWEST), _UNKNOWN, _REFUSE]
+    return b"".join(struct.pack("<HBBI", *line) for line in lines)
+
+
+def threads_filter(machine: str = "") -> bytes | None:
+    """Returns a filter that permits threads and refuses processes, for a fork of a program that may fork."""
+    numbers = _MACHINES.get(machine or platform.machine())
+    if numbers is None:
+        return None
+    # The filter of the program permits `clone` alone of all calls that start processes.
+    lines: list[_Line] = [(_LOAD, 0, 0, _NUMBER_AT), (_EQUAL, 0, 3, numbers.clone), _argument(0)]
+    lines += [(_ANY_BIT, 1, 0, _CLONE_THREAD), _REFUSE, _PERMIT]
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 
 

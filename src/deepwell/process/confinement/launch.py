@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import deepwell
+from deepwell.errors import InvalidRequest
 from deepwell.process.confinement.filter import seccomp_filter
 
 __all__ = [
@@ -96,7 +97,8 @@ class Plan:
         command: the program, by its absolute path, and its arguments.
         root: what it sees of the file system; None: no namespaces are made.
         init: whether it runs below a process 1 that does nothing else. As process 1 it would outlive signals of its own timers.
-        keep: descriptors that it has beside the standard ones.
+        keep: descriptors that it has beside the standard ones. It ends when the peer of the first closes its connection; without
+            any, when the thread ends that started it.
         keep_user: whether it runs under this process's user id even where that is root's.
         landlock: paths, and what it may do there; None: Landlock is left out.
         limits: resource limits by their names, soft and hard.
@@ -130,6 +132,28 @@ class Walls:
     reason: str
     landlock: int
     filtered: bool
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The walls in words, in English and Chinese."""
+        parts = [
+            ("namespaces", "命名空间") if self.spaces != "none" else None,
+            ("Landlock", "Landlock") if self.landlock else None,
+            ("a list of allowed system calls", "系统调用白名单") if self.filtered else None,
+        ]
+        found = [one for one in parts if one is not None] or [("no wall", "无隔离")]
+        return " and ".join(one for one, _ in found), "、".join(one for _, one in found)
+
+    def require(self) -> None:
+        """Raises `InvalidRequest` unless the walls are whole."""
+        if not self.whole:
+            english, chinese = self.names
+            raise InvalidRequest.of(
+                "confinement_missing",
+                walls=english,
+                walls_zh=chinese,
+                reason=self.reason or "no seccomp filters",
+            )
 
     @property
     def whole(self) -> bool:
