@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fleet.promotion.tampering import TAMPERINGS, tamper
 
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.promotion.arms import Vote, count_votes
@@ -24,7 +25,7 @@ from deepwell.fleet.promotion.words import in_words
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback
-from deepwell.storage.registry.ledger import Ledger
+from deepwell.storage.registry.ledger import Ledger, LedgerChanged
 from deepwell.storage.registry.split import identity_of, takes_candidate
 from deepwell.storage.registry.store import NewVersion
 from deepwell.storage.registry.story import Rollout, Steps
@@ -413,3 +414,64 @@ async def test_an_older_copy_of_the_ledger_is_not_hidden_by_what_follows(
     await rollouts.registry.register(PROD, NewVersion("v4"), "loop")
     assert "has no anchor" in caplog.text, "what was changed is not told as a failure"
     older._database.close()
+
+
+ACTIONS: dict[str, tuple[str, Callable[[Rollouts, str], Awaitable[object]]]] = {
+    "start": ("registered", lambda one, _: one.start(f"{PROD}#1", "cli")),
+    "start another": ("registered", lambda one, _: one.start(f"{PROD}#2", "cli", ungated="a test")),
+    "step": ("under way", lambda one, id: one.registry.step(PROD, 1.0, "fleet", rollout=id)),
+    "end": ("under way", lambda one, id: one.registry.end(PROD, "promoted", "fleet", rollout=id)),
+    "promote": ("under way", lambda one, _: one.promote(PROD, "cli")),
+    "revert": ("promoted", lambda one, _: one.revert(PROD, "cli")),
+}
+
+
+@pytest.mark.parametrize("action", [*ACTIONS, "names"])
+@pytest.mark.parametrize("how", TAMPERINGS)
+async def test_nobody_acts_on_a_version_of_a_ledger_that_does_not_hold(
+    database: Database, tmp_path: Path, how: str, action: str
+) -> None:
+    anchors = Anchors(tmp_path / "anchors")
+    rollouts, aliases = Rollouts(database, anchors), AliasStore(database, anchors)
+    await aliases.set(PROD, "base", "cli")
+    await rollouts.register(PROD, NewVersion("v1"), "loop", GateReport.of())
+    await rollouts.register(PROD, NewVersion("v2"), "loop")
+    state, act = ACTIONS.get(action, ("under way", None))
+    if state != "registered":
+        await rollouts.start(f"{PROD}#2", "cli", ungated="a test")
+    if state == "promoted":
+        await rollouts.promote(PROD, "cli")
+    before = await aliases.look()
+    rollout = before.canaries[PROD].rollout if state == "under way" else ""
+    tamper(database, how)
+    with pytest.raises(LedgerChanged) as raised:
+        await (aliases.names() if act is None else act(rollouts, rollout))
+    assert "alias" in raised.value.message or "entry" in raised.value.message
+    assert "deepwell models log" in raised.value.fix and "backup" in raised.value.fix
+    assert "账本" in raised.value.in_chinese() and "deepwell models log" in raised.value.in_chinese()
+    if "alias" not in how:
+        after = await aliases.look()
+        assert (after.models, after.canaries) == (before.models, before.canaries), "nothing was changed"
+
+
+async def test_a_candidate_is_taken_away_whatever_became_of_the_ledger(database: Database) -> None:
+    rollouts, _ = await under_way(database)
+    altered = "UPDATE model_ledger SET entry = replace(entry, 'base', 'bose') WHERE sequence = 1"
+    await database.write(lambda connection: connection.execute(sa.text(altered)).rowcount)
+    with pytest.raises(LedgerChanged, match="entry 1"):
+        await rollouts.promote(PROD, "cli")
+    assert (await rollouts.abort(PROD, "cli")).state == "aborted"
+
+
+async def test_an_older_backup_is_accepted_once_the_host_forgets(database: Database, tmp_path: Path) -> None:
+    anchors = Anchors(tmp_path / "anchors")
+    rollouts, aliases = Rollouts(database, anchors), AliasStore(database, anchors)
+    await aliases.set(PROD, "base", "cli")
+    await rollouts.register(PROD, NewVersion("v1"), "loop", GateReport.of())
+    await rollouts.register(PROD, NewVersion("v2"), "loop")
+    tamper(database, "truncated with its head")  # as a backup from before the second version is
+    with pytest.raises(LedgerChanged) as raised:
+        await aliases.names()
+    assert f"rm {anchors.path('models')}" in raised.value.fix
+    anchors.path("models").unlink()
+    assert (await aliases.names()).models == {PROD: "base"}

@@ -216,7 +216,7 @@ class Deployment:
         names = await self._aliases.names(None if self._outdated else self._names)
         self._outdated = False
         if names is not self._names:
-            self._story = await self._rollouts.registry.story(self.declaration.alias)
+            self._story = await self._rollouts.registry.trusted_story(self.declaration.alias)
             self._names = names
         if self.owners is not None and time.monotonic() - self._owned >= _OWNERS_S:
             self._owned = time.monotonic()
