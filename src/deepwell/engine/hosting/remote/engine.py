@@ -381,7 +381,7 @@ class RemoteEngine:
             except Retry as failed:
                 sends += failed.sent
                 wait_s = max(pause, failed.wait_s)
-                self._available(failed.sent)
+                self._available(failed.sent or failed.busy)
                 if sends >= MAX_SENDS or time.monotonic() + wait_s > until:
                     raise failed.error from None
                 await asyncio.sleep(wait_s)

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from deepwell.engine.hosting.remote.events import EventReader
-from deepwell.engine.hosting.remote.faults import Retry, bad_answer, broken, refused, unreachable
+from deepwell.engine.hosting.remote.faults import (
+    TOO_MANY,
+    Retry,
+    bad_answer,
+    broken,
+    refused,
+    unreachable,
+)
 from deepwell.errors import DeepwellError
 
 if TYPE_CHECKING:
@@ -154,7 +161,7 @@ class Transport:
         return bytes(parts)
 
     async def look(self, path: str) -> bytes | None:
-        """Returns the body of a small answer, or None if the server cannot be reached or says anything but 200."""
+        """Returns the body of a small answer, empty if the server is busy; None: it cannot be reached, or says anything else."""
         import httpx
 
         parts = bytearray()
@@ -164,7 +171,8 @@ class Transport:
                     parts += piece
                     if len(parts) > MOST_BODY_BYTES >> 8:
                         return None
-                return bytes(parts) if response.status_code == 200 else None
+                said = {200: bytes(parts), TOO_MANY: b""}  # who is busy is there
+                return said.get(response.status_code)
         except (httpx.HTTPError, TimeoutError):
             return None
 
