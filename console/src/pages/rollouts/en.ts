@@ -116,6 +116,7 @@ export const en = {
   "replica.stopping": "Stopping",
   "replica.stopped": "Stopped",
   "figure.error_rate": "Failed answers",
+  "figure.refusal_rate": "Refused requests",
   "figure.guard_rate": "Guarded answers",
   "figure.first_token_p95_ms": "First token, p95",
   "next.step": "the next step is in {seconds} s",

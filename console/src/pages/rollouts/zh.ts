@@ -116,6 +116,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "replica.stopping": "结束中",
   "replica.stopped": "已结束",
   "figure.error_rate": "失败的回答",
+  "figure.refusal_rate": "被拒绝的请求",
   "figure.guard_rate": "被安全策略处理的回答",
   "figure.first_token_p95_ms": "首 token 延迟 p95",
   "next.step": "{seconds} 秒后进入下一步",

@@ -317,7 +317,7 @@ class Connection(HttpToolsProtocol):
         assert self.parser is not None
         codings = [value for name, value in self.headers if name == b"transfer-encoding"]
         # The parser takes the last coding of several for the framing; a proxy in front may take another one (RFC 9112, 6.1).
-        if codings and (len(codings) > 1 or codings[0].strip(b" \t").lower() != b"chunked"):
+        if codings and (len(codings) > 1 or codings[0].strip(b" ").lower() != b"chunked"):
             self._stop(_Refusal(400, "a body can be framed by 'chunked' alone", _FRAMING))
         if codings and self._body_left is not None:
             self._stop(_Refusal(400, "a chunked body has no Content-Length", _FRAMING))
