@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ async def vote(database: Database, users: list[str], rating: Any, *, at: int) ->
         given = StoredFeedback(
             f"fb_{one}", f"chatcmpl-{one}", rating, at, model=PROD, end_user=one, voter=voter_of(one, "")
         )
+        given = replace(given, verified=True, key_id=f"key-{one}")
         await store.put(Tenant("local"), given)
 
 

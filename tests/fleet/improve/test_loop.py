@@ -129,7 +129,15 @@ class World:
             at = rollout.started_ms // 1000 + 1
             given.append(
                 StoredFeedback(
-                    f"fb_{number}", f"t{number}", rating, at, model=PROD, end_user=name, voter=name
+                    f"fb_{number}",
+                    f"t{number}",
+                    rating,
+                    at,
+                    model=PROD,
+                    end_user=name,
+                    voter=name,
+                    verified=True,
+                    key_id=name,
                 )
             )
         await FeedbackStore(self.database).put_all(Tenant("local"), given)

@@ -213,7 +213,11 @@ async def http(codec: Codec) -> AsyncIterator[httpx.AsyncClient]:
         rb'{"jsonrpc": "2.0", "id": 1, "method": "\ud800"}',
         rb'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "\ud800"}}',
         b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list"',
-        b'{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": ' + b'{"a":' * 200 + b"1" + b"}" * 200 + b"}",
+        b'{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": '
+        + b'{"a":' * 200
+        + b"1"
+        + b"}" * 200
+        + b"}",
     ],
     ids=lambda one: f"{one[:24]!r}" if isinstance(one, bytes) else one[:12],
 )

@@ -48,6 +48,7 @@ export const en = {
   "side.candidate": "Candidate ({share})",
   "canary.votes": "Votes",
   "canary.unknown": "{count} votes name no user and count for neither side.",
+  "canary.unverified": "{count} votes are for no answer that the server kept, or come without a key, and do not count.",
   "canary.interval": "Difference of approval",
   "canary.interval.text": "Between {low} and {high} points, however often you look.",
   "canary.interval.none": "Nobody has voted on both sides yet.",

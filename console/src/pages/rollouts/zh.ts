@@ -49,6 +49,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "side.candidate": "候选版本（{share}）",
   "canary.votes": "投票",
   "canary.unknown": "{count} 条投票没有注明用户，不计入任何一组。",
+  "canary.unverified": "{count} 条投票对应的回答没有保存在服务器上，或没有密钥，不计入。",
   "canary.interval": "认可度之差",
   "canary.interval.text": "在 {low} 到 {high} 个百分点之间，随时查看都成立。",
   "canary.interval.none": "还没有两组用户都投票。",

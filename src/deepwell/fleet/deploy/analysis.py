@@ -262,9 +262,7 @@ def parse_figures(text: str) -> Figures:
                 labels = tuple(sorted((name, one) for name, one in sample.labels.items() if name != "le"))
                 cumulated.setdefault(labels, {})[_bound(sample.labels.get("le", ""))] = sample.value
     first_token = _apart(cumulated.values())
-    return Figures(
-        requests, failed, guarded=guarded, first_token=first_token, asked=asked, refused=refused
-    )
+    return Figures(requests, failed, guarded=guarded, first_token=first_token, asked=asked, refused=refused)
 
 
 def _refuses(status: str) -> bool:

@@ -174,8 +174,10 @@ class SlotKeeper:
             if one.warming is not None and one.warming.done():
                 one.ready, one.waits = one.warm, one.unanswered
                 one.warming, one.again = None, time.monotonic() + _WARM_AGAIN_S
-            elif one.warming is None and time.monotonic() >= one.again and await self._answers(
-                http, one, port, alias
+            elif (
+                one.warming is None
+                and time.monotonic() >= one.again
+                and await self._answers(http, one, port, alias)
             ):
                 one.waits = "it answers its first request"
                 one.warming = asyncio.create_task(self._warm(http, one, port, alias))

@@ -15,7 +15,17 @@ from deepwell.errors import (
     ModelNotFound,
 )
 
-__all__ = ["TOO_MANY", "Retry", "bad_answer", "broken", "lacking", "plain_of", "refused", "said_by", "unreachable"]
+__all__ = [
+    "TOO_MANY",
+    "Retry",
+    "bad_answer",
+    "broken",
+    "lacking",
+    "plain_of",
+    "refused",
+    "said_by",
+    "unreachable",
+]
 
 _MOST_SAID: Final = 300
 TOO_MANY: Final = 429
@@ -32,9 +42,7 @@ class Retry(Exception):
         wait_s: seconds that the server asks for.
     """
 
-    def __init__(
-        self, error: DeepwellError, *, sent: bool, busy: bool = False, wait_s: float = 0.0
-    ) -> None:
+    def __init__(self, error: DeepwellError, *, sent: bool, busy: bool = False, wait_s: float = 0.0) -> None:
         super().__init__(error.message)
         self.busy = busy
         self.error = error
