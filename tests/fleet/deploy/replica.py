@@ -2,7 +2,8 @@
 
 It answers what the supervisor and the front ask of one: readiness, the model of its alias, metrics, and chats, as streams of
 three events. It listens on $REPLICA_HOST. HOW: `refuses` ends with an error as `deepwell serve --json` does,
-`fails` answers 500 once it is warm, `refuses-all` answers 400 and `refuses-users` does so once it is warm, `unsafe` counts a decision of its guard for each answer, `strange` knows no alias,
+`fails` answers 500 once it is warm, `refuses-all` answers 400 and `refuses-users` does so once it is warm,
+`unsafe` counts a decision of its guard for each answer, `strange` knows no alias,
 `unready` is never ready.
 """
 

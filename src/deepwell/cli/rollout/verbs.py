@@ -20,6 +20,13 @@ __all__ = ["Kind", "abort", "judge", "preview", "promote", "revert", "start", "s
 Kind = Literal["canary", "blue-green"]
 """Manners of a switch."""
 
+TenantOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tenant whose votes decide, each of its users for itself; may be repeated. "
+        "Unset: all tenants, each API key with one vote."
+    ),
+]
 StepsOption = Annotated[
     str | None,
     typer.Option(
@@ -67,13 +74,7 @@ def start(
             metavar="REASON",
         ),
     ] = "",
-    tenant: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Tenant whose votes decide, each of its users for itself; may be repeated. "
-            "Unset: all tenants, each API key with one vote."
-        ),
-    ] = None,
+    tenant: TenantOption = None,
     steps: StepsOption = None,
     hold: HoldOption = None,
     kind: KindOption = None,

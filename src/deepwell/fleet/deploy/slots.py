@@ -34,15 +34,22 @@ _END_S: Final = 60.0
 
 
 @dataclass(slots=True)
+class _FirstRequest:
+    """The request that a replica answers before users come."""
+
+    generates: bool = True  # whether its model answers with text
+    task: asyncio.Task[None] | None = None
+    answered: bool = False  # with a token, a vector or a score
+    why: str = ""  # it was not, the last time
+    refused: bool = False  # with an error of the client, which no waiting mends
+    again: float = 0.0  # before which it is not sent again, monotonic seconds
+
+
+@dataclass(slots=True)
 class _Replica:
     kept: KeptProgram
     ready: bool = False
-    generates: bool = True  # whether its model answers with text
-    warming: asyncio.Task[None] | None = None
-    warm: bool = False  # it has brought a token
-    unanswered: str = ""  # why its first request brought none
-    refused: bool = False  # it answered that with an error of the client, which no waiting mends
-    again: float = 0.0  # before which no other first request is sent, monotonic seconds
+    first: _FirstRequest = field(default_factory=_FirstRequest)
     took: bool = field(default=False)  # the front was told that it takes requests
     strange_since: float | None = None  # since when it is ready and does not know the alias
     waits: str = "it does not listen"  # for what, in words
@@ -97,23 +104,23 @@ class SlotKeeper:
 
     @property
     def unanswered(self) -> str:
-        """Why a replica brought no token for its first request, in words; empty: all that were asked did."""
+        """Reason for which replicas brought no token for their first requests, in words; empty: all that were asked did."""
         said = (
-            f"{one.kept.program.name}: {one.unanswered}"
+            f"{one.kept.program.name}: {one.first.why}"
             for one in self._replicas
-            if one.unanswered and not one.ready
+            if one.first.why and not one.ready
         )
         return "; ".join(said)
 
     @property
     def refused(self) -> bool:
-        """Whether a replica refuses its first request, so that no waiting makes it ready."""
-        return any(one.refused and not one.ready for one in self._replicas)
+        """Refusal of a first request by a replica, which no waiting makes ready."""
+        return any(one.first.refused and not one.ready for one in self._replicas)
 
     def accept_unanswered(self) -> None:
         """Takes replicas for ready that brought no token: the release serves already, and nothing better is there."""
         for one in self._replicas:
-            one.ready = one.ready or bool(one.unanswered)
+            one.ready = one.ready or bool(one.first.why)
 
     def late(self, seconds: float) -> str:
         """Returns which replicas are not ready after a time, and what each waits for; empty: it may go on."""
@@ -171,16 +178,15 @@ class SlotKeeper:
         for one, port in zip(self._replicas, self._ports, strict=True):
             if one.ready or one.kept.state != "ready":
                 continue
-            if one.warming is not None and one.warming.done():
-                one.ready, one.waits = one.warm, one.unanswered
-                one.warming, one.again = None, time.monotonic() + _WARM_AGAIN_S
-            elif (
-                one.warming is None
-                and time.monotonic() >= one.again
-                and await self._answers(http, one, port, alias)
-            ):
+            first = one.first
+            if first.task is not None and first.task.done():
+                one.ready, one.waits = first.answered, first.why
+                first.task, first.again = None, time.monotonic() + _WARM_AGAIN_S
+            elif first.task is not None or time.monotonic() < first.again:
+                continue
+            elif await self._answers(http, one, port, alias):
                 one.waits = "it answers its first request"
-                one.warming = asyncio.create_task(self._warm(http, one, port, alias))
+                first.task = asyncio.create_task(self._warm(http, first, port, alias))
         if all(one.ready for one in self._replicas):
             await self._take()
             self.phase = "serving"
@@ -200,7 +206,7 @@ class SlotKeeper:
         except httpx.HTTPError as error:
             one.waits = f"it listens, and does not answer ({type(error).__name__})"
             return False
-        one.generates = b'"default_sampling"' in known.content
+        one.first.generates = b'"default_sampling"' in known.content
         return known.status_code == 200
 
     async def _wait(self, http: httpx.AsyncClient, one: _Replica, url: str, alias: str, status: int) -> None:
@@ -225,7 +231,7 @@ class SlotKeeper:
             )
         self._tell(name, said)
 
-    async def _warm(self, http: httpx.AsyncClient, one: _Replica, port: int, alias: str) -> None:
+    async def _warm(self, http: httpx.AsyncClient, first: _FirstRequest, port: int, alias: str) -> None:
         """Has a replica bring a token, or a vector, and notes why it did not.
 
         Users do not wait for what a server does at its first request alone, and none of them is the first to see a version
@@ -235,10 +241,10 @@ class SlotKeeper:
             ("/v1/embeddings", {"input": "."}),
             ("/v1/rerank", {"query": ".", "documents": ["."]}),
         ]
-        if one.generates:
+        if first.generates:
             words = [{"role": "user", "content": "."}]
             asked = [("/v1/chat/completions", {"messages": words, "max_tokens": 1})]
-        one.unanswered, one.refused = "", False
+        first.why, first.refused = "", False
         for path, body in asked:
             url = f"http://{LOOPBACK}:{port}{path}"
             try:
@@ -246,14 +252,14 @@ class SlotKeeper:
                     url, json={"model": alias, **body}, headers=self._headers, timeout=_WARM_S
                 )
             except httpx.HTTPError as error:
-                one.unanswered = f"it does not answer its first request ({type(error).__name__})"
+                first.why = f"it does not answer its first request ({type(error).__name__})"
                 return
-            one.warm = answer.status_code == 200 and _brings_something(answer)
-            if one.warm:
+            first.answered = answer.status_code == 200 and _brings_something(answer)
+            if first.answered:
                 return
             said = f": {_said(answer)}" if answer.status_code != 200 else " without a token"
-            one.unanswered = f"it answers its first request with {answer.status_code}{said}"
-            one.refused = 400 <= answer.status_code < 500 and answer.status_code not in (408, 429)
+            first.why = f"it answers its first request with {answer.status_code}{said}"
+            first.refused = 400 <= answer.status_code < 500 and answer.status_code not in (408, 429)
 
     async def _take(self) -> None:
         for number, one in enumerate(self._replicas):
@@ -270,8 +276,8 @@ class SlotKeeper:
 
     async def _end(self) -> None:
         for number, one in enumerate(self._replicas):
-            if one.warming is not None:
-                one.warming.cancel()
+            if one.first.task is not None:
+                one.first.task.cancel()
             await self._front.set_state(self.slot, number, "maint")
             self._programs.forget(one.kept)
         self._replicas = []

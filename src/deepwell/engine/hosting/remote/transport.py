@@ -161,7 +161,7 @@ class Transport:
         return bytes(parts)
 
     async def look(self, path: str) -> bytes | None:
-        """Returns the body of a small answer, empty if the server is busy; None: it cannot be reached, or says anything else."""
+        """Returns the body of a small answer, empty if the server is busy; None: it is away, or says anything else."""
         import httpx
 
         parts = bytearray()
