@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,11 +20,13 @@ from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.test_connection import FRAMINGS
 
+from deepwell.fleet.deploy.certificates import Authority
+from deepwell.fleet.deploy.mesh import Edge, Endpoint, Sidecar, Traffic, write_edge, write_sidecar
 from deepwell.fleet.front.front import Front, HaproxyFront, find_haproxy
 from deepwell.fleet.front.haproxy import HaproxyTerms
 from deepwell.fleet.front.own import OwnFront
 from deepwell.fleet.front.routes import Routes
-from deepwell.process.programs import Programs
+from deepwell.process.programs import Program, Programs
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +38,45 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     live.stop()
 
 
-@pytest.fixture(params=FRONTS)
+async def in_front(kind: str, folder: Path, port: int, replica: int) -> tuple[list[Program], object]:
+    """Returns the programs of a front before one replica, and what keeps their files: haproxy, our own, or a mesh."""
+    if kind != "envoy":
+        routes = Routes({"blue": "prod#1"}, current="blue")
+        made_by = HaproxyFront if kind == "haproxy" else OwnFront
+        terms = HaproxyTerms(folder, "127.0.0.1", port)
+        front: Front = made_by(terms, {"blue": [replica], "green": []}, routes)
+        await front.set_state("blue", 0, "ready")
+        return [front.program], front
+    authority, place = Authority(folder / "ca"), Endpoint("127.0.0.1", free_port())
+    edge = Edge(Endpoint("127.0.0.1", port), authority.identity("edge"), folder / "edge.sock")
+    sidecar = Sidecar(place, replica, authority.identity("current"), folder / "sidecar.sock")
+    files = (
+        write_edge(edge, Traffic({"current": [place]}), folder / "edge"),
+        write_sidecar(sidecar, folder / "sidecar.json"),
+    )
+    made = [
+        Program(
+            f"envoy{number}",
+            ("envoy", "-c", str(file), "--base-id", str(port + number), "-l", "error"),
+            dict(os.environ),
+            folder,
+            (one.host, one.port),
+        )
+        for number, (file, one) in enumerate(zip(files, (edge.listen, place), strict=True))
+    ]
+    return made, authority
+
+
+@pytest.fixture(params=(*FRONTS, "envoy"))
 async def fronted(request: pytest.FixtureRequest, tmp_path: Path, behind: Live) -> AsyncIterator[int]:
     """Returns the port of a front whose one replica is the real server."""
     if request.param == "haproxy" and find_haproxy() is None:
         pytest.skip("haproxy is not installed")
-    port, replica = free_port(), urlsplit(behind.url).port
-    made_by = HaproxyFront if request.param == "haproxy" else OwnFront
-    routes = Routes({"blue": "prod#1"}, current="blue")
-    front: Front = made_by(
-        HaproxyTerms(tmp_path / "front", "127.0.0.1", port), {"blue": [replica or 0], "green": []}, routes
-    )
-    await front.set_state("blue", 0, "ready")
-    programs = Programs((front.program,), lambda _name, _text: None, lambda _: None)
+    if request.param == "envoy" and (shutil.which("envoy") is None or shutil.which("openssl") is None):
+        pytest.skip("envoy is not installed")
+    port = free_port()
+    made, kept = await in_front(request.param, tmp_path, port, urlsplit(behind.url).port or 0)
+    programs = Programs(made, lambda _name, _text: None, lambda _: None)
     task = asyncio.create_task(programs.run())
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
         async with asyncio.timeout(30):
@@ -59,6 +89,7 @@ async def fronted(request: pytest.FixtureRequest, tmp_path: Path, behind: Live) 
     programs.stop()
     programs.kill()
     await task
+    del kept
 
 
 async def raw(port: int, data: bytes, seconds: float = 20.0) -> bytes:
