@@ -175,19 +175,12 @@ class AliasStore:
             remembered, refusal = Remembered(), error
 
         def work(connection: Connection) -> AliasNames:
-            for _ in range(_MOST_READS):
-                newest = _newest_in(connection)
-                broken = refusal
-                try:
-                    story = told(trusted_entries(connection, remembered))
-                except LedgerChanged as error:
-                    story, broken = Story(), broken or error
-                found = [Alias(*row) for row in connection.execute(_ALL)]
-                if broken is None:
-                    broken = _contradiction(story, found)
-                if broken is None or _newest_in(connection) == newest:  # nobody changed one meanwhile
+            read = _verified(connection, remembered, refusal)
+            for _ in range(_MOST_READS):  # others may change aliases and ledger while they are read
+                if read.refusal is None or _newest_in(connection) == read.newest:
                     break
-            return _names_of(newest, found, broken)
+                read = _verified(connection, remembered, refusal)
+            return read
 
         return await self._database.read(work)
 
@@ -299,6 +292,16 @@ def _contradiction(story: Story, found: Sequence[Alias]) -> LedgerChanged | None
     except LedgerChanged as error:
         return error
     return None
+
+
+def _verified(connection: Connection, remembered: Remembered, refusal: LedgerChanged | None) -> AliasNames:
+    newest = _newest_in(connection)
+    try:
+        story = told(trusted_entries(connection, remembered))
+    except LedgerChanged as error:
+        story, refusal = Story(), refusal or error
+    found = [Alias(*row) for row in connection.execute(_ALL)]
+    return _names_of(newest, found, refusal or _contradiction(story, found))
 
 
 def _newest_in(connection: Connection) -> int:
