@@ -212,7 +212,7 @@ class PromptStore:
             )
             connection.execute(sa.delete(prompts).where(prompts.c.tenant == tenant, prompts.c.id == id))
 
-        await self._database.write(work)
+        await self._database.free(work)
 
 
 def _number_for(id: str, hashes: dict[int, str], digest: str, number: int | None) -> int:
