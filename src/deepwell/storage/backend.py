@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
@@ -48,6 +49,11 @@ class Backend(Protocol):
     @property
     def shown(self) -> str:
         """URL for display, without its password."""
+        ...
+
+    @property
+    def file(self) -> Path | None:
+        """File of the database, or None if it is a server's."""
         ...
 
     @property

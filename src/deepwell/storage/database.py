@@ -142,6 +142,11 @@ class Database:
             raise StorageError.of("data_unwritable", path=path, reason=error.strerror) from None
         return cls(SQLite(f"sqlite:///{path}"), installation=installation)
 
+    @property
+    def file(self) -> Path | None:
+        """The file of the database, or None if it is on PostgreSQL."""
+        return self._backend.file
+
     @classmethod
     def temporary(cls) -> Database:
         """Opens a database that is deleted with the object, for tests and for servers that keep nothing."""

@@ -87,6 +87,7 @@ class PostgreSQL:
 
     setting = "DEEPWELL_DATABASE_URL"
     rises_with_commits = False
+    file = None
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
         """Prepares the connections to the server.

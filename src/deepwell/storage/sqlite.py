@@ -74,8 +74,9 @@ class SQLite:
     ) -> None:
         self.shown = url
         main = sa.make_url(url).database or ""
+        self.file = Path(main)
         self._files = (main, f"{main}-wal", f"{main}-shm")
-        self._reserve = Path(f"{main}-reserve")
+        self._reserve = self.file.with_name(f"{self.file.name}-reserve")
         self._reserve_bytes = None if synchronous == "FULL" else 0
         self._busy_s = busy_ms / 1000
         self._seen: dict[str, tuple[int, int]] = {}
@@ -206,6 +207,10 @@ class SQLite:
     def explain(self, error: DBAPIError) -> tuple[str, str] | None:
         """Looks up SQLite's error code. A code without an entry comes from a mistake in a query."""
         code = getattr(error.orig, "sqlite_errorcode", None)
+        if code is None and "decode" in str(
+            error.orig
+        ):  # the driver's own error, about text that is no UTF-8
+            code = sqlite3.SQLITE_CORRUPT
         return None if code is None else _REASONS.get(code & 0xFF)
 
     def _engine(self, url: str, begin: str, pragmas: Sequence[str], **options: Any) -> Engine:
