@@ -32,7 +32,7 @@ from deepwell.bench.harness.served import process_tree, serve_command, served_pr
 __all__ = ["bench_kills", "kind_of"]
 
 _STREAMS: Final = 3  # clients that stream
-_END_S: Final = 10.0  # in which streams end and children of what was killed are gone
+_END_S: Final = 10.0  # within which streams end and children of what was killed are gone
 _BACK_S: Final = 120.0  # in which a server answers again
 _EVERY_S: Final = 0.05
 _PAUSE_S: Final = 0.2  # of each client between two requests
@@ -59,7 +59,7 @@ _CONVERSATION: Final = {
 
 @dataclass
 class _Load:
-    """What clients of one server saw. `port` changes when the server is started again.
+    """Clients of one server, and their observations. `port` changes when the server is started again.
 
     Attributes:
         kept: acknowledged writes: the path under which each is read, and the word that it holds.
