@@ -178,7 +178,7 @@ class FeedbackStore:
             if not connection.execute(sa.delete(feedback).where(mine)).rowcount:
                 raise NotFound(f"there is no feedback {id!r}", fix="list it with GET /v1/feedback")
 
-        await self._database.write(work)
+        await self._database.free(work)
 
 
 def _chosen(
