@@ -14,7 +14,7 @@ from typing import Any, Final
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.report import Report, percentile, rounded
 from deepwell.bench.harness.worker import Worker
-from deepwell.bench.suites.security.actions import ACTIONS, REACHED
+from deepwell.bench.workers.confinement.actions import ACTIONS, REACHED
 from deepwell.bench.workers.confinement.environment import ENVIRONMENTS, command_in
 from deepwell.bench.workers.confinement.kinds import KINDS
 from deepwell.errors import InvalidRequest
@@ -66,19 +66,19 @@ def bench_confinement(
         for kind in kinds or KINDS:
             with report.console.status(f"{kind} in {environment}"):
                 cell = _attack(kind, environment, names)
-            if cell is None:
-                absent.append(kind)
-                report.note(f"{kind} in {environment}: not here")
+            if isinstance(cell, str):
+                absent.append(f"{kind}, {environment}")
+                report.note(f"{kind} in {environment}: does not run: {cell}")
                 continue
             cells.append(cell)
             report.note(
                 f"{kind} in {environment}: {len(cell.reached)} of {len(names)} reached: {', '.join(cell.reached)}"
             )
-    return _result(report, cells, names, sorted(set(absent)))
+    return _result(report, cells, names, absent)
 
 
-def _attack(kind: str, environment: str, names: Sequence[str]) -> _Cell | None:
-    """Tries actions in one kind of child; None: the kind is not here. A server that an action ends is started again."""
+def _attack(kind: str, environment: str, names: Sequence[str]) -> _Cell | str:
+    """Tries actions in one kind of child; or returns why it does not run. A server that an action ends is started again."""
     models = Settings.load().models_dir
     outcomes: dict[str, str] = {}
     confined, seconds, left = False, 0.0, list(names)
@@ -89,7 +89,7 @@ def _attack(kind: str, environment: str, names: Sequence[str]) -> _Cell | None:
             try:
                 opened = worker.call("open", patience=_PATIENCE_S, kind=kind, models=str(models))
                 if opened["absent"]:
-                    return None
+                    return str(opened["absent"])
                 confined, seconds = bool(opened["confined"]), float(opened["seconds"])
                 while left:
                     action = left.pop(0)

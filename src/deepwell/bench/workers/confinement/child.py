@@ -18,7 +18,7 @@ from os import fstat
 from pathlib import Path
 from typing import Any, Final
 
-from deepwell.bench.suites.security import actions
+from deepwell.bench.workers.confinement import actions
 from deepwell.process import calls, forks
 
 __all__ = ["MAGIC", "OUTCOMES", "magic", "main", "write_module"]

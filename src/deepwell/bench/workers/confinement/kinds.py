@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from deepwell.bench.suites.security import actions
+from deepwell.bench.workers.confinement import actions
 from deepwell.bench.workers.confinement.child import OUTCOMES, magic, write_module
 from deepwell.process.calls import CallEnded, CallProcess
 
@@ -188,7 +188,7 @@ class _Sandboxed:
         return "42" in asyncio.run(self._sandbox.run("print(42)")).stdout
 
     def prime(self, handed: Path) -> bool:
-        asyncio.run(self._sandbox.run("open('left', 'w').write(input())", stdin=handed.read_text()))
+        asyncio.run(self._sandbox.run("open('left', 'w').write(input())", stdin=handed.read_bytes()))
         return True
 
     def attempt(self, name: str, world: str) -> str:

@@ -1,7 +1,7 @@
 """The attacked server: a process with data to take, whose children are started by their real parent classes.
 
 It answers JSON lines: `open` starts a kind of child, `attempt` tries an action in it and tells its outcome, `close` ends it.
-What an action cannot tell by itself is seen here: files and their rights, memory, signals, limits, messages, processes.
+The harm that an action cannot see is seen here: files and their rights, memory, signals, limits, messages, processes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import deepwell
-from deepwell.bench.suites.security import actions
+from deepwell.bench.workers.confinement import actions
 from deepwell.bench.workers.confinement.kinds import Kind, open_kind
 from deepwell.bench.workers.loop import serve
+from deepwell.errors import DeepwellError
 from deepwell.process import calls
 
 __all__ = ["Server"]
@@ -50,7 +51,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Ground:
-    """What there is to take, and the marks of an attack on it."""
+    """The data that an attack is after, and its marks."""
 
     def __init__(self) -> None:
         self.marker = "mark" + secrets.token_hex(6)
@@ -358,13 +359,16 @@ class Server:
         begin = time.monotonic()
         self._kind = open_kind(kind, Path(models), self._ground.folder)
         if self._kind is None:
-            return {"absent": True}
-        confined = self._kind.start()
+            return {"absent": "what it needs is not here"}
+        try:
+            confined = self._kind.start()
+        except DeepwellError as error:  # it is not started where it cannot be confined
+            return {"absent": str(error)}
         seconds = time.monotonic() - begin
         primed = self._kind.prime(self._ground.handed)
         self._ground.begin()
         self._ground.harm()
-        return {"absent": False, "confined": confined, "seconds": seconds, "primed": primed}
+        return {"absent": "", "confined": confined, "seconds": seconds, "primed": primed}
 
     def attempt(self, name: str) -> dict[str, Any]:
         """Tries an action; returns its outcome and the harm that it did."""

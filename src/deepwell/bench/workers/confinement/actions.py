@@ -740,6 +740,9 @@ def _use_inherited_sockets(world: World) -> bool:
             if one.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
                 return True
             one.setblocking(False)
+            credentials = one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            if struct.unpack("3i", credentials)[0] == os.getpid():  # a library's, to wake its own threads
+                return False
             with suppress(OSError):
                 if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     return True
@@ -1007,6 +1010,8 @@ def _signal_by_owned_pipe(world: World) -> None:
 
 @_action("server")
 def _signal_by_owned_call_socket(world: World) -> None:
+    if world.call_fd < 0:
+        raise OSError(errno.EBADF, "no call socket")
     before = fcntl.fcntl(world.call_fd, fcntl.F_GETFL)
     fcntl.fcntl(world.call_fd, fcntl.F_SETOWN, world.pid)
     fcntl.fcntl(world.call_fd, 10, int(signal.SIGUSR2))
