@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import random
 import re
-import shutil
 import socket
 import tempfile
 import threading
@@ -23,6 +22,7 @@ import httpx
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.served import process_tree, serve_command, served_process
+from deepwell.bench.workloads.hostile_headers import sound_model
 from deepwell.bench.workloads.hostile_models import write_hostile_models
 from deepwell.bench.workloads.hostile_reach import Kind, mutated, mutated_models, reaching
 from deepwell.bench.workloads.knowledge.hostile_documents import write_hostile_documents
@@ -44,6 +44,7 @@ _FILE_MB: Final = 1024.0
 _MUTATED: Final = 100
 _MODELS: Final = 130  # of those that are written by hand, drawn by the seed
 _MUTATED_MODELS: Final = 20
+_VOCAB, _CONTEXT = 512, 2048  # of the model beside whose weights a hostile tokenizer or template stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def bench_hostile_files(
             "DEEPWELL_MODELS_ON_DEMAND": "true",
             "DEEPWELL_MODEL_LOADS_PER_MINUTE": "0",
             "DEEPWELL_MODEL_KEEP_ALIVE_S": "1",
-            "DEEPWELL_CONTEXT": "2048",
+            "DEEPWELL_CONTEXT": str(_CONTEXT),
             "DEEPWELL_IMAGE_MODEL": str(places["made"] / "draw"),
             "DEEPWELL_IMAGE_GUARD": "off",
             "DEEPWELL_RECOGNITION_MODEL": str(stored) if stored.is_dir() else recognition,
@@ -210,28 +211,22 @@ def _files(folder: Path, address: str, secret: Path, seed: int) -> dict[Kind, li
 
 
 def _write_models(store: Path, folder: Path, seed: int) -> list[str]:
-    """Puts hostile models into a store, and returns their names."""
+    """Puts hostile models into a store, and returns their names. Tokenizers and templates stand beside sound weights."""
     draw = random.Random(seed)  # noqa: S311
     written = [one for one in write_hostile_models(folder / "models") if one.part != "adapter"]
-    made = {
-        f"{one.kind}-{number}": [one.path] if one.path.is_file() else sorted(one.path.rglob("*"))
-        for number, one in enumerate(draw.sample(written, min(_MODELS, len(written))))
-    }
-    for name, parts in mutated_models(seed, _MUTATED_MODELS):
-        (folder / name).mkdir()
-        for part, data in parts.items():
-            (folder / name / part).write_bytes(data)
-        made[name] = sorted((folder / name).iterdir())
-    for name, paths in made.items():
+    made: dict[str, dict[str, bytes]] = dict(mutated_models(seed, _MUTATED_MODELS))
+    for number, one in enumerate(draw.sample(written, min(_MODELS, len(written)))):
+        paths = [one.path] if one.path.is_file() else [path for path in one.path.iterdir() if path.is_file()]
+        files = {path.name: path.read_bytes() for path in paths}
+        made[f"{one.kind}-{number}"] = (sound_model(_VOCAB, _CONTEXT) if one.part == "text" else {}) | files
+    for name, files in made.items():
         (store / name).mkdir()
-        for path in paths:
-            if path.is_file():
-                shutil.copy(path, store / name / path.name)
-        files = tuple(
-            ModelFile(path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
-            for path in sorted((store / name).iterdir())
+        for file, data in files.items():
+            (store / name / file).write_bytes(data)
+        listed = tuple(
+            ModelFile(file, len(data), hashlib.sha256(data).hexdigest()) for file, data in files.items()
         )
-        Manifest(name, "file", "1", "", "", None, "2026-01-01T00:00:00Z", files).write(store / name)
+        Manifest(name, "file", "1", "", "", None, "2026-01-01T00:00:00Z", listed).write(store / name)
     return sorted(made)
 
 
