@@ -193,9 +193,10 @@ class World:
     @classmethod
     def of(cls, text: str) -> World:
         """Returns the world in a JSON text."""
-        told = json.loads(text)
+        told: dict[str, Any] = json.loads(text)
         lists = {one.name for one in fields(cls) if str(one.type).startswith("tuple")}
-        return cls(**{name: tuple(value) if name in lists else value for name, value in told.items()})
+        values: dict[str, Any] = {name: tuple(told[name]) if name in lists else told[name] for name in told}
+        return cls(**values)
 
 
 Attempt = Callable[[World], "bool | None"]
@@ -1170,7 +1171,7 @@ def _be_root(_: World) -> bool:
 @_action("rights")
 def _raise_hard_limit(_: World) -> bool:
     for which in (resource.RLIMIT_DATA, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU):
-        _, hard = resource.getrlimit(which)
+        hard = resource.getrlimit(which)[1]
         if hard != resource.RLIM_INFINITY:
             try:
                 resource.setrlimit(which, (hard + (1 << 20), hard + (1 << 20)))
@@ -1821,7 +1822,7 @@ def _fork_bomb(_: World) -> bool:
     made: list[int] = []
     inlet, outlet = os.pipe()
     try:
-        for _ in range(_PROCESSES):
+        for _number in range(_PROCESSES):
             pid = os.fork()
             if not pid:
                 os.close(outlet)
@@ -1858,7 +1859,7 @@ def _thread_flood(_: World) -> bool:
     over, made = threading.Event(), 0
     before = threading.stack_size(64 << 10)
     try:
-        for _ in range(_THREADS):
+        for _number in range(_THREADS):
             threading.Thread(target=over.wait, daemon=True).start()
             made += 1
     except RuntimeError:
@@ -1906,7 +1907,7 @@ def _take_file_memory(_: World) -> bool:
     _held.append(descriptor)
     block = bytes(_BLOCK_BYTES)
     try:
-        for _ in range(_MEMORY_BYTES // _BLOCK_BYTES):
+        for _number in range(_MEMORY_BYTES // _BLOCK_BYTES):
             os.write(descriptor, block)
     finally:
         with suppress(OSError):
@@ -1933,7 +1934,7 @@ def _lock_memory(_: World) -> bool:
 def _take_descriptors(_: World) -> bool:
     taken: list[int] = []
     try:
-        for _ in range(1 << 15):
+        for _number in range(1 << 15):
             taken.append(os.dup(0))  # noqa: PERF401 (what was taken has to be given back)
     except OSError as error:
         if error.errno == errno.EMFILE and len(taken) < 1 << 15:

@@ -285,7 +285,7 @@ def _encoding(models: Path, folder: Path) -> Kind:
     from deepwell.media.speech.options import SpeechModel
     from deepwell.media.speech.programs.process import ProgramSpeaker
 
-    speaker = ProgramSpeaker(SpeechModel("espeak", folder, "espeak-ng"))
+    speaker = ProgramSpeaker(SpeechModel("espeak", folder, "espeak"))
     return _Called(speaker._turns._calls, folder, lambda: asyncio.run(speaker.start()), None)  # pyright: ignore
 
 

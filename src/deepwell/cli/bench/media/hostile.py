@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
+
+if TYPE_CHECKING:
+    from deepwell.bench.workloads.hostile_reach import Kind
 
 __all__ = ["hostile_files", "media_hostile"]
 
@@ -48,7 +51,7 @@ def hostile_files(
     from deepwell.bench.harness.assets import smollm2
     from deepwell.bench.suites.media.hostile import KINDS, bench_hostile_files
 
-    kinds = [one for one in KINDS if not kind or one in kind]
+    kinds: list[Kind] = [one for one in KINDS if not kind or one in kind]
     measure(
         "hostile_files",
         row,
