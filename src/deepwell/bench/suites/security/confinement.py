@@ -83,9 +83,9 @@ def _attack(kind: str, environment: str, names: Sequence[str]) -> _Cell | str:
     outcomes: dict[str, str] = {}
     confined, seconds, left = False, 0.0, list(names)
     with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
+        Path(name).chmod(0o1777)  # the server may be somebody else
         while left:
-            worker = _server(environment, models, Path(name) / "log")
+            worker = _server(environment, models, Path(name))
             try:
                 opened = worker.call("open", patience=_PATIENCE_S, kind=kind, models=str(models))
                 if opened["absent"]:
@@ -100,22 +100,18 @@ def _attack(kind: str, environment: str, names: Sequence[str]) -> _Cell | str:
                         break
                     harm = ", ".join(answer["harm"])
                     outcomes[action] = f"{REACHED} ({harm})" if harm else answer["outcome"]
-                worker.call("close")
-            except PeerError:
-                if not outcomes:
-                    raise
             finally:
                 worker.close()
     return _Cell(kind, environment, confined, outcomes, seconds)
 
 
-def _server(environment: str, models: Path, log: Path) -> Worker:
-    command = [sys.executable, "-m", _SERVER]
+def _server(environment: str, models: Path, folder: Path) -> Worker:
+    command = [sys.executable, "-m", _SERVER, str(folder)]
     if os.geteuid() == 0:
         needed = [Path(sys.prefix), Path(sys.base_prefix), models, *(Path(one) for one in sys.path if one)]
         command = command_in(environment, needed, command)
     environ = {"PYTHONPATH": os.pathsep.join(one for one in sys.path if one), "PYTHONDONTWRITEBYTECODE": "1"}
-    return Worker(f"attacked server in {environment}", command, environ, log)
+    return Worker(f"attacked server in {environment}", command, environ, folder / "log")
 
 
 def _result(

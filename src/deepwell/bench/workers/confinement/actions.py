@@ -1434,8 +1434,11 @@ def _swapon(_: World) -> bool:
 
 @_action("kernel")
 def _reboot(_: World) -> bool:
-    # LINUX_REBOOT_CMD_CAD_OFF: three keys do not restart the machine. It takes the same right as a restart.
-    return _call("reboot", 0xFEE1DEAD - (1 << 32), 672274793, 0, None) == 0
+    # LINUX_REBOOT_CMD_CAD_ON and _OFF: whether three keys restart the machine. It takes the same right as a restart.
+    command = 0x89ABCDEF - (1 << 32)
+    with suppress(OSError):
+        command = 0 if _read("/proc/sys/kernel/ctrl-alt-del").strip() == b"0" else command
+    return _call("reboot", 0xFEE1DEAD - (1 << 32), 672274793, command, None) == 0
 
 
 @_action("kernel")

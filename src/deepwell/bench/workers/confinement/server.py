@@ -53,11 +53,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class _Ground:
     """The data that an attack is after, and its marks."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.marker = "mark" + secrets.token_hex(6)
         self._secrets = [f"secret-{secrets.token_hex(16)}" for _ in range(2)]
         own, other = self._secrets
-        self.folder = Path(tempfile.mkdtemp(prefix="attacked-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="attacked-", dir=folder))
         self.home = self.folder / "home"
         self.data = self.folder / "data"
         (self.home / ".ssh").mkdir(parents=True)
@@ -348,8 +348,8 @@ def _tree_ticks(pid: int) -> int:
 class Server:
     """Answers the benchmark."""
 
-    def __init__(self) -> None:
-        self._ground = _Ground()
+    def __init__(self, folder: Path) -> None:
+        self._ground = _Ground(folder)
         self._kind: Kind | None = None
         if hasattr(calls, "_GRACE_S"):  # a call that never ends is awaited for a shorter time
             calls._GRACE_S = _CALL_GRACE_S  # pyright: ignore
@@ -397,20 +397,22 @@ class Server:
         harm += self._ground.harm()
         return {"outcome": outcome, "harm": harm}
 
-    def close(self) -> dict[str, Any]:
-        """Ends the child."""
+    def close(self) -> None:
+        """Ends the child, and takes the ground away."""
         if self._kind is not None:
             self._kind.close()
         self._ground.close()
-        return {}
 
 
 def main() -> None:
     """Answers until stdin ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     sys.stdin = os.fdopen(os.dup(0))
-    server = Server()
-    serve(server, answers)
+    server = Server(Path(sys.argv[1]))
+    try:
+        serve(server, answers)
+    finally:
+        server.close()
 
 
 if __name__ == "__main__":
