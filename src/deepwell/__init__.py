@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-# onnxruntime 1.32 for Linux otherwise writes an id below ~/.cache and sends usage data to its maker, from its import on.
+# onnxruntime 1.32 for Linux has telemetry, which otherwise writes an id and a database below ~/.cache from its import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 TYPE_CHECKING = False  # as type checkers know it by its name; `typing` itself takes longer than all of this

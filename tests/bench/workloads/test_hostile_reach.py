@@ -38,7 +38,7 @@ def test_no_document_brings_the_file_that_it_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the library does it on Linux")
-def test_onnxruntime_sends_and_writes_nothing(tmp_path: Path) -> None:
+def test_onnxruntime_writes_nothing_at_its_import(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     environ = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     environ |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
