@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["agent_sandbox", "audit", "erasure", "siege"]
+__all__ = ["agent_sandbox", "audit", "confinement", "erasure", "siege"]
 
 PARTS = ("attacks", "edge", "outages", "kills", "models", "tenants")
 
@@ -102,3 +102,27 @@ def agent_sandbox(
     from deepwell.bench.suites.security.sandbox import bench_agent_sandbox
 
     measure("agent_sandbox", row, json, lambda report: bench_agent_sandbox(report, every=every))
+
+
+def confinement(
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Kind of child process; all if none is named.")
+    ] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option(help="Environment of the server; all if none is named.")
+    ] = None,
+    action: Annotated[list[str] | None, typer.Option(help="Action to try; all if none is named.")] = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tries what a hostile file's code would do inside every kind of child process, as root, as a user, and in a container."""
+    from deepwell.bench.suites.security.confinement import bench_confinement
+
+    measure(
+        "confinement",
+        row,
+        json,
+        lambda report: bench_confinement(
+            report, kinds=kind or (), environments=environment or (), only=action or ()
+        ),
+    )
