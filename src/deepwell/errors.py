@@ -169,6 +169,12 @@ class StorageUnavailable(StorageError):
     code = "storage_unavailable"
 
 
+class StorageDamaged(StorageUnavailable):
+    """Raised when the database holds bytes that nobody wrote."""
+
+    code = "storage_damaged"
+
+
 class InvalidModelFile(DeepwellError):
     """Raised for a corrupt, truncated or hostile model file; the message gives the reason."""
 

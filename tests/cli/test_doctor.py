@@ -321,6 +321,26 @@ def test_a_safety_model_of_images_is_missed_where_it_is_required(
     assert len([one for one in told["problems"] if one["check"] == "images"]) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DEEPWELL_EMBEDDING_MODEL", "nowhere"),
+        ("DEEPWELL_EMBEDDING_MODEL", "tiny"),  # the main model again
+        ("DEEPWELL_ADDITIONAL_MODELS", '["nowhere"]'),
+        ("DEEPWELL_KNOWLEDGE_RERANKER", "nowhere"),
+        ("DEEPWELL_SEMANTIC_CACHE", "on"),
+    ],
+)
+def test_doctor_says_what_serve_refuses(
+    tiny_model: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("DEEPWELL_MODEL", str(tiny_model))
+    monkeypatch.setenv(name, str(tiny_model) if value == "tiny" else value)
+    served = json.loads(runner.invoke(app, ["serve", "--json", "--port", "0"]).stdout)["error"]
+    problems = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)["problems"]
+    assert served["message"] in {one["message"] for one in problems}
+
+
 def test_energy_is_told_or_why_it_is_not(home: Path, runner: CliRunner) -> None:
     told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)["energy"]
     assert told["state"].startswith("RAPL" if told["packages"] else "no joules a token: ")

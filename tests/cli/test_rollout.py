@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fleet.promotion.tampering import TAMPERINGS, tamper
 from typer.testing import CliRunner
 
 from deepwell.cli import app
@@ -209,3 +210,27 @@ def test_a_wrong_step_says_what_to_do_in_both_languages(
         result = runner.invoke(app, [*command])
         assert ("is under way", "正在发布")[column] in result.output
         assert f"rollout abort {PROD}" in result.output
+
+
+@pytest.mark.parametrize("how", TAMPERINGS)
+@pytest.mark.parametrize("verb", ["start", "judge", "promote", "revert"])
+def test_no_verb_acts_on_a_ledger_that_does_not_hold(
+    runner: CliRunner, data_dir: Path, verb: str, how: str
+) -> None:
+    run(runner, "models", "alias", "set", PROD, "smollm2")
+    database = Database.open(data_dir / "deepwell.db")
+    asyncio.run(Rollouts(database).register(PROD, NewVersion("v1"), "loop", GateReport.of()))
+    run(runner, "models", "register", PROD, "v2")
+    if verb != "start":
+        run(runner, "rollout", "start", PROD, "2", "--ungated", "a test")
+    if verb == "revert":
+        run(runner, "rollout", "promote", PROD)
+    tamper(database, how)
+    database.close()
+    order = ("start", PROD, "1") if verb == "start" else (verb, PROD)
+    result = runner.invoke(app, ["rollout", *order])
+    if (verb, how) == ("judge", "another alias"):
+        assert "wait" in result.output, "nobody voted, so that nothing is acted on"
+        return
+    assert result.exit_code == 1 and "ledger of models" in result.output
+    assert "deepwell models log" in result.output and "backup" in result.output

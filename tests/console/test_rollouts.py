@@ -103,6 +103,8 @@ async def vote(database: Database, rollout: Rollout, counts: tuple[int, int, int
                 end_user=one,
                 consent=number % 2 == 0,
                 voter=voter_of(one, ""),
+                verified=True,
+                key_id=one,
             )
             await store.put(Tenant("local"), given)
 
@@ -365,6 +367,7 @@ def test_nothing_from_the_server_becomes_markup(open_tab: Open, world: World) ->
     side = {"users": 4, "good": 2}
     tallies = {
         "without_user": 1,
+        "unverified": 0,
         "low": -0.5,
         "high": 0.5,
         "evidence_worse": 0,

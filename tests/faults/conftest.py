@@ -24,11 +24,12 @@ def postgres(_server: Server) -> Iterator[Server]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own of 4 MB."""
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 4 MB if the parameter does not say otherwise."""
     folder = tmp_path / "small"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0755", "tmpfs", folder]
+    size = getattr(request, "param", "4m")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", folder]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only root may mount a small disk; a quota stands for it in the test beside this one")
     yield folder

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.storage.database import Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
+from deepwell.storage.safety.verify import verify_chain
 
 WRITER = "deepwell.bench.workers.safety.audit_writer"
 

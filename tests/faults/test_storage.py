@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy import make_url
 from tests.postgres import Server
@@ -21,10 +22,12 @@ from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.errors import StorageUnavailable
 from deepwell.server.app import create_app
+from deepwell.server.options import FileOptions
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.postgres import PostgreSQL
 from deepwell.storage.sqlite import SQLite
+from deepwell.storage.tables import batches, fine_tuned_models
 
 NOTHING_KEPT = "nothing of this change was kept"
 LIMIT_S = 60  # of waits that take a fraction of it
@@ -230,6 +233,84 @@ async def test_a_full_disk_below_sqlite(small_disk, tmp_path):
             assert (await client.post("/v1/conversations", json={})).status_code == 200
     finally:
         database.close()
+
+
+@pytest.mark.parametrize("small_disk", ["20m"], indirect=True)
+async def test_what_frees_space_goes_through_on_a_full_disk(small_disk, tmp_path):
+    """Other writes are refused, each kind of thing can be deleted, and afterwards writes are taken again."""
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(2 << 20))
+    database = Database.open(small_disk / "deepwell.db")
+    (tmp_path / "codec").mkdir()
+    service = make_service(
+        FakeEngine(),
+        make_codec(tmp_path / "codec"),
+        model="toy",
+        database=database,
+        files=FileOptions(folder=small_disk / "files"),
+    )
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        made = await one_of_each(client, database)
+        await fill(JobStore(database))
+        with contextlib.suppress(OSError), (small_disk / "other").open("wb", buffering=0) as other:
+            while other.write(bytes(4096)):  # somebody else takes the last page
+                pass
+        while (answer := await client.post("/v1/conversations", json={})).status_code == 200:
+            pass
+        unavailable(answer)
+        for path in made:
+            answer = await client.delete(path)
+            assert answer.status_code == 200, (path, answer.text)
+            assert (await client.get(path)).status_code == 404, path
+        filler.unlink()
+        assert (await client.post("/v1/conversations", json={})).status_code == 200
+        await database.record()
+        assert (small_disk / "deepwell.db-reserve").stat().st_size
+    await service.close_background()
+    database.close()
+
+
+async def one_of_each(client: httpx.AsyncClient, database: Database) -> list[str]:
+    """Makes one of each kind of thing, and returns their paths."""
+
+    async def made(path: str, body: dict, **form: dict) -> str:
+        answer = await client.post(f"/v1/{path}", **(form or {"json": body}))
+        assert answer.status_code == 200, (path, answer.text)
+        return f"/v1/{path}/{answer.json()['id']}"
+
+    chat = {"model": "toy", "messages": [{"role": "user", "content": "once"}], "max_tokens": 4}
+    item = {"type": "message", "role": "user", "content": "once"}
+    evaluation = {
+        "data_source_config": {"type": "custom", "item_schema": {"type": "object"}},
+        "testing_criteria": [
+            {"type": "string_check", "name": "g", "input": "a", "reference": "a", "operation": "eq"}
+        ],
+    }
+    form = {"files": {"file": ("f.txt", bytes(20_000))}, "data": {"purpose": "user_data"}}
+    batch = await made("messages/batches", {"requests": [{"custom_id": "a", "params": chat}]})
+    # No worker runs here.
+    await database.write(lambda connection: connection.execute(sa.update(batches).values(status="completed")))
+    tuned = {
+        "tenant": LOCAL,
+        "name": "ft:toy:1",
+        "base": "toy",
+        "job_id": "j",
+        "folder": "a",
+        "created_at": 1,
+    }
+    await database.write(lambda connection: connection.execute(sa.insert(fine_tuned_models).values(tuned)))
+    return [
+        await made("files", {}, **form),
+        await made("vector_stores", {"name": "v"}),
+        "/v1/models/ft:toy:1",
+        batch,
+        await made("conversations", {"items": [item]}),
+        await made("responses", {"model": "toy", "input": "once", "store": True, "max_output_tokens": 4}),
+        await made("chat/completions", chat | {"store": True}),
+        await made("evals", evaluation),
+        await made("prompts", {"id": "greeting", "instructions": "Be brief."}),
+    ]
 
 
 CHILD = """

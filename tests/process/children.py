@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -42,7 +44,10 @@ async def _serve(control: ControlChannel, health: str) -> None:
 
 def main(descriptor: str) -> None:
     control = ControlChannel(int(descriptor))
-    asyncio.run(_serve(control, control.launch().decode()))
+    health = control.launch().decode()
+    if health == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    asyncio.run(_serve(control, health))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from deepwell.errors import EngineUnavailable
 from deepwell.process.progress import Progress
 from deepwell.process.supervisor import Supervisor
 
@@ -61,6 +62,17 @@ def test_a_child_that_does_not_move_is_replaced(health: str) -> None:
         assert watch.launched[:2] == [0, 1]
     finally:
         watch.supervisor.stop()
+
+
+def test_a_child_that_somebody_kills_while_it_starts_is_started_again() -> None:
+    watch = Watch("killed")
+    assert watch.launched == [0, 1]
+    watch.supervisor.stop()
+
+
+def test_a_child_that_is_killed_at_every_start_is_given_up() -> None:
+    with pytest.raises(EngineUnavailable, match="while it started: was ended by SIGKILL"):
+        Watch("killed", "killed")
 
 
 def test_progress_is_seen_through_the_descriptor() -> None:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from deepwell.errors import InvalidRequest, StorageUnavailable
 from deepwell.safety.audit.keep import LEAST_DAYS, entries, prune, write_texts
 from deepwell.safety.audit.trail import AuditOptions, AuditTrail, RequestFacts, decision_record
-from deepwell.safety.audit.verify import verify_chain, verify_lines
 from deepwell.safety.findings import Decision, Finding
 from deepwell.safety.policy import Audit
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore, forget_person
 from deepwell.storage.safety.chain import NOTHING, AuditRecord, Head, hash_of, sealed
+from deepwell.storage.safety.verify import verify_chain, verify_lines
 from deepwell.storage.tables import audit_chains, audit_entries, audit_persons, audit_texts
 
 A, B = Tenant("a"), Tenant("b")

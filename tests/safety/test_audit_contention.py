@@ -14,12 +14,12 @@ from deepwell.errors import StorageUnavailable
 from deepwell.safety.audit import trail as trail_module
 from deepwell.safety.audit.keep import entries
 from deepwell.safety.audit.trail import AuditOptions, AuditTrail, RequestFacts
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.findings import Decision, Finding
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.safety.verify import verify_chain
 
 A, B = Tenant("a"), Tenant("b")
 FOUND = Finding("terms.politics", "politics", 3, 9)

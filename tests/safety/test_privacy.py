@@ -14,7 +14,6 @@ from tests.object_store import running as running_store
 from tests.storage.conftest import database, kind, opened, postgres  # noqa: F401
 
 from deepwell.errors import InvalidRequest, StorageUnavailable
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.privacy.attribution import Subject
 from deepwell.safety.privacy.erase import Eraser, Hooks, HostPlaces
 from deepwell.safety.privacy.export import export_person
@@ -34,6 +33,7 @@ from deepwell.storage.knowledge.chunks import NewChunk
 from deepwell.storage.knowledge.files import Attachment
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.safety.verify import verify_chain
 from deepwell.storage.tables import api_keys, audit_chains, erasures, jobs, metadata, responses
 from deepwell.storage.tuning.works import (
     COMPRESS_JOB,

@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from openai import OpenAI
+from tests.fleet.promotion.tampering import TAMPERINGS, tamper
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -22,9 +24,11 @@ from deepwell.server.context import ServerContext
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
+from deepwell.storage.registry.ledger import Ledger
 from deepwell.storage.registry.split import identity_of, takes_candidate
 from deepwell.storage.registry.store import NewVersion, RegistryStore
 from deepwell.storage.registry.story import Outcome, Rollout
+from deepwell.storage.safety.anchors import Anchors
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 
@@ -418,3 +422,52 @@ async def test_a_replica_whose_release_is_not_served_says_so_and_gives_no_other_
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         answer = await http.post("/v1/chat/completions", json={"model": "prod", **CHAT})
     assert answer.status_code == 404 and "v3" in answer.text
+
+
+@pytest.mark.parametrize("how", TAMPERINGS)
+async def test_a_server_serves_no_version_of_a_ledger_that_does_not_hold(
+    http: httpx.AsyncClient,
+    engine: FakeEngine,
+    service: ServerContext,
+    database: Database,
+    tmp_path: Path,
+    how: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    anchors = Anchors(tmp_path / "anchors")
+    aliases, registry = AliasStore(database, anchors), RegistryStore(database, Ledger(database, anchors))
+    service.state.aliases = aliases
+    engine.load_adapter("v2", "/v2")
+    await aliases.set("prod", "toy", "cli")
+    await registry.register("prod", NewVersion("v1"), "cli")
+    await registry.gate("prod#1", {"passed": False, "gates": []}, "cli")
+    await registry.register("prod", NewVersion("v2"), "cli")
+    await registry.start("prod#2", 0.5, {}, "cli", ungated="a test")
+    body = CHAT | {"model": "prod"}
+    tamper(database, how)
+    refused = await http.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 500 and refused.json()["error"]["code"] == "ledger_changed"
+    assert "deepwell models log" in refused.json()["error"]["message"]
+    assert (await http.post("/v1/chat/completions", json=body | {"model": "toy"})).status_code == 200
+    assert (await http.get("/v1/models")).status_code == 200
+    assert "no alias is served" in caplog.text
+
+
+async def test_a_running_server_keeps_the_aliases_that_it_verified(
+    http: httpx.AsyncClient, service: ServerContext, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    await set_alias(http, "prod")
+    body = CHAT | {"model": "prod"}
+    assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+    change = sa.text("UPDATE model_ledger SET entry = replace(entry, 'toy', 'toz')")
+    await database.write(lambda connection: connection.execute(change).rowcount)
+    await AliasStore(database).set("other", "toy", "cli")
+    await service.aliases.refresh()
+    await service.aliases.refresh()
+    assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+    assert (await service.aliases.model_of("other")) is None, "it is not verified"
+    assert caplog.text.count("aliases stay as they were verified") == 1
+    mended = sa.text("UPDATE model_ledger SET entry = replace(entry, 'toz', 'toy')")
+    await database.write(lambda connection: connection.execute(mended).rowcount)
+    await service.aliases.refresh()
+    assert await service.aliases.model_of("other") == "toy"

@@ -7,15 +7,18 @@ import errno
 import gc
 import json
 import re
+import socket
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
+from tests.server.conftest import Live
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -442,3 +445,67 @@ async def test_a_client_that_has_reset_its_connection_is_refused_without_an_erro
     monkeypatch.setattr(client.wire, "write_eof", reset)
     await client.send(b"\x00\x01\r\n\r\n")
     assert [status for status, _ in client.answers()] == [400]
+
+
+INNER = b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
+FRAMINGS = [
+    (b"transfer-encoding: identity\r\ntransfer-encoding: chunked", 400),
+    (b"transfer-encoding: chunked\r\ntransfer-encoding: identity", 400),
+    (b"transfer-encoding: identity, chunked", 400),
+    (b"transfer-encoding: chunked, identity", 400),
+    (b"transfer-encoding: chunked, chunked", 400),
+    (b"transfer-encoding: chunked\r\ntransfer-encoding: chunked", 400),
+    (b"transfer-encoding: gzip, chunked", 400),
+    (b"transfer-encoding: identity", 400),
+    (b"transfer-encoding: ,chunked", 400),
+    (b"transfer-encoding: chunked;a=b", 400),
+    (b'transfer-encoding: "chunked"', 400),
+    (b"transfer-encoding: xchunked", 400),
+    (b"transfer-encoding: chunked\r\ncontent-length: %d", 400),
+    (b"content-length: %d\r\ntransfer-encoding: chunked", 400),
+    (b"content-length: %d\r\ntransfer-encoding: identity", 400),
+    (b"content-length: %d\r\ncontent-length: 0", 400),
+    (b"content-length: +%d", 400),
+    (b"transfer-encoding:\r\n chunked", 400),
+    (b"transfer-encoding: identity\r\n\tchunked", 400),
+    (b"transfer-encoding: \x0bchunked", 400),
+    (b"transfer-encoding : chunked", 400),
+    (b"transfer-encoding\t: chunked", 400),
+    (b"x: y\ntransfer-encoding: chunked\r\ncontent-length: %d", 400),
+    (b"transfer-encoding: \xe3chunked", 400),
+    (b"transfer-encoding:\tchunked", 200),
+    (b"transfer-encoding: chunked\t", 400),
+    (b"Transfer-Encoding:   CHUNKED  ", 200),
+    (b"TRANSFER-ENCODING: Chunked", 200),
+]
+
+
+@pytest.mark.parametrize(("framing", "status"), FRAMINGS)
+@pytest.mark.parametrize("step", [1, 1 << 18])
+async def test_a_body_is_framed_by_one_length_or_one_coding_and_hides_nothing(
+    framing: bytes, status: int, step: int
+) -> None:
+    """What two servers could frame differently is refused, with the connection: nothing behind it is a request."""
+    body = b"0\r\n\r\n" if status == 400 else b"5\r\nhello\r\n0\r\n\r\n"
+    head = framing.replace(b"%d", b"%d" % (len(body) + len(INNER)))
+    client = Client()
+    await client.send(b"POST /p HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n\r\n" + body + INNER, step=step)
+    answers = client.answers()
+    assert answers[0][0] == status, answers
+    if status == 400:
+        assert len(answers) == 1 and client.scopes == [] and client.wire.ended
+    else:
+        assert client.bodies[0] == b"hello" and answers[1] == (200, b"GET /smuggled 0")
+
+
+@pytest.mark.parametrize("framing", [one for one, status in FRAMINGS if status == 400])
+def test_a_real_server_refuses_every_other_framing(shared_live: Live, framing: bytes) -> None:
+    place = urlsplit(shared_live.url)
+    body = b"0\r\n\r\n" + b"GET /healthz HTTP/1.1\r\nHost: %s\r\n\r\n" % place.netloc.encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\n" % place.netloc.encode()
+    with socket.create_connection((place.hostname, place.port or 80), timeout=20) as client:
+        client.sendall(head + framing.replace(b"%d", b"%d" % len(body)) + b"\r\n\r\n" + body)
+        said = b""
+        while data := client.recv(65536):
+            said += data
+    assert said.startswith(b"HTTP/1.1 400 ") and said.count(b"HTTP/1.1 ") == 1, said

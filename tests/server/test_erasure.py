@@ -11,7 +11,6 @@ import pytest
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.privacy.attribution import Subject
 from deepwell.safety.privacy.erase import Eraser
 from deepwell.server import housekeeping
@@ -24,6 +23,7 @@ from deepwell.storage.files import FileStore
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.safety.verify import verify_chain
 
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "temperature": 0}
 

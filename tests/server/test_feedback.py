@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +17,9 @@ from deepwell.safety.privacy.attribution import Subject, attributed
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
 from deepwell.server.options import LimitsConfig
-from deepwell.storage.database import LOCAL
+from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.feedback import FeedbackLimits
+from deepwell.storage.keys import KeyStore
 from deepwell.storage.registry.story import Rollout
 from deepwell.tuning.align.feedback import collect_votes
 
@@ -205,6 +208,32 @@ async def test_what_a_client_makes_up_can_be_left_out(
         assert [vote.answer for vote in votes] == answers
 
 
+async def test_a_client_that_invents_users_and_answers_has_one_vote_for_each_key(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    database = Database.open(tmp_path / "deepwell.db")
+    keys = [KeyStore(database).create(Tenant("acme"), name, ["inference", "files"])[1] for name in ("a", "b")]
+    service = make_service(engine, codec, model="toy", database=database)
+    rollout = Rollout("r", "toy", "toy#1", "base", "v1", 0.5, "canary", int(time.time() * 1000), "lin", {})
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        for key in keys:
+            http.headers["authorization"] = f"Bearer {key}"
+            for number in range(6):
+                body = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+                named = {"store": True, "safety_identifier": f"invented-{number}"}
+                answer = (await http.post("/v1/chat/completions", json=body | named)).json()
+                for person in ("x", "y"):
+                    await rate(http, target_id=answer["id"], safety_identifier=f"{person}{number}")
+                made_up = {"model": "toy", "safety_identifier": f"user-{number}"}
+                await rate(http, target_id=f"chatcmpl-made-up-{number}", **made_up)
+    arms = await arms_of(database, rollout)
+    assert arms.current.users + arms.candidate.users == 2 and arms.unverified == 6
+    named_arms = await arms_of(database, replace(rollout, tenants=("acme",)))
+    assert named_arms.current.users + named_arms.candidate.users == 12, "whose names are trusted has users"
+    database.close()
+
+
 async def test_a_rater_of_an_answer_to_nobody_in_particular_is_on_no_side(
     http: httpx.AsyncClient, service: ServerContext
 ) -> None:
@@ -214,7 +243,7 @@ async def test_a_rater_of_an_answer_to_nobody_in_particular_is_on_no_side(
     for person in ("ada", "lin"):
         await rate(http, target_id=answer["id"], safety_identifier=person)
     await rate(http, target_id="chatcmpl-elsewhere", safety_identifier="eve")
-    rollout = Rollout("r", "toy", "toy#1", "base", "v1", 0.5, "canary", now_ms, "lin", {})
+    rollout = Rollout("r", "toy", "toy#1", "base", "v1", 0.5, "canary", now_ms, "lin", {}, tenants=(LOCAL,))
     arms = await arms_of(service.state.database, rollout)
     assert arms.unknown == 2, "eve rated an answer of an unnamed model"
     for person in ("ada", "lin", "eve"):

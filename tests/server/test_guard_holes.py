@@ -404,6 +404,24 @@ async def test_a_decision_of_very_many_findings_is_not_kept(
     assert [len(one.findings) for one in kept] == [1]
 
 
+async def test_a_text_that_another_tenant_sent_is_read_again(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    """Or the time of the guard, which may ask a model or a service, would tell what others have sent."""
+    context = make_service(
+        engine, codec, model="toy", guard=options(tmp_path, "input: {rules: {terms: flag}}")
+    )
+    decisions = guard_of(context).decisions
+
+    def read() -> float:
+        name = "deepwell_guard_read_seconds_count"
+        return context.metrics.registry.get_sample_value(name, {"layer": "input"}) or 0.0
+
+    for tenant, times in (("a", 1), ("a", 1), ("b", 2), ("b", 2), ("a", 2)):
+        await decisions.decide(f"{TERM} and more", "input", tenant)
+        assert read() == times
+
+
 @pytest.mark.parametrize("size", [1, 3, 200])
 async def test_redacted_arguments_of_a_call_are_still_json(
     size: int, engine: FakeEngine, codec: Codec, tmp_path: Path

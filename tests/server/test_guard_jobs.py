@@ -16,10 +16,10 @@ from tests.server.test_batches import begin, client_of, encoded, ended, lines_of
 from tests.server.test_guard import REFUSAL, TERM, options
 
 from deepwell.dialogue.text import Codec
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.server.context import ServerContext
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.safety.audit import AuditStore
+from deepwell.storage.safety.verify import verify_chain
 
 CARD = "4111 1111 1111 1111"
 RULES = "input: {rules: {terms: block}}\noutput: {rules: {personal: redact}}\naudit: {decisions: all}\n"

@@ -17,13 +17,15 @@ from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import EngineStats
-from deepwell.errors import StorageUnavailable
+from deepwell.errors import StorageDamaged, StorageUnavailable
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
 from deepwell.server.families.health import readiness
 from deepwell.server.families.health.readiness import CACHED_S, Readiness
+from deepwell.server.housekeeping import Housekeeper
 from deepwell.server.options import FileOptions
-from deepwell.storage.database import Database
+from deepwell.storage.database import LOCAL, Database
+from deepwell.storage.keys import KeyStore
 from deepwell.version import deepwell_version
 
 
@@ -198,3 +200,19 @@ async def test_the_version_is_as_open_as_the_page_that_shows_it(codec: Codec) ->
         assert (answer.status_code, answer.json()) == (200, {"version": deepwell_version()})
         assert deepwell_version() in (await http.get("/")).text
         assert (await http.get("/v1/models")).status_code == 401
+
+
+async def test_damage_that_the_daily_examination_finds_takes_the_server_out_of_service(
+    context: ServerContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    database, housekeeper = context.state.database, Housekeeper(context)
+    KeyStore(database).create(LOCAL, "k", ["inference"])
+    assert database.file is not None
+    await housekeeper.examine(database.file)
+    await Readiness(context).require()
+    database.write_now(lambda connection: connection.exec_driver_sql("UPDATE api_keys SET scopes = 'admin'"))
+    await housekeeper.examine(database.file)
+    with pytest.raises(StorageDamaged, match="api_keys"):
+        await Readiness(context).require()
+    assert "is damaged" in caplog.text and "backup" in caplog.text
+    assert context.metrics.registry.get_sample_value("deepwell_database_damaged") == 1

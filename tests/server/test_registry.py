@@ -6,12 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
+from tests.fleet.promotion.tampering import TAMPERINGS, tamper
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
@@ -94,6 +96,7 @@ async def vote(database: Database, users: list[str], rating: Any, *, at: int) ->
         given = StoredFeedback(
             f"fb_{one}", f"chatcmpl-{one}", rating, at, model=PROD, end_user=one, voter=voter_of(one, "")
         )
+        given = replace(given, verified=True, key_id=f"key-{one}")
         await store.put(Tenant("local"), given)
 
 
@@ -205,6 +208,31 @@ async def test_a_value_of_another_kind_is_damage_and_no_failure(
         assert "the ledger of models was changed" in failed.json()["error"]["message"], path
     assert (await http.get("/v1/registry/log")).status_code == 200
     assert not (await http.post("/v1/registry/verify")).json()["holds"]
+
+
+@pytest.mark.parametrize("how", TAMPERINGS)
+@pytest.mark.parametrize("order", ["start", "promote", "revert"])
+async def test_no_order_acts_on_a_ledger_that_does_not_hold(
+    http: httpx.AsyncClient, database: Database, tmp_path: Path, order: str, how: str
+) -> None:
+    await AliasStore(database).set(PROD, "toy", "lin")
+    rollouts = Rollouts(database, Anchors(tmp_path / "anchors"))
+    await rollouts.register(PROD, NewVersion("v1"), "lin", GateReport.of())
+    await rollouts.register(PROD, NewVersion("v2"), "lin")
+    path, body = "/v1/rollouts", {"alias": PROD, "version": 1}
+    if order != "start":
+        made = await rollouts.start(f"{PROD}#2", "lin", ungated="a test")
+        path, body = f"/v1/rollouts/{made.id}/promote", {}
+    if order == "revert":
+        await rollouts.promote(PROD, "lin")
+        path, body = "/v1/registry/revert", {"alias": PROD}
+    tamper(database, how)
+    answer = await http.post(path, json=body)
+    if how == "truncated with its head" and order == "promote" and answer.status_code == 404:
+        return  # no roll-out of this id is told of, and nothing in the database says that there was one
+    assert answer.status_code == 500, answer.text
+    error = answer.json()["error"]
+    assert error["code"] == "ledger_changed" and "deepwell models log" in error["message"]
 
 
 @pytest.mark.parametrize(

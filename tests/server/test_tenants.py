@@ -5,6 +5,7 @@ The routes come from the application itself; one that is not described here, or 
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ import httpx
 import pytest
 from tests.server.fakes import FakeEngine, make_service
 
+import deepwell
 from deepwell.dialogue.text import Codec
 from deepwell.engine import machine
 from deepwell.server.access.quota import RateLimits
@@ -647,3 +649,41 @@ async def test_limits_count_each_tenant_by_itself(world: World) -> None:
     assert b["x-ratelimit-remaining-requests"] == "999"
     assert b["x-ratelimit-remaining-tokens"] == "100000"
     assert int(a["x-ratelimit-remaining-requests"]) < 999
+
+
+MEMOISED = {
+    "agents.analysis.tables.sandbox_program": "names of our own programs",
+    "agents.rules.logic.solve._prepared": "in a child of one tenant",
+    "agents.world.simulated.shortest._move": "states of a simulated world",
+    "agents.writing.sentences._loose": "one expression of one term, in microseconds",
+    "engine.weights.synth._pool": "shapes of made-up weights",
+    "fleet.promotion.sequential.difference_interval": "figures of a roll-out",
+    "media.speech.programs.backends._espeak_voices": "a program's path",
+    "models.text.chat_template._control_tokens": "tokenizers",
+    "models.text.chat_template.starts": "templates of models",
+    "safety.classifier.detector.shipped_detector": "a path",
+    "safety.compliance.cn.banks._read": "a path",
+    "safety.compliance.packs.load": "names of our own packs",
+    "safety.redaction.label": "names of rules",
+    "safety.streaming.values._reading": "forms of our own detectors",
+    "server.caches.wording._form": "has the tenant in its key",
+    "server.families.fine_tuning.artefact._fingerprint": "a path",
+    "server.observe.metrics.generation": "names of models",
+    "server.senses.knowledge._hashed": "a path",
+}
+"""Functions whose results a process remembers for all tenants together, and why that tells nothing of what one has sent."""
+
+
+def test_no_function_remembers_what_a_tenant_sent() -> None:
+    root = Path(deepwell.__file__).parent
+    found: set[str] = set()
+    for path in root.rglob("*.py"):
+        place = path.relative_to(root).with_suffix("")
+        if place.parts[0] in ("bench", "cli", "tuning"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.args.args:
+                calls = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
+                if any(isinstance(one, ast.Name) and one.id in ("cache", "lru_cache") for one in calls):
+                    found.add(".".join((*place.parts, node.name)).replace(".__init__.", "."))
+    assert found == set(MEMOISED)

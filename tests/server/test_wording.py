@@ -112,3 +112,10 @@ def test_a_word_that_counts_never_disappears(words: list[str], place: int, added
     one = normal_form(" ".join(words))
     other = normal_form(" ".join([*words[:place], added, *words[place:]]))
     assert one is None or other is None or not asks_the_same(one, other)
+
+
+def test_forms_are_remembered_for_one_tenant_alone() -> None:
+    first = normal_form("What is the capital of Peru?", "a")
+    assert normal_form("What is the capital of Peru?", "a") is first
+    again = normal_form("What is the capital of Peru?", "b")
+    assert again == first and again is not first

@@ -18,6 +18,7 @@ from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.installation import Installation
 from deepwell.storage.jobs import JobStore
+from deepwell.storage.keys import KeyStore
 from deepwell.storage.postgres import PostgreSQL
 from deepwell.storage.tables import HEAD, metadata
 
@@ -238,6 +239,22 @@ def test_ratings_of_before_there_were_voters_stay_and_agreed_to_nothing(fresh):
     query = sa.text("SELECT id, voter, source FROM feedback WHERE NOT consent AND NOT verified ORDER BY id")
     rows = database.read_now(lambda connection: connection.execute(query).all())
     assert [tuple(row) for row in rows] == [("fb_1", "fb_1", "api"), ("fb_2", "fb_2", "api")]
+    database.close()
+
+
+async def test_keys_of_before_there_were_seals_are_sealed(fresh):
+    database = fresh()
+    key, _ = KeyStore(database).create(Tenant("t"), "k", ["inference"], expires_at=2**40, images_per_minute=3)
+    config = Config()
+    config.set_main_option("script_location", deepwell.storage.__path__[0] + "/migrations")
+
+    def work(connection):
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0013")
+        command.upgrade(config, "head")
+
+    database.write_now(work)
+    assert await KeyStore(database).list() == [key]
     database.close()
 
 

@@ -39,6 +39,7 @@ def check_store(settings: Settings, *, init: bool) -> None:
 
     Raises:
         StoreLost: it is gone or empty. What only its content tells is found out when it is opened.
+        StorageDamaged: it holds bytes that nobody wrote.
     """
     from deepwell.storage.marker import Markers
 
@@ -48,6 +49,9 @@ def check_store(settings: Settings, *, init: bool) -> None:
         Database.of(settings, init=True).close()
     else:
         Markers.of(settings).require_file()
+    from deepwell.storage.integrity import require_sound
+
+    require_sound(settings)
 
 
 def has_stored_key(settings: Settings) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deepwell.server.residency.host import ModelHost
     from deepwell.settings import Settings
 
-__all__ = ["Loaded", "LoadedModel", "load_models", "parse_adapters"]
+__all__ = ["Loaded", "LoadedModel", "ServerPlan", "load_models", "parse_adapters", "plan_server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +92,24 @@ def parse_adapters(given: Sequence[str]) -> dict[str, Path]:
     return adapters
 
 
-def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_json: bool) -> Loaded:
-    """Plans the models, prints the plan, and starts their engines. If one fails, those that were started stop.
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """The models that a server loads at its start, and the bytes that are left for those on demand."""
+
+    planned: Sequence[Planned]
+    room: int
+
+
+def plan_server(
+    settings: Settings, adapters: Mapping[str, Path] | None = None, *, demo: bool = False
+) -> ServerPlan:
+    """Plans the models of a server, and refuses what it could not serve, before anything is loaded.
 
     Raises:
-        DeepwellError: a model cannot be found, does not fit, or cannot be loaded.
+        DeepwellError: a model cannot be found, does not fit, or is none for its task.
     """
-    from deepwell.cli.engines.opening import is_beyond, name_beyond, open_beyond
-    from deepwell.cli.progress import packing
-    from deepwell.dialogue.opening import host_model, plan_models
-    from deepwell.process.turns import make_turns
+    from deepwell.cli.engines.opening import is_beyond, name_beyond
+    from deepwell.dialogue.opening import plan_models
 
     elsewhere = is_beyond(settings)
     planned = [] if _loads_none(settings) else plan_models(settings, without_main=elsewhere)
@@ -116,9 +124,27 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
             f"{planned[0].name} embeds text and answers no question",
             fix="leave --demo out, or serve smollm2",
         )
-    _check_bases(names, adapters)
+    _check_bases(names, adapters or {})
     room = _room_on_demand(settings, planned) if settings.models_on_demand else 0
-    _check_reranker(settings, planned, main, adapters)
+    _check_reranker(settings, planned, main, adapters or {})
+    _check_semantic(settings, planned if elsewhere else planned[1:])
+    return ServerPlan(planned, room)
+
+
+def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_json: bool) -> Loaded:
+    """Plans the models, prints the plan, and starts their engines. If one fails, those that were started stop.
+
+    Raises:
+        DeepwellError: a model cannot be found, does not fit, or cannot be loaded.
+    """
+    from deepwell.cli.engines.opening import is_beyond, open_beyond
+    from deepwell.cli.progress import packing
+    from deepwell.dialogue.opening import host_model
+    from deepwell.process.turns import make_turns
+
+    plan = plan_server(settings, adapters, demo=demo)
+    planned, room = plan.planned, plan.room
+    elsewhere = is_beyond(settings)
     if not as_json:
         _print_plan(planned, room)
     with packing(shown=not as_json) as progress, ExitStack() as started:
@@ -140,7 +166,7 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
             beyond = open_beyond(settings, adapters=_takes_adapters(settings, adapters), as_json=as_json)
             started.callback(beyond.close)
         # What is known of the files takes megabytes, and the engines' processes read it for themselves.
-        del planned
+        del plan, planned
         from deepwell.engine.hosting.process import ProcessEngine
 
         if settings.workers == 1:
@@ -276,6 +302,13 @@ def _check_reranker(
         return
     there = " ".join(writers) or "none"
     raise InvalidRequest.of("reranker_not_served", name=name, there=there, there_zh=" ".join(writers) or "无")
+
+
+def _check_semantic(settings: Settings, others: Sequence[Planned]) -> None:
+    """Refuses a cache of similar questions without a model, beside the main one, that embeds them."""
+    embeds = (one.checkpoint.config.is_encoder or "generate" not in one.tasks for one in others)
+    if settings.semantic_cache == "on" and not any(embeds):
+        raise InvalidRequest.of("semantic_without_embedder")
 
 
 def _load_adapters(models: Sequence[LoadedModel], adapters: Mapping[str, Path]) -> None:

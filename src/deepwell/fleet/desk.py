@@ -156,7 +156,12 @@ def _noted(numbers: Mapping[str, Any]) -> Arms | None:
     """Returns the counts that a decision was made by; None: it was made without."""
     try:
         sides = [Counts(int(numbers[side]["users"]), int(numbers[side]["good"])) for side in _SIDES]
-        return Arms(sides[0], sides[1], int(numbers.get("votes_without_user", 0)))
+        return Arms(
+            sides[0],
+            sides[1],
+            int(numbers.get("votes_without_user", 0)),
+            int(numbers.get("votes_unverified", 0)),
+        )
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -173,6 +178,7 @@ def _judged(rollout: Rollout, arms: Arms, age_ms: int) -> Votes:
         VoteCounts(arms.current.users, arms.current.good),
         VoteCounts(arms.candidate.users, arms.candidate.good),
         arms.unknown,
+        arms.unverified,
         low,
         high,
         numbers["log_evidence_worse"],

@@ -54,6 +54,14 @@ def pause_of(failures: int) -> float:
     return 0.0 if failures <= 1 else min(LONGEST_PAUSE_S, 0.25 * 2.0 ** min(failures - 1, 16))
 
 
+def _ended_by(number: signal.Signals) -> str:
+    return f"was ended by {number.name}"
+
+
+_KILLED = _ended_by(signal.SIGKILL)  # and by nothing of ours, which would have given a reason
+_FIRST_KILLS = 2  # of a child that was never ready: it is started again, as its fault is not told
+
+
 class Supervisor:
     """Keeps one child process running, from `start` to `stop`, on its own thread.
 
@@ -112,7 +120,7 @@ class Supervisor:
         """Waits for the first child.
 
         Raises:
-            DeepwellError: the reason why the child did not start; it is not retried.
+            DeepwellError: the reason why the child did not start; it is not retried, unless somebody killed it.
         """
         self._first.wait()
         if self._error is not None:
@@ -161,7 +169,8 @@ class Supervisor:
             self.pid = 0
             if self._stopping.is_set():
                 break
-            if not self._first.is_set():
+            by_others = self.last_end == _KILLED and failures < _FIRST_KILLS
+            if not self._first.is_set() and not by_others:
                 self._error = self._error or EngineUnavailable(
                     f"the {self.name} ended while it started: {self.last_end}", fix="see its output above"
                 )
@@ -217,7 +226,7 @@ class Supervisor:
             process.wait()
             progress.close()
         if process.returncode < 0:
-            ended = f"was ended by {signal.Signals(-process.returncode).name}"
+            ended = _ended_by(signal.Signals(-process.returncode))
             self.last_end = f"{self.last_end} and {ended}" if self.last_end else ended
         else:
             self.last_end = self.last_end or f"exited with status {process.returncode}"

@@ -157,9 +157,6 @@ def _caches(
     if options.semantic is not None:
         embedder = next((model for model in others if not model.answers), None)
         if embedder is None:
-            raise InvalidRequest(
-                "the semantic cache needs a second model, which embeds questions",
-                fix="name one: --embedding-model minilm",
-            )
+            raise InvalidRequest.of("semantic_without_embedder")
         semantic = SemanticCache(embed_with(embedder), options.semantic, on_lookup=metrics.count_lookup)
     return AnswerCaches(exact, semantic)

@@ -18,6 +18,7 @@ from deepwell.server.access.rate_limits import Limiter
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.answering import Answering
 from deepwell.server.background import Background
+from deepwell.server.fit_threads import FitThreads
 from deepwell.server.fitting import ServerFitting, SessionAsked
 from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.http.declaration import RouteTable
@@ -85,6 +86,9 @@ class PromotedNames(Protocol):
         ...
 
 
+_READERS: Final = 2  # files of tenants that are read as a whole at a time
+
+
 @dataclass(slots=True)
 class ServerContext:
     """Everything that a route may need. It belongs to one event loop.
@@ -97,6 +101,7 @@ class ServerContext:
         draining: whether the server is shutting down. `/readyz` then answers 503.
         stopped: tells answers in flight that the server stops.
         on_demand: the models that are loaded when a request names them. None means that there are none.
+        readers: threads that read whole files of tenants. The database is read on others, which everybody needs.
         background: the background responses that this process generates.
         aliases: further names of models.
         usage: counts what requests use of models.
@@ -122,6 +127,7 @@ class ServerContext:
     draining: bool = field(default=False, init=False)
     stopped: Stop = field(default_factory=Stop, init=False)
     on_demand: OnDemandModels | None = field(default=None, init=False)
+    readers: FitThreads = field(default_factory=lambda: FitThreads(_READERS), init=False)
     background: Background = field(default_factory=Background, init=False)
     aliases: ModelAliases = field(init=False)
     guard: ServerGuard | None = field(default=None, init=False)

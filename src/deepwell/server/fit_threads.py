@@ -1,4 +1,4 @@
-"""`FitThreads`: threads that fit conversations beside the event loop, a few at a time, and one tenant after the other."""
+"""`FitThreads`: threads for long work of tenants beside the event loop, a few at a time, and one tenant after the other."""
 
 from __future__ import annotations
 
@@ -36,17 +36,21 @@ class FitThreads:
                 running.append((asyncio.get_running_loop(), task))
             return await work()
 
-        await self._turn(tenant)
-        thread = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(told())))
-        thread.add_done_callback(self._ended)
         try:
-            return await asyncio.shield(thread)
+            return await self.call(tenant, lambda: asyncio.run(told()))
         except asyncio.CancelledError:
-            if running and not thread.done():
+            if running and not running[0][1].done():
                 loop, task = running[0]
                 with suppress(RuntimeError):  # the loop has just closed: nothing is left to end
                     loop.call_soon_threadsafe(task.cancel)
             raise
+
+    async def call(self, tenant: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Returns the result of a function that runs on a thread."""
+        await self._turn(tenant)
+        thread = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+        thread.add_done_callback(self._ended)
+        return await asyncio.shield(thread)
 
     async def _turn(self, tenant: str) -> None:
         if self._free:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, StorageDamaged
 from deepwell.safety.privacy.erase import Eraser, Hooks, HostPlaces
 from deepwell.safety.privacy.rounds import forget_votes
 from deepwell.server.context import ServerContext
 from deepwell.storage.database import Tenant
+from deepwell.storage.integrity import AT_ONCE_BYTES, examine
 from deepwell.storage.retention import Retention
 from deepwell.storage.safety.erasures import ErasureStore
 
@@ -18,6 +20,8 @@ __all__ = ["Housekeeper", "erasing"]
 _log = logging.getLogger("deepwell.server")
 _EVERY_S = 60.0  # at most, between looks
 _SWEEP_S = 600.0  # at most, between sweeps
+_EXAMINE_S = 86_400.0  # between examinations of the whole database
+_PAUSE_S = 0.01  # for requests, between rows that are hashed
 _ERASE_S = 15.0  # between looks for erasures that another process left
 
 
@@ -34,6 +38,7 @@ class Housekeeper:
         if self._context.options.worker == 0:
             self._tasks.append(asyncio.create_task(self._sweep_often()))
             self._tasks.append(asyncio.create_task(self._erase_often()))
+            self._tasks.append(asyncio.create_task(self._examine_daily()))
 
     async def stop(self) -> None:
         """Ends the work. What is removed is removed in whole writes."""
@@ -71,6 +76,25 @@ class Housekeeper:
             except Exception as error:
                 _warn("an erasure cannot be finished", error)
             await asyncio.sleep(_ERASE_S)
+
+    async def _examine_daily(self) -> None:
+        """Looks for damage in the file of the database; at once, if it was too large for the start to wait for."""
+        await self._context.kept.wait()
+        file = self._context.state.database.file
+        if file is None:
+            return
+        if (await asyncio.to_thread(file.stat)).st_size <= AT_ONCE_BYTES:
+            await asyncio.sleep(_EXAMINE_S)
+        while True:
+            await self.examine(file)
+            await asyncio.sleep(_EXAMINE_S)
+
+    async def examine(self, file: Path) -> None:
+        """Looks for damage once. `/readyz` answers 503 from then on, if there is some."""
+        reason = await asyncio.to_thread(examine, file, pause_s=_PAUSE_S)
+        self._context.metrics.database_damaged.set(reason is not None)
+        if reason is not None:
+            _log.error("%s", StorageDamaged.of("database_damaged", path=file, reason=reason))
 
     async def _sweep_often(self) -> None:
         await self._context.kept.wait()

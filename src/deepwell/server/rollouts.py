@@ -26,6 +26,7 @@ class Votes:
 
     Attributes:
         unknown: votes that name no user, and count for neither side.
+        unverified: votes for no answer that the server kept, or without a key, which do not count.
         low, high: differences of approval, candidate - current, that the votes leave possible however often one looks.
         evidence_worse, evidence_not_worse, needed: logarithms of the evidence, and of what suffices for a decision.
         days: age of the roll-out.
@@ -34,6 +35,7 @@ class Votes:
     current: VoteCounts
     candidate: VoteCounts
     unknown: int
+    unverified: int
     low: float
     high: float
     evidence_worse: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,8 +15,17 @@ from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database
 from deepwell.storage.pages import Order, Page, page_of
-from deepwell.storage.registry.ledger import Ledger, append_entry, lock_ledger
+from deepwell.storage.registry.ledger import (
+    Ledger,
+    LedgerChanged,
+    Remembered,
+    append_entry,
+    ledger_changed,
+    lock_ledger,
+    trusted_entries,
+)
 from deepwell.storage.registry.split import takes_candidate
+from deepwell.storage.registry.story import AliasState, Story, told
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.tables import model_alias_changes as changes
 from deepwell.storage.tables import model_aliases as aliases
@@ -31,6 +40,8 @@ __all__ = [
     "change_in",
     "check_alias",
     "find_in",
+    "require_as_told",
+    "shown_state",
 ]
 
 MOST_ALIASES: Final = 1000
@@ -87,16 +98,21 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class AliasNames:
-    """All aliases at one moment: models and candidates by name, and the number of the newest change."""
+    """All aliases at one moment: models and candidates by name, and the number of the newest change.
+
+    `refusal` is the reason for which none of them may be served: the ledger does not hold.
+    """
 
     newest: int
     models: Mapping[str, str]
     canaries: Mapping[str, Canary] = field(default_factory=dict[str, Canary])
+    refusal: LedgerChanged | None = None
 
 
 _COLUMNS = [aliases.c[name] for name in Alias.__dataclass_fields__]
 _CHANGE_COLUMNS = [changes.c[name] for name in AliasChange.__dataclass_fields__]
 _NEWEST = sa.select(sa.func.max(changes.c.seq))
+_MOST_READS: Final = 5  # of aliases that others change meanwhile
 _ALL = sa.select(*_COLUMNS)
 
 
@@ -134,22 +150,37 @@ class AliasStore:
 
     def __init__(self, database: Database, anchors: Anchors | None = None) -> None:
         self._database = database
-        self._ledger = Ledger(database, anchors)
+        self.ledger = Ledger(database, anchors)
 
     async def names(self, known: AliasNames | None = None) -> AliasNames:
-        """Returns all aliases; `known` itself if it is current, for the price of one look-up by primary key."""
+        """Returns all aliases; `known` itself if it is current, for the price of one look-up by primary key.
+
+        Raises:
+            LedgerChanged: the ledger does not hold, or an alias is not as it says.
+        """
+        found = await self.look(known)
+        if found.refusal is not None:
+            raise found.refusal
+        return found
+
+    async def look(self, known: AliasNames | None = None) -> AliasNames:
+        """Returns what `names` does, and the refusal with the aliases. One that was refused is verified again."""
+        current = None if known is None or known.refusal is not None else known
+        if current is not None and await self._database.read(_newest_in) == current.newest:
+            return current
+        refusal: LedgerChanged | None = None
+        try:
+            remembered = await self.ledger.remembered()
+        except LedgerChanged as error:
+            remembered, refusal = Remembered(), error
 
         def work(connection: Connection) -> AliasNames:
-            newest = connection.execute(_NEWEST).scalar() or 0
-            if known is not None and known.newest == newest:
-                return known
-            found = [Alias(*row) for row in connection.execute(_ALL)]
-            canaries = {
-                one.name: Canary(one.candidate, one.share, one.rollout)
-                for one in found
-                if one.candidate is not None and one.share is not None and one.rollout is not None
-            }
-            return AliasNames(newest, {one.name: one.model for one in found}, canaries)
+            read = _verified(connection, remembered, refusal)
+            for _ in range(_MOST_READS):  # others may change aliases and ledger while they are read
+                if read.refusal is None or _newest_in(connection) == read.newest:
+                    break
+                read = _verified(connection, remembered, refusal)
+            return read
 
         return await self._database.read(work)
 
@@ -186,7 +217,7 @@ class AliasStore:
             return made
 
         made = await self._database.write(work)
-        await self._ledger.remember()
+        await self.ledger.remember()
         return made
 
     async def remove(self, name: str, changed_by: str) -> None:
@@ -206,7 +237,7 @@ class AliasStore:
             append_entry(connection, "alias_removed", name, changed_by, {})
 
         await self._database.write(work)
-        await self._ledger.remember()
+        await self.ledger.remember()
 
     async def history(
         self, name: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
@@ -227,6 +258,63 @@ class AliasStore:
             return Page([AliasChange(*row) for row in page.data], page.has_more)
 
         return await self._database.read(work)
+
+
+def require_as_told(story: Story, found: Sequence[Alias]) -> None:
+    """Checks that aliases are as the ledger says. One that was set before there was a ledger is in no entry.
+
+    Raises:
+        LedgerChanged: one is not.
+    """
+    for one in found:
+        state = AliasState(one.model, one.candidate, one.share, one.rollout)
+        expected = story.aliases[one.name] if one.name in story.aliases else AliasState(one.model)
+        if state != expected:
+            raise ledger_changed(
+                f"the alias {one.name!r} is not as it says: {shown_state(state)}, not {shown_state(expected)}",
+                f"别名 {one.name!r} 与账本不符：现为 {shown_state(state)}，账本为 {shown_state(expected)}",
+            )
+
+
+def shown_state(state: AliasState | None) -> str:
+    """Returns an alias in words."""
+    if state is None:
+        return "nothing"
+    if state.candidate is None:
+        return state.model
+    share = "?" if state.share is None else f"{state.share:g}"
+    return f"{state.model} with {state.candidate} for {share}"
+
+
+def _contradiction(story: Story, found: Sequence[Alias]) -> LedgerChanged | None:
+    try:
+        require_as_told(story, found)
+    except LedgerChanged as error:
+        return error
+    return None
+
+
+def _verified(connection: Connection, remembered: Remembered, refusal: LedgerChanged | None) -> AliasNames:
+    newest = _newest_in(connection)
+    try:
+        story = told(trusted_entries(connection, remembered))
+    except LedgerChanged as error:
+        story, refusal = Story(), refusal or error
+    found = [Alias(*row) for row in connection.execute(_ALL)]
+    return _names_of(newest, found, refusal or _contradiction(story, found))
+
+
+def _newest_in(connection: Connection) -> int:
+    return connection.execute(_NEWEST).scalar() or 0
+
+
+def _names_of(newest: int, found: Sequence[Alias], refusal: LedgerChanged | None) -> AliasNames:
+    canaries = {
+        one.name: Canary(one.candidate, one.share, one.rollout)
+        for one in found
+        if one.candidate is not None and one.share is not None and one.rollout is not None
+    }
+    return AliasNames(newest, {one.name: one.model for one in found}, canaries, refusal)
 
 
 def find_in(connection: Connection, name: str) -> Alias | None:

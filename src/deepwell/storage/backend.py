@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
@@ -16,6 +17,7 @@ from deepwell.errors import InvalidRequest, StorageError, StorageUnavailable
 __all__ = [
     "NOTHING_KEPT",
     "Backend",
+    "StorageFull",
     "StoreReplaced",
     "cannot_open",
     "is_disconnect",
@@ -32,6 +34,10 @@ class StoreReplaced(StorageUnavailable):
     """Raised while the database that was opened is not the one that its name leads to any more."""
 
 
+class StorageFull(StorageUnavailable):
+    """Raised when the disk of the database has no room for a change."""
+
+
 class Backend(Protocol):
     """A database engine: SQLite or PostgreSQL."""
 
@@ -43,6 +49,11 @@ class Backend(Protocol):
     @property
     def shown(self) -> str:
         """URL for display, without its password."""
+        ...
+
+    @property
+    def file(self) -> Path | None:
+        """File of the database, or None if it is a server's."""
         ...
 
     @property
@@ -85,6 +96,18 @@ class Backend(Protocol):
 
     def scrub(self) -> bool:
         """Overwrites what deleted rows left in the database's files, and returns whether it can. Writers wait meanwhile."""
+        ...
+
+    def reserve(self) -> None:
+        """Keeps room on the disk, so that a full disk can be freed by deleting; does nothing while the room is there."""
+        ...
+
+    def reserve_used(self) -> AbstractContextManager[bool]:
+        """Gives up the room that `reserve` keeps inside the block, which gets whether there was any."""
+        ...
+
+    def is_full(self, error: DBAPIError) -> bool:
+        """Returns whether the change failed because the disk has no room for it."""
         ...
 
     def lock_migrations(self, connection: Connection) -> None:
@@ -130,7 +153,9 @@ def translated(backend: Backend, error: Exception, outcome: str) -> Exception:
         return error
     message, fix = told
     _log.warning("%s (%s): %s; %s", message, backend.shown, _words(error), outcome)
-    return StorageUnavailable(f"{message}: {outcome}" if outcome else message, fix=fix)
+    full = isinstance(error, DBAPIError) and backend.is_full(error)
+    kind = StorageFull if full else StorageUnavailable
+    return kind(f"{message}: {outcome}" if outcome else message, fix=fix)
 
 
 def cannot_open(backend: Backend, error: SQLAlchemyError) -> StorageError:

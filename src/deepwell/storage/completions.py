@@ -119,7 +119,7 @@ class CompletionStore:
             if not connection.execute(sa.delete(completions).where(key)).rowcount:
                 raise _missing(id)
 
-        await self._database.write(work)
+        await self._database.free(work)
 
 
 def _find(connection: Connection, tenant: Tenant, id: str) -> StoredCompletion:

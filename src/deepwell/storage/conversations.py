@@ -88,7 +88,7 @@ class ConversationStore:
             if not connection.execute(sa.delete(conversations).where(key)).rowcount:
                 raise _missing(id)
 
-        await self._database.write(work)
+        await self._database.free(work)
 
     async def append(self, tenant: Tenant, id: str, items: Sequence[Item]) -> None:
         """Adds items at the end.
@@ -159,7 +159,7 @@ class ConversationStore:
             _touch(connection, tenant, id)
             return found
 
-        return await self._database.write(work)
+        return await self._database.free(work)
 
 
 def _find(connection: Connection, tenant: Tenant, id: str) -> StoredConversation:

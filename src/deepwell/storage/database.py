@@ -22,6 +22,7 @@ from deepwell.settings.storage import StorageSettings
 from deepwell.storage.backend import (
     NOTHING_KEPT,
     Backend,
+    StorageFull,
     StoreReplaced,
     cannot_open,
     is_disconnect,
@@ -53,6 +54,7 @@ class _Write:
     work: Callable[[Connection], Any]
     done: Future[Any] | asyncio.Future[Any]  # an asyncio.Future if there is a loop
     loop: asyncio.AbstractEventLoop | None
+    frees: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Database:
             backend.writer.dispose()
             raise
         backend.settle()
+        backend.reserve()
         self._installation.remember()
         self._closed = False
         self._closing = threading.Lock()
@@ -139,6 +142,11 @@ class Database:
             raise StorageError.of("data_unwritable", path=path, reason=error.strerror) from None
         return cls(SQLite(f"sqlite:///{path}"), installation=installation)
 
+    @property
+    def file(self) -> Path | None:
+        """The file of the database, or None if it is on PostgreSQL."""
+        return self._backend.file
+
     @classmethod
     def temporary(cls) -> Database:
         """Opens a database that is deleted with the object, for tests and for servers that keep nothing."""
@@ -158,9 +166,16 @@ class Database:
 
         A caller that is cancelled does not learn whether its change was made.
         """
+        return await self._written(work, frees=False)
+
+    async def free(self, work: Callable[[Connection], T]) -> T:
+        """Does the same as `write` for work that deletes. On a full disk it may use the room that is kept for it."""
+        return await self._written(work, frees=True)
+
+    async def _written(self, work: Callable[[Connection], T], *, frees: bool) -> T:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._submit(_Write(work, done, loop))
+        self._submit(_Write(work, done, loop, frees))
         return await done
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
@@ -226,6 +241,7 @@ class Database:
         self._read(look, asks=True)
 
     def _record(self) -> None:
+        self._backend.reserve()
         if not self._installation.is_remembered:
             return
         self._probe()
@@ -284,16 +300,37 @@ class Database:
     def _write_all(self) -> None:
         while (first := self._writes.get()) is not None:
             group = _wanted([first])
-            try:
-                outcomes = _commit(self._backend, self._installation, group, self._waiting)
-                self._unrecorded += 1
-            except _Broken as broken:
-                if broken.stage == "begin":
-                    # Writes that arrived in the meantime have waited too. Failing one group at a time would never
-                    # empty the queue.
-                    group += self._waiting(None)
-                outcomes = [_Failed(broken.told(self._backend))] * len(group)
+            outcomes = self._outcomes(group, self._waiting)
+            self._free_first(group, outcomes)
             _tell(group, outcomes)
+
+    def _outcomes(self, group: list[_Write], arriving: Callable[[int | None], Sequence[_Write]]) -> list[Any]:
+        """Commits a group, which writes that arrive meanwhile join, and returns a result or `_Failed` for each write."""
+        try:
+            outcomes = _commit(self._backend, self._installation, group, arriving)
+            self._unrecorded += 1
+        except _Broken as broken:
+            if broken.stage == "begin":
+                # Writes that arrived in the meantime have waited too. Failing one group at a time would never
+                # empty the queue.
+                group += arriving(None)
+            outcomes = [_Failed(broken.told(self._backend))] * len(group)
+        return outcomes
+
+    def _free_first(self, group: Sequence[_Write], outcomes: list[Any]) -> None:
+        """Repeats the writes that free space, if the disk had no room for them, in the room that is kept for them."""
+        refused = [
+            number
+            for number, (write, outcome) in enumerate(zip(group, outcomes, strict=True))
+            if write.frees and isinstance(outcome, _Failed) and isinstance(outcome.error, StorageFull)
+        ]
+        if not refused:
+            return
+        with self._backend.reserve_used() as is_there:
+            if is_there:
+                again = self._outcomes([group[number] for number in refused], lambda _most: ())
+                for number, outcome in zip(refused, again, strict=True):
+                    outcomes[number] = outcome
 
     def _waiting(self, most: int | None) -> list[_Write]:
         """Takes the writes from the queue, up to the order to close, and returns those whose callers still wait."""

@@ -66,6 +66,7 @@ class StoredFeedback:
         verified: whether the model, and the messages if there are any, are those of the kept answer, and not the client's word.
         voter: hash of who rated, from `voter_of`.
         source: `api`, or `import`.
+        key_id: the API key of who rated; empty: there was none.
     """
 
     id: str
@@ -81,6 +82,7 @@ class StoredFeedback:
     verified: bool = False
     voter: str = ""
     source: Literal["api", "import"] = "api"
+    key_id: str = ""
 
 
 _FIELDS = tuple(StoredFeedback.__dataclass_fields__)
@@ -176,7 +178,7 @@ class FeedbackStore:
             if not connection.execute(sa.delete(feedback).where(mine)).rowcount:
                 raise NotFound(f"there is no feedback {id!r}", fix="list it with GET /v1/feedback")
 
-        await self._database.write(work)
+        await self._database.free(work)
 
 
 def _chosen(

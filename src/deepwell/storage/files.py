@@ -212,7 +212,7 @@ class FileStore:
             connection.execute(sa.delete(files).where(files.c.tenant == tenant, files.c.id == id))
             return found.sha256
 
-        await self.release([await self._database.write(work)])
+        await self.release([await self._database.free(work)])
 
     async def path(self, tenant: Tenant, id: str) -> Path:
         """Returns the path of the bytes, which may be read but not changed.
@@ -276,7 +276,7 @@ class FileStore:
             chosen = sa.select(files.c.seq).where(sa.not_(_alive())).limit(_ROWS)
             return connection.execute(sa.delete(files).where(files.c.seq.in_(chosen))).rowcount
 
-        while await self._database.write(expired):
+        while await self._database.free(expired):
             pass
         old = await asyncio.to_thread(lambda: list(self.blobs.older_than(_GRACE_S)))
         await asyncio.to_thread(self.blobs.remove_drafts, _GRACE_S)

@@ -6,6 +6,7 @@ Calls take no tenant if the key itself determines the tenant, or if an operator 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from deepwell.errors import InvalidRequest, NotFound
+from deepwell.errors import InvalidRequest, NotFound, StorageDamaged
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of_list
 from deepwell.storage.tables import api_keys as table
 
-__all__ = ["KEY_PATTERN", "ApiKey", "KeyStore", "digest_of", "new_tenant"]
+__all__ = ["KEY_PATTERN", "ApiKey", "KeyStore", "digest_of", "new_tenant", "seal_keys", "seal_of"]
 
 KEY_PATTERN = re.compile(rb"dw-[A-Za-z0-9_-]{43}")  # 32 bytes in base64url, without padding
+_SEALED = tuple(one.name for one in table.c if one.name not in ("last_used_at", "seal"))
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -53,6 +55,18 @@ class ApiKey:
 def digest_of(key: bytes) -> bytes:
     """Returns the SHA-256 of a key, the only part of it that is stored."""
     return hashlib.sha256(key).digest()
+
+
+def seal_of(row: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of what a row of the table says of a key, besides its last use."""
+    return hashlib.sha256(json.dumps([row[name] for name in _SEALED]).encode()).hexdigest()
+
+
+def seal_keys(connection: Connection, chosen: sa.ColumnElement[bool]) -> None:
+    """Seals rows that the caller's transaction has changed."""
+    for row in connection.execute(sa.select(table).where(chosen)).all():
+        sealed = sa.update(table).where(table.c.id == row.id).values(seal=seal_of(row._asdict()))
+        connection.execute(sealed)
 
 
 def new_tenant() -> Tenant:
@@ -109,6 +123,7 @@ class KeyStore:
         )
         row = {name: getattr(key, name) for name in ApiKey.__dataclass_fields__}
         row |= {"scopes": " ".join(scopes), "digest": digest_of(text.encode()).hex()}
+        row["seal"] = seal_of(row)
         self._database.write_now(lambda connection: connection.execute(sa.insert(table).values(row)))
         return key, text
 
@@ -158,11 +173,11 @@ class KeyStore:
         """
 
         def work(connection: Connection) -> ApiKey:
-            connection.execute(
-                sa.update(table)
-                .where(table.c.id == id, table.c.revoked_at.is_(None))
-                .values(revoked_at=int(shared_time()))
-            )
+            fresh = (table.c.id == id) & table.c.revoked_at.is_(None)
+            for one in connection.execute(sa.select(table).where(fresh)):
+                _key(one)
+            connection.execute(sa.update(table).where(fresh).values(revoked_at=int(shared_time())))
+            seal_keys(connection, table.c.id == id)
             row = connection.execute(sa.select(table).where(table.c.id == id)).one_or_none()
             if row is None:
                 raise NotFound.of("key_unknown", id=id)
@@ -187,6 +202,13 @@ class KeyStore:
 
 
 def _key(row: Any) -> ApiKey:
+    """Returns the key of a row.
+
+    Raises:
+        StorageDamaged: the row is not as it was written.
+    """
+    if seal_of(row._asdict()) != row.seal:
+        raise StorageDamaged.of("row_damaged", table=table.name, id=repr(row.id))
     values: dict[str, Any] = {name: getattr(row, name) for name in ApiKey.__dataclass_fields__}
     values["scopes"] = tuple(row.scopes.split())
     return ApiKey(**values)

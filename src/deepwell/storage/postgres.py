@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -87,6 +87,7 @@ class PostgreSQL:
 
     setting = "DEEPWELL_DATABASE_URL"
     rises_with_commits = False
+    file = None
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
         """Prepares the connections to the server.
@@ -130,6 +131,17 @@ class PostgreSQL:
     def scrub(self) -> bool:
         """Returns False: autovacuum makes the space reusable, and rewriting tables would lock out everybody."""
         return False
+
+    def reserve(self) -> None:
+        """Does nothing: the disk of a PostgreSQL server is its operator's."""
+
+    def reserve_used(self) -> AbstractContextManager[bool]:
+        """Returns a block without more room."""
+        return nullcontext(False)
+
+    def is_full(self, error: DBAPIError) -> bool:
+        """Returns whether the SQLSTATE is `disk_full`."""
+        return _state(error) == "53100"
 
     def lock_migrations(self, connection: Connection) -> None:
         """Takes an advisory lock, because tables that do not exist yet cannot be locked."""

@@ -225,7 +225,7 @@ class ResponseStore:
                 raise _missing(id)
             delete_job(connection, tenant, RESPONSE_JOB, id)
 
-        await self._database.write(work)
+        await self._database.free(work)
 
 
 _UNLEASED = sa.select(responses.c.tenant, responses.c.id, responses.c.owner).where(

@@ -118,7 +118,7 @@ class Retention:
             return 0
         before = int(self._clock() - age_s)
         total = 0
-        while count := await self._database.write(lambda connection: remove(connection, before)):
+        while count := await self._database.free(lambda connection: remove(connection, before)):
             total += count
             await asyncio.sleep(self._pause_s)
         return total

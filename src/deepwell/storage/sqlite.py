@@ -6,8 +6,9 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -22,6 +23,8 @@ __all__ = ["SQLite"]
 _log = logging.getLogger("deepwell.storage")
 
 _CHECKPOINTS, _CHECKPOINT_PAUSE_S = 50, 0.1
+_RESERVE_BYTES = 4 << 20  # what the log takes between two checkpoints
+_RESERVE_PART = 4  # at most this part of the free space
 BUSY_MS = 10_000  # longest wait for another process that writes
 
 _SPACE = "free space on its disk: queued work goes on by itself then"
@@ -71,7 +74,10 @@ class SQLite:
     ) -> None:
         self.shown = url
         main = sa.make_url(url).database or ""
+        self.file = Path(main)
         self._files = (main, f"{main}-wal", f"{main}-shm")
+        self._reserve = self.file.with_name(f"{self.file.name}-reserve")
+        self._reserve_bytes = None if synchronous == "FULL" else 0
         self._busy_s = busy_ms / 1000
         self._seen: dict[str, tuple[int, int]] = {}
         self._missed = False
@@ -146,6 +152,42 @@ class SQLite:
         finally:
             connection.close()
 
+    def reserve(self) -> None:
+        """Allocates a file beside the database, or as much of it as there is room for."""
+        with suppress(OSError):
+            kept = self._reserve.stat().st_size if self._reserve.exists() else 0
+            if self._reserve_bytes is None:
+                self._reserve_bytes = min(_RESERVE_BYTES, (_free(self._reserve) + kept) // _RESERVE_PART)
+            if kept >= self._reserve_bytes:
+                return
+            size = min(self._reserve_bytes, _free(self._reserve) + kept)
+            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def reserve_used(self) -> Generator[bool]:
+        """Removes the file that `reserve` allocates, and moves the log into the database before it is allocated again.
+
+        The log can then be written from its start, and later deletions take no more room.
+        """
+        try:
+            self._reserve.unlink()
+        except OSError:
+            yield False
+            return
+        yield True
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(self._files[0])) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self.reserve()
+
+    def is_full(self, error: DBAPIError) -> bool:
+        """Returns whether the disk, or a quota, has no room. SQLite calls a quota an error of writing."""
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
     def lock_migrations(self, connection: Connection) -> None:
         """Does nothing, because the transaction has been the only writer since it began."""
 
@@ -165,6 +207,10 @@ class SQLite:
     def explain(self, error: DBAPIError) -> tuple[str, str] | None:
         """Looks up SQLite's error code. A code without an entry comes from a mistake in a query."""
         code = getattr(error.orig, "sqlite_errorcode", None)
+        if code is None and "decode" in str(
+            error.orig
+        ):  # the driver's own error, about text that is no UTF-8
+            code = sqlite3.SQLITE_CORRUPT
         return None if code is None else _REASONS.get(code & 0xFF)
 
     def _engine(self, url: str, begin: str, pragmas: Sequence[str], **options: Any) -> Engine:
@@ -185,3 +231,9 @@ class SQLite:
             connection.exec_driver_sql(begin)
 
         return engine
+
+
+def _free(path: Path) -> int:
+    """Returns the bytes that are free on the disk of a file."""
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize

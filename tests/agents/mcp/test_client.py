@@ -128,13 +128,17 @@ async def test_a_cancelled_caller_leaves_nothing(stranger: Stranger) -> None:
         (200, {"content-type": "application/json", "content-encoding": "deflate"}, zlib.compress(b"{}")),
     ],
 )
-async def test_hostile_answers_end_as_errors(status: int, headers: dict[str, str], body: bytes) -> None:
+async def test_hostile_answers_end_as_errors(
+    status: int, headers: dict[str, str], body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     before = await left()
     with answering(status, headers, body) as url, pytest.raises(McpFailed) as caught:
         async with open_session(RemoteServer("odd", url), LOOPBACK, 10.0) as session:
             await session.tools()
     assert len(str(caught.value)) < 600
     assert await left() == before
+    assert not [one for one in caplog.records if one.exc_info], "no traceback for what a server sent"
+    assert all("\n" not in one.getMessage() and len(one.getMessage()) < 400 for one in caplog.records)
 
 
 async def test_redirects_and_names_lead_to_no_private_address() -> None:

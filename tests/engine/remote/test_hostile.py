@@ -272,6 +272,22 @@ async def test_a_server_that_comes_back_is_waited_for(unused_tcp_port: int) -> N
         assert engine.stats().available and engine.stats().restarts == 1
 
 
+async def test_a_server_that_is_busy_is_there() -> None:
+    busy = status(429, head="Retry-After: 0\r\n")
+    seen: list[bool] = []
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        seen.append(engine.stats().available)
+        await busy(writer)
+
+    async with against(answer, wait_s=0.5, look_s=0.01) as (engine, _):
+        with pytest.raises(EngineUnavailable, match="429"):
+            await collect(engine, request("a"))
+        while len(seen) < 6:  # looks at its models among them
+            await asyncio.sleep(0.01)
+        assert engine.stats().available and all(seen)
+
+
 async def test_a_redirect_is_not_followed() -> None:
     moved = status(307, head="Location: http://169.254.169.254/latest\r\n")
     async with against(moved) as (engine, scripted):

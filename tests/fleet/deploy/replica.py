@@ -2,7 +2,8 @@
 
 It answers what the supervisor and the front ask of one: readiness, the model of its alias, metrics, and chats, as streams of
 three events. It listens on $REPLICA_HOST. HOW: `refuses` ends with an error as `deepwell serve --json` does,
-`fails` answers 500, `unsafe` counts a decision of its guard for each answer, `strange` knows no alias,
+`fails` answers 500 once it is warm, `refuses-all` answers 400 and `refuses-users` does so once it is warm,
+`unsafe` counts a decision of its guard for each answer, `strange` knows no alias,
 `unready` is never ready.
 """
 
@@ -31,6 +32,11 @@ class Replica:
             f'{name}_count{{error_type="{error}"}} {self.asked}',
             f'{name}_sum{{error_type="{error}"}} 0',
         ]
+        status = {"fails": 500, "refuses-users": 400}.get(self.how, 200)
+        labels = 'route="/v1/chat/completions",status='
+        lines += ["# TYPE deepwell_requests counter"]
+        lines += [f'deepwell_requests_total{{{labels}"200"}} {self.asked if status == 200 else 1}']
+        lines += [f'deepwell_requests_total{{{labels}"{status}"}} {self.asked - 1}'] if status != 200 else []
         first = "gen_ai_server_time_to_first_token_seconds"
         lines += [f"# TYPE {first} histogram"]
         for bound in (*BOUNDS, float("inf")):
@@ -49,7 +55,7 @@ class Replica:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 first, *lines = head.split("\r\n")
                 headers = {line.split(": ")[0].lower(): line.partition(": ")[2] for line in lines if line}
-                await reader.readexactly(int(headers.get("content-length", 0)))
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
                 path = first.split()[1]
                 if path == "/metrics":
                     self.answer(writer, "200 OK", self.metrics())
@@ -60,10 +66,16 @@ class Replica:
                 elif path.startswith("/v1/models/") and self.how == "strange":
                     self.answer(writer, "404 Not Found", "{}")
                 elif not path.startswith("/v1/chat"):
-                    self.answer(writer, "200 OK", "{}")
-                elif self.how == "fails":
+                    self.answer(writer, "200 OK", '{"default_sampling": {}}')
+                elif self.how == "refuses-all":
+                    self.answer(writer, "400 Bad Request", '{"error": {"message": "the template fails"}}')
+                elif b'"max_tokens":1' in body and not self.asked:
+                    self.asked += 1  # as every server is asked before users come
+                    self.answer(writer, "200 OK", '{"choices": [{}], "usage": {"completion_tokens": 1}}')
+                elif self.how in ("fails", "refuses-users"):
                     self.asked += 1
-                    self.answer(writer, "500 Internal Server Error", "{}")
+                    status = "500 Internal Server Error" if self.how == "fails" else "400 Bad Request"
+                    self.answer(writer, status, "{}")
                 else:
                     await self.stream(writer)
                 await writer.drain()

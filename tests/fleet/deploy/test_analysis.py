@@ -53,6 +53,54 @@ def test_what_clients_do_wrong_or_leave_aborts_no_version() -> None:
     assert (found.requests, found.failed) == (5, 1)
 
 
+def test_requests_that_a_version_refuses_are_counted_by_their_status() -> None:
+    metrics = Metrics({})
+    for route, status, count in (
+        ("/v1/chat/completions", 200, 90),
+        ("/v1/chat/completions", 400, 4),
+        ("/v1/embeddings", 404, 1),
+        ("/v1/responses", 422, 2),
+        ("/v1/chat/completions", 401, 10),
+        ("/v1/chat/completions", 429, 10),
+        ("/v1/chat/completions", 503, 3),
+        ("/v1/models/{model_id}", 404, 100),
+        ("/metrics", 200, 100),
+    ):
+        metrics.requests.labels(route, str(status)).inc(count)
+    found = parse_figures(metrics.text().decode())
+    assert (found.asked, found.refused) == (120, 7)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "holds"),
+    [
+        ((0, 100), (20, 20), False),  # a template that raises: every request is refused
+        ((0, 100), (6, 20), False),
+        ((0, 100), (1, 20), True),  # by chance
+        ((30, 100), (6, 20), True),  # clients that ask wrongly do so on both sides
+        ((30, 100), (20, 20), False),
+        ((0, 0), (0, 0), True),
+    ],
+)
+def test_refusals_are_compared_between_the_sides(
+    before: tuple[float, float], now: tuple[float, float], holds: bool
+) -> None:
+    sides = [Figures(asked=asked, refused=refused) for refused, asked in (before, now)]
+    [rate] = judge_gates(Gates(error_rate=None), *sides)
+    assert (rate.name, rate.holds) == ("refusal_rate", holds), rate.words
+
+
+def test_a_version_that_refuses_everybody_is_aborted_before_it_answers_anybody() -> None:
+    """What fails before an answer begins has no duration: the counter of requests alone tells of it."""
+    driver = Driver(ROLLOUT, Gates(), clock=Clock())
+    driver.see("current", {"a": Figures()})
+    driver.see("candidate", {"b": Figures()})
+    driver.see("current", {"a": Figures(requests=40, asked=40)})
+    driver.see("candidate", {"b": Figures(asked=5, refused=5)})
+    decision = driver.decide(replace(ROLLOUT, share=0.05))
+    assert decision.action == "abort" and "refusal rate 100 %" in decision.reason
+
+
 @given(st.lists(st.floats(0.001, 9), min_size=1, max_size=200), st.floats(0.01, 0.99))
 def test_a_quantile_lies_in_the_bucket_of_the_real_one(times: list[float], share: float) -> None:
     bounds = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -106,7 +154,7 @@ def test_gates_compare_with_the_current_release() -> None:
     assert by_chance["first_token_p95_ms"].holds, "one slow request of five is chance"
     guarded = {one.name: one for one in judge_gates(GATES, served(100, guarded=2), served(100, guarded=30))}
     assert not guarded["guard_rate"].holds
-    assert judge_gates(Gates(error_rate=None), served(9), served(9, failed=9)) == []
+    assert judge_gates(Gates(error_rate=None, refusal_rate=None), served(9), served(9, failed=9)) == []
 
 
 def test_the_driver_holds_every_share_and_waits_for_answers() -> None:

@@ -9,19 +9,23 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.models.builders import TINY, write_model_directory
+from tests.models.tokenizer_files import CONTROL, TEMPLATE, USER_DEFINED, words, write_directory
 from tests.parallel import free_port
 
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.fleet.deploy.analysis import parse_figures
-from deepwell.fleet.deploy.declaration import Declaration, Evaluation, Gates, RolloutTerms
+from deepwell.fleet.deploy.declaration import Declaration, Evaluation, Gates, RolloutTerms, ServeOptions
 from deepwell.fleet.deploy.evaluation import evaluate
 from deepwell.fleet.deploy.machine import CLAIM, Opened, deployment_folder
 from deepwell.fleet.deploy.release import Release
+from deepwell.fleet.deploy.replicas import served_replica
 from deepwell.fleet.front.front import find_haproxy
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.rollout import Rollouts
@@ -201,6 +205,7 @@ async def test_steps_lead_to_a_promotion_without_a_failed_request_or_a_conversat
     [
         (("0.3",), "first token p95"),
         (("0.0005", "fails"), "error rate"),
+        (("0.0005", "refuses-users"), "refusal rate"),
         (("0.0005", "unsafe"), "guard rate"),
     ],
 )
@@ -253,6 +258,23 @@ async def test_a_version_that_cannot_start_is_aborted_for_the_reason_that_it_nam
     ended = await running.ended(await running.start("v2"))
     assert ended.state == "aborted" and "the model is not there" in ended.reason
     assert running.facts["model"] == "v1"
+
+
+async def test_a_version_that_brings_no_token_gets_nobody(running: Running) -> None:
+    running.ways["v2"] = ("0", "refuses-all")
+    async with running.loaded():
+        ended = await running.ended(await running.start("v2"))
+    assert (ended.state, ended.share) == ("aborted", 0.0)
+    assert "brings no token" in ended.reason and "400: the template fails" in ended.reason
+    assert running.failed() == [] and set(running.releases()) == {f"{PROD}#1"}
+
+
+async def test_a_first_release_that_brings_no_token_serves_all_the_same(tmp_path: Path) -> None:
+    made = Running(tmp_path, replicas=1)
+    made.ways["v1"] = ("0", "refuses-all")
+    await made.until(lambda: made.facts.get("current"))
+    assert any("serves all the same" in str(one["text"]) for one in made.events)
+    await made.stop()
 
 
 async def test_a_replica_that_does_not_know_the_alias_is_named_with_the_fix(
@@ -382,4 +404,58 @@ async def test_an_alias_that_stands_is_not_changed_by_a_declaration(tmp_path: Pa
     made = Running(tmp_path)
     await made.until(lambda: made.facts.get("current"))
     assert made.facts["model"] == "other"
+    await made.stop()
+
+
+def written(folder: Path, template: str) -> Path:
+    """A tiny model of random weights, with a real tokenizer and a chat template."""
+    first = len(words())
+    config = replace(
+        TINY,
+        vocab_size=first + len(CONTROL) + len(USER_DEFINED),
+        max_position_embeddings=512,
+        bos_token_id=first + 1,
+        eos_token_ids=(first + 2,),
+        pad_token_id=first + 2,
+    )
+    write_model_directory(folder, config)
+    return write_directory(folder, config={"chat_template": template})
+
+
+RAISES = "{{ raise_exception('this template is broken') }}"
+RAISES_FOR_USERS = "{% if messages[0]['content'] != '.' %}" + RAISES + "{% endif %}" + TEMPLATE
+
+
+class Served(Running):
+    """A deployment whose replicas are real servers, of models that lie in `folder`."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.models = folder
+        super().__init__(folder, **changes)
+
+    def _make(self, release: Release, name: str, port: int) -> Program:
+        make = served_replica(self.declaration, self.models)
+        environ = {"DEEPWELL_DATA_DIR": str(self.models / "data"), "DEEPWELL_GUARD": "open"}
+        made = make(replace(release, base=str(self.models / release.model)), name, port)
+        return replace(made, environ={**made.environ, **environ})
+
+
+@pytest.mark.parametrize(
+    ("template", "said"), [(RAISES, "brings no token"), (RAISES_FOR_USERS, "refusal rate 100 %")]
+)
+async def test_a_real_server_whose_template_raises_is_no_release(
+    tmp_path: Path, template: str, said: str
+) -> None:
+    written(tmp_path / "v1", TEMPLATE)
+    written(tmp_path / "v2", template)
+    serve = ServeOptions(context=256, threads=1)
+    made = Served(tmp_path, replicas=1, serve=serve)
+    await made.until(lambda: made.facts.get("current"))
+    async with made.loaded():
+        await made.until(lambda: len(made.asked) > 5)
+        ended = await made.ended(await made.start("v2", Steps("canary", (0.5, 1.0), 60)))
+    assert ended.state == "aborted" and said in ended.reason, ended.reason
+    if said == "brings no token":
+        assert "this template is broken" in ended.reason
+        assert made.failed() == [] and set(made.releases()) == {f"{PROD}#1"}
     await made.stop()

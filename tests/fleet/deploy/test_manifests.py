@@ -78,7 +78,12 @@ def test_argo_gets_the_steps_and_gates_of_the_declaration(tmp_path: Path) -> Non
     assert "duration: 45s" in (tmp_path / "kustomization.yaml").read_text("utf-8")
     bounds = {one["name"]: one["value"] for one in steps(overlay, "AnalysisTemplate").values()}
     # Texts, whatever their size: YAML in Go would read 1e+09 as a number, and the field takes none.
-    assert bounds == {"error-rate": "0.02", "first-token-p95-ms": "400", "guard-rate": "1000000000"}
+    assert bounds == {
+        "error-rate": "0.02",
+        "refusal-rate": "0.1",
+        "first-token-p95-ms": "400",
+        "guard-rate": "1000000000",
+    }
     assert steps(overlay, "Deployment", "current")["/spec/template/spec/containers/0/args"][1] == "v2"
 
 

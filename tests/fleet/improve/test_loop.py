@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fleet.promotion.tampering import TAMPERINGS, tamper
 
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.fleet.improve import loop
@@ -24,8 +25,10 @@ from deepwell.safety.privacy.rounds import drop_copies, forget_votes
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback
+from deepwell.storage.registry.ledger import LedgerChanged
 from deepwell.storage.registry.split import identity_of, takes_candidate
-from deepwell.storage.registry.store import RegistryStore
+from deepwell.storage.registry.store import NewVersion, RegistryStore
+from deepwell.storage.safety.anchors import Anchors
 from deepwell.tuning.align.votes import Curated, CurationLimits, Vote
 
 PROD = "smollm2@prod"
@@ -96,14 +99,14 @@ class World:
             raise DeepwellError("nobody serves it", fix="serve it")
         self.published.append((name, folder))
 
-    def improver(self, **terms: Any) -> Improver:
+    def improver(self, *, rollouts: Rollouts | None = None, **terms: Any) -> Improver:
         parts = Parts(self.collect, self.train, self, self.publish, self.rehearsal)
         terms = {"share": 0.5, **terms}
         return Improver(
             ImproveTerms(PROD, "smollm2", **terms),
             self.folder / "loop",
             self.database,
-            Rollouts(self.database),
+            rollouts or Rollouts(self.database),
             parts,
         )
 
@@ -126,7 +129,15 @@ class World:
             at = rollout.started_ms // 1000 + 1
             given.append(
                 StoredFeedback(
-                    f"fb_{number}", f"t{number}", rating, at, model=PROD, end_user=name, voter=name
+                    f"fb_{number}",
+                    f"t{number}",
+                    rating,
+                    at,
+                    model=PROD,
+                    end_user=name,
+                    voter=name,
+                    verified=True,
+                    key_id=name,
                 )
             )
         await FeedbackStore(self.database).put_all(Tenant("local"), given)
@@ -233,6 +244,18 @@ async def test_a_canary_that_regresses_is_rolled_back(world: World) -> None:
         and "fewer users" in found.round.reason
     )
     assert await world.meaning() == "smollm2"
+
+
+@pytest.mark.parametrize("how", TAMPERINGS)
+async def test_no_round_goes_on_with_a_ledger_that_does_not_hold(world: World, how: str) -> None:
+    anchors = Anchors(world.folder / "anchors")
+    registry = Rollouts(world.database, anchors)
+    await registry.register(PROD, NewVersion("v1"), "cli", report(*GATES))
+    await registry.register(PROD, NewVersion("v2"), "cli")
+    tamper(world.database, how)
+    with pytest.raises(LedgerChanged):
+        await world.improver(rollouts=registry).run()
+    assert not world.trained and not world.published
 
 
 async def test_a_round_needs_enough_new_votes(world: World) -> None:

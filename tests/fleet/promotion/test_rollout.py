@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fleet.promotion.tampering import TAMPERINGS, tamper
 
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.promotion.arms import Vote, count_votes
@@ -24,7 +25,7 @@ from deepwell.fleet.promotion.words import in_words
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback
-from deepwell.storage.registry.ledger import Ledger
+from deepwell.storage.registry.ledger import Ledger, LedgerChanged
 from deepwell.storage.registry.split import identity_of, takes_candidate
 from deepwell.storage.registry.store import NewVersion
 from deepwell.storage.registry.story import Rollout, Steps
@@ -84,6 +85,8 @@ async def vote(
             Clock()() // 1000,
             model=PROD,
             end_user=user,
+            verified=True,
+            key_id=f"key of {user}",
         )
         await store.put(tenant, given)
 
@@ -114,7 +117,7 @@ async def test_a_canary_that_holds_is_promoted(database: Database) -> None:
 async def test_votes_of_before_of_other_models_and_of_nobody_do_not_count(database: Database) -> None:
     rollouts, _ = await under_way(database)
     store, now_s = FeedbackStore(database), Clock()() // 1000
-    given = StoredFeedback("fb_0", "r0", "up", now_s, model=PROD, end_user="lin")
+    given = StoredFeedback("fb_0", "r0", "up", now_s, model=PROD, end_user="lin", verified=True, key_id="key")
     for number, other in enumerate(
         (
             {},
@@ -122,6 +125,8 @@ async def test_votes_of_before_of_other_models_and_of_nobody_do_not_count(databa
             {"end_user": "mei", "created_at": now_s - 3600},
             {"end_user": "mei", "model": "other"},
             {"end_user": None},
+            {"end_user": "mei", "verified": False},
+            {"end_user": "mei", "key_id": ""},
         )
     ):
         await store.put(A, replace(given, id=f"fb_{number}", target_id=f"r{number}", **other))
@@ -131,7 +136,7 @@ async def test_votes_of_before_of_other_models_and_of_nobody_do_not_count(databa
     assert sum(one.users for one in sides) == 1 and sum(one.good for one in sides) == 1, (
         "the first vote of a user"
     )
-    assert status.arms.unknown == 1
+    assert (status.arms.unknown, status.arms.unverified) == (1, 2)
 
 
 async def test_tenants_that_the_roll_out_does_not_name_do_not_decide(database: Database) -> None:
@@ -145,9 +150,13 @@ async def test_tenants_that_the_roll_out_does_not_name_do_not_decide(database: D
     for number in range(200):
         user = f"invented-{number}"
         rating = "up" if takes_candidate(started.id, 0.5, B, identity_of(user, "")) else "down"
-        vote = StoredFeedback(f"fb_{number}", "t", rating, now_s, model=PROD, end_user=user, voter=user)
+        vote = StoredFeedback(
+            f"fb_{number}", "t", rating, now_s, model=PROD, end_user=user, voter=user, verified=True
+        )
         await store.put(B, vote)
-    await store.put(A, StoredFeedback("fb_a", "t", "up", now_s, model=PROD, end_user="lin", voter="lin"))
+    await store.put(
+        A, StoredFeedback("fb_a", "t", "up", now_s, model=PROD, end_user="lin", voter="lin", verified=True)
+    )
     judged = await rollouts.judge(PROD)
     assert judged.verdict.action == "wait"
     assert judged.arms.current.users + judged.arms.candidate.users == 1
@@ -246,24 +255,49 @@ VOTES = st.lists(
         st.sampled_from(["", "v", "w"]),
         st.booleans(),
         st.integers(0, 1000),
+        st.sampled_from(["", "k", "l"]),
+        st.sampled_from(["r1", "r2", "r3"]),
+        st.booleans(),
     ),
     max_size=30,
 )
 
 
-@given(VOTES)
-def test_every_voter_counts_once_and_every_vote_without_a_user_is_told(
-    given_votes: list[Vote],
+@given(VOTES, st.sampled_from([(), ("a", "b")]))
+def test_every_voter_and_every_answer_counts_once_and_what_does_not_count_is_told(
+    given_votes: list[Vote], tenants: tuple[str, ...]
 ) -> None:
-    arms = count_votes(given_votes, ROLLOUT)
-    voters = {(one.tenant, one.voter or one.end_user, bool(one.voter)) for one in given_votes if one.end_user}
-    assert arms.current.users + arms.candidate.users == len(voters)
-    assert arms.unknown == sum(not one.end_user for one in given_votes)
+    arms = count_votes(given_votes, replace(ROLLOUT, tenants=tenants))
+    counted = [one for one in given_votes if one.verified and (tenants or one.key_id)]
+    assert arms.unverified == len(given_votes) - len(counted)
+    assert arms.unknown == sum(not one.end_user for one in counted)
+    named = [one for one in counted if one.end_user]
+    keys = {(one.tenant, one.key_id) for one in named}
+    people = {(one.tenant, one.voter or one.end_user, bool(one.voter)) for one in named}
+    answers = {(one.tenant, one.key_id, one.target) for one in named}
+    users = arms.current.users + arms.candidate.users
+    assert users == len(keys) if not tenants else users <= min(len(people), len(answers))
+
+
+def test_no_key_makes_voters_out_of_names() -> None:
+    """A key can ask and vote under any names, and see by the answers which side each of them has."""
+    votes = [Vote("a", f"user-{n}", f"user-{n}", True, 0, "key", f"r{n}", True) for n in range(500)]
+    arms = count_votes(votes, ROLLOUT)
+    assert arms.current.users + arms.candidate.users == 1
+    trusted = replace(ROLLOUT, tenants=("a",))
+    arms = count_votes(votes, trusted)
+    assert arms.current.users + arms.candidate.users == 500, "whoever names a tenant trusts its names"
+    one_answer = [vote._replace(target="r0") for vote in votes]
+    arms = count_votes(one_answer, trusted)
+    assert arms.current.users + arms.candidate.users == 1
+    arms = count_votes([vote._replace(verified=False) for vote in votes], trusted)
+    assert (arms.current.users, arms.candidate.users, arms.unverified) == (0, 0, 500)
 
 
 def test_a_reviewer_of_many_conversations_is_one_voter() -> None:
-    votes = [Vote("a", f"user-{number}", "reviewer", False, 0) for number in range(100)]
-    arms = count_votes([*votes, Vote("b", "user-1", "reviewer", True, 0)], ROLLOUT)
+    votes = [Vote("a", f"user-{n}", "reviewer", False, 0, "key", f"r{n}", True) for n in range(100)]
+    other = Vote("b", "user-1", "reviewer", True, 0, "key", "r0", True)
+    arms = count_votes([*votes, other], replace(ROLLOUT, tenants=("a", "b")))
     assert arms.current.users + arms.candidate.users == 2, "one in each tenant"
 
 
@@ -272,7 +306,8 @@ def test_a_vote_counts_on_the_side_that_its_user_had_then() -> None:
     users = [f"user-{number}" for number in range(200)]
 
     def candidates(at_ms: int) -> int:
-        return count_votes([Vote("a", user, "", True, at_ms) for user in users], stepped).candidate.users
+        votes = [Vote("a", user, "", True, at_ms, user, user, True) for user in users]
+        return count_votes(votes, stepped).candidate.users
 
     half = sum(takes_candidate("r", 0.5, "a", identity_of(user, "")) for user in users)
     assert [candidates(at) for at in (999, 1000, 1999, 2000)] == [0, half, half, len(users)]
@@ -413,3 +448,64 @@ async def test_an_older_copy_of_the_ledger_is_not_hidden_by_what_follows(
     await rollouts.registry.register(PROD, NewVersion("v4"), "loop")
     assert "has no anchor" in caplog.text, "what was changed is not told as a failure"
     older._database.close()
+
+
+ACTIONS: dict[str, tuple[str, Callable[[Rollouts, str], Awaitable[object]]]] = {
+    "start": ("registered", lambda one, _: one.start(f"{PROD}#1", "cli")),
+    "start another": ("registered", lambda one, _: one.start(f"{PROD}#2", "cli", ungated="a test")),
+    "step": ("under way", lambda one, id: one.registry.step(PROD, 1.0, "fleet", rollout=id)),
+    "end": ("under way", lambda one, id: one.registry.end(PROD, "promoted", "fleet", rollout=id)),
+    "promote": ("under way", lambda one, _: one.promote(PROD, "cli")),
+    "revert": ("promoted", lambda one, _: one.revert(PROD, "cli")),
+}
+
+
+@pytest.mark.parametrize("action", [*ACTIONS, "names"])
+@pytest.mark.parametrize("how", TAMPERINGS)
+async def test_nobody_acts_on_a_version_of_a_ledger_that_does_not_hold(
+    database: Database, tmp_path: Path, how: str, action: str
+) -> None:
+    anchors = Anchors(tmp_path / "anchors")
+    rollouts, aliases = Rollouts(database, anchors), AliasStore(database, anchors)
+    await aliases.set(PROD, "base", "cli")
+    await rollouts.register(PROD, NewVersion("v1"), "loop", GateReport.of())
+    await rollouts.register(PROD, NewVersion("v2"), "loop")
+    state, act = ACTIONS.get(action, ("under way", None))
+    if state != "registered":
+        await rollouts.start(f"{PROD}#2", "cli", ungated="a test")
+    if state == "promoted":
+        await rollouts.promote(PROD, "cli")
+    before = await aliases.look()
+    rollout = before.canaries[PROD].rollout if state == "under way" else ""
+    tamper(database, how)
+    with pytest.raises(LedgerChanged) as raised:
+        await (aliases.names() if act is None else act(rollouts, rollout))
+    assert "alias" in raised.value.message or "entry" in raised.value.message
+    assert "deepwell models log" in raised.value.fix and "backup" in raised.value.fix
+    assert "账本" in raised.value.in_chinese() and "deepwell models log" in raised.value.in_chinese()
+    if "alias" not in how:
+        after = await aliases.look()
+        assert (after.models, after.canaries) == (before.models, before.canaries), "nothing was changed"
+
+
+async def test_a_candidate_is_taken_away_whatever_became_of_the_ledger(database: Database) -> None:
+    rollouts, _ = await under_way(database)
+    altered = "UPDATE model_ledger SET entry = replace(entry, 'base', 'bose') WHERE sequence = 1"
+    await database.write(lambda connection: connection.execute(sa.text(altered)).rowcount)
+    with pytest.raises(LedgerChanged, match="entry 1"):
+        await rollouts.promote(PROD, "cli")
+    assert (await rollouts.abort(PROD, "cli")).state == "aborted"
+
+
+async def test_an_older_backup_is_accepted_once_the_host_forgets(database: Database, tmp_path: Path) -> None:
+    anchors = Anchors(tmp_path / "anchors")
+    rollouts, aliases = Rollouts(database, anchors), AliasStore(database, anchors)
+    await aliases.set(PROD, "base", "cli")
+    await rollouts.register(PROD, NewVersion("v1"), "loop", GateReport.of())
+    await rollouts.register(PROD, NewVersion("v2"), "loop")
+    tamper(database, "truncated with its head")  # as a backup from before the second version is
+    with pytest.raises(LedgerChanged) as raised:
+        await aliases.names()
+    assert f"rm {anchors.path('models')}" in raised.value.fix
+    anchors.path("models").unlink()
+    assert (await aliases.names()).models == {PROD: "base"}

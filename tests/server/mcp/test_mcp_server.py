@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -207,12 +209,22 @@ async def http(codec: Codec) -> AsyncIterator[httpx.AsyncClient]:
         json.dumps(_call("resources/list", {"cursor": "../../x"})).encode(),
         json.dumps(_call("initialize", {"protocolVersion": 5})).encode(),
         b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": "\xff"}}',
+        rb'{"jsonrpc": "2.0", "id": "\ud800", "method": "tools/list"}',
+        rb'{"jsonrpc": "2.0", "id": 1, "method": "\ud800"}',
+        rb'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "\ud800"}}',
+        b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list"',
+        b'{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": '
+        + b'{"a":' * 200
+        + b"1"
+        + b"}" * 200
+        + b"}",
     ],
     ids=lambda one: f"{one[:24]!r}" if isinstance(one, bytes) else one[:12],
 )
 async def test_hostile_messages_are_answered_and_leave_nothing(
-    http: httpx.AsyncClient, body: bytes, version: str
+    http: httpx.AsyncClient, body: bytes, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     before = asyncio.all_tasks()
     headers = {"content-type": "application/json", "mcp-protocol-version": version}
     answer = await http.post("/mcp", content=body, headers=headers)
@@ -225,6 +237,7 @@ async def test_hostile_messages_are_answered_and_leave_nothing(
     for _ in range(3):  # a task that was cancelled ends in the next turn of the loop
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+    assert not [one for one in caplog.records if one.exc_info], "no traceback for what a client sent"
 
 
 @pytest.mark.parametrize(
@@ -344,3 +357,22 @@ async def test_sessions_that_end_in_any_way_leave_no_connection(codec: Codec) ->
                 await asyncio.sleep(0)
     finally:
         live.stop()
+
+
+async def test_lines_that_are_no_messages_are_answered_and_end_nothing(world: World) -> None:
+    """The server over standard streams answers what it cannot read, with one line of its log each."""
+    command = (sys.executable, "-m", "deepwell", "mcp", "serve", "--url", world.live.url)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    program = await asyncio.create_subprocess_exec(*command, **pipes)
+    assert program.stdin is not None and program.stdout is not None and program.stderr is not None
+    lines = [b"not json", b'{"jsonrpc": "2.0", "id": 1', b"\xff", b"[[[[", b"[]", b'"x"']
+    program.stdin.write(b"\n".join(lines) + b"\n" + json.dumps(_call("ping")).encode() + b"\n")
+    await program.stdin.drain()
+    answers = [json.loads(await program.stdout.readline()) for _ in range(len(lines) + 1)]
+    codes = [one["error"]["code"] for one in answers if one["id"] is None]
+    assert sorted(codes) == [-32700] * 4 + [-32600] * 2
+    assert any(one.get("result") == {} for one in answers)
+    program.stdin.close()
+    said = (await program.stderr.read()).decode()
+    assert "Traceback" not in said and said.count("no message of JSON-RPC") == len(lines)
+    assert await program.wait() == 0

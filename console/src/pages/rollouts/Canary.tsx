@@ -96,6 +96,9 @@ function Sides({ rollout, votes, driven }: { rollout: Rollout; votes: Votes; dri
       {votes.without_user > 0 && (
         <p class="muted small">{say("canary.unknown", { count: count(votes.without_user) })}</p>
       )}
+      {votes.unverified > 0 && (
+        <p class="muted small">{say("canary.unverified", { count: count(votes.unverified) })}</p>
+      )}
       <Interval rollout={rollout} votes={votes} />
       <p role="status">
         <span class={`badge ${{ promote: "good", roll_back: "bad", wait: "" }[votes.action] ?? ""}`}>{verdictOf(rollout, votes)}</span>

@@ -179,7 +179,7 @@ function badgeOf(one: Finding): string {
 const KINDS: Record<string, string> = { ready: "good", failed: "bad", restarting: "warn", starting: "accent" };
 const STATES = ["ready", "starting", "restarting", "failed", "stopping", "stopped"] as const;
 const ROLES = ["current", "candidate", "retiring", "draining", "stopping"] as const;
-const FIGURES = ["error_rate", "guard_rate", "first_token_p95_ms"] as const;
+const FIGURES = ["error_rate", "refusal_rate", "guard_rate", "first_token_p95_ms"] as const;
 const GRADES = ["machine", "containers", "mesh"] as const;
 
 function stateOf(name: string): string {

@@ -74,6 +74,7 @@ export interface Votes {
   current: Side;
   candidate: Side;
   without_user: number;
+  unverified: number;
   low: number;
   high: number;
   evidence_worse: number;

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Collection, Iterator, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from deepwell.agents.loop.clean import canonical, read_json
@@ -146,7 +146,7 @@ def _kind(schema: Any) -> str:
 
 def _problems(value: dict[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     try:
-        validator = _validator(canonical({"type": "object", **schema}))
+        validator = _validator({"type": "object", **schema})
         begin_check()
         for error in itertools.islice(validator.iter_errors(value), _MOST_PROBLEMS):
             yield _problem(error)
@@ -186,16 +186,19 @@ def _problem(error: Any) -> str:
             return f"{where}: {error.message[:_MOST_SHOWN]}"
 
 
-@lru_cache(maxsize=256)
-def _validator(schema: str) -> Any:
+def _validator(schema: Mapping[str, Any]) -> Any:
     """Returns the validator of a schema, which follows no reference out of it."""
-    import json
-
-    from jsonschema import Draft202012Validator
     from referencing import Registry
 
+    return _validators()(schema, registry=Registry())
+
+
+@cache
+def _validators() -> Any:
+    from jsonschema import Draft202012Validator
+
     checks = Draft202012Validator.VALIDATORS
-    made = metered(
+    return metered(
         Draft202012Validator,
         {
             "pattern": _pattern,
@@ -207,7 +210,6 @@ def _validator(schema: str) -> Any:
             "unevaluatedItems": _unchecked,
         },
     )
-    return made(json.loads(schema), registry=Registry())
 
 
 def _searches(pattern: str, text: str) -> bool:

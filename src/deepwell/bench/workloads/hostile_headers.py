@@ -200,9 +200,11 @@ def _packed(shapes: dict[str, tuple[int, ...]]) -> bytes:
     return _safetensors(header, bytes(end))
 
 
-def sound_model() -> dict[str, bytes]:
+def sound_model(vocab: int = _VOCAB, context: int = 128) -> dict[str, bytes]:
     """Returns the files of a tiny sound model, whose parts the hostile ones change and adapters name."""
-    return {"config.json": json.dumps(_CONFIG).encode(), "model.safetensors": _packed(_SHAPES)}
+    config = _CONFIG | {"vocab_size": vocab, "max_position_embeddings": context}
+    shapes = _SHAPES | {"model.embed_tokens.weight": (vocab, _HIDDEN)}
+    return {"config.json": json.dumps(config).encode(), "model.safetensors": _packed(shapes)}
 
 
 def _entry(**changes: Any) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.clock import shared_time
 
 if TYPE_CHECKING:
-    from deepwell.safety.audit.verify import Verified
     from deepwell.storage.safety.audit import AuditStore, Chain
     from deepwell.storage.safety.chain import Head
+    from deepwell.storage.safety.verify import Verified
 
 __all__ = ["audit_store", "chosen_chains", "export", "prune", "verify"]
 
@@ -89,7 +89,7 @@ def verify(
 ) -> None:
     """Verify that no entry was changed, removed, moved or cut off. The exit code is 1 if one was."""
     with reported_errors(as_json=json):
-        from deepwell.safety.audit.verify import verify_lines
+        from deepwell.storage.safety.verify import verify_lines
 
         known = [_head(one) for one in head or ()]
         if file is not None:
@@ -202,7 +202,7 @@ def _verified(
 ) -> list[Verified]:
     from rich.progress import Progress
 
-    from deepwell.safety.audit.verify import verify_chain
+    from deepwell.storage.safety.verify import verify_chain
 
     if known and len(chains) != 1:
         raise InvalidRequest(

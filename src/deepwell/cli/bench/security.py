@@ -8,16 +8,16 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["agent_sandbox", "audit", "erasure", "siege"]
+__all__ = ["agent_sandbox", "audit", "confinement", "erasure", "siege"]
 
-PARTS = ("attacks", "edge", "outages", "models", "tenants")
+PARTS = ("attacks", "edge", "outages", "kills", "models", "tenants")
 
 
 def siege(
     part: Annotated[
         str,
         typer.Option(
-            help="Kind of attack: attacks (on a server), edge (without a key), outages, models (hostile files) or tenants."
+            help="Kind of attack: attacks (on a server), edge (no key), outages, kills, models (hostile files) or tenants."
         ),
     ] = "attacks",
     model: Model = None,
@@ -38,6 +38,7 @@ def siege(
     ] = 2.5,
     alone: Annotated[bool, typer.Option(help="Make attacks one after another.")] = True,
     together: Annotated[bool, typer.Option(help="Make attacks five at a time.")] = True,
+    kills: Annotated[int, typer.Option(min=1, help="Processes to kill; for --part kills alone.")] = 120,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -45,6 +46,7 @@ def siege(
     if part not in PARTS:
         raise typer.BadParameter(f"{part!r} is none of {', '.join(PARTS)}")
     from deepwell.bench.suites.security.edge import bench_edge
+    from deepwell.bench.suites.security.kills import bench_kills
     from deepwell.bench.suites.security.models import bench_models
     from deepwell.bench.suites.security.outages import bench_outages
     from deepwell.bench.suites.security.siege import bench_siege
@@ -64,6 +66,7 @@ def siege(
         ),
         "edge": lambda report: bench_edge(report, path, workers=workers),
         "outages": lambda report: bench_outages(report, path),
+        "kills": lambda report: bench_kills(report, path, kills=kills),
         "models": bench_models,
         "tenants": lambda report: bench_tenants(report, path),
     }
@@ -99,3 +102,27 @@ def agent_sandbox(
     from deepwell.bench.suites.security.sandbox import bench_agent_sandbox
 
     measure("agent_sandbox", row, json, lambda report: bench_agent_sandbox(report, every=every))
+
+
+def confinement(
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Kind of child process; all if none is named.")
+    ] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option(help="Environment of the server; all if none is named.")
+    ] = None,
+    action: Annotated[list[str] | None, typer.Option(help="Action to try; all if none is named.")] = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tries what a hostile file's code would do inside every kind of child process, as root, as a user, and in a container."""
+    from deepwell.bench.suites.security.confinement import bench_confinement
+
+    measure(
+        "confinement",
+        row,
+        json,
+        lambda report: bench_confinement(
+            report, kinds=kind or (), environments=environment or (), only=action or ()
+        ),
+    )

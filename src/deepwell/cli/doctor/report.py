@@ -115,34 +115,33 @@ def _threads(settings: Settings) -> dict[str, Any]:
 
 
 def _model(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
-    from deepwell.dialogue.opening import plan_model
+    """The main model, by the plan of all models that `serve` makes before it loads one."""
+    from deepwell.cli.loading import plan_server
     from deepwell.errors import DeepwellError
 
-    if settings.engine != "native":
-        return _model_beyond(settings, problems)
     try:
-        planned = plan_model(settings)
+        planned = plan_server(settings).planned
     except DeepwellError as error:
         problems.append(Finding("model", error))
         return {"name": settings.model, "plan": []}
+    if settings.engine != "native":
+        return _model_beyond(settings)
+    if not planned:
+        return {"name": "none at the start: models are loaded on demand", "plan": []}
+    main = planned[0]
     return {
-        "name": planned.name,
-        "path": str(planned.path),
-        "plan": planned.memory.lines(),
-        "sampling": planned.defaults.shown(),
+        "name": main.name,
+        "path": str(main.path),
+        "plan": main.memory.lines(),
+        "sampling": main.defaults.shown(),
     }
 
 
-def _model_beyond(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
+def _model_beyond(settings: Settings) -> dict[str, Any]:
     """The text side of a model whose engine is elsewhere: it takes no memory here."""
-    from deepwell.errors import DeepwellError
     from deepwell.models.store.store import ModelStore
 
-    try:
-        stored = ModelStore(settings.models_dir).resolve(settings.model)
-    except DeepwellError as error:
-        problems.append(Finding("model", error))
-        return {"name": settings.model, "plan": []}
+    stored = ModelStore(settings.models_dir).resolve(settings.model)
     return {"name": stored.name, "path": str(stored.path), "plan": []}
 
 

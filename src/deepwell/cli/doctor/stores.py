@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["store_findings"]
 
 _DATABASE = "deepwell.db"
-_CHECKED_BYTES = 1 << 30  # SQLite reads about 1 GB/s here; doctor is to answer at once
 _CONNECT_S = 3.0
 _PORTS = {
     "http": 80,
@@ -154,22 +153,20 @@ def _folder(folder: Path) -> Iterator[Finding]:
 def _database(path: Path) -> Iterator[Finding]:
     if not os.access(path, os.R_OK):
         return
+    from deepwell.storage.integrity import AT_ONCE_BYTES, find_damage, noted_damage
     from deepwell.storage.migrations import HEAD
 
+    # Larger files take too long: doctor is to answer at once.
+    is_large = path.stat().st_size > AT_ONCE_BYTES
+    if (reason := noted_damage(path) if is_large else find_damage(path)) is not None:
+        yield found("database", "database_damaged", path=path, reason=reason)
+        return
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_CONNECT_S)) as connection:
             rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-            if path.stat().st_size <= _CHECKED_BYTES:
-                (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            else:
-                said = "ok"
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError:
         return  # a database that has no tables yet, or one that another process is making
-    except sqlite3.DatabaseError as error:
-        said, rows = str(error), []
-    if said != "ok":
-        yield found("database", "doctor_database_damaged", path=path, reason=said[:200])
-    elif rows and rows[0][0] > HEAD:
+    if rows and rows[0][0] > HEAD:
         yield found("database", "doctor_database_newer", path=path, version=rows[0][0], head=HEAD)
 
 

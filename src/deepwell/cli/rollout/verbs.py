@@ -20,6 +20,13 @@ __all__ = ["Kind", "abort", "judge", "preview", "promote", "revert", "start", "s
 Kind = Literal["canary", "blue-green"]
 """Manners of a switch."""
 
+TenantOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Tenant whose votes decide, each of its users for itself; may be repeated. "
+        "Unset: all tenants, each API key with one vote."
+    ),
+]
 StepsOption = Annotated[
     str | None,
     typer.Option(
@@ -67,10 +74,7 @@ def start(
             metavar="REASON",
         ),
     ] = "",
-    tenant: Annotated[
-        list[str] | None,
-        typer.Option(help="Tenant whose votes decide; may be repeated. Unset: all tenants."),
-    ] = None,
+    tenant: TenantOption = None,
     steps: StepsOption = None,
     hold: HoldOption = None,
     kind: KindOption = None,
@@ -236,6 +240,9 @@ def _print(status: Status) -> None:
     print_table(("side", "model", "users who voted", "approve"), rows)
     if arms.unknown:
         out.print(f"{arms.unknown} votes name no user, and count for neither side", soft_wrap=True)
+    if arms.unverified:
+        said = f"{arms.unverified} votes are for no answer that the server kept, or come without a key, and do not count"
+        out.print(said, soft_wrap=True)
     out.print(f"{status.verdict.action.replace('_', ' ')}: {status.verdict.reason}", soft_wrap=True)
 
 

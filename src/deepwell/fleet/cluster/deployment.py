@@ -211,7 +211,7 @@ class MeshDeployment:
                 f"there is no alias {alias!r} any more",
                 fix=f"make it again: deepwell models alias set {alias} {self._declaration.model}",
             )
-        self._story = await self._rollouts.registry.story(alias)
+        self._story = await self._rollouts.registry.trusted_story(alias)
         return current_release(self._declaration, self._story, model), self._story.open_rollout(alias)
 
     async def _tick(self) -> None:

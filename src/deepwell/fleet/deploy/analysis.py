@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from deepwell.errors import DeepwellError
 from deepwell.fleet.deploy.declaration import Gates
+from deepwell.fleet.front.routes import GENERATING
 from deepwell.server.observe.semconv import (
     REQUEST_DURATION,
     TIME_TO_FIRST_TOKEN,
@@ -38,6 +39,10 @@ _DURATION: Final = prometheus_name(*REQUEST_DURATION[:2])
 _FIRST: Final = prometheus_name(*TIME_TO_FIRST_TOKEN[:2])
 _ERROR: Final = prometheus_label(Attribute.ERROR_TYPE)
 _DECISIONS: Final = "deepwell_guard_decisions"
+_ANSWERED: Final = "deepwell_requests"
+_COUNTERS: Final = (f"{_DURATION}_count", f"{_ANSWERED}_total", f"{_DECISIONS}_total", f"{_FIRST}_bucket")
+# Keys, time-outs, limits, and clients that left: nothing that a version changes
+_OF_CLIENTS_ALONE: Final = ("401", "403", "408", "429", "499")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,10 @@ class Figures:
     """Counts since some time.
 
     Attributes:
-        requests: answers to requests that generate; `failed`: those that ended with an error of the server. What a client asked
-            wrongly, or left, is no failure: otherwise anybody could have a version aborted.
+        requests: answers to requests that generate; `failed`: those that ended with an error of the server.
+        asked: requests for an answer of the model, those among them that began none; `refused`: those that were answered with
+            a status of 400 to 499. Errors of keys, of limits and of clients that left are not among them: no version causes
+            them.
         answers: answers that the front passed on, of any kind; `broken`: those with a status of 500 or more.
         guarded: decisions of the guard other than to let through.
         first_token: counts of times to the first token, by upper bound in seconds, each bound for itself.
@@ -58,6 +65,8 @@ class Figures:
     broken: float = 0
     guarded: float = 0
     first_token: Mapping[float, float] = field(default_factory=dict[float, float])
+    asked: float = 0
+    refused: float = 0
 
     def __add__(self, other: Figures) -> Figures:
         bounds = {*self.first_token, *other.first_token}
@@ -68,11 +77,14 @@ class Figures:
             self.broken + other.broken,
             self.guarded + other.guarded,
             {one: self.first_token.get(one, 0) + other.first_token.get(one, 0) for one in bounds},
+            self.asked + other.asked,
+            self.refused + other.refused,
         )
 
     def since(self, before: Figures) -> Figures:
         """Returns what was added since; a process that was started again counts from nothing."""
-        if before.requests > self.requests or before.answers > self.answers:
+        now, then = ((one.requests, one.asked, one.answers) for one in (self, before))
+        if any(early > late for early, late in zip(then, now, strict=True)):
             return self
         return Figures(
             self.requests - before.requests,
@@ -81,7 +93,14 @@ class Figures:
             self.broken - before.broken,
             self.guarded - before.guarded,
             {bound: count - before.first_token.get(bound, 0) for bound, count in self.first_token.items()},
+            self.asked - before.asked,
+            self.refused - before.refused,
         )
+
+    @property
+    def seen(self) -> float:
+        """Requests, by whoever saw the most of them."""
+        return max(self.requests, self.asked, self.answers)
 
     @property
     def error_rate(self) -> tuple[float, float]:
@@ -147,6 +166,9 @@ def judge_gates(gates: Gates, current: Figures, candidate: Figures) -> list[Gate
     found: list[GateFinding] = []
     if gates.error_rate is not None:
         found.append(_rate("error_rate", gates.error_rate, current.error_rate, candidate.error_rate))
+    if gates.refusal_rate is not None:
+        sides = [(one.refused, one.asked) for one in (current, candidate)]
+        found.append(_rate("refusal_rate", gates.refusal_rate, *sides))
     if gates.guard_rate is not None:
         sides = [(one.guarded, max(one.requests, one.answers)) for one in (current, candidate)]
         found.append(_rate("guard_rate", gates.guard_rate, *sides))
@@ -219,24 +241,32 @@ def parse_figures(text: str) -> Figures:
     """
     from prometheus_client.parser import text_string_to_metric_families
 
-    requests = failed = guarded = 0.0
+    requests = failed = asked = refused = guarded = 0.0
     clients = _of_clients(DeepwellError) | {"", "cancelled"}
     cumulated: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if not 0 <= sample.value < math.inf:  # which no counter is, and what compares with nothing
-                if sample.name in (f"{_DURATION}_count", f"{_DECISIONS}_total", f"{_FIRST}_bucket"):
+                if sample.name in _COUNTERS:
                     raise ValueError(f"{sample.name} is {sample.value}")
                 continue
             if sample.name == f"{_DURATION}_count":
                 requests += sample.value
                 failed += 0 if sample.labels.get(_ERROR, "") in clients else sample.value
+            elif sample.name == f"{_ANSWERED}_total" and sample.labels.get("route") in GENERATING:
+                asked += sample.value
+                refused += sample.value if _refuses(sample.labels.get("status", "")) else 0
             elif sample.name == f"{_DECISIONS}_total" and sample.labels.get("action") != "allow":
                 guarded += sample.value
             elif sample.name == f"{_FIRST}_bucket":
                 labels = tuple(sorted((name, one) for name, one in sample.labels.items() if name != "le"))
                 cumulated.setdefault(labels, {})[_bound(sample.labels.get("le", ""))] = sample.value
-    return Figures(requests, failed, guarded=guarded, first_token=_apart(cumulated.values()))
+    first_token = _apart(cumulated.values())
+    return Figures(requests, failed, guarded=guarded, first_token=first_token, asked=asked, refused=refused)
+
+
+def _refuses(status: str) -> bool:
+    return status.startswith("4") and status not in _OF_CLIENTS_ALONE
 
 
 def _bound(text: str) -> float:

@@ -111,12 +111,14 @@ class Gates(_Part):
 
     Attributes:
         error_rate: failed requests, as a share.
+        refusal_rate: requests that are answered with a status of 400 to 499, as a share.
         first_token_p95_ms: 95th percentile of the time to the first token.
         guard_rate: requests that the guard did not simply let through, as a share.
         least_requests: answers of the candidate that a share has to have seen before the next.
     """
 
     error_rate: float | None = Field(default=0.01, ge=0, le=1)
+    refusal_rate: float | None = Field(default=0.05, ge=0, le=1)
     first_token_p95_ms: float | None = Field(default=None, gt=0, le=86_400_000)
     guard_rate: float | None = Field(default=None, ge=0, le=1)
     evaluation: Evaluation | None = None

@@ -67,7 +67,7 @@ class Driver:
         if self.evaluated is not None and not self.evaluated.holds:
             return Decision("abort", self.evaluated.words, numbers=self.numbers)
         failed = [one for one in self.findings if not one.holds]
-        if failed and self._sides["candidate"].total.requests >= min(self._gates.least_requests, 5):
+        if failed and self._sides["candidate"].total.seen >= min(self._gates.least_requests, 5):
             return Decision("abort", "; ".join(one.words for one in failed), numbers=self.numbers)
         steps = rollout.steps
         if steps is None:
@@ -82,9 +82,8 @@ class Driver:
         if (left := wait - self.held_s) > 0:
             return Decision("hold", f"the next step is in {left:.0f} s")
         seen = self._sides["candidate"].total.since(self._before)
-        answered = max(seen.requests, seen.answers)
-        if not first and answered < self._gates.least_requests:
-            missing = self._gates.least_requests - answered
+        if not first and seen.seen < self._gates.least_requests:
+            missing = self._gates.least_requests - seen.seen
             needed = "1 more answer" if missing <= 1 else f"{missing:.0f} more answers"
             return Decision("hold", f"users have to get {needed} of the candidate before it goes on")
         share = next((one for one in steps.shares if one > rollout.share), None)
@@ -95,7 +94,7 @@ class Driver:
     @property
     def numbers(self) -> dict[str, Any]:
         """Returns what a decision is made by, for the ledger."""
-        sides = {name: int(one.total.requests) for name, one in self._sides.items()}
+        sides = {name: int(one.total.seen) for name, one in self._sides.items()}
         found: dict[str, Any] = {"requests": sides, "gates": {one.name: one.facts() for one in self.findings}}
         if self.evaluated is not None:
             found["evaluation"] = {"right": self.evaluated.right, "asked": self.evaluated.asked}

@@ -227,7 +227,9 @@ class Opened:
         """
         alias = self._declaration.alias
         model = (await self._aliases.names()).models.get(alias, self._declaration.model)
-        release = current_release(self._declaration, await self._rollouts.registry.story(alias), model)
+        release = current_release(
+            self._declaration, await self._rollouts.registry.trusted_story(alias), model
+        )
         ModelStore(self._settings.models_dir).resolve(release.base)
         if model != self._declaration.model:
             said = f"{alias} means {model} by now; the declaration's model, {self._declaration.model}, is for a new alias"

@@ -65,6 +65,8 @@ class DeclaredGates(Protocol):
     @property
     def error_rate(self) -> float | None: ...
     @property
+    def refusal_rate(self) -> float | None: ...
+    @property
     def first_token_p95_ms(self) -> float | None: ...
     @property
     def guard_rate(self) -> float | None: ...
@@ -366,11 +368,13 @@ def _bounds(gates: DeclaredGates) -> list[Patch]:
     """Returns the arguments of the analysis; a gate that is not declared lets everything pass."""
     bounds = {
         "error-rate": gates.error_rate,
+        "refusal-rate": gates.refusal_rate,
         "first-token-p95-ms": gates.first_token_p95_ms,
         "guard-rate": gates.guard_rate,
     }
     unbounded: Mapping[str, float] = {
         "error-rate": 1,
+        "refusal-rate": 1,
         "first-token-p95-ms": 1_000_000_000,
         "guard-rate": 1_000_000_000,
     }

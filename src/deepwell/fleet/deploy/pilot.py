@@ -68,7 +68,7 @@ class Pilot:
 
     async def tick(self) -> Decision:
         """Brings the mesh to what the ledger says, looks at the figures, and takes the next step if they let it."""
-        story = await self._rollouts.registry.story(self._alias)
+        story = await self._rollouts.registry.trusted_story(self._alias)
         rollout = story.open_rollout(self._alias)
         if rollout is None:
             self._driver = None

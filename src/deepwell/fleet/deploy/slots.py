@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -26,17 +25,31 @@ Phase = Literal["free", "starting", "serving", "retiring", "draining", "stopping
 """`retiring`: conversations that began here may go on; `draining`: answers under way may end; then the replicas end."""
 
 _PROBE_S: Final = 2.0
-_WARM_S: Final = 30.0
+_WARM_S: Final = 120.0
+_WARM_AGAIN_S: Final = 1.0
 _TELL_S: Final = 5.0
 _MOST_NAMES: Final = 20
+_MOST_SAID: Final = 300
 _END_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class _FirstRequest:
+    """The request that a replica answers before users come."""
+
+    generates: bool = True  # whether its model answers with text
+    task: asyncio.Task[None] | None = None
+    answered: bool = False  # with a token, a vector or a score
+    why: str = ""  # it was not, the last time
+    refused: bool = False  # with an error of the client, which no waiting mends
+    again: float = 0.0  # before which it is not sent again, monotonic seconds
 
 
 @dataclass(slots=True)
 class _Replica:
     kept: KeptProgram
     ready: bool = False
-    warming: asyncio.Task[None] | None = None
+    first: _FirstRequest = field(default_factory=_FirstRequest)
     took: bool = field(default=False)  # the front was told that it takes requests
     strange_since: float | None = None  # since when it is ready and does not know the alias
     waits: str = "it does not listen"  # for what, in words
@@ -88,6 +101,26 @@ class SlotKeeper:
     def failure(self) -> str:
         """End of a replica that was given up, in words; empty: none was."""
         return next((one.kept.last_end for one in self._replicas if one.kept.state == "failed"), "")
+
+    @property
+    def unanswered(self) -> str:
+        """Reason for which replicas brought no token for their first requests, in words; empty: all that were asked did."""
+        said = (
+            f"{one.kept.program.name}: {one.first.why}"
+            for one in self._replicas
+            if one.first.why and not one.ready
+        )
+        return "; ".join(said)
+
+    @property
+    def refused(self) -> bool:
+        """Refusal of a first request by a replica, which no waiting makes ready."""
+        return any(one.first.refused and not one.ready for one in self._replicas)
+
+    def accept_unanswered(self) -> None:
+        """Takes replicas for ready that brought no token: the release serves already, and nothing better is there."""
+        for one in self._replicas:
+            one.ready = one.ready or bool(one.first.why)
 
     def late(self, seconds: float) -> str:
         """Returns which replicas are not ready after a time, and what each waits for; empty: it may go on."""
@@ -145,10 +178,15 @@ class SlotKeeper:
         for one, port in zip(self._replicas, self._ports, strict=True):
             if one.ready or one.kept.state != "ready":
                 continue
-            if one.warming is None and await self._answers(http, one, port, alias):
+            first = one.first
+            if first.task is not None and first.task.done():
+                one.ready, one.waits = first.answered, first.why
+                first.task, first.again = None, time.monotonic() + _WARM_AGAIN_S
+            elif first.task is not None or time.monotonic() < first.again:
+                continue
+            elif await self._answers(http, one, port, alias):
                 one.waits = "it answers its first request"
-                one.warming = asyncio.create_task(self._warm(http, port, alias))
-            one.ready = one.warming is not None and one.warming.done()
+                first.task = asyncio.create_task(self._warm(http, first, port, alias))
         if all(one.ready for one in self._replicas):
             await self._take()
             self.phase = "serving"
@@ -168,6 +206,7 @@ class SlotKeeper:
         except httpx.HTTPError as error:
             one.waits = f"it listens, and does not answer ({type(error).__name__})"
             return False
+        one.first.generates = b'"default_sampling"' in known.content
         return known.status_code == 200
 
     async def _wait(self, http: httpx.AsyncClient, one: _Replica, url: str, alias: str, status: int) -> None:
@@ -192,16 +231,35 @@ class SlotKeeper:
             )
         self._tell(name, said)
 
-    async def _warm(self, http: httpx.AsyncClient, port: int, alias: str) -> None:
-        """Asks a replica for a token before users come, who would wait for what a server does at its first request alone.
+    async def _warm(self, http: httpx.AsyncClient, first: _FirstRequest, port: int, alias: str) -> None:
+        """Has a replica bring a token, or a vector, and notes why it did not.
 
-        What comes of it does not matter here: the gates judge answers. They do not count it, because it is over before the
-        first look at the replica's metrics.
+        Users do not wait for what a server does at its first request alone, and none of them is the first to see a version
+        that answers nobody. The gates do not count the request: it is over before the first look at the replica's metrics.
         """
-        body = {"model": alias, "messages": [{"role": "user", "content": "."}], "max_tokens": 1}
-        url = f"http://{LOOPBACK}:{port}/v1/chat/completions"
-        with suppress(httpx.HTTPError):
-            await http.post(url, json=body, headers=self._headers, timeout=_WARM_S)
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/embeddings", {"input": "."}),
+            ("/v1/rerank", {"query": ".", "documents": ["."]}),
+        ]
+        if first.generates:
+            words = [{"role": "user", "content": "."}]
+            asked = [("/v1/chat/completions", {"messages": words, "max_tokens": 1})]
+        first.why, first.refused = "", False
+        for path, body in asked:
+            url = f"http://{LOOPBACK}:{port}{path}"
+            try:
+                answer = await http.post(
+                    url, json={"model": alias, **body}, headers=self._headers, timeout=_WARM_S
+                )
+            except httpx.HTTPError as error:
+                first.why = f"it does not answer its first request ({type(error).__name__})"
+                return
+            first.answered = answer.status_code == 200 and _brings_something(answer)
+            if first.answered:
+                return
+            said = f": {_said(answer)}" if answer.status_code != 200 else " without a token"
+            first.why = f"it answers its first request with {answer.status_code}{said}"
+            first.refused = 400 <= answer.status_code < 500 and answer.status_code not in (408, 429)
 
     async def _take(self) -> None:
         for number, one in enumerate(self._replicas):
@@ -218,8 +276,8 @@ class SlotKeeper:
 
     async def _end(self) -> None:
         for number, one in enumerate(self._replicas):
-            if one.warming is not None:
-                one.warming.cancel()
+            if one.first.task is not None:
+                one.first.task.cancel()
             await self._front.set_state(self.slot, number, "maint")
             self._programs.forget(one.kept)
         self._replicas = []
@@ -267,3 +325,22 @@ async def _models_of(http: httpx.AsyncClient, url: str, headers: dict[str, str])
         return [str(one["id"])[:200] for one in answer.json()["data"]][:_MOST_NAMES]
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
+
+
+def _brings_something(answer: httpx.Response) -> bool:
+    """Returns whether an answer has a token, a vector or a score."""
+    try:
+        told = answer.json()
+        if "choices" in told:
+            return int(told["usage"]["completion_tokens"]) >= 1
+        return bool(told.get("data") or told.get("results"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def _said(answer: httpx.Response) -> str:
+    try:
+        said = str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        said = answer.text
+    return " ".join(said.split())[:_MOST_SAID]

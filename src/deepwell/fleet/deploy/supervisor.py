@@ -216,7 +216,7 @@ class Deployment:
         names = await self._aliases.names(None if self._outdated else self._names)
         self._outdated = False
         if names is not self._names:
-            self._story = await self._rollouts.registry.story(self.declaration.alias)
+            self._story = await self._rollouts.registry.trusted_story(self.declaration.alias)
             self._names = names
         if self.owners is not None and time.monotonic() - self._owned >= _OWNERS_S:
             self._owned = time.monotonic()
@@ -265,6 +265,9 @@ class Deployment:
         holding = self._holding(release)
         if holding is None or holding.slot == self._current:
             return
+        if holding.unanswered and self._current is None:  # what nobody serves cannot become worse
+            self._tell("trouble", f"{release.name} serves all the same: {holding.unanswered}")
+            holding.accept_unanswered()
         if holding.is_ready:
             self._current, holding.was_current = holding.slot, True
             self._tell("serves", f"{release.name} serves all users", release=release.name, slot=holding.slot)
@@ -339,6 +342,10 @@ class Deployment:
             await self._obey(
                 rollout, Decision("abort", f"no replica of {release.name} starts: {self._why(keeper)[0]}")
             )
+            return
+        if keeper is not None and keeper.slot != self._current and keeper.refused:
+            said = f"{release.name} brings no token: {keeper.unanswered}"
+            await self._obey(rollout, Decision("abort", said))
             return
         bound_s = self.declaration.rollout.start_seconds
         if keeper is not None and keeper.slot != self._current and (late := keeper.late(bound_s)):

@@ -26,7 +26,8 @@ class ServerStat:
     Attributes:
         open_requests: requests under way.
         status: `UP`, `DOWN`, `DRAIN`, `MAINT` or `no check`, perhaps with more behind it.
-        answers: answers since haproxy started, whatever they said; `failed`: those with a status of 500 or more.
+        answers: answers since haproxy started, whatever they said; `failed`: those with a status of 500 or more; `refused`:
+            those with another one from 400.
     """
 
     slot: str
@@ -36,6 +37,7 @@ class ServerStat:
     status: str
     answers: int
     failed: int
+    refused: int = 0
 
 
 def parse_stat(text: str) -> list[ServerStat]:
@@ -54,6 +56,7 @@ def parse_stat(text: str) -> list[ServerStat]:
             row["status"] or "",
             number(row, "hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other"),
             number(row, "hrsp_5xx"),
+            number(row, "hrsp_4xx"),
         )
         for row in rows
         if row.get("svname")

@@ -124,7 +124,7 @@ class Improver:
 
     async def _begin(self, state: State, say: Say) -> str:
         """Collects and curates votes, and begins a round. Returns what there is to wait for, if it cannot begin."""
-        terms, story = self._terms, await self._rollouts.registry.story(self._terms.alias)
+        terms, story = self._terms, await self._rollouts.registry.trusted_story(self._terms.alias)
         current = await self._meaning()
         self._adapter_of(story, current)
         if story.open_rollout(terms.alias) is not None:
@@ -203,7 +203,7 @@ class Improver:
         if not self._has_votes(found):
             found.stage = "train"
             return ""
-        story = await self._rollouts.registry.story(self._terms.alias)
+        story = await self._rollouts.registry.trusted_story(self._terms.alias)
         current = self._adapter_of(story, found.current)
         found.sha256 = await asyncio.to_thread(artefact_hash, self._adapter(found))
         report = await asyncio.to_thread(
@@ -225,7 +225,7 @@ class Improver:
         self._forget_votes(found)  # nothing reads them any more
         registry, alias, folder = self._rollouts.registry, self._terms.alias, self._adapter(found)
         report = self._report(found)
-        versions = (await registry.story(alias)).versions_of(alias)
+        versions = (await registry.trusted_story(alias)).versions_of(alias)
         version = next((one for one in versions if one.artefact == str(folder)), None)
         if version is None:
             if report is None or not folder.is_dir():  # somebody cleared the folder: all is made again
@@ -259,7 +259,7 @@ class Improver:
         return ""
 
     async def _canary(self, found: Round, say: Say) -> str:
-        alias, story = self._terms.alias, await self._rollouts.registry.story(self._terms.alias)
+        alias, story = self._terms.alias, await self._rollouts.registry.trusted_story(self._terms.alias)
         mine = [one for one in story.rollouts.values() if one.version == found.version]
         if mine and mine[-1].state != "canary":
             found.rollout = mine[-1].id

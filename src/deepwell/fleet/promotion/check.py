@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from deepwell.safety.audit.verify import verify_chain
+from deepwell.storage.aliases import shown_state
 from deepwell.storage.database import Database
 from deepwell.storage.registry.ledger import CHAIN, HEAD_ID, Ledger, LedgerChanged, entries_in
 from deepwell.storage.registry.story import AliasState, told
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.chain import NOTHING, Head
+from deepwell.storage.safety.verify import verify_chain
 from deepwell.storage.tables import model_aliases, model_ledger, model_ledger_head
 
 __all__ = ["Checked", "check_ledger"]
@@ -85,19 +86,9 @@ def _compare_aliases(connection: Connection, expected: Mapping[str, AliasState |
     for name, state in expected.items():
         if found.get(name) != state:
             problems.append(
-                f"the alias {name!r} is not as the ledger says: {_shown(found.get(name))}, not {_shown(state)}"
+                f"the alias {name!r} is not as the ledger says: {shown_state(found.get(name))}, not {shown_state(state)}"
             )
     for name, state in found.items():
         if name not in expected and state.candidate is not None:
             problems.append(f"the alias {name!r} has a candidate that the ledger does not know")
     return problems
-
-
-def _shown(state: AliasState | None) -> str:
-    if state is None:
-        return "nothing"
-    return (
-        state.model
-        if state.candidate is None
-        else f"{state.model} with {state.candidate} for {state.share:g}"
-    )

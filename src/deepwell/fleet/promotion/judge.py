@@ -56,11 +56,17 @@ def plan_of(told: Mapping[str, Any]) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class Arms:
-    """Users on both sides of a roll-out, each with one vote; `unknown`: votes of nobody in particular, which do not count."""
+    """Voters on both sides of a roll-out, each with one vote.
+
+    Attributes:
+        unknown: votes for answers whose requests named nobody, so that no side is known.
+        unverified: votes for answers that the server did not keep, or without a key. Neither counts.
+    """
 
     current: Counts = field(default_factory=Counts)
     candidate: Counts = field(default_factory=Counts)
     unknown: int = 0
+    unverified: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,8 @@ def decide(arms: Arms, plan: Plan, age_ms: int) -> Verdict:
     }
     if arms.unknown:
         numbers["votes_without_user"] = arms.unknown
+    if arms.unverified:
+        numbers["votes_unverified"] = arms.unverified
     if loss >= needed:
         return Verdict("roll_back", f"fewer users approve: {_shares(arms)}", numbers)
     if gain >= needed:

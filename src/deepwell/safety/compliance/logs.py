@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.keep import LEAST_DAYS, prune
 from deepwell.safety.audit.trail import RequestFacts, decision_record
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.compliance.checks import Fact, Outcome, Words, failed, not_applicable, passed
 from deepwell.safety.compliance.context import Context
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.safety.verify import verify_chain
 from deepwell.storage.tables import audit_entries
 
 __all__ = ["chains_hold", "events_are_recorded", "six_months", "tampering_is_found"]

@@ -14,6 +14,7 @@ from deepwell.safety.privacy.ledger import Change
 from deepwell.safety.privacy.trained import erase_trained
 from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs import delete_job
+from deepwell.storage.keys import seal_keys
 from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.knowledge.stores import next_generation
 from deepwell.storage.responses import DELETED, RESPONSE_JOB
@@ -165,7 +166,9 @@ def erase_extensions(connection: Connection, subject: Subject) -> Change:
 def revoke_keys(connection: Connection, subject: Subject) -> Change:
     """Revokes the tenant's keys, so that no server takes further requests within seconds."""
     mine = (api_keys.c.tenant == subject.tenant) & api_keys.c.revoked_at.is_(None)
+    ids = connection.scalars(sa.select(api_keys.c.id).where(mine)).all()
     connection.execute(sa.update(api_keys).where(mine).values(revoked_at=int(shared_time())))
+    seal_keys(connection, api_keys.c.id.in_(ids))
     return Change()
 
 
@@ -195,6 +198,7 @@ def overwrite_keys(connection: Connection, subject: Subject) -> Change:
             "last_used_at": None,
         }
         connection.execute(sa.update(api_keys).where(api_keys.c.id == id).values(values))
+    seal_keys(connection, api_keys.c.id.in_(ids))
     return Change({"api_keys": len(ids)})
 
 

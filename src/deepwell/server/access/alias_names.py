@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deepwell.errors import DeepwellError
 from deepwell.storage.aliases import AliasNames, AliasStore, Canary
+from deepwell.storage.registry.ledger import LedgerChanged
 
 __all__ = ["LOOK_S", "OLD_S", "AliasWatcher", "Meaning", "ModelAliases"]
 
@@ -72,6 +73,7 @@ class ModelAliases:
         self._looked = float("-inf")
         self._looking: asyncio.Task[None] | None = None
         self._missed: set[tuple[str, str]] = set()
+        self._refused = ""  # the refusal that the log has already
 
     async def models(self) -> Mapping[str, str]:
         """Returns the models that aliases mean, by alias.
@@ -86,7 +88,7 @@ class ModelAliases:
             return {}
         if self._clock() - self._looked >= OLD_S:
             await self._look_once()
-        return {} if self._known is None else self._known.models
+        return {} if self._known is None or self._known.refusal is not None else self._known.models
 
     async def model_of(self, name: str) -> str | None:
         """Returns the model that an alias means; None: there is no alias of this name."""
@@ -98,8 +100,14 @@ class ModelAliases:
         return await self.stored_meaning_of(name) if model is None else self._released(name, model)
 
     async def stored_meaning_of(self, name: str) -> Meaning | None:
-        """Returns what an alias means in the database, whatever release this server serves; None: there is none."""
+        """Returns what an alias means in the database, whatever release this server serves; None: there is none.
+
+        Raises:
+            LedgerChanged: the ledger did not hold when the aliases were first read, and does not yet.
+        """
         model = (await self._stored()).get(name)
+        if self._known is not None and self._known.refusal is not None and name in self._known.models:
+            raise self._known.refusal
         if model is None or self._known is None:
             return None
         return Meaning(model, self._known.canaries.get(name))
@@ -136,12 +144,17 @@ class ModelAliases:
             _log.warning("%s of the alias %s is not served here: %s answers", wanted, name, instead)
 
     async def refresh(self) -> None:
-        """Reads the aliases if they have changed."""
+        """Reads the aliases if they have changed. Those that were verified stay while the ledger does not hold."""
         store = self._store()
         if store is None:
             return
         async with asyncio.timeout(_QUERY_S):
-            found = await store.names(self._known)
+            found = await store.look(self._known)
+        if found.refusal is not None:
+            self._refuse(found.refusal)
+            if self._known is not None and self._known.refusal is None:
+                self._looked = self._clock()
+                return
         if (
             self._known is None or found.newest >= self._known.newest
         ):  # a slower look may end after a newer one
@@ -150,6 +163,13 @@ class ModelAliases:
             models = {(name, f"the model {model}") for name, model in found.models.items()}
             self._missed &= canaries | models
         self._looked = self._clock()
+
+    def _refuse(self, refusal: LedgerChanged) -> None:
+        if refusal.message != self._refused:
+            self._refused = refusal.message
+            verified = self._known is not None and self._known.refusal is None
+            kept = "aliases stay as they were verified" if verified else "no alias is served"
+            _log.error("%s: %s; fix: %s", kept, refusal.message, refusal.fix)
 
     async def _look_once(self) -> None:
         """Reads them, once for all requests that wait for it. What is known outlives a database that does not answer."""

@@ -107,7 +107,7 @@ class SemanticCache:
 
     async def find(self, shelf: AnswerKey, text: str) -> tuple[Update, ...] | None:
         """Returns the answer to a question that asks the same, or None."""
-        form = self._wording.normal_form(text)
+        form = self._wording.normal_form(text, shelf.tenant)
         if form is None:
             return None
         place = (shelf, form.folded)
@@ -128,7 +128,7 @@ class SemanticCache:
 
     def put(self, shelf: AnswerKey, text: str, updates: tuple[Update, ...]) -> None:
         """Keeps an answer, if its question has a normal form."""
-        form = self._wording.normal_form(text)
+        form = self._wording.normal_form(text, shelf.tenant)
         if form is None:
             return
         place = (shelf, form.folded)

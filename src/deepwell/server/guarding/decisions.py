@@ -82,8 +82,13 @@ class Decisions:
         """Returns the decision about a text, read now or before, and notes it."""
         force = await self._watch.current()
         begin = time.perf_counter()
-        mine = tenant if tenant in force.guard.policy.tenants else ""
-        key = (force.guard.hash, layer, mine, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+        # What another tenant's text cost would tell whether it was this one.
+        key = (
+            force.guard.hash,
+            layer,
+            tenant,
+            hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(),
+        )
         decision = self.known.get(key)
         if decision is None:
             decision = await self._read(force, text, layer, tenant)

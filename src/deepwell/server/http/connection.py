@@ -34,6 +34,7 @@ _STEP_BYTES = 16 << 10  # that are parsed at a time where the end of a request i
 _DRAINED_BYTES = 64 << 10  # of a body that nobody reads, for each time that its connection may take
 _LINGER_BYTES = 1 << 20  # that a refused client may go on to send, while it reads why
 _PROGRESS_BYTES = 1024  # of a full buffer; a client that reads fewer within its time does not read
+_FRAMING = "send one Transfer-Encoding of 'chunked', or Content-Length, and not both"
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -314,9 +315,15 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         assert self.parser is not None
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        # The parser takes the last coding of several for the framing; a proxy in front may take another one (RFC 9112, 6.1).
+        if codings and (len(codings) > 1 or codings[0].strip(b" ").lower() != b"chunked"):
+            self._stop(_Refusal(400, "a body can be framed by 'chunked' alone", _FRAMING))
+        if codings and self._body_left is not None:
+            self._stop(_Refusal(400, "a chunked body has no Content-Length", _FRAMING))
         if self.parser.should_upgrade():
             # The parser says next that this request is complete. Its body would be read as further requests.
-            if any(name == b"transfer-encoding" for name, _ in self.headers):
+            if codings:
                 self._stop(
                     _Refusal(400, "a chunked body cannot come with an Upgrade header", "leave Upgrade out")
                 )

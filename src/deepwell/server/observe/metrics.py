@@ -270,6 +270,15 @@ def _generations(registry: CollectorRegistry) -> Callable[[str, str], _Generatio
     return generation
 
 
+def _damaged(registry: CollectorRegistry) -> Gauge:
+    return Gauge(
+        "deepwell_database_damaged",
+        "Whether the last examination of the database found damage. It is examined daily.",
+        registry=registry,
+        multiprocess_mode="livemax",
+    )
+
+
 def _valkey(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
     up = Gauge(
         "deepwell_valkey_up",
@@ -469,6 +478,7 @@ class Metrics:
         self.registry.register(self._engines)
         self.registry.register(self._process)
         registry = self.registry
+        self.database_damaged = _damaged(registry)
         self.requests = Counter("deepwell_requests", "Responses.", ("route", "status"), registry=registry)
         self.open_requests = Gauge(
             "deepwell_open_requests",

@@ -268,7 +268,7 @@ class AgentStore:
                 raise InvalidRequest(f"the run {id!r} is {run.status}", fix="cancel it first")
             delete_runs(connection, tenant, [id])
 
-        await self._database.write(work)
+        await self._database.free(work)
 
 
 def delete_runs(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> int:

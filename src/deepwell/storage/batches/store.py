@@ -383,7 +383,7 @@ class BatchStore:
             connection.execute(sa.delete(batch_lines).where(lines_of(tenant, id)))
             connection.execute(sa.delete(batches).where(batches.c.tenant == tenant, batches.c.id == id))
 
-        await self._database.write(work)
+        await self._database.free(work)
 
     async def results(self, tenant: Tenant, id: str, last: int = 0) -> Sequence[tuple[int, str]]:
         """Returns some results of a batch without files with their line numbers: those behind line `last`, in order."""

@@ -288,7 +288,7 @@ class Chunks:
             return _old_removals(connection, now)
 
         for remove in (unused, forgotten):
-            while count := await self._database.write(remove):
+            while count := await self._database.free(remove):
                 total += count
         return total
 

@@ -167,7 +167,7 @@ class StoreFiles:
             find_store(connection, tenant, store_id)
             return detach_files(connection, tenant, store_id, file_ids)
 
-        return await self._database.write(work)
+        return await self._database.free(work)
 
     async def batch(self, tenant: Tenant, store_id: str, batch_id: str) -> StoredBatchOfFiles:
         """Returns a batch of files."""

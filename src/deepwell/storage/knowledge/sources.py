@@ -120,7 +120,7 @@ class StoreSources:
             raise_generation(connection, tenant, store_id)
             delete_job(connection, tenant, FOLLOW_JOB, _follower(id))
 
-        await self._database.write(work)
+        await self._database.free(work)
 
 
 def _follower(source_id: str) -> str:

@@ -241,7 +241,7 @@ class VectorStores:
                 sa.delete(vector_stores).where(vector_stores.c.tenant == tenant, vector_stores.c.id == id)
             )
 
-        await self._database.write(work)
+        await self._database.free(work)
 
     async def counts(self, tenant: Tenant, ids: list[str]) -> dict[str, dict[str, int]]:
         """Returns for every store the number of its files by status, and `usage_bytes` of all."""

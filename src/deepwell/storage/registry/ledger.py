@@ -27,6 +27,7 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
 from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed, storable
 from deepwell.storage.safety.raw import as_text, is_undecodable, raw_rows
+from deepwell.storage.safety.verify import Kind, Problem, verify_chain
 from deepwell.storage.tables import model_ledger, model_ledger_head
 
 __all__ = [
@@ -35,10 +36,13 @@ __all__ = [
     "Entry",
     "Ledger",
     "LedgerChanged",
+    "Remembered",
     "append_entry",
     "check_author",
     "entries_in",
+    "ledger_changed",
     "lock_ledger",
+    "trusted_entries",
 ]
 
 CHAIN: Final = "models"
@@ -61,13 +65,14 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class LedgerChanged(StorageError):
-    """Raised if entries cannot be read, or tell no story, because somebody changed them."""
+    """Raised if the ledger does not hold: entries cannot be read, tell no story, or break the chain."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"the ledger of models was changed: {reason}",
-            fix="see what is wrong with `deepwell models log`, and restore the database from a backup",
-        )
+    code = "ledger_changed"
+
+
+def ledger_changed(reason: str, reason_zh: str) -> LedgerChanged:
+    """Returns the error for a ledger that does not hold."""
+    return LedgerChanged.of("ledger_changed", reason=reason, reason_zh=reason_zh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,14 @@ class Entry:
     by: str
     fields: Mapping[str, Any]
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The head that a host remembers outside of the database, None if it does not, and the file that it does so in."""
+
+    head: Head | None = None
+    path: str = ""
 
 
 class Ledger:
@@ -112,6 +125,18 @@ class Ledger:
 
         return await self._database.read(work)
 
+    async def remembered(self) -> Remembered:
+        """Returns what this host remembers, to be read before the entries that are compared with it.
+
+        Raises:
+            LedgerChanged: the anchor cannot be read.
+        """
+        try:
+            path = "" if self._anchors is None else str(self._anchors.path(CHAIN))
+            return Remembered(await asyncio.to_thread(self.anchor, CHAIN), path)
+        except (OSError, ValueError) as error:
+            raise ledger_changed(f"its anchor cannot be read: {error}", f"其锚点无法读取：{error}") from None
+
     async def remember(self) -> None:
         """Remembers the head outside of the database, after a change.
 
@@ -136,18 +161,7 @@ class Ledger:
 
     def rows(self, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
         """Returns the chain as it is now, and its next entries in order, as they were hashed. Blocks."""
-        query = (
-            sa.select(_columns.sequence, _columns.at_ms, _ENTRY, _HASH)
-            .where(_columns.sequence > after)
-            .order_by(_columns.sequence)
-            .limit(limit)
-        )
-
-        def work(connection: Connection) -> tuple[Chain, Sequence[AuditRow]]:
-            state = Chain(chain, None, 0, _head_in(connection), NOTHING)
-            return state, raw_rows(connection, query)
-
-        return self._database.read_now(work)
+        return self._database.read_now(lambda connection: _rows_in(connection, chain, after, limit))
 
     def texts(self, chain: str, after: int, through: int) -> Sequence[AuditText]:
         """Returns nothing: no entry has a text beside it."""
@@ -233,7 +247,80 @@ def entries_in(connection: Connection, alias: str | None = None) -> list[Entry]:
     except OperationalError as error:
         if not is_undecodable(error):
             raise
-        raise LedgerChanged(str(error.orig)) from None
+        raise ledger_changed(str(error.orig), str(error.orig)) from None
+
+
+def trusted_entries(connection: Connection, remembered: Remembered, alias: str | None = None) -> list[Entry]:
+    """Verifies the whole chain inside the caller's transaction, and returns all entries, or those of an alias.
+
+    Args:
+        remembered: what the host remembered before the transaction; the ledger has to continue it.
+
+    Raises:
+        LedgerChanged: an entry was changed, removed, moved, inserted or filed under another alias.
+    """
+    verified = verify_chain(_Within(connection, remembered.head), CHAIN)
+    if verified.problems:
+        raise _broken(verified.problems, remembered)
+    entries = entries_in(connection)
+    filed = raw_rows(connection, sa.select(as_text(_columns.alias)).order_by(_columns.sequence))
+    for entry, (place,) in zip(entries, filed, strict=False):
+        if entry.alias != place:
+            raise ledger_changed(
+                f"entry {entry.sequence}: it is filed under another alias than it names",
+                f"第 {entry.sequence} 条：归入的别名与条目所写的不同",
+            )
+    return [one for one in entries if alias in (None, one.alias)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Within:
+    """The ledger inside a transaction, as `verify_chain` reads it."""
+
+    connection: Connection
+    remembered: Head | None
+
+    def rows(self, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
+        return _rows_in(self.connection, chain, after, limit)
+
+    def texts(self, chain: str, after: int, through: int) -> Sequence[AuditText]:
+        return ()
+
+    def anchor(self, chain: str) -> Head | None:
+        return self.remembered
+
+
+_BROKEN_ZH: Final[Mapping[Kind, str]] = {
+    "changed": "内容被改动",
+    "missing": "条目缺失",
+    "moved": "条目不在原来的位置",
+    "unlinked": "与前一条的哈希不符",
+    "cut": "此后的条目被截去",
+    "replaced": "条目被改写",
+    "unannounced": "此前的条目被删除",
+    "unreadable": "条目无法读取",
+}
+
+
+def _broken(problems: Sequence[Problem], remembered: Remembered) -> LedgerChanged:
+    """Returns the error for the first break; for a ledger that only lacks what this host remembers, how to accept it."""
+    first = problems[0]
+    reason = f"entry {first.sequence}: {first.message}"
+    reason_zh = f"第 {first.sequence} 条：{_BROKEN_ZH[first.kind]}"
+    if len(problems) == 1 and "anchor" in first.message:
+        return LedgerChanged.of("ledger_cut", reason=reason, reason_zh=reason_zh, path=remembered.path)
+    return ledger_changed(reason, reason_zh)
+
+
+def _rows_in(connection: Connection, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
+    query = (
+        sa.select(_columns.sequence, _columns.at_ms, _ENTRY, _HASH)
+        .where(_columns.sequence > after)
+        .order_by(_columns.sequence)
+        .limit(limit)
+    )
+    state = Chain(chain, None, 0, _head_in(connection), NOTHING)
+    return state, raw_rows(connection, query)
 
 
 def _head_in(connection: Connection) -> Head:
@@ -262,15 +349,19 @@ def _entry(text: str, hash: str) -> Entry:
             hash=hash,
         )
     except (msgspec.MsgspecError, UnicodeError, KeyError) as error:
-        raise LedgerChanged(f"an entry cannot be read: {error}") from None
+        raise ledger_changed(f"an entry cannot be read: {error}", f"有条目无法读取：{error}") from None
     told = (entry.event, entry.alias, entry.by, entry.sequence, entry.at_ms)
     if [type(one) for one in told] != [str, str, str, int, int] or not 0 <= entry.at_ms < _MOST_MS:
-        raise LedgerChanged("an entry does not say what happened to what, when and by whom")
+        raise ledger_changed(
+            "an entry does not say what happened to what, when and by whom", "有条目没有写明何时、何人、何事"
+        )
     if _LONG_NUMBER.search(text):
         try:
             _check_fields(fields)
         except InvalidRequest as error:
-            raise LedgerChanged(f"entry {entry.sequence}: {error.message}") from None
+            raise ledger_changed(
+                f"entry {entry.sequence}: {error.message}", f"第 {entry.sequence} 条：{error.message}"
+            ) from None
     for name in ("chain", "previous"):
         fields.pop(name, None)
     return entry

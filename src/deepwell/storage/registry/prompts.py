@@ -12,7 +12,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from deepwell.errors import DeepwellError, InvalidRequest, NotFound
+from deepwell.errors import DeepwellError, InvalidRequest, NotFound, StorageDamaged
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
@@ -52,6 +52,15 @@ class StoredPrompt:
     sha256: str
     created_at: int
     is_current: bool
+
+    def __post_init__(self) -> None:
+        """Compares the body with its hash.
+
+        Raises:
+            StorageDamaged: it is not what was written.
+        """
+        if sha256(self.body.encode()).hexdigest() != self.sha256:
+            raise StorageDamaged.of("row_damaged", table="prompt_versions", id=f"{self.id!r}, {self.number}")
 
 
 _COLUMNS = (
@@ -212,7 +221,7 @@ class PromptStore:
             )
             connection.execute(sa.delete(prompts).where(prompts.c.tenant == tenant, prompts.c.id == id))
 
-        await self._database.write(work)
+        await self._database.free(work)
 
 
 def _number_for(id: str, hashes: dict[int, str], digest: str, number: int | None) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
-from deepwell.storage.aliases import Alias, Canary, change_in, check_alias, find_in
+from deepwell.storage.aliases import Alias, Canary, change_in, check_alias, find_in, require_as_told
 from deepwell.storage.database import Database
 from deepwell.storage.registry.ledger import (
     Entry,
@@ -24,6 +24,7 @@ from deepwell.storage.registry.ledger import (
     check_author,
     entries_in,
     lock_ledger,
+    trusted_entries,
 )
 from deepwell.storage.registry.story import Outcome, Rollout, Steps, Story, Version, told
 
@@ -60,6 +61,17 @@ class RegistryStore:
             LedgerChanged: it tells no story.
         """
         return told(await self.ledger.entries(alias))
+
+    async def trusted_story(self, alias: str) -> Story:
+        """Returns what the ledger tells of an alias, for whoever acts on it.
+
+        Raises:
+            LedgerChanged: it does not hold.
+        """
+        remembered = await self.ledger.remembered()
+        return told(
+            await self._database.read(lambda connection: trusted_entries(connection, remembered, alias))
+        )
 
     async def register(self, alias: str, version: NewVersion, by: str) -> Version:
         """Adds the next version of an alias, which need not exist yet.
@@ -115,15 +127,15 @@ class RegistryStore:
         Raises:
             NotFound: there is no such version, or no such alias.
             InvalidRequest: another roll-out is under way, the alias means this model already, or the gates refused it.
+            LedgerChanged: the ledger does not hold.
         """
         if not (0 < share < 1 or (steps is not None and share == 0)):
             raise InvalidRequest.of("rollout_share", param="share", share=f"{share:g}")
         alias = version.rpartition("#")[0]
         id = f"rollout_{secrets.token_hex(12)}"  # random, because users are split by it
 
-        def work(connection: Connection) -> Rollout:
-            before = _alias(connection, alias)
-            found = _version(told(entries_in(connection, alias)), version)
+        def work(connection: Connection, before: Alias, entries: Sequence[Entry]) -> Rollout:
+            found = _version(told(entries), version)
             if before.candidate is not None:
                 raise InvalidRequest.of("rollout_running", alias=alias, candidate=before.candidate)
             if found.model == before.model:
@@ -145,7 +157,7 @@ class RegistryStore:
             }
             return told([append_entry(connection, "canary", alias, by, values)]).rollouts[id]
 
-        return await self._change(by, work)
+        return await self._act(alias, by, work)
 
     async def step(
         self,
@@ -170,8 +182,7 @@ class RegistryStore:
         if not 0 <= share <= 1:
             raise InvalidRequest.of("rollout_share", param="share", share=f"{share:g}")
 
-        def work(connection: Connection) -> Rollout:
-            before = _alias(connection, alias)
+        def work(connection: Connection, before: Alias, entries: Sequence[Entry]) -> Rollout:
             if before.candidate is None or rollout != before.rollout:
                 raise InvalidRequest.of("rollout_ended", alias=alias, rollout=rollout)
             if share == before.share:
@@ -182,10 +193,10 @@ class RegistryStore:
                 )
             change_in(connection, alias, before.model, by, Canary(before.candidate, share, rollout))
             values = {"rollout": rollout, "share": share, "before": before.share, "numbers": numbers or {}}
-            append_entry(connection, "step", alias, by, values)
-            return told(entries_in(connection, alias)).rollouts[rollout]
+            made = append_entry(connection, "step", alias, by, values)
+            return told([*entries, made]).rollouts[rollout]
 
-        return await self._change(by, work)
+        return await self._act(alias, by, work)
 
     async def end(
         self,
@@ -199,6 +210,8 @@ class RegistryStore:
     ) -> Rollout:
         """Ends the roll-out of an alias: all users get the candidate if it is promoted, else nobody does.
 
+        A ledger that does not hold keeps nobody from taking a candidate away.
+
         Args:
             numbers: what was decided by.
             rollout: id of the roll-out that is meant; None: the one that is under way.
@@ -206,10 +219,10 @@ class RegistryStore:
         Raises:
             NotFound: there is no such alias.
             InvalidRequest: no roll-out is under way, or another one than is meant.
+            LedgerChanged: a candidate is to be promoted, and the ledger does not hold.
         """
 
-        def work(connection: Connection) -> Rollout:
-            before = _alias(connection, alias)
+        def work(connection: Connection, before: Alias, entries: Sequence[Entry]) -> Rollout:
             if before.candidate is None or rollout not in (None, before.rollout):
                 key = "rollout_none" if rollout is None else "rollout_ended"
                 raise InvalidRequest.of(key, alias=alias, rollout=rollout or "")
@@ -222,10 +235,15 @@ class RegistryStore:
                 "reason": _checked(reason),
                 "numbers": numbers or {},
             }
-            append_entry(connection, outcome, alias, by, values)
-            return told(entries_in(connection, alias)).rollouts[before.rollout or ""]
+            made = append_entry(connection, outcome, alias, by, values)
+            return told([*entries, made]).rollouts[before.rollout or ""]
 
-        return await self._change(by, work)
+        if outcome == "promoted":
+            return await self._act(alias, by, work)
+        return await self._change(
+            by,
+            lambda connection: work(connection, _alias(connection, alias), entries_in(connection, alias)),
+        )
 
     async def revert(self, alias: str, by: str, *, reason: str = "") -> Alias:
         """Undoes the newest promotion: the alias means again what it meant before.
@@ -235,11 +253,10 @@ class RegistryStore:
             InvalidRequest: a roll-out is under way, or nothing was promoted since the alias was set.
         """
 
-        def work(connection: Connection) -> Alias:
-            before = _alias(connection, alias)
+        def work(connection: Connection, before: Alias, entries: Sequence[Entry]) -> Alias:
             if before.candidate is not None:
                 raise InvalidRequest.of("rollout_under_way", alias=alias, candidate=before.candidate)
-            promoted = newest_promotion(entries_in(connection, alias))
+            promoted = newest_promotion(entries)
             if promoted is None or promoted.fields["model"] != before.model:
                 raise InvalidRequest.of("rollout_unreverted", alias=alias, model=before.model)
             model = promoted.fields["before"]
@@ -248,7 +265,24 @@ class RegistryStore:
             append_entry(connection, "reverted", alias, by, values)
             return made
 
-        return await self._change(by, work)
+        return await self._act(alias, by, work)
+
+    async def _act(self, alias: str, by: str, work: Callable[[Connection, Alias, Sequence[Entry]], T]) -> T:
+        """Gives users another version of an alias, if the ledger holds. `work` takes the alias, and its entries.
+
+        Raises:
+            NotFound: there is no such alias.
+            LedgerChanged: the ledger does not hold, or the alias is not as it says.
+        """
+        remembered = await self.ledger.remembered()
+
+        def trusted(connection: Connection) -> T:
+            entries = trusted_entries(connection, remembered, alias)
+            before = _alias(connection, alias)
+            require_as_told(told(entries), [before])
+            return work(connection, before, entries)
+
+        return await self._change(by, trusted)
 
     async def _change(self, by: str, work: Callable[[Connection], T]) -> T:
         check_author(by)

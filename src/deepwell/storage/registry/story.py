@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from deepwell.storage.registry.ledger import Entry, LedgerChanged
+from deepwell.storage.registry.ledger import Entry, ledger_changed
 
 __all__ = ["AliasState", "Kind", "Outcome", "Rollout", "State", "Steps", "Story", "Version", "told"]
 
@@ -149,7 +149,10 @@ def told(entries: Iterable[Entry]) -> Story:
         try:
             _TELL[entry.event](story, entry)
         except (KeyError, TypeError) as error:
-            raise LedgerChanged(f"entry {entry.sequence} tells no story: {error!r}") from None
+            raise ledger_changed(
+                f"entry {entry.sequence} tells no story: {error!r}",
+                f"第 {entry.sequence} 条前后不符：{error!r}",
+            ) from None
     return story
 
 

@@ -265,6 +265,9 @@ api_keys = Table(
     Column("last_used_at", BigInteger),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
+    Column(
+        "seal", String(64), nullable=False, server_default=""
+    ),  # SHA-256 of the columns but `last_used_at`
     UniqueConstraint("digest"),
     Index("ix_api_keys_tenant", "tenant"),
 )

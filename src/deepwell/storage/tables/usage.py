@@ -56,6 +56,8 @@ feedback = Table(
     Column("verified", Boolean, nullable=False),  # model and messages are those of the kept answer
     Column("voter", String(64), nullable=False),  # hash of who voted; of rows before there were any: their id
     Column("source", String(16), nullable=False),  # api or import
+    # of whoever voted; empty: the server has no keys, or it was imported
+    Column("key_id", String(64), nullable=False, server_default=""),
     UniqueConstraint("tenant", "id"),
     Index("ix_feedback_tenant_rating_seq", "tenant", "rating", "seq"),
     Index("uq_feedback_tenant_target_id_voter", "tenant", "target_id", "voter", unique=True),

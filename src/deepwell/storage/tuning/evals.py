@@ -191,7 +191,7 @@ class EvalStore:
             connection.execute(sa.delete(evals).where(evals.c.tenant == tenant, evals.c.id == id))
             return hashes
 
-        await self._files.release(await self._database.write(work))
+        await self._files.release(await self._database.free(work))
 
     async def create_run(
         self, tenant: Tenant, run: StoredRun, *, file_id: str | None = None, payload: str = "{}"
@@ -328,7 +328,7 @@ class EvalStore:
             _find_run(connection, tenant, id, eval_id)
             return _delete_run(connection, tenant, id)
 
-        sha256 = await self._database.write(work)
+        sha256 = await self._database.free(work)
         if sha256 is not None:
             await self._files.release([sha256])
 

@@ -173,7 +173,7 @@ class LabellingStore:
             connection.execute(sa.delete(items).where(_of(tenant, id)))
             connection.execute(sa.delete(projects).where(projects.c.tenant == tenant, projects.c.id == id))
 
-        await self._database.write(work)
+        await self._database.free(work)
 
     async def progress(self, tenant: Tenant, id: str) -> Progress:
         """Returns how far a project is."""

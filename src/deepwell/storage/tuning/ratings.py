@@ -137,7 +137,7 @@ class RatingStore:
                 connection.execute(sa.delete(table).where(mine))
             connection.execute(sa.delete(studies).where(studies.c.tenant == tenant, studies.c.id == id))
 
-        await self._database.write(work)
+        await self._database.free(work)
 
     async def pairs(
         self, tenant: Tenant, id: str, positions: Sequence[int] | None = None

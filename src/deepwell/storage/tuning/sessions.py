@@ -106,7 +106,7 @@ class SessionStore:
                 total += connection.execute(sa.delete(jobs).where(mine)).rowcount
             return total
 
-        return await self._database.write(work) if ids else 0
+        return await self._database.free(work) if ids else 0
 
 
 def session_job_ids(connection: Connection, tenant: Tenant, end_user: str) -> list[str]:

@@ -255,7 +255,7 @@ class TrainingStore:
             )
             return gone
 
-        return await self._database.write(work)
+        return await self._database.free(work)
 
     async def lost(self) -> Sequence[tuple[Tenant, StoredFineTuning]]:
         """Returns open jobs without a durable job that works on them, because a server was killed between two steps."""

@@ -160,6 +160,7 @@ class _World:
             temperature=0.7,
             seed=seed,
             safety_identifier=user,
+            store=True,  # votes for answers that are kept decide
         )
         return given.id, given.choices[0].message.content or ""
 

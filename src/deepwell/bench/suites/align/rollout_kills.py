@@ -104,7 +104,14 @@ async def _regressing(chosen: random.Random) -> int | None:
             side = takes_candidate(rollout.id, rollout.share, tenant, identity_of(user, ""))
             rating = "up" if chosen.random() < (0.6 if side else 0.85) else "down"
             given = StoredFeedback(
-                f"fb_{number}", f"resp_{number}", rating, int(time.time()), model=ALIAS, end_user=user
+                f"fb_{number}",
+                f"resp_{number}",
+                rating,
+                int(time.time()),
+                model=ALIAS,
+                end_user=user,
+                verified=True,
+                key_id=f"key of {user}",
             )
             await feedback.put(tenant, given)
             if number % _LOOK == 0 and (done := await rollouts.judge(ALIAS)).rollout.state != "canary":

@@ -42,6 +42,7 @@ class _Serve:
 @dataclass(frozen=True)
 class _Gates:
     error_rate: float | None = 0.02
+    refusal_rate: float | None = 0.1
     first_token_p95_ms: float | None = 400
     guard_rate: float | None = None
 

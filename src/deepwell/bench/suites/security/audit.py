@@ -17,13 +17,13 @@ from sqlalchemy import Connection
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.safety.audit.trail import RequestFacts, decision_record
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.findings import Action, Decision, Finding
 from deepwell.settings import Settings
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.safety.verify import verify_chain
 from deepwell.storage.tables import audit_entries
 
 __all__ = ["bench_audit"]

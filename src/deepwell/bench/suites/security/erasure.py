@@ -22,13 +22,13 @@ from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.report import Report
 from deepwell.bench.harness.served import serve_command, served_process
 from deepwell.bench.suites.security.besieged import create_key
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.privacy.places import place_of_path
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.answers import AnswerStore
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.safety.verify import verify_chain
 from deepwell.storage.tables import metadata
 
 __all__ = ["bench_erasure"]

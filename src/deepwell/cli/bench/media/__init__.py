@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepwell.cli.bench.media.hostile import media_hostile
+from deepwell.cli.bench.media.hostile import hostile_files, media_hostile
 from deepwell.cli.bench.media.images import image_generation, media_size
 from deepwell.cli.bench.media.recognition import speech_recognition
 from deepwell.cli.bench.media.router import media_router
@@ -11,6 +11,7 @@ from deepwell.cli.bench.media.space import media_dynamic_weights, media_shared_e
 from deepwell.cli.bench.media.speech import speech_round_trip
 
 __all__ = [
+    "hostile_files",
     "image_generation",
     "media_dynamic_weights",
     "media_hostile",

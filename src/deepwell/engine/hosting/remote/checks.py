@@ -45,8 +45,10 @@ def checked_part(
         before: number of tokens that earlier events brought.
 
     Raises:
-        EngineUnavailable: there are more tokens than were asked for, or ids or log probabilities that cannot be.
+        EngineUnavailable: there are more tokens than were asked for, or ids, counts or log probabilities that cannot be.
     """
+    if min(part.prompt_tokens or 0, part.cached_tokens or 0) < 0:
+        raise bad_answer(url, "a negative count of tokens")
     vocab, most = capabilities.vocab_size, request.params.max_tokens
     if any(not 0 <= token < vocab for token in part.tokens):
         raise bad_answer(url, f"a token outside of the vocabulary of {vocab}")

@@ -24,7 +24,7 @@ from deepwell.engine.hosting.remote.address import RemoteOptions
 from deepwell.engine.hosting.remote.checks import checked_part, checked_request, vector_of
 from deepwell.engine.hosting.remote.faults import Retry, bad_answer, broken, lacking
 from deepwell.engine.hosting.remote.parts import Part, Shape
-from deepwell.engine.hosting.remote.transport import Transport
+from deepwell.engine.hosting.remote.transport import MOST_BODY_BYTES, Transport
 from deepwell.engine.prompts import checked_prompt, first_row
 from deepwell.engine.protocol import (
     AdapterInfo,
@@ -45,6 +45,10 @@ _log = logging.getLogger("deepwell.engine")
 
 MAX_SENDS: Final = 3  # of a request that the server had taken: it may be what ends the server
 _PAUSE_S: Final = 0.2
+_MOST_IDLE: Final = 4096  # events in a row without a token, such as counts and keep-alives
+_ANSWER_BYTES: Final = 1 << 20  # of an answer in one piece, besides its rows
+_ROW_BYTES: Final = 1024  # of one token with its log probability, or of one alternative to it
+_NUMBER_BYTES: Final = 64  # of one number of a vector
 _LONGEST_PAUSE_S: Final = 2.0
 
 
@@ -175,7 +179,8 @@ class RemoteEngine:
         model = adapter or self._adapters.model
         body = self._shape.embedding(model, array.tolist())
         transport = self._transport(asyncio.get_running_loop())
-        answer = await self._again(lambda: transport.whole("/v1/embeddings", body))
+        most_bytes = _ANSWER_BYTES + self._capabilities.hidden_size * _NUMBER_BYTES
+        answer = await self._again(lambda: transport.whole("/v1/embeddings", body, most_bytes))
         return vector_of(answer, self._capabilities.hidden_size, self.url)
 
     async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
@@ -304,12 +309,19 @@ class RemoteEngine:
         async def attempt() -> None:
             reader = self._shape.reader(job.request)
             events = transport.events(self._shape.path, body)
+            idle, clock = 0, time.monotonic
+            until = clock() + self._options.first_s
             async with contextlib.aclosing(events):
                 async for event in events:
                     read = reader.read
-                    self._take(
-                        job, await asyncio.to_thread(read, event) if self._shape.waits else read(event)
-                    )
+                    part = await asyncio.to_thread(read, event) if self._shape.waits else read(event)
+                    self._take(job, part)
+                    if part.tokens:
+                        idle, until = 0, clock() + self._options.first_s
+                        continue
+                    idle += 1
+                    if idle > _MOST_IDLE or clock() > until:  # which would keep the request open for ever
+                        raise bad_answer(self.url, f"{idle} events without a token")
             if job.held is None and not job.ended:
                 raise broken(self.url, "the stream has no end")
 
@@ -328,14 +340,19 @@ class RemoteEngine:
         """Returns the whole answer to a request."""
         transport = self._transport(asyncio.get_running_loop())
         body = await self._body(request, stream=False)
-        data = await self._again(lambda: transport.whole(self._shape.path, body))
+        params = request.params
+        rows = 0 if params.prompt_logprobs is None else len(request.prompt) * (params.prompt_logprobs + 2)
+        rows += params.max_tokens * ((params.logprobs or 0) + 2)
+        most_bytes = min(_ANSWER_BYTES + rows * _ROW_BYTES, MOST_BODY_BYTES)
+        data = await self._again(lambda: transport.whole(self._shape.path, body, most_bytes))
         part = checked_part(
             self._shape.reader(request).read(data), request, 0, self._capabilities, self.address
         )
         if part.finish_reason is None:
             raise bad_answer(self.url, "an answer without an end")
         with self._lock:
-            prompt, cached = len(request.prompt), part.cached_tokens or 0
+            prompt = len(request.prompt)
+            cached = min(part.cached_tokens or 0, prompt)
             self._count(prompt_tokens=prompt - cached, cached_tokens=cached, steps=1)
         return part
 
@@ -381,7 +398,7 @@ class RemoteEngine:
             except Retry as failed:
                 sends += failed.sent
                 wait_s = max(pause, failed.wait_s)
-                self._available(failed.sent)
+                self._available(failed.sent or failed.busy)
                 if sends >= MAX_SENDS or time.monotonic() + wait_s > until:
                     raise failed.error from None
                 await asyncio.sleep(wait_s)

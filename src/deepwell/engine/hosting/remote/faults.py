@@ -15,10 +15,21 @@ from deepwell.errors import (
     ModelNotFound,
 )
 
-__all__ = ["Retry", "bad_answer", "broken", "lacking", "plain_of", "refused", "said_by", "unreachable"]
+__all__ = [
+    "TOO_MANY",
+    "Retry",
+    "bad_answer",
+    "broken",
+    "lacking",
+    "plain_of",
+    "refused",
+    "said_by",
+    "unreachable",
+]
 
 _MOST_SAID: Final = 300
-_BUSY: Final = (429, 502, 503, 504)
+TOO_MANY: Final = 429
+_AGAIN: Final = (TOO_MANY, 502, 503, 504)
 
 
 class Retry(Exception):
@@ -27,11 +38,13 @@ class Retry(Exception):
     Attributes:
         error: the error if it is not.
         sent: whether the server had taken the request, which then may be what breaks it.
+        busy: whether the server said that it has too much to do, so that it is there.
         wait_s: seconds that the server asks for.
     """
 
-    def __init__(self, error: DeepwellError, *, sent: bool, wait_s: float = 0.0) -> None:
+    def __init__(self, error: DeepwellError, *, sent: bool, busy: bool = False, wait_s: float = 0.0) -> None:
         super().__init__(error.message)
+        self.busy = busy
         self.error = error
         self.sent = sent
         self.wait_s = wait_s
@@ -60,9 +73,9 @@ def lacking(url: str, what: str, param: str | None = None) -> InvalidRequest:
 def refused(url: str, status: int, body: bytes, wait_s: float = 0.0) -> DeepwellError | Retry:
     """Returns the error, or the reason to try again, for a response that is not 200."""
     said = said_by(body)
-    if status in _BUSY:
+    if status in _AGAIN:
         reason = f"HTTP {status}: {said}" if said else f"HTTP {status}"
-        return Retry(unreachable(url, reason), sent=False, wait_s=wait_s)
+        return Retry(unreachable(url, reason), sent=False, busy=status == TOO_MANY, wait_s=wait_s)
     if status in (401, 403):
         return EngineUnavailable.of("engine_key_refused", url=url, status=status)
     if status == 404:

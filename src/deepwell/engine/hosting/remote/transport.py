@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from deepwell.engine.hosting.remote.events import EventReader
-from deepwell.engine.hosting.remote.faults import Retry, bad_answer, broken, refused, unreachable
+from deepwell.engine.hosting.remote.faults import (
+    TOO_MANY,
+    Retry,
+    bad_answer,
+    broken,
+    refused,
+    unreachable,
+)
 from deepwell.errors import DeepwellError
 
 if TYPE_CHECKING:
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
     from deepwell.engine.hosting.remote.address import RemoteOptions
 
-__all__ = ["Transport", "body_of", "bounded_answer", "client_options"]
+__all__ = ["MOST_BODY_BYTES", "Transport", "body_of", "bounded_answer", "client_options"]
 
 MOST_BODY_BYTES: Final = 256 << 20  # log probabilities of a long prompt with alternatives
 _MOST_ANSWER_BYTES: Final = 1 << 20  # of what is asked about a server
@@ -79,6 +86,7 @@ class Transport:
         import httpx
 
         self.url = options.address.url
+        self._key = b"" if options.key is None else options.key.get_secret_value().encode()
         self._first_s = options.first_s
         self._idle_s = options.idle_s
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
@@ -105,9 +113,14 @@ class Transport:
         clock = asyncio.get_running_loop().time
         until = clock() + self._first_s  # for the next event: comments alone keep no request open
         try:
-            async with self._http.stream("POST", self.url + path, **_content(body)) as response:
-                if response.status_code != 200:
-                    raise await self._refusal(response)
+            async with contextlib.AsyncExitStack() as stack:
+                sent = self._http.stream("POST", self.url + path, **_content(body))
+                async with asyncio.timeout_at(
+                    until
+                ):  # of the head too, and of an error that comes byte by byte
+                    response = await stack.enter_async_context(sent)
+                    if response.status_code != 200:
+                        raise await self._refusal(response)
                 pieces = response.aiter_raw()
                 while not reader.done:
                     silence_s = self._idle_s if begun else self._first_s
@@ -117,18 +130,18 @@ class Transport:
                         break
                     for event in reader.feed(piece):
                         begun = True
-                        yield event
+                        yield self._without_key(event)
                         until = clock() + self._first_s
                 if not reader.done and (event := reader.end()) is not None:
                     begun = True
-                    yield event
+                    yield self._without_key(event)
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._lost(error, begun=begun) from None
         if not begun:
             raise Retry(unreachable(self.url, "an empty answer"), sent=True)
 
-    async def whole(self, path: str, body: dict[str, Any]) -> bytes:
-        """Posts a body and returns the answer's.
+    async def whole(self, path: str, body: dict[str, Any], most_bytes: int = MOST_BODY_BYTES) -> bytes:
+        """Posts a body and returns the answer's, of at most `most_bytes`.
 
         Raises:
             Retry: nothing was answered, so the request may be sent again.
@@ -147,14 +160,18 @@ class Transport:
                     raise await self._refusal(response)
                 async for piece in response.aiter_raw():
                     parts += piece
-                    if len(parts) > MOST_BODY_BYTES:
-                        raise bad_answer(self.url, f"more than {MOST_BODY_BYTES} bytes")
+                    if len(parts) > most_bytes:
+                        raise bad_answer(self.url, f"more than {most_bytes} bytes")
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._lost(error, begun=bool(parts)) from None
-        return bytes(parts)
+        return self._without_key(bytes(parts))
+
+    def _without_key(self, said: bytes) -> bytes:
+        """Returns what the server said without the key that it was given: errors that quote it go to clients."""
+        return said.replace(self._key, b"...") if self._key else said
 
     async def look(self, path: str) -> bytes | None:
-        """Returns the body of a small answer, or None if the server cannot be reached or says anything but 200."""
+        """Returns the body of a small answer, empty if the server is busy; None: it is away, or says anything else."""
         import httpx
 
         parts = bytearray()
@@ -164,7 +181,8 @@ class Transport:
                     parts += piece
                     if len(parts) > MOST_BODY_BYTES >> 8:
                         return None
-                return bytes(parts) if response.status_code == 200 else None
+                said = {200: bytes(parts), TOO_MANY: b""}  # who is busy is there
+                return said.get(response.status_code)
         except (httpx.HTTPError, TimeoutError):
             return None
 
@@ -190,7 +208,10 @@ class Transport:
         after = response.headers.get("retry-after", "")
         wait_s = float(after) if after.isascii() and after.isdigit() and len(after) < 6 else 0.0
         return refused(
-            self.url, response.status_code, bytes(said[:_MOST_ERROR_BYTES]), min(wait_s, _LONGEST_PAUSE_S)
+            self.url,
+            response.status_code,
+            self._without_key(bytes(said))[:_MOST_ERROR_BYTES],
+            min(wait_s, _LONGEST_PAUSE_S),
         )
 
 

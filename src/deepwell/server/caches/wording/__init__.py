@@ -44,14 +44,14 @@ class NormalForm:
     cased: bool
 
 
-def normal_form(text: str) -> NormalForm | None:
-    """Returns the normal form of a question, or None if the rules cannot read it."""
+def normal_form(text: str, tenant: str = "") -> NormalForm | None:
+    """Returns the normal form of a question, or None if the rules cannot read it. Forms are remembered by tenant."""
     # This comes first, because no rule is linear, and because the texts that `_form` caches have to be small.
-    return _form(text) if len(text) <= MAX_CHARACTERS else None
+    return _form(text, tenant) if len(text) <= MAX_CHARACTERS else None
 
 
 @lru_cache(maxsize=4096)
-def _form(text: str) -> NormalForm | None:
+def _form(text: str, _tenant: str) -> NormalForm | None:
     text = text.strip()
     if not text or "\n" in text or "\r" in text:
         return None

@@ -151,7 +151,8 @@ class PromotedModels:
         return name in names or any(one.name == name for one in self._context.adapters())
 
     async def _story(self, alias: str) -> Story:
-        return await RegistryStore(self._context.state.database).story(alias)
+        state = self._context.state
+        return await RegistryStore(state.database, state.aliases.ledger).trusted_story(alias)
 
 
 class AliasWorker:

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from deepwell.errors import InvalidRequest
-from deepwell.safety.audit.verify import verify_chain
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.audit.bodies import (
@@ -29,6 +28,7 @@ from deepwell.storage.database import Tenant
 from deepwell.storage.safety.audit import AuditRow, AuditStore
 from deepwell.storage.safety.chain import storable
 from deepwell.storage.safety.entries import AuditPages, EntryFilter
+from deepwell.storage.safety.verify import verify_chain
 
 __all__ = ["router"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -145,5 +144,5 @@ async def _check_rows(
             param=f"{param}.id",
         )
     path = await context.state.files.local(file.sha256)
-    await asyncio.to_thread(check_rows, path, required, f"{param}.id")
+    await context.readers.call(tenant, check_rows, path, required, f"{param}.id")
     return file.id

@@ -52,6 +52,7 @@ def router(context: ServerContext) -> APIRouter:
             consent=body.consent,
             verified=kept is not None,
             voter=voter_of(body.safety_identifier or person, principal.key_id),
+            key_id=principal.key_id,
         )
         store = FeedbackStore(state.database)
         stored = await store.put(principal.tenant, given, context.options.limits.feedback)

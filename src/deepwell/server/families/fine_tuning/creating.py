@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import secrets
 from collections.abc import Sequence
@@ -121,4 +120,4 @@ async def _check(
     if file.purpose != "fine-tune":
         return  # refused where the job is made
     path = await context.state.files.local(file.sha256)
-    await asyncio.to_thread(check_file, path, param, algorithm, fields)
+    await context.readers.call(tenant, check_file, path, param, algorithm, fields)

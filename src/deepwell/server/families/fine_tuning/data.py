@@ -28,6 +28,7 @@ _FIXES: Final[Mapping[Algorithm, str]] = {
 _SAMPLED = 64  # conversations that the length of a file is estimated from
 _MOST_ARRAY_BYTES = 64 << 20
 _MOST_PROBLEMS = 5  # shown for one file
+_MOST_BAD = 1_000  # bad lines, behind which nothing is read
 
 
 class InvalidTrainingFile(InvalidRequest):
@@ -50,17 +51,19 @@ def check_file(
     _check_array(path, param)
     count = 0
     bad: list[tuple[int, str, str]] = []
-    more = 0
     for problem in _problems(path, algorithm, fields):
         if problem is None:
             count += 1
-        elif len(bad) < _MOST_PROBLEMS:
-            bad.append(problem)
-        else:
-            more += 1
+            continue
+        bad.append(problem)
+        if len(bad) == _MOST_BAD:
+            break
     if bad:
-        told = [f"line {line}: {field + ': ' if field else ''}{what}" for line, field, what in bad]
-        if more:
+        shown = bad[:_MOST_PROBLEMS]
+        told = [f"line {line}: {field + ': ' if field else ''}{what}" for line, field, what in shown]
+        if len(bad) == _MOST_BAD:
+            told.append(f"and more: nothing behind line {bad[-1][0]} was read")
+        elif more := len(bad) - len(shown):
             told.append(f"and {more} more lines")
         raise InvalidTrainingFile(
             "; ".join(told),

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deepwell.errors import DeepwellError, StorageUnavailable
+from deepwell.errors import DeepwellError, StorageDamaged, StorageUnavailable
 from deepwell.server.context import ServerContext
+from deepwell.storage.integrity import noted_damage
 
 __all__ = ["Readiness"]
 
@@ -61,13 +62,26 @@ class Readiness:
     async def _look(self) -> None:
         try:
             if self._context.kept.is_set():
-                await self._context.state.database.probe()
+                database = self._context.state.database
+                await database.probe()
+                if database.file is not None:
+                    await asyncio.to_thread(_require_sound, database.file)
             folder = self._context.options.files.folder
             if folder is not None:
                 await asyncio.to_thread(_require_room, folder)
             self._problem = None
         except DeepwellError as error:
             self._problem = error
+
+
+def _require_sound(file: Path) -> None:
+    """Checks what the last examination of the database said.
+
+    Raises:
+        StorageDamaged: it found damage.
+    """
+    if (reason := noted_damage(file)) is not None:
+        raise StorageDamaged.of("database_damaged", path=file.name, reason=reason)
 
 
 def _require_room(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
@@ -77,7 +76,9 @@ class _Work:
                 fix=f"split it into files of at most {MAX_BYTES}",
                 param="file_id",
             )
-        read = await asyncio.to_thread(read_items, await files.path(tenant, file.id), body.classes)
+        read = await self._context.readers.call(
+            tenant, read_items, await files.path(tenant, file.id), body.classes
+        )
         return await self.store.create(
             tenant,
             name=body.name or file.filename,

@@ -78,7 +78,7 @@ class _Work:
                 fix=f"split it into files of at most {MAX_BYTES}",
                 param="file_id",
             )
-        read = await asyncio.to_thread(read_pairs, await files.path(tenant, file.id))
+        read = await self._context.readers.call(tenant, read_pairs, await files.path(tenant, file.id))
         study = await self.store.create(
             tenant, name=body.name or file.filename, file_id=file.id, models=read.models, rows=read.pairs
         )

@@ -149,6 +149,7 @@ class RolloutVotes(Struct):
     current: RolloutSide
     candidate: RolloutSide
     without_user: int
+    unverified: int
     low: float
     high: float
     evidence_worse: float

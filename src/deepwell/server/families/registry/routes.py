@@ -189,8 +189,10 @@ class _Registry:
 
         Raises:
             NotFound: there is none of this id.
+            LedgerChanged: there is none because the ledger was changed.
         """
         if (found := told(await self.entries()).rollouts.get(id)) is None:
+            await self._context.state.aliases.names()  # verifies it
             raise NotFound.of("rollout_unknown", id=id[:64])
         return found
 

@@ -165,6 +165,7 @@ def _votes_body(rollout: Rollout, votes: Votes) -> RolloutVotes:
         RolloutSide(rollout.current, current.users, current.good),
         RolloutSide(rollout.candidate, candidate.users, candidate.good),
         votes.unknown,
+        votes.unverified,
         votes.low,
         votes.high,
         votes.evidence_worse,
