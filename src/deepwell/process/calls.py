@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import resource
 import signal
 import socket
@@ -24,7 +23,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from deepwell.errors import InvalidFile
-from deepwell.process.confinement.launch import child_command, child_path, end_program, innermost
+from deepwell.process.confinement.launch import (
+    child_command,
+    child_path,
+    end_program,
+    innermost,
+    public_environment,
+)
 from deepwell.process.frames import Frames, WireError
 
 __all__ = [
@@ -56,16 +61,6 @@ _FRUGAL = {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-# Names may hold keys whatever they are called, and strangers' tokenizers and templates run beside the environment.
-_PUBLIC = re.compile(
-    r"PATH|HOME|TZ|LANG|LANGUAGE|LC_[A-Z]+|LD_LIBRARY_PATH|PYTHON(HOME|UTF8|DONTWRITEBYTECODE)"
-    r"|DEEPWELL_(ISA|LANGUAGE)|(OPENBLAS|MKL|OMP)_[A-Z_]+"
-)
-
-
-def _public_environment() -> dict[str, str]:
-    """Returns the part of this process's environment that children need."""
-    return {name: value for name, value in os.environ.items() if _PUBLIC.fullmatch(name)}
 
 
 class CallEnded(Exception):
@@ -115,7 +110,7 @@ def start_child(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # a library that panics says so there; the reason crosses in the answer
         pass_fds=(descriptor,),
-        env={**_public_environment(), **_FRUGAL, "PYTHONPATH": os.pathsep.join(child_path(module))},
+        env={**public_environment(), **_FRUGAL, "PYTHONPATH": os.pathsep.join(child_path(module))},
         cwd="/",
         process_group=0,
     )

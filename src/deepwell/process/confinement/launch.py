@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import site
@@ -42,6 +43,7 @@ __all__ = [
     "enter_command",
     "innermost",
     "program_command",
+    "public_environment",
     "walls",
 ]
 
@@ -52,6 +54,7 @@ DEVICES: Final = ("/dev/null", "/dev/random", "/dev/urandom")
 _ENTER: Final = Path(__file__).with_name("enter.py")
 _PROBE_S: Final = 30.0
 _OPEN_FILES: Final = 256
+_THREADS: Final = 128
 _SYSTEM: Final = (
     "/lib",
     "/lib32",
@@ -97,8 +100,8 @@ class Plan:
         command: the program, by its absolute path, and its arguments.
         root: what it sees of the file system; None: no namespaces are made.
         init: whether it runs below a process 1 that does nothing else. As process 1 it would outlive signals of its own timers.
-        keep: descriptors that it has beside the standard ones. It ends when the peer of the first closes its connection; without
-            any, when the thread ends that started it.
+        keep: descriptors that it has beside the standard ones. It ends when the peer of the first closes its connection;
+            without any, when the thread ends that started it.
         keep_user: whether it runs under this process's user id even where that is root's.
         landlock: paths, and what it may do there; None: Landlock is left out.
         limits: resource limits by their names, soft and hard.
@@ -196,7 +199,11 @@ def child_command(
 
 
 def program_command(
-    command: list[str], memory_bytes: int, processor_s: int, reads: Iterable[Path] = ()
+    command: list[str],
+    memory_bytes: int,
+    processor_s: int,
+    reads: Iterable[Path] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Returns the command that runs a program confined, until this process ends.
 
@@ -205,10 +212,12 @@ def program_command(
         memory_bytes: memory for data that it may take.
         processor_s: processor time after which it is ended.
         reads: files and folders that it may read beside the system's libraries.
+        environ: its environment; None: the public part of this process's.
     """
     plan = _confined(command, (), [Path(command[0]), *reads])
     limits = plan.limits | {"RLIMIT_DATA": (memory_bytes,) * 2, "RLIMIT_CPU": (processor_s, processor_s + 1)}
-    return _command(walls().spaces, replace(plan, limits=limits))
+    environ = public_environment() if environ is None else environ
+    return _command(walls().spaces, replace(plan, limits=limits, environ=environ))
 
 
 def child_path(module: str) -> list[str]:
@@ -219,6 +228,19 @@ def child_path(module: str) -> list[str]:
 def enter_command(plan: Plan) -> list[str]:
     """Returns the command that runs `enter.py`."""
     return [base_python(), "-I", "-S", "-B", str(_ENTER), json.dumps(asdict(plan))]
+
+
+# Names may hold keys whatever they are called, and strangers' tokenizers and templates run beside the environment.
+
+_PUBLIC = re.compile(
+    r"PATH|ORT_DISABLE_TELEMETRY|HOME|TZ|LANG|LANGUAGE|LC_[A-Z]+|LD_LIBRARY_PATH|PYTHON(HOME|UTF8|DONTWRITEBYTECODE)"
+    r"|DEEPWELL_(ISA|LANGUAGE)|(OPENBLAS|MKL|OMP)_[A-Z_]+"
+)
+
+
+def public_environment() -> dict[str, str]:
+    """Returns the part of this process's environment that children need."""
+    return {name: value for name, value in os.environ.items() if _PUBLIC.fullmatch(name)}
 
 
 def innermost(pid: int) -> int:
@@ -279,7 +301,8 @@ def _command(spaces: Spaces, plan: Plan) -> list[str]:
         return plan.command
     if spaces == "namespaces":
         return enter_command(plan)
-    plain = replace(plan, root=None)
+    # Outside of a user namespace, other processes of the user would count as threads.
+    plain = replace(plan, root=None, limits=_without_threads(plan.limits))
     if spaces == "bubblewrap":
         program, root = shutil.which("bwrap"), plan.root
         assert program is not None and root is not None
@@ -316,6 +339,7 @@ def _confined(command: list[str], code: Iterable[str], reads: Iterable[Path], *,
             "RLIMIT_MEMLOCK": (0, 0),
             "RLIMIT_MSGQUEUE": (0, 0),
             "RLIMIT_NOFILE": (_OPEN_FILES, _OPEN_FILES),
+            "RLIMIT_NPROC": (_THREADS, _THREADS),
             "RLIMIT_SIGPENDING": (64, 64),
         },
         filter="" if found is None else base64.b64encode(found).decode(),
@@ -396,6 +420,10 @@ def _others_may_read(path: Path) -> bool:
     every = [path, *path.rglob("*")] if path.is_dir() else [path]
     modes = [one.stat().st_mode for one in every if one.exists()]
     return all(mode & stat.S_IROTH and (mode & stat.S_IXOTH or not stat.S_ISDIR(mode)) for mode in modes)
+
+
+def _without_threads(limits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    return {name: value for name, value in limits.items() if name != "RLIMIT_NPROC"}
 
 
 def _others_may_reach(path: Path) -> bool:

@@ -203,7 +203,7 @@ def _piper_voice(file: Path, config: object) -> PiperVoice:
 
 @cache
 def _espeak_voices(program: str) -> tuple[ProgramVoice, ...]:
-    command = program_command([program, "--voices"], _LIST_BYTES, int(_LIST_S))
+    command = program_command([program, "--voices"], _LIST_BYTES, int(_LIST_S), environ=PROGRAM_ENVIRON)
     try:
         found = subprocess.run(
             command,
@@ -211,7 +211,6 @@ def _espeak_voices(program: str) -> tuple[ProgramVoice, ...]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_LIST_S,
-            env=PROGRAM_ENVIRON,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MissingDependency.of(

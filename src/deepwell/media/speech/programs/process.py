@@ -205,7 +205,7 @@ class _Said:
         self, command: list[str], reads: Sequence[Path], text: str, name: str, silence_s: float
     ) -> None:
         seconds = _PROGRAM_S + len(text) // 2
-        self._command = program_command(command, _PROGRAM_BYTES, seconds, reads)
+        self._command = program_command(command, _PROGRAM_BYTES, seconds, reads, PROGRAM_ENVIRON)
         # "[[" begins phonemes in espeak-ng, which no text means.
         self._text = text.replace("[[", "[ [").encode() + b"\n"
         self._name, self._silence_s = name, silence_s
@@ -222,7 +222,6 @@ class _Said:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=PROGRAM_ENVIRON,
                 start_new_session=True,
             )
         except OSError as error:
