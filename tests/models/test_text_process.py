@@ -124,11 +124,11 @@ def killed(
     left = iter(range(times))
     exchange: Callable[..., bytes] = getattr(CallProcess, "_exchange")  # noqa: B009 - once the child stands
 
-    def stopped(calls: CallProcess, request: bytes, processor_s: float) -> bytes:
+    def stopped(calls: CallProcess, request: bytes, processor_s: float, file: int | None = None) -> bytes:
         if next(left, None) is not None:
             os.kill(calls.pid, signal.SIGSTOP)  # it cannot answer before it is killed
             asked.put(calls.pid)
-        return exchange(calls, request, processor_s)
+        return exchange(calls, request, processor_s, file)
 
     monkeypatch.setattr(CallProcess, "_exchange", stopped)
     with ThreadPoolExecutor(1) as thread:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import platform
 import re
-import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -54,7 +52,6 @@ from deepwell.server.options import ImageServing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CONFINED = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 ASKED = ImageRequest(None, 7, steps=4, size=(256, 256), mark=False, prompt="a red apple", drawn=(SIDE, SIDE))
 
 
@@ -71,7 +68,7 @@ async def painter(folder: Path) -> AsyncIterator[Painter]:
 
 
 async def drawn(painter: Painter, request: ImageRequest) -> list[Step]:
-    async with aclosing(painter.draw(request)) as steps:
+    async with aclosing(painter.draw("t", request)) as steps:
         return [step async for step in steps]
 
 
@@ -84,8 +81,7 @@ def pixels(data: bytes) -> Any:
 
 
 async def test_a_pipeline_draws_step_by_step(painter: Painter) -> None:
-    canvas = await painter.start()
-    assert canvas.confined is CONFINED
+    canvas = await painter.start("t")
     assert (canvas.size, canvas.text_encoder, canvas.negative) == (SIDE, "", True)
     assert canvas.modes == ("text", "image", "mask")
     steps = await drawn(painter, replace(ASKED, count=2))
@@ -110,7 +106,7 @@ async def test_an_image_depends_on_what_is_asked_for(painter: Painter) -> None:
 
 
 async def test_sizes_keep_their_ratio(painter: Painter) -> None:
-    canvas = await painter.start()
+    canvas = await painter.start("t")
     assert canvas.file_size("auto") == (SIDE, SIDE)
     for size in ((1024, 1024), (1536, 1024), (1024, 1536)):
         width, height = canvas.drawn_size(size, square=False)
@@ -130,7 +126,7 @@ async def test_drawings_take_turns_and_one_that_is_left_ends(painter: Painter) -
     order: list[str] = []
 
     async def run(name: str, most: int) -> None:
-        async with aclosing(painter.draw(replace(ASKED, steps=6))) as steps:
+        async with aclosing(painter.draw("t", replace(ASKED, steps=6))) as steps:
             async for one in steps:
                 order.append(name)
                 if one.done == most:
@@ -148,7 +144,7 @@ async def test_a_picture_is_varied_and_painted_anew_in_part(painter: Painter, tm
     image.paste((0, 0, 0, 0), (48, 0, 96, 96))
     (tmp_path / "mask.png").write_bytes(encoded_as(image, "PNG"))
     reader = ImageReader()
-    picture, mask = [await reader.read(tmp_path / name, SIDE, 256) for name in ("a.png", "mask.png")]
+    picture, mask = [await reader.read("t", tmp_path / name, SIDE, 256) for name in ("a.png", "mask.png")]
     await reader.close()
     other = replace(picture, small=255 - picture.small)
     varied = [
@@ -164,9 +160,9 @@ async def test_a_picture_is_varied_and_painted_anew_in_part(painter: Painter, tm
 
 
 async def test_a_prompt_that_would_be_cut_is_refused(painter: Painter) -> None:
-    assert await painter.count("apple") == 7
+    assert await painter.count("t", "apple") == 7
     with pytest.raises(InvalidRequest, match="reads 77"):
-        await painter.count("word " * 60)
+        await painter.count("t", "word " * 60)
 
 
 async def test_a_scheduler_that_takes_more_steps_says_so(tmp_path: Path) -> None:
@@ -214,7 +210,7 @@ def begin(mode: DrawMode, side: int, partials: int) -> Begin:
 )
 async def test_other_families_draw_in_the_ways_they_name(make: Any, tmp_path: Path) -> None:
     drawer = PipelineDrawer(make(tmp_path / "tiny"), 1)
-    canvas = drawer.canvas(confined=False)
+    canvas = drawer.canvas()
     assert canvas.modes == tuple(PIPELINES[read_pipeline(tmp_path / "tiny").name])
     assert drawer.count("a red apple") >= 9
     for mode in canvas.modes:
@@ -287,7 +283,7 @@ async def test_weights_that_are_damaged_are_named(folder: Path, tmp_path: Path) 
     (copy / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
     painter = Painter(ImageModel("damaged", copy))
     with pytest.raises(DeepwellError, match="cannot be loaded"):
-        await painter.start()
+        await painter.start("t")
     await painter.close()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 import threading
-from pathlib import Path
 
 from deepwell.process.forks import serve_forks
+
+PR_SET_NAME = 15
 
 
 def work(body: bytes) -> int:
@@ -24,10 +27,9 @@ def work(body: bytes) -> int:
         os.abort()
     if name == b"wrong":
         raise ValueError(body)
-    if name == b"meet":  # tells the test that it runs, and waits until the test lets it go on
-        path = argument.decode()
-        Path(f"{path}.out").write_text(str(os.getpid()))
-        Path(f"{path}.in").read_text()
+    if name == b"meet":  # shows the test that it runs, and waits until the test lets it go on
+        ctypes.CDLL(None).prctl(PR_SET_NAME, argument, 0, 0, 0)
+        os.kill(os.getpid(), signal.SIGSTOP)
     return len(body)
 
 

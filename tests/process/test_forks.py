@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -38,11 +40,23 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def is_there(pid: int) -> bool:
+def names_of(pid: int) -> list[str]:
+    """Names of the threads of a process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return [file.read_text().strip() for file in Path(f"/proc/{pid}/task").glob("*/comm")]
     except OSError:
-        return False
+        return []
+
+
+def is_there(pid: int) -> bool:
+    return state_of(pid) not in ("", "Z")
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -68,21 +82,31 @@ def test_the_result_is_what_the_work_returns(server: ForkServer) -> None:
 
 
 class Meeting:
-    """Work that has begun and waits to be let go."""
+    """Work that gives itself a name, stops itself and waits to be let go."""
 
-    def __init__(self, server: ForkServer, path: Path) -> None:
-        self._path = str(path)
-        os.mkfifo(self._path + ".out")
-        os.mkfifo(self._path + ".in")
+    _names: ClassVar[Iterator[int]] = itertools.count()
+
+    def __init__(self, server: ForkServer) -> None:
+        self._server = server
+        self._name = f"meeting-{next(self._names)}"
+        self._pid = 0
         self._thread = ThreadPoolExecutor(1)
-        self.done: Future[None] = self._thread.submit(server.run, b"meet " + self._path.encode())
+        self.done: Future[None] = self._thread.submit(server.run, b"meet " + self._name.encode())
 
     def begun(self) -> int:
-        """Waits until the work runs; returns its process id."""
-        return int(Path(self._path + ".out").read_text())
+        """Waits until the work runs, anew after an earlier call; returns its process id."""
+        earlier = self._pid
+
+        def is_new() -> bool:
+            named = [one for one in children_of(self._server.pid) if self._name in names_of(one)]
+            self._pid = next((one for one in named if one != earlier and state_of(one) == "T"), 0)
+            return self._pid > 0
+
+        until(is_new)
+        return self._pid
 
     def let_go(self) -> None:
-        Path(self._path + ".in").write_text("")
+        os.kill(self._pid, signal.SIGCONT)
 
     def ended(self) -> BaseException | None:
         error = self.done.exception(WAIT_S)
@@ -139,8 +163,8 @@ def test_a_parent_may_have_thousands_of_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_works_of_several_threads_run_at_the_same_time(server: ForkServer, tmp_path: Path) -> None:
-    first, second = Meeting(server, tmp_path / "a"), Meeting(server, tmp_path / "b")
+def test_works_of_several_threads_run_at_the_same_time(server: ForkServer) -> None:
+    first, second = Meeting(server), Meeting(server)
     assert first.begun() != second.begun()
     server.run(b"pass")
     second.let_go()
@@ -149,8 +173,8 @@ def test_works_of_several_threads_run_at_the_same_time(server: ForkServer, tmp_p
     assert first.ended() is None
 
 
-def test_work_that_is_killed_is_done_again(server: ForkServer, tmp_path: Path) -> None:
-    meeting = Meeting(server, tmp_path / "a")
+def test_work_that_is_killed_is_done_again(server: ForkServer) -> None:
+    meeting = Meeting(server)
     first = meeting.begun()
     os.kill(first, signal.SIGKILL)
     assert meeting.begun() != first
@@ -158,8 +182,8 @@ def test_work_that_is_killed_is_done_again(server: ForkServer, tmp_path: Path) -
     assert meeting.ended() is None
 
 
-def test_work_that_is_killed_twice_is_lost(server: ForkServer, tmp_path: Path) -> None:
-    meeting = Meeting(server, tmp_path / "a")
+def test_work_that_is_killed_twice_is_lost(server: ForkServer) -> None:
+    meeting = Meeting(server)
     for _ in range(2):
         os.kill(meeting.begun(), signal.SIGKILL)
     error = meeting.ended()
@@ -167,10 +191,8 @@ def test_work_that_is_killed_twice_is_lost(server: ForkServer, tmp_path: Path) -
     server.run(b"pass")
 
 
-def test_a_server_that_is_killed_is_replaced_and_its_work_done_again(
-    server: ForkServer, tmp_path: Path
-) -> None:
-    meetings = [Meeting(server, tmp_path / name) for name in "ab"]
+def test_a_server_that_is_killed_is_replaced_and_its_work_done_again(server: ForkServer) -> None:
+    meetings = [Meeting(server) for name in "ab"]
     begun = [meeting.begun() for meeting in meetings]
     os.kill(server.pid, signal.SIGKILL)
     for meeting in meetings:
@@ -188,9 +210,9 @@ def test_work_that_does_not_run_is_ended() -> None:
     server.close()
 
 
-def test_closing_ends_the_server_and_what_runs(tmp_path: Path) -> None:
+def test_closing_ends_the_server_and_what_runs() -> None:
     server = ForkServer("tests.process.forked", LIMITS)
-    meeting = Meeting(server, tmp_path / "a")
+    meeting = Meeting(server)
     pids = [meeting.begun(), server.pid]
     server.close()
     error = meeting.ended()
@@ -209,24 +231,21 @@ def test_a_server_without_work_ends_itself_and_the_next_work_starts_another() ->
     server.close()
 
 
-def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
-    out, into = tmp_path / "a.out", tmp_path / "a.in"
-    os.mkfifo(out)
-    os.mkfifo(into)
+def test_nothing_is_left_when_the_parent_is_killed() -> None:
     program = (
-        "import sys; from tests.process.test_forks import *\n"
+        "from tests.process.test_forks import *\n"
         "server = ForkServer('tests.process.forked', LIMITS)\n"
-        "server.start()\n"
-        "print(server.pid, flush=True)\n"
-        "server.run(b'meet ' + sys.argv[1].encode())\n"
+        "meeting = Meeting(server)\n"
+        "print(meeting.begun(), server.pid, flush=True)\n"
+        "meeting.ended()\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "a")],
+        [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
     )
     assert parent.stdout is not None
     with parent, parent.stdout as said:
-        left = [int(said.readline()), int(out.read_text())]
+        left = [*map(int, said.readline().split())]
         parent.kill()
     until(lambda: not any(map(is_there, left)))

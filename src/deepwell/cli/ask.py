@@ -21,6 +21,7 @@ from deepwell.cli.options import (
     Url,
 )
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.process.calls import SINGLE_TENANT
 
 if TYPE_CHECKING:
     from deepwell.cli.answers import Asked
@@ -228,7 +229,7 @@ def _read(file: Path) -> str:
         pass
     parser = ParseProcess()
     try:
-        text = parser.parse_blocking(file, file.name).text.strip()
+        text = parser.parse_blocking(SINGLE_TENANT, file, file.name).text.strip()
     finally:
         parser.close_blocking()
     if not text:

@@ -50,6 +50,7 @@ from deepwell.cli.options import (
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.messages import Language, render, say
+from deepwell.process.confinement.launch import walls
 
 if TYPE_CHECKING:
     from socket import socket
@@ -191,6 +192,10 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
     from deepwell.server.http.listen import bind, url_of
 
     check_improving(settings)
+    if settings.confinement == "required":
+        walls().require()
+    else:
+        threading.Thread(target=walls, daemon=True).start()  # the welcome tells, and need not wait for it
 
     # Before loading: a taken port should not cost a load.
     with bind(settings.host, settings.port) as listener:
@@ -319,8 +324,15 @@ def _welcome(url: str, loaded: Loaded) -> str:
   answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
   print(answer.choices[0].message.content)
 
-{_also(loaded)}{_note_of(loaded)}{say("serve_ends")}
+{_also(loaded)}{_note_of(loaded)}{_walls()}{say("serve_ends")}
 """
+
+
+def _walls() -> str:
+    """Returns the note that processes which read users' files are confined less than they could be; empty: they are not."""
+    found = walls()
+    english, chinese = found.names
+    return "" if found.whole else say("serve_walls", walls=english, walls_zh=chinese) + "\n\n"
 
 
 def _kernels(runs: Capabilities) -> str:

@@ -51,7 +51,7 @@ _BATCH = 32  # texts embedded and kept together: a crash loses no more
 class Parser(Protocol):
     """Reads files in a process with limits."""
 
-    async def parse(self, path: Path, filename: str) -> Document:
+    async def parse(self, tenant: str, path: Path, filename: str) -> Document:
         """Returns the document in a file.
 
         Raises:
@@ -189,10 +189,10 @@ class Ingestor:
         kind = None if self._media is None else await self._media.kind(path)
         if self._media is None or kind is None:
             digest = document_digest(stored.sha256, stored.filename)
-            read = partial(self._parser.parse, path, stored.filename)
+            read = partial(self._parser.parse, tenant, path, stored.filename)
         else:
             digest = document_digest(stored.sha256, "", await self._media.identity(kind))
-            read = partial(self._media.read, kind, path)
+            read = partial(self._media.read, tenant, kind, path)
         body = await self._kept.chunks.document(tenant, digest)
         if body is not None:
             return digest, msgspec.json.decode(body, type=Document)

@@ -1,9 +1,10 @@
-"""`Turns`: the parent's end of a child that works on several requests by turns, a call at a time."""
+"""`Turns`: the parent's end of a child that works on several requests of one tenant by turns, a call at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -65,7 +66,9 @@ class Turns:
         self._calls, self._rules = calls, rules
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._ids = itertools.count(1)
-        self._room = asyncio.Semaphore(rules.places)
+        self._tenant = ""  # of the requests that have a place
+        self._held = 0  # places
+        self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
         self._requests = 0
 
     @property
@@ -83,25 +86,54 @@ class Turns:
         return next(self._ids)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Holds a place among those that take turns; waits for one.
+    async def place(self, tenant: str) -> AsyncIterator[Any]:
+        """Holds a place among those that take turns; waits for one, first come, first served. Yields the child's hello.
+
+        Requests of two tenants never have places at a time. The child is started if there is none for the tenant.
 
         Raises:
-            DeepwellError: that of `rules.busy`, where too many wait.
+            DeepwellError: that of `rules.busy`, where too many wait; or the child could not start.
         """
         if self._requests >= self._rules.most:
             raise self._rules.busy()
         self._requests += 1
         try:
-            async with self._room:
-                yield
+            await self._enter(tenant)
+            try:
+                yield await self._start(tenant)
+            finally:
+                self._held -= 1
+                self._admit()
         finally:
             self._requests -= 1
 
-    async def start(self) -> Any:
-        """Starts the child if there is none. Returns what it says of itself."""
+    async def _enter(self, tenant: str) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((tenant, turn))
+        self._admit()
         try:
-            hello = self._rules.decode(await self._apart(self._calls.start))
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it had just got its place
+                self._held -= 1
+            self._admit()
+            raise
+
+    def _admit(self) -> None:
+        """Gives places to those that wait, in their order."""
+        while self._waiting:
+            tenant, turn = self._waiting[0]
+            if not turn.cancelled():
+                if self._held and (self._held >= self._rules.places or tenant != self._tenant):
+                    return
+                self._tenant = tenant
+                self._held += 1
+                turn.set_result(None)
+            self._waiting.popleft()
+
+    async def _start(self, tenant: str) -> Any:
+        try:
+            hello = self._rules.decode(await self._apart(lambda: self._calls.start(tenant)))
         except CallEnded as error:
             raise (self._rules.started or self._rules.ended)(error) from None
         if isinstance(hello, Failure):
@@ -109,11 +141,19 @@ class Turns:
             raise error_of(hello)
         return hello
 
-    async def ask(self, body: bytes, call_s: float | None = None) -> Any:
-        """Makes a call. Returns its answer, or raises the error that the child told. `call_s`: instead of the rules'."""
+    async def ask(self, body: bytes, call_s: float | None = None, *, file: int | None = None) -> Any:
+        """Makes a call for the tenant that has the places. Returns its answer, or raises the error that the child told.
+
+        Args:
+            call_s: longest time of the call, instead of the rules'.
+            file: descriptor of a file that is handed to the child.
+        """
         longest_s = self._rules.call_s if call_s is None else call_s
+        tenant = self._tenant
         try:
-            answer = self._rules.decode(await self._apart(lambda: self._calls.call(body, longest_s)))
+            answer = self._rules.decode(
+                await self._apart(lambda: self._calls.call(body, longest_s, tenant=tenant, file=file))
+            )
         except CallEnded as error:
             raise self._rules.ended(error) from None
         if isinstance(answer, Failure):

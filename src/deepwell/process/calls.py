@@ -1,7 +1,8 @@
-"""`CallProcess`: a child process that answers one call at a time and may be killed at any moment.
+"""`CallProcess`: a confined child process that answers one call at a time and may be killed at any moment.
 
-It is for work that holds the interpreter's lock for long, or that runs data of strangers: it has limits of memory and of
-processor time that the kernel enforces, so that no code inside of it has to cooperate.
+It is for work that holds the interpreter's lock for long, or that runs data of strangers: it is confined from its start, and
+has limits of memory and of processor time that the kernel enforces, so that no code inside of it has to cooperate. What a child
+works on for one tenant is never in sight of another's: a call for another tenant ends the child and starts a new one.
 """
 
 from __future__ import annotations
@@ -12,19 +13,31 @@ import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Final, TypeVar
 
-from deepwell.process.frames import Frames
+from deepwell.errors import InvalidFile
+from deepwell.process.confinement.launch import (
+    child_command,
+    child_path,
+    end_program,
+    innermost,
+    public_environment,
+)
+from deepwell.process.frames import Frames, WireError
 
 __all__ = [
+    "SINGLE_TENANT",
     "CallEnded",
     "CallProcess",
     "answer_calls",
+    "handed",
     "limit_memory",
     "limited",
     "start_child",
@@ -33,6 +46,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+SINGLE_TENANT: Final = ""
+"""Tenant of a child that works for one tenant alone, or on nothing that belongs to one."""
 
 MAX_FRAME_BYTES = 256 << 20  # of a call and of an answer
 _RECEIVE_BYTES = 1 << 18
@@ -45,12 +61,6 @@ _FRUGAL = {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-_SECRETS = ("_KEY", "_KEYS", "_TOKEN", "_SECRET", "_PASSWORD", "_URL")  # ends of names
-
-
-def _public_environment() -> dict[str, str]:
-    """Returns this process's environment without keys and the like: strangers' tokenizers and templates run beside it."""
-    return {name: value for name, value in os.environ.items() if not name.upper().endswith(_SECRETS)}
 
 
 class CallEnded(Exception):
@@ -79,19 +89,29 @@ def twice_if_lost(call: Callable[[], T]) -> T:
     return call()
 
 
-def start_child(module: str, descriptor: int, *arguments: str) -> subprocess.Popen[bytes]:
-    """Starts `python -m module descriptor arguments`, with this process's modules and without its secrets.
+def start_child(
+    module: str, descriptor: int, *arguments: str, reads: Iterable[Path] = (), forks: bool = False
+) -> subprocess.Popen[bytes]:
+    """Starts `python -m module descriptor arguments` confined, with this process's modules and without its secrets.
+
+    Args:
+        reads: files and folders that it may read.
+        forks: whether it may start processes of its own.
 
     Raises:
         OSError: it could not be started.
     """
-    path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
+    command = child_command(
+        module, [str(descriptor), *arguments], keep=[descriptor], reads=reads, forks=forks
+    )
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", module, str(descriptor), *arguments],
+        command,
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # a library that panics says so there; the reason crosses in the answer
         pass_fds=(descriptor,),
-        env={**_public_environment(), **_FRUGAL, "PYTHONPATH": os.pathsep.join(path)},
+        env={**public_environment(), **_FRUGAL, "PYTHONPATH": os.pathsep.join(child_path(module))},
+        cwd="/",
         process_group=0,
     )
 
@@ -103,12 +123,17 @@ class CallProcess:
         module: the child's module, run as `python -m module FD`; it calls `answer_calls`.
         launch: the first message to every child. The child answers it as it does a call.
         launch_s: processor time that the start may take.
+        reads: files and folders that the child may read.
     """
 
-    def __init__(self, module: str, launch: bytes, *, launch_s: float = 10.0) -> None:
+    def __init__(
+        self, module: str, launch: bytes, *, launch_s: float = 10.0, reads: Iterable[Path] = ()
+    ) -> None:
         self._module = module
         self._launch = launch
         self._launch_s = launch_s
+        self._reads = tuple(reads)
+        self._tenant: str | None = None  # whose data the child has seen
         self._calling = threading.Lock()
         self._state = threading.Lock()  # guards what follows
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,20 +142,23 @@ class CallProcess:
         self._busy = False
         self._killed = False
         self._doomed = False  # the child was killed, and may not have ended yet
+        self._program = 0  # process id of the program behind the walls
         self.hello = b""  # the answer of the last child to `launch`
 
     @property
     def pid(self) -> int:
         """Process id of the child; 0 if there is none."""
         process = self._process
-        return process.pid if process is not None else 0
+        return innermost(process.pid) if process is not None else 0
 
-    def call(self, request: bytes, processor_s: float) -> bytes:
+    def call(self, request: bytes, processor_s: float, *, tenant: str, file: int | None = None) -> bytes:
         """Returns the child's answer. Calls of several threads wait for each other.
 
         Args:
             processor_s: processor time that the child may spend on it. The child itself sets this limit (`limited`); here
                 it bounds the wait, in case that the child does not run at all.
+            tenant: whose data the request has. A child that worked for another is ended first.
+            file: descriptor of a file that is handed to the child.
 
         Raises:
             CallEnded: the child ended first, by its own fault or by `kill`.
@@ -139,19 +167,23 @@ class CallProcess:
             with self._state:
                 self._busy, self._killed = True, False
             try:
-                self._ensure()
-                return self._exchange(request, processor_s)
+                self._ensure(tenant)
+                # Between calls nothing runs: a decoder that was taken over would use the processor for as long as it likes.
+                self._signal(signal.SIGCONT)
+                answer = self._exchange(request, processor_s, file)
+                self._signal(signal.SIGSTOP)
+                return answer
             finally:
                 with self._state:
                     self._busy = False
 
-    def start(self) -> bytes:
-        """Starts the child if there is none, and returns its answer to `launch`. Raises `CallEnded` as `call` does."""
+    def start(self, tenant: str) -> bytes:
+        """Starts the child if there is none for a tenant, and returns its answer to `launch`. Raises `CallEnded` as `call`."""
         with self._calling:
             with self._state:
                 self._busy, self._killed = True, False
             try:
-                self._ensure()
+                self._ensure(tenant)
                 return self.hello
             finally:
                 with self._state:
@@ -163,7 +195,7 @@ class CallProcess:
             if self._busy:
                 self._killed = self._doomed = True
                 if self._process is not None:
-                    self._process.kill()
+                    end_program(self._process.pid)
 
     def close(self) -> None:
         """Ends the child. The next call starts another."""
@@ -171,35 +203,47 @@ class CallProcess:
         with self._calling:
             self._end()
 
-    def _ensure(self) -> None:
-        if self._process is not None and not self._doomed and self._process.poll() is None:
+    def _ensure(self, tenant: str) -> None:
+        alive = self._process is not None and not self._doomed and self._process.poll() is None
+        if alive and self._tenant == tenant:
             return
         self._end()
+        self._tenant = tenant
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = start_child(self._module, theirs.fileno())
+                process = start_child(self._module, theirs.fileno(), reads=self._reads)
         except OSError as error:
             ours.close()
             raise CallEnded(f"it could not be started ({error})") from None
         with self._state:
             self._process, self._socket, self._frames = process, ours, Frames(MAX_FRAME_BYTES)
             if self._killed:  # before there was a child
-                process.kill()
+                end_program(process.pid)
         try:
             self.hello = self._exchange(self._launch, self._launch_s)
+            self._program = self.pid
+            self._signal(signal.SIGSTOP)
         except BaseException:
             self._end()
             raise
 
-    def _exchange(self, request: bytes, processor_s: float) -> bytes:
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._program, number)
+
+    def _exchange(self, request: bytes, processor_s: float, file: int | None = None) -> bytes:
         assert self._socket is not None
         wait_s = _GRACE_S + _SLOWNESS * processor_s
         until = time.monotonic() + wait_s
         late = False
         try:
             self._socket.settimeout(wait_s)
-            self._socket.sendall(len(request).to_bytes(4, "little"))
+            if file is not None:
+                os.lseek(file, 0, os.SEEK_SET)  # the offset is shared, and an earlier child may have moved it
+            head = len(request).to_bytes(4, "little")
+            sent = socket.send_fds(self._socket, [head], [] if file is None else [file])
+            self._socket.sendall(head[sent:])
             self._socket.sendall(request)
             while True:
                 self._socket.settimeout(max(until - time.monotonic(), 0.001))
@@ -210,13 +254,16 @@ class CallProcess:
                     return bodies[0]
         except TimeoutError:
             late = True
-        except OSError:
+        except (OSError, WireError):
             pass
         raise self._ended(processor_s, late=late)
 
     def _ended(self, processor_s: float, *, late: bool) -> CallEnded:
         process, killed = self._process, self._killed
         assert process is not None
+        if not (killed or late):  # it has closed its end: how it ended is told by what waits for it
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
         self._end()
         if killed:
             return CallEnded("nobody waits for it any more", killed=True)
@@ -240,24 +287,53 @@ class CallProcess:
         if sock is not None:
             sock.close()
         if process is not None:
-            process.kill()
+            end_program(process.pid)
             process.wait()
 
 
-def answer_calls(descriptor: int, answer: Callable[[bytes], bytes]) -> None:
-    """Answers calls in the child, one after another, until the parent closes the connection or ends."""
+def answer_calls(descriptor: int, answer: Callable[..., bytes]) -> None:
+    """Answers calls in the child, one after another, until the parent closes the connection or ends.
+
+    Args:
+        answer: gets the request, and the descriptor of the file that came with it, if one did; it closes the file.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what a signal to the service means
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     frames = Frames(MAX_FRAME_BYTES)
+    files: list[int] = []
     with contextlib.suppress(OSError):
-        while data := sock.recv(_RECEIVE_BYTES):
+        while True:
+            data, handed, _, _ = socket.recv_fds(sock, _RECEIVE_BYTES, 1)
+            files += handed
+            if not data:
+                break
             for body in frames.feed(data):
-                reply = answer(body)
+                reply = answer(body, *files)
                 del body
+                files.clear()
                 sock.sendall(len(reply).to_bytes(4, "little"))
                 sock.sendall(reply)
+
+
+@contextlib.contextmanager
+def handed(path: Path) -> Generator[int]:
+    """Opens a regular file, for a child that cannot open it. A pipe or a device would be read without end.
+
+    Raises:
+        InvalidFile: it cannot be read.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise InvalidFile(f"the file cannot be read ({error})", fix="check the path") from None
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise InvalidFile("the file cannot be read (it is no regular file)", fix="check the path")
+        yield file
+    finally:
+        os.close(file)
 
 
 @contextlib.contextmanager

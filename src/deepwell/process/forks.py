@@ -20,12 +20,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from deepwell.process.calls import CallEnded, start_child
+from deepwell.process.confinement.filter import threads_filter
+from deepwell.process.confinement.launch import end_program, innermost
 
 __all__ = ["ForkLimits", "ForkServer", "serve_forks"]
 
@@ -37,6 +38,8 @@ _RESULT: Final = struct.Struct("<q")  # sent by the fork itself, if it gets that
 _REPORT: Final = struct.Struct("<?i")  # sent behind it by the server: ended for its wall time, exit code
 _OUT_OF_MEMORY: Final = 3  # exit code
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_SECCOMP: Final = 22
+_SECCOMP_FILTER: Final = 2
 
 
 class ForkLimits(msgspec.Struct, frozen=True):
@@ -76,7 +79,7 @@ class ForkServer:
     def pid(self) -> int:
         """Process id of the server; 0 if there is none."""
         server = self._server
-        return server[0].pid if server is not None and server[0].poll() is None else 0
+        return innermost(server[0].pid) if server is not None and server[0].poll() is None else 0
 
     def start(self) -> None:
         """Starts the server if there is none, without waiting for it. Raises `CallEnded` as `run` does."""
@@ -157,7 +160,7 @@ class ForkServer:
         try:
             with theirs:
                 limits = msgspec.json.encode(self._limits).decode()
-                self._server = start_child(self._module, theirs.fileno(), limits), ours
+                self._server = start_child(self._module, theirs.fileno(), limits, forks=True), ours
         except OSError as error:
             ours.close()
             raise CallEnded(f"it could not be started ({error})", lost=True) from None
@@ -168,7 +171,7 @@ class ForkServer:
             process, control = self._server
             self._server = None
             control.close()
-            process.kill()
+            end_program(process.pid)
             process.wait()
 
 
@@ -203,6 +206,8 @@ class _Server:
         self._ready.register(self._control.fileno(), select.POLLIN)
         self._ready.register(self._wake, select.POLLIN)
         self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+        found = threads_filter() if sys.platform == "linux" else None
+        self._threads = None if found is None else ctypes.create_string_buffer(found, len(found))
 
     def serve(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -304,8 +309,10 @@ class _Server:
             other.close()
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            with contextlib.suppress(OSError):  # where memory runs out, the kernel ends this process first
-                Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+            if self._threads is not None:
+                described = struct.pack("HxxxxxxQ", len(self._threads) // 8, ctypes.addressof(self._threads))
+                if self._libc.prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, ctypes.c_char_p(described), 0, 0):
+                    os._exit(1)
         if os.getppid() != server:
             os._exit(1)
 

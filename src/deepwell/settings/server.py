@@ -38,6 +38,11 @@ class ServerSettings(Section):
         None,
         description="Whether `up` takes this machine for a container, and so listens to others; unset: found out.",
     )
+    confinement: Literal["available", "required"] = Field(
+        "available",
+        description="Walls around processes that read users' files: available takes the strongest that this machine gives, "
+        "required refuses to serve without namespaces.",
+    )
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list[SecretStr],
         description="Keys that the server accepts besides those in its database, with at least 16 characters each.",

@@ -16,7 +16,7 @@ from deepwell.knowledge.parse.process import ParseProcess
 def _defect(parser: ParseProcess, document: HostileDocument) -> str:
     """Returns what is wrong with the end of a document; empty if it was parsed or refused by name."""
     try:
-        text = parser.parse_blocking(document.path, document.filename).text
+        text = parser.parse_blocking("t", document.path, document.filename).text
     except DeepwellError as error:
         return "" if error.status < 500 and error.fix else f"{document.kind}/{document.name}: {error}"
     return "" if text.strip() else f"{document.kind}/{document.name}: no text"

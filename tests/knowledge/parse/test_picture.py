@@ -115,9 +115,9 @@ async def test_without_the_extra_the_child_says_how_to_bring_it(tmp_path: Path) 
     parser = ParseProcess()
     try:
         with pytest.raises(MissingDependency, match=r"deepwell\[ocr\]"):
-            await parser.read_picture(saved(tmp_path, Image.new("L", (8, 8))))
+            await parser.read_picture("t", saved(tmp_path, Image.new("L", (8, 8))))
         path = tmp_path / "a.txt"
         path.write_text("A text goes on as before.")
-        assert (await parser.parse(path, "a.txt")).text == "A text goes on as before."
+        assert (await parser.parse("t", path, "a.txt")).text == "A text goes on as before."
     finally:
         await parser.close()

@@ -42,35 +42,35 @@ def written(folder: Path, name: str, data: bytes) -> Path:
     ],
 )
 def test_documents_cross_as_they_are(parser: ParseProcess, tmp_path: Path, name: str, data: bytes) -> None:
-    assert parser.parse_blocking(written(tmp_path, name, data), name) == parse_bytes(data, name)
+    assert parser.parse_blocking("t", written(tmp_path, name, data), name) == parse_bytes(data, name)
 
 
 async def test_errors_are_those_of_the_parser(parser: ParseProcess, tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match="empty"):
-        await parser.parse(written(tmp_path, "a", b""), "a.txt")
+        await parser.parse("t", written(tmp_path, "a", b""), "a.txt")
     with pytest.raises(UnsupportedFile, match="PNG") as refusal:
-        await parser.parse(written(tmp_path, "b", b"\x89PNG\r\n\x1a\n" + bytes(99)), "b.pdf")
+        await parser.parse("t", written(tmp_path, "b", b"\x89PNG\r\n\x1a\n" + bytes(99)), "b.pdf")
     assert refusal.value.status == 400 and refusal.value.code == "unsupported_file"
     with pytest.raises(InvalidFile, match="cannot be read"):
-        await parser.parse(tmp_path / "none", "none.txt")
+        await parser.parse("t", tmp_path / "none", "none.txt")
     with pytest.raises(InvalidFile, match="cannot be read"):
-        await parser.parse(Path("/dev/zero"), "\ud800.txt")
+        await parser.parse("t", Path("/dev/zero"), "\ud800.txt")
     with pytest.raises(InvalidFile, match="cannot be read"):
-        await parser.parse(Path("\udcff\x00"), "../../\x00.txt")
+        await parser.parse("t", Path("\udcff\x00"), "../../\x00.txt")
 
 
 def test_one_child_serves_many_files_and_is_replaced(
     parser: ParseProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, "a.txt", b"words")
-    parser.parse_blocking(path, "a.txt")
+    parser.parse_blocking("t", path, "a.txt")
     first = parser.pid
-    parser.parse_blocking(path, "a.txt")
+    parser.parse_blocking("t", path, "a.txt")
     assert parser.pid == first
     monkeypatch.setattr(process_module, "FILES_A_CHILD", 1)
-    parser.parse_blocking(path, "a.txt")
+    parser.parse_blocking("t", path, "a.txt")
     assert parser.pid == 0
-    assert parser.parse_blocking(path, "a.txt").text == "words"
+    assert parser.parse_blocking("t", path, "a.txt").text == "words"
 
 
 def test_a_file_that_takes_too_long_fails_alone(
@@ -80,37 +80,37 @@ def test_a_file_that_takes_too_long_fails_alone(
     with monkeypatch.context() as patch:
         patch.setattr(process_module, "file_seconds", lambda _: 0.5)
         with pytest.raises(InvalidFile, match="processor time"):
-            parser.parse_blocking(path, "deep.html")
-    assert parser.parse_blocking(written(tmp_path, "a.txt", b"words"), "a.txt").text == "words"
+            parser.parse_blocking("t", path, "deep.html")
+    assert parser.parse_blocking("t", written(tmp_path, "a.txt", b"words"), "a.txt").text == "words"
 
 
 def test_a_file_that_takes_too_much_memory_fails_alone(tmp_path: Path) -> None:
     parser = ParseProcess(memory_bytes=96 << 20)
     try:
         with pytest.raises(InvalidFile, match="96 MB"):
-            parser.parse_blocking(written(tmp_path, "big.txt", b"words " * 8_000_000), "big.txt")
-        assert parser.parse_blocking(written(tmp_path, "a.txt", b"words"), "a.txt").text == "words"
+            parser.parse_blocking("t", written(tmp_path, "big.txt", b"words " * 8_000_000), "big.txt")
+        assert parser.parse_blocking("t", written(tmp_path, "a.txt", b"words"), "a.txt").text == "words"
     finally:
         parser.close_blocking()
 
 
 async def test_a_cancelled_task_ends_the_work(parser: ParseProcess, tmp_path: Path) -> None:
-    await parser.parse(written(tmp_path, "a.txt", b"words"), "a.txt")
+    await parser.parse("t", written(tmp_path, "a.txt", b"words"), "a.txt")
     child = parser.pid
     before = _seconds(child)
-    task = asyncio.create_task(parser.parse(written(tmp_path, "deep.html", DEEP), "deep.html"))
+    task = asyncio.create_task(parser.parse("t", written(tmp_path, "deep.html", DEEP), "deep.html"))
     while _seconds(child) < before + 0.1:  # until it works on the file
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not _alive(child)
-    assert (await parser.parse(written(tmp_path, "a.txt", b"words"), "a.txt")).text == "words"
+    assert (await parser.parse("t", written(tmp_path, "a.txt", b"words"), "a.txt")).text == "words"
 
 
 async def test_a_cancelled_task_that_waits_harms_no_other(parser: ParseProcess, tmp_path: Path) -> None:
     path = written(tmp_path, "a.txt", b"words")
-    tasks = [asyncio.create_task(parser.parse(path, "a.txt")) for _ in range(8)]
+    tasks = [asyncio.create_task(parser.parse("t", path, "a.txt")) for _ in range(8)]
     await asyncio.sleep(0)
     for task in tasks[1::2]:
         task.cancel()
@@ -121,17 +121,17 @@ async def test_a_cancelled_task_that_waits_harms_no_other(parser: ParseProcess, 
 
 async def test_a_child_that_is_killed_gets_the_file_once_more(parser: ParseProcess, tmp_path: Path) -> None:
     path = written(tmp_path, "a.txt", b"words")
-    await parser.parse(path, "a.txt")
+    await parser.parse("t", path, "a.txt")
     os.kill(parser.pid, signal.SIGKILL)
-    assert (await parser.parse(path, "a.txt")).text == "words"
+    assert (await parser.parse("t", path, "a.txt")).text == "words"
 
 
 async def test_closing_ends_the_file_in_progress(tmp_path: Path) -> None:
     parser = ParseProcess()
-    await parser.parse(written(tmp_path, "a.txt", b"words"), "a.txt")
+    await parser.parse("t", written(tmp_path, "a.txt", b"words"), "a.txt")
     child = parser.pid
     before = _seconds(child)
-    task = asyncio.create_task(parser.parse(written(tmp_path, "deep.html", DEEP), "deep.html"))
+    task = asyncio.create_task(parser.parse("t", written(tmp_path, "deep.html", DEEP), "deep.html"))
     while _seconds(child) < before + 0.1:
         await asyncio.sleep(0.01)
     await parser.close()

@@ -18,7 +18,7 @@ from tests.media.recordings import TONE, encoded, hostile, tone, wav, wav_header
 
 from deepwell.errors import DeepwellError, InvalidFile, UnsupportedFile
 from deepwell.media.audio.decode import SAMPLE_RATE, decode_audio
-from deepwell.process.calls import CallProcess
+from deepwell.process.calls import CallProcess, handed
 
 MOST_S = 90.0
 
@@ -104,11 +104,10 @@ REFERRING = {name for name in HOSTILE if name.startswith(_REFERRING)}
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_ends_in_bounds(child: CallProcess, tmp_path: Path, name: str) -> None:
-    child.start()
+    child.start("t")
     pid = child.pid
-    answer: dict[str, Any] = json.loads(
-        child.call(os.fsencode(written(tmp_path, HOSTILE[name], name)), PROCESSOR_S)
-    )
+    with handed(written(tmp_path, HOSTILE[name], name)) as file:
+        answer: dict[str, Any] = json.loads(child.call(b"{}", PROCESSOR_S, tenant="t", file=file))
     assert child.pid == pid, "it ended the process"
     if "seconds" in answer:
         assert name not in REFERRING and 0 < answer["seconds"] <= MOST_S

@@ -51,12 +51,12 @@ async def test_hostile_images_are_read_or_refused(files: dict[str, bytes], tmp_p
         for name in sorted(READ | REFUSED):
             path.write_bytes(files[name])
             if name in READ:
-                assert (await reader.read(path, 64, 256)).full.shape == (256, 256, 3), name
+                assert (await reader.read("t", path, 64, 256)).full.shape == (256, 256, 3), name
             else:
                 with pytest.raises((InvalidFile, UnsupportedFile)):
-                    await reader.read(path, 64, 256)
+                    await reader.read("t", path, 64, 256)
         path.write_bytes(encoded_as(image_of(), "PNG"))
-        assert (await reader.read(path, 64, 256)).width == 96
+        assert (await reader.read("t", path, 64, 256)).width == 96
     finally:
         await reader.close()
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import platform
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -29,7 +27,6 @@ from deepwell.media.images.process import DrawingBusy, ImageRefused, Painter, Pa
 from deepwell.media.images.reader import ImageReader
 from deepwell.models.store.store import ModelStore
 
-CONFINED = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 CONDITION = np.full(384, 0.05, np.float32)
 ASKED = ImageRequest(CONDITION, 7, steps=3, size=(256, 256), mark=False)
 
@@ -54,7 +51,7 @@ async def reader() -> AsyncIterator[ImageReader]:
 
 
 async def drawn(painter: Painter, request: ImageRequest) -> list[Step]:
-    async with aclosing(painter.draw(request)) as steps:
+    async with aclosing(painter.draw("t", request)) as steps:
         return [step async for step in steps]
 
 
@@ -63,8 +60,8 @@ def pixels(data: bytes) -> Any:
 
 
 async def test_an_image_comes_step_by_step(painter: Painter) -> None:
-    canvas = await painter.start()
-    assert canvas.confined is CONFINED and (canvas.size, canvas.condition, canvas.text_encoder) == (
+    canvas = await painter.start("t")
+    assert (canvas.size, canvas.condition, canvas.text_encoder) == (
         64,
         384,
         "e5-small-q4",
@@ -99,7 +96,7 @@ async def test_unfinished_images_are_shown_where_they_are_asked_for(painter: Pai
 
 async def test_what_stays_of_a_picture_stays(painter: Painter, reader: ImageReader, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded_as(image_of(), "PNG"))
-    picture = await reader.read(tmp_path / "a.png", 64, 256)
+    picture = await reader.read("t", tmp_path / "a.png", 64, 256)
     stays, keep = np.zeros((256, 256), np.uint8), np.zeros((64, 64), np.uint8)
     stays[:, :128] = keep[:, :32] = 255
     steps = await drawn(painter, replace(ASKED, picture=picture, opacity=(stays, keep)))
@@ -112,7 +109,7 @@ async def test_a_variation_is_nearer_to_its_picture_the_less_is_given_up(
     painter: Painter, reader: ImageReader, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(encoded_as(image_of(), "PNG"))
-    picture = await reader.read(tmp_path / "a.png", 64, 256)
+    picture = await reader.read("t", tmp_path / "a.png", 64, 256)
 
     async def distance(strength: float) -> float:
         steps = await drawn(painter, replace(ASKED, condition=None, picture=picture, strength=strength))
@@ -136,7 +133,7 @@ async def test_requests_take_turns_and_one_that_is_left_ends(painter: Painter) -
     order: list[str] = []
 
     async def run(name: str, most: int) -> None:
-        async with aclosing(painter.draw(replace(ASKED, steps=6))) as steps:
+        async with aclosing(painter.draw("t", replace(ASKED, steps=6))) as steps:
             async for one in steps:
                 order.append(name)
                 if one.done == most:
@@ -153,7 +150,7 @@ async def test_more_requests_than_may_wait_are_refused(
 ) -> None:
     turns = painter._turns  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(turns, "_rules", replace(turns._rules, most=1))  # pyright: ignore[reportPrivateUsage]
-    async with aclosing(painter.draw(ASKED)) as steps:
+    async with aclosing(painter.draw("t", ASKED)) as steps:
         await anext(steps)
         with pytest.raises(DrawingBusy) as raised:
             await drawn(painter, ASKED)
@@ -161,7 +158,7 @@ async def test_more_requests_than_may_wait_are_refused(
 
 
 async def test_a_process_that_was_killed_is_replaced(painter: Painter) -> None:
-    async with aclosing(painter.draw(ASKED)) as steps:
+    async with aclosing(painter.draw("t", ASKED)) as steps:
         await anext(steps)
         os.kill(painter.pid, signal.SIGKILL)
         with pytest.raises(EngineUnavailable):
@@ -173,7 +170,7 @@ async def test_a_model_that_cannot_be_loaded_is_named(model: ImageModel) -> None
     (model.folder / "model.safetensors").write_bytes(b"nothing")
     painter = Painter(model)
     with pytest.raises(InvalidModelFile):
-        await painter.start()
+        await painter.start("t")
     await painter.close()
 
 
@@ -181,10 +178,10 @@ async def test_the_safety_model_looks_at_what_is_sent_and_drawn(
     model: ImageModel, opennsfw_path: Path, reader: ImageReader, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(encoded_as(image_of(), "PNG"))
-    look = (await reader.read(tmp_path / "a.png", 64, 256)).look
+    look = (await reader.read("t", tmp_path / "a.png", 64, 256)).look
     for most, refused in ((1.0, False), (0.0, True)):
         painter = Painter(model, opennsfw_path, PainterLimits(1, most))
-        for work in (painter.check(look), drawn(painter, ASKED)):
+        for work in (painter.check("t", look), drawn(painter, ASKED)):
             if refused:
                 with pytest.raises(ImageRefused, match="likely unsafe") as raised:
                     await work
@@ -201,11 +198,11 @@ async def test_a_file_that_takes_too_much_ends_neither_the_reader_nor_a_drawing(
     large = tmp_path / "large.png"
     large.write_bytes(encoded_as(Image.new("RGB", (6000, 6000)), "PNG", compress_level=1))
     (tmp_path / "a.png").write_bytes(encoded_as(image_of(), "PNG"))
-    async with aclosing(painter.draw(ASKED)) as steps:
+    async with aclosing(painter.draw("t", ASKED)) as steps:
         await anext(steps)
         with pytest.raises(InvalidFile, match="96 MB"):
-            await small.read(large, 64, 256)
-        assert (await small.read(tmp_path / "a.png", 64, 256)).width == 96
+            await small.read("t", large, 64, 256)
+        assert (await small.read("t", tmp_path / "a.png", 64, 256)).width == 96
         assert [one.last async for one in steps] == [False, True]
     await small.close()
 

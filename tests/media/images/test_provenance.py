@@ -97,7 +97,7 @@ async def test_a_changed_image_says_so_and_one_that_was_touched_is_not_valid(
 ) -> None:
     (tmp_path / "a.png").write_bytes(encoded_as(image_of(), "PNG"))
     painter, reader = Painter(drawing_model(tmp_path / "draw"), None, None, credential), ImageReader()
-    picture = await reader.read(tmp_path / "a.png", 64, 256)
+    picture = await reader.read("t", tmp_path / "a.png", 64, 256)
     data = (await drawn(painter, replace(ASKED, picture=picture, strength=0.5)))[-1].data
     await painter.close()
     await reader.close()
@@ -114,5 +114,5 @@ async def test_a_credential_that_does_not_sign_is_named(tmp_path: Path, credenti
     credential.key.write_bytes(b"nothing")
     painter = Painter(drawing_model(tmp_path / "draw"), None, None, credential)
     with pytest.raises(InvalidRequest, match="cannot sign images"):
-        await painter.start()
+        await painter.start("t")
     await painter.close()

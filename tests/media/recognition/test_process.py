@@ -52,15 +52,14 @@ async def recogniser(model: RecognitionModel) -> AsyncIterator[Recogniser]:
 
 
 async def heard(recogniser: Recogniser, path: Path, options: RecognitionOptions = PLAIN) -> list[Segment]:
-    async with recogniser.hear(path, options) as hearing:
+    async with recogniser.hear("t", path, options) as hearing:
         return [segment async for segment in hearing.segments()]
 
 
 @with_shared_recogniser
 async def test_speech_becomes_its_words(recogniser: Recogniser) -> None:
-    assert await recogniser.start()
     for path, said in SAID.items():
-        async with recogniser.hear(path, PLAIN) as hearing:
+        async with recogniser.hear("t", path, PLAIN) as hearing:
             assert (hearing.language, hearing.probability, hearing.codec) == ("en", 1.0, "flac")
             segments = [segment async for segment in hearing.segments()]
         assert text_of(segments) == said
@@ -110,7 +109,7 @@ async def test_errors_are_those_of_one_recording(recogniser: Recogniser, tmp_pat
     words, long = tmp_path / "words.wav", tmp_path / "long.wav"
     words.write_bytes(b"words")
     long.write_bytes(wav(tone(91)))
-    await recogniser.start()
+    await recogniser.start("t")
     pid = recogniser.pid
     with pytest.raises(UnsupportedFile):
         await heard(recogniser, words)
@@ -142,7 +141,7 @@ async def _with_little_memory(model: RecognitionModel, monkeypatch: pytest.Monke
         monkeypatch.setattr(RecogniserLimits, "memory_bytes", lambda *_, most=mebibytes: most << 20)
         recogniser = Recogniser(model, RecogniserLimits(threads=1))
         try:
-            await recogniser.start()
+            await recogniser.start("t")
         except InvalidModelFile:
             await recogniser.close()
         else:
@@ -173,7 +172,7 @@ async def test_a_cancelled_recording_ends_and_the_next_begins(recogniser: Recogn
     found: asyncio.Queue[Segment] = asyncio.Queue()
 
     async def listen() -> None:
-        async with recogniser.hear(long, PLAIN) as hearing:
+        async with recogniser.hear("t", long, PLAIN) as hearing:
             async for segment in hearing.segments():
                 found.put_nowait(segment)
 
@@ -206,7 +205,7 @@ async def test_too_many_recordings_are_refused_and_the_others_are_recognised(
 
 @with_shared_recogniser
 async def test_a_killed_child_is_replaced(recogniser: Recogniser) -> None:
-    async with recogniser.hear(TONE, PLAIN) as hearing:
+    async with recogniser.hear("t", TONE, PLAIN) as hearing:
         os.kill(recogniser.pid, signal.SIGKILL)
         with pytest.raises(EngineUnavailable, match="send the request again"):
             await anext(hearing.segments())
@@ -224,7 +223,7 @@ async def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + bytes(1000))
     recogniser = Recogniser(RecognitionModel.of("x", tmp_path))
     with pytest.raises(InvalidModelFile, match="cannot be loaded"):
-        await recogniser.start()
+        await recogniser.start("t")
     assert recogniser.pid == 0
     await recogniser.close()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import platform
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,8 +25,6 @@ from deepwell.media.space.process import Sensing, open_sensing
 from deepwell.media.space.tags import Name, Vocabulary, VocabularyLimits, shipped_vocabulary
 from deepwell.media.space.training.onnx_file import OnnxGraph
 from deepwell.media.space.weights import SHIPPED, SpaceConfig, SpaceWeights
-
-CONFINED = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 
 
 def toy_encoder() -> bytes:
@@ -64,22 +60,21 @@ async def sensing(models: SenseModels) -> AsyncIterator[Sensing]:
 
 
 async def test_an_image_has_a_unit_vector_and_names(sensing: Sensing) -> None:
-    assert await sensing.start() is CONFINED
-    seen = await sensing.image(encoded_as(image_of(), "PNG"))
+    seen = await sensing.image("t", encoded_as(image_of(), "PNG"))
     assert seen.vector.shape == (DIMENSIONS,) and seen.vector.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(seen.vector), 1, atol=1e-5)
     assert (seen.tags[0].name, seen.tags[0].name_zh) == ("red", "红")
     assert (seen.caption, seen.caption_zh) == ("a red square", "红色方块")
     assert (seen.width, seen.height) == image_of().size and seen.unsafe == -1
-    again = await sensing.image(encoded_as(image_of(), "PNG"))
+    again = await sensing.image("t", encoded_as(image_of(), "PNG"))
     assert again.vector.tobytes() == seen.vector.tobytes()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "GIF"])
 async def test_every_format_is_seen_alike(sensing: Sensing, format: str) -> None:
     plain = Image.new("RGB", (300, 40), (200, 30, 40))
-    one = await sensing.image(encoded_as(plain, "PNG"))
-    other = await sensing.image(encoded_as(plain, format))
+    one = await sensing.image("t", encoded_as(plain, "PNG"))
+    other = await sensing.image("t", encoded_as(plain, format))
     assert float(one.vector @ other.vector) > 0.99 and (other.width, other.height) == (300, 40)
 
 
@@ -95,18 +90,18 @@ async def test_every_format_is_seen_alike(sensing: Sensing, format: str) -> None
 async def test_what_is_no_image_is_refused_and_the_process_stays(
     sensing: Sensing, data: bytes, error: type[Exception]
 ) -> None:
-    await sensing.start()
+    await sensing.image("t", encoded_as(image_of(), "PNG"))
     before = sensing.pid
     with pytest.raises((error, UnsupportedFile)):
-        await sensing.image(data)
-    assert (await sensing.image(encoded_as(image_of(), "PNG"))).vector.any() and sensing.pid == before
+        await sensing.image("t", data)
+    assert (await sensing.image("t", encoded_as(image_of(), "PNG"))).vector.any() and sensing.pid == before
 
 
 async def test_an_image_that_unpacks_to_too_much_is_refused(sensing: Sensing) -> None:
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     with pytest.raises(InvalidFile, match="pixels"):
-        await sensing.image(bomb.getvalue())
+        await sensing.image("t", bomb.getvalue())
 
 
 async def test_a_process_that_takes_too_long_is_replaced(models: SenseModels) -> None:
@@ -116,29 +111,29 @@ async def test_a_process_that_takes_too_long_is_replaced(models: SenseModels) ->
     )  # many ticks of the kernel's clock
     try:
         with pytest.raises(InvalidFile, match="processor time"):
-            await sensing.image(large)
+            await sensing.image("t", large)
         with pytest.raises(InvalidFile, match="processor time"):
-            await sensing.image(large)
+            await sensing.image("t", large)
     finally:
         await sensing.close()
 
 
 async def test_images_do_without_the_model_of_sounds(sensing: Sensing) -> None:
     with pytest.raises(ModelNotFound, match="deepwell pull whisper-base"):
-        await sensing.sound(wav(tone(1)))
-    assert (await sensing.image(encoded_as(image_of(), "PNG"))).tags
+        await sensing.sound("t", wav(tone(1)))
+    assert (await sensing.image("t", encoded_as(image_of(), "PNG"))).tags
 
 
 async def test_sounds_do_without_the_encoder_of_images(models: SenseModels, tmp_path: Path) -> None:
     sensing = Sensing(SenseModels(sound=tmp_path, weights=models.weights))
     try:
         with pytest.raises(ModelNotFound, match="encoder-only"):
-            await sensing.image(encoded_as(image_of(), "PNG"))
-        assert await sensing.unsafe(encoded_as(image_of(), "PNG")) == -1
+            await sensing.image("t", encoded_as(image_of(), "PNG"))
+        assert await sensing.unsafe("t", encoded_as(image_of(), "PNG")) == -1
         pytest.importorskip("faster_whisper")
         with pytest.raises((InvalidModelFile, InvalidFile)):  # an empty folder
-            await sensing.sound(TONE.read_bytes())
-        assert await sensing.unsafe(encoded_as(image_of(), "PNG")) == -1
+            await sensing.sound("t", TONE.read_bytes())
+        assert await sensing.unsafe("t", encoded_as(image_of(), "PNG")) == -1
     finally:
         await sensing.close()
 
@@ -146,8 +141,8 @@ async def test_sounds_do_without_the_encoder_of_images(models: SenseModels, tmp_
 async def test_an_image_becomes_a_page(models: SenseModels) -> None:
     sensing = Sensing(SenseModels(weights=models.weights))
     try:
-        data = await sensing.page(encoded_as(image_of(), "PNG"))
-        looked = await sensing.look(encoded_as(image_of(), "PNG"))
+        data = await sensing.page("t", encoded_as(image_of(), "PNG"))
+        looked = await sensing.look("t", encoded_as(image_of(), "PNG"))
     finally:
         await sensing.close()
     assert data.startswith(b"%PDF-") and data.count(b"/Type /Page\n") == 1
@@ -159,7 +154,7 @@ async def test_a_damaged_encoder_is_told(models: SenseModels, tmp_path: Path) ->
     sensing = Sensing(SenseModels(tmp_path / ENCODER_FILE, weights=models.weights))
     try:
         with pytest.raises(InvalidModelFile):
-            await sensing.image(encoded_as(image_of(), "PNG"))
+            await sensing.image("t", encoded_as(image_of(), "PNG"))
     finally:
         await sensing.close()
 

@@ -25,6 +25,7 @@ from deepwell.media.speech.programs.process import ProgramSpeaker
 from deepwell.media.speech.programs.resample import Resampler
 from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.store import ModelStore
+from deepwell.process.confinement.launch import innermost
 
 espeak_here = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter is Linux's")
@@ -67,7 +68,7 @@ async def speaker(tmp_path: Path) -> AsyncIterator[ProgramSpeaker]:
 
 async def said(speaker: ProgramSpeaker, text: str, **asked: Any) -> bytes:
     request = planned_speech(speaker.model, text, **{"format": "pcm"} | asked)
-    async with aclosing(speaker.speak(request)) as sounds:
+    async with aclosing(speaker.speak("t", request)) as sounds:
         found = [sound async for sound in sounds]
     assert [sound.last for sound in found] == [*[False] * (len(found) - 1), True]
     return b"".join(sound.data for sound in found)
@@ -176,15 +177,21 @@ async def test_a_program_that_misbehaves_is_ended(
 async def test_a_listener_that_leaves_ends_the_program(
     speaker: ProgramSpeaker, stand_in: Callable[[str], None]
 ) -> None:
-    stand_in(
-        "import os, signal, sys\n"
-        "sys.stdout.buffer.write(str(os.getpid()).ljust(60).encode())\nsys.stdout.flush()\nsignal.pause()"
-    )
-    async with aclosing(speaker.speak(planned_speech(speaker.model, "Hello.", format="pcm"))) as sounds:
-        pid = int((await anext(sounds)).data)
-        os.kill(pid, 0)
+    stand_in("import signal, sys\nsys.stdout.buffer.write(bytes(60))\nsys.stdout.flush()\nsignal.pause()")
+    async with aclosing(speaker.speak("t", planned_speech(speaker.model, "Hello.", format="pcm"))) as sounds:
+        await anext(sounds)
+        (pid,) = [one for one in map(innermost, children()) if "bin/piper" in command_of(one)]
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def children() -> list[int]:
+    files = Path("/proc/self/task").glob("*/children")
+    return [int(pid) for file in files for pid in file.read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 async def test_a_program_that_is_not_here_is_named(

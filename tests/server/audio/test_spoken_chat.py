@@ -110,7 +110,7 @@ async def test_the_first_sentence_is_heard_before_the_text_ends(codec: Codec, ko
         await asyncio.wait_for(heard.wait(), 60)  # the text goes on when its begin was heard
         yield Turn(0, (Content(" goodbye."),), finish_reason="stop")
 
-    voice = await open_voice(service, VoiceWish(format="pcm16"))
+    voice = await open_voice(service, "t", VoiceWish(format="pcm16"))
     parts: list[str] = []
     async for part in voiced(voice, turns()):
         if isinstance(part, SoundPiece):
@@ -127,7 +127,7 @@ async def test_a_text_that_fails_ends_its_speech(codec: Codec, kokoro_path: Path
         yield Turn(0, (Content("Good"),))
         raise ValueError("broken")
 
-    voice = await open_voice(service, VoiceWish(format="pcm16"))
+    voice = await open_voice(service, "t", VoiceWish(format="pcm16"))
     with pytest.raises(ValueError, match="broken"):
         async for _ in voiced(voice, turns()):
             pass

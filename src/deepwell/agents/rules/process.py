@@ -16,6 +16,7 @@ import msgspec
 from deepwell.agents.rules.logic.wire import Examine, Examined, ModelCheck, Solve, Solved, TableRun, TableRuns
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, MissingDependency
 from deepwell.process.calls import (
+    SINGLE_TENANT,
     CallEnded,
     CallProcess,
     answer_calls,
@@ -24,7 +25,6 @@ from deepwell.process.calls import (
     trim_memory,
     twice_if_lost,
 )
-from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, error_of, failure_of
 
 __all__ = ["CALL_S", "MEMORY_BYTES", "RuleProcess", "check_installed"]
@@ -45,7 +45,7 @@ class _Setup(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Started(msgspec.Struct, tag=20, array_like=True, frozen=True):
-    confined: bool
+    pass
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -80,12 +80,6 @@ class RuleProcess:
     def pid(self) -> int:
         """Process id of the child; 0 if there is none."""
         return self._calls.pid
-
-    @property
-    def confined(self) -> bool:
-        """True if the kernel keeps the child from writing and from the network; see `confine`. Starts the child."""
-        answer = _answers.decode(self._calls.start())
-        return isinstance(answer, _Started) and answer.confined
 
     def examine(self, asked: Examine) -> Examined:
         """Returns the rules and faults of a program. Raises as `solve`."""
@@ -126,7 +120,9 @@ class RuleProcess:
         check_installed()
         body = _encode(asked)
         try:
-            answer = _answers.decode(twice_if_lost(lambda: self._calls.call(body, self._call_s)))
+            answer = _answers.decode(
+                twice_if_lost(lambda: self._calls.call(body, self._call_s, tenant=SINGLE_TENANT))
+            )
         except CallEnded as error:
             if error.killed or error.late or error.lost:
                 raise EngineUnavailable.of("rules_process_ended", reason=str(error)) from None
@@ -142,7 +138,7 @@ class RuleProcess:
 
 
 class _Child:
-    """The child's end: confines itself at the first message, then answers."""
+    """The child's end."""
 
     def __init__(self) -> None:
         self._setup: _Setup | None = None
@@ -172,7 +168,7 @@ class _Child:
         warm_up()
         limit_memory(setup.memory_bytes)
         self._setup = setup
-        return _Started(confine())
+        return _Started()
 
 
 def _answer(asked: Examine | Solve | TableRun | ModelCheck) -> Examined | Solved | TableRuns:

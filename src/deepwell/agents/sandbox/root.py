@@ -8,14 +8,22 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
 from deepwell.agents.sandbox.limits import SandboxLimits, SandboxUnavailable
+from deepwell.process.confinement.launch import (
+    DEVICES,
+    Plan,
+    Root,
+    base_python,
+    bubblewrap_command,
+    enter_command,
+)
 
-__all__ = ["PROGRAM", "WAYS", "WORK", "Way", "enter_command", "program_environ"]
+__all__ = ["PROGRAM", "WAYS", "WORK", "Way", "program_environ", "sandbox_command"]
 
 Way = Literal["bubblewrap", "namespaces"]
 
@@ -24,24 +32,8 @@ WORK: Final = "/work"
 PROGRAM: Final = ("/python/bin/python", "-B", "-s", "-u", "-X", "utf8")
 _INSIDE: Final = "/inside.py"
 _HERE: Final = Path(__file__).parent
-_DEVICES: Final = ("/dev/null", "/dev/random", "/dev/urandom")
 _ZONES: Final = "/usr/share/zoneinfo"
 _PROBE_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Root:
-    """The parts of the new root.
-
-    Attributes:
-        binds: paths of this machine, and where they appear, read-only.
-        hidden: folders of the new root that are covered by an empty one: packages that are not of the standard library.
-        libraries: folders of the new root with shared libraries.
-    """
-
-    binds: tuple[tuple[str, str], ...]
-    hidden: tuple[str, ...]
-    libraries: str
 
 
 def program_environ() -> dict[str, str]:
@@ -49,14 +41,14 @@ def program_environ() -> dict[str, str]:
     return {
         "HOME": WORK,
         "LANG": "C.UTF-8",
-        "LD_LIBRARY_PATH": _root().libraries,
+        "LD_LIBRARY_PATH": _library_path(),
         "PATH": "/python/bin",
         "PYTHONHOME": "/python",
         "TMPDIR": WORK,
     }
 
 
-def enter_command(way: Way, limits: SandboxLimits) -> list[str]:
+def sandbox_command(way: Way, limits: SandboxLimits) -> list[str]:
     """Returns the command that makes a sandbox and starts `inside.py` in it.
 
     Raises:
@@ -65,6 +57,7 @@ def enter_command(way: Way, limits: SandboxLimits) -> list[str]:
     if sys.platform != "linux":
         raise SandboxUnavailable.of("sandbox_not_linux", system=platform.system())
     inside = [PROGRAM[0], "-I", "-S", "-B", _INSIDE]
+    root, environ = _root(), {"LD_LIBRARY_PATH": _library_path(), "LANG": "C.UTF-8"}
     if way == "bubblewrap":
         program = shutil.which("bwrap")
         if program is None:
@@ -73,45 +66,23 @@ def enter_command(way: Way, limits: SandboxLimits) -> list[str]:
             raise SandboxUnavailable.of(
                 "sandbox_unavailable", reason="under bubblewrap root's programs have no limit of threads"
             )
-        return _bubblewrap(program, _root(), [*inside, str(limits.folder_bytes), str(limits.files)])
-    root = _root()
-    plan = {
-        "binds": root.binds,
-        "devices": _devices(),
-        "hidden": root.hidden,
-        "folder": (WORK, limits.folder_bytes, limits.files),
-        "command": inside,
-        "environ": {"LD_LIBRARY_PATH": root.libraries, "LANG": "C.UTF-8"},
-    }
-    return [_python(), "-I", "-S", "-B", str(_HERE / "spaces.py"), json.dumps(plan)]
-
-
-def _bubblewrap(program: str, root: _Root, inside: list[str]) -> list[str]:
-    command = [
-        program,
-        "--unshare-all",
-        "--unshare-user",
-        "--uid",
-        "1000",
-        "--gid",
-        "1000",
-        "--hostname",
-        "sandbox",
-    ]
-    command += ["--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
-    command += [
-        "--cap-add",
-        "CAP_SYS_ADMIN",
-    ]  # to mount the work folder with a bound on its files; dropped after that
-    for source, target in root.binds:
-        command += ["--ro-bind", source, target]
-    for device in _devices():
-        command += ["--dev-bind", device, device]
-    for target in root.hidden:
-        command += ["--tmpfs", target, "--remount-ro", target]
-    command += ["--dir", WORK, "--remount-ro", "/", "--chdir", "/", "--clearenv"]
-    command += ["--setenv", "LD_LIBRARY_PATH", root.libraries, "--setenv", "LANG", "C.UTF-8"]
-    return [*command, "--", *inside]
+        # The work folder is mounted from inside, with a bound on its files; the capability is dropped after that.
+        options = ["--as-pid-1", "--cap-add", "CAP_SYS_ADMIN", "--clearenv"]
+        for name, value in environ.items():
+            options += ["--setenv", name, value]
+        root = replace(root, folder=(WORK, 0, 0))
+        return bubblewrap_command(
+            program, root, [*inside, str(limits.folder_bytes), str(limits.files)], options
+        )
+    folder = (WORK, limits.folder_bytes, limits.files)
+    plan = Plan(
+        inside,
+        replace(root, folder=folder),
+        init=False,
+        landlock=[("/", "read"), *((one, "write") for one in (WORK, *root.devices))],
+        environ=environ,
+    )
+    return enter_command(plan)
 
 
 def _placed(library: str) -> str:
@@ -119,18 +90,15 @@ def _placed(library: str) -> str:
     return library if library.startswith(("/lib", "/usr/lib")) else f"/python/shared/{Path(library).name}"
 
 
-def _python() -> str:
-    """Returns the Python of which this environment was made: it needs no file of the environment."""
-    return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
-
-
-def _devices() -> list[str]:
-    return [device for device in _DEVICES if Path(device).exists()]
+def _library_path() -> str:
+    """Returns the folders of the new root with shared libraries."""
+    shared = (target for _, target in _root().binds if not target.startswith((PROGRAM[0], _INSIDE, _ZONES)))
+    return ":".join(dict.fromkeys(str(Path(target).parent) for target in shared if ".so" in target))
 
 
 @cache
-def _root() -> _Root:
-    command = [_python(), "-I", "-S", "-B", str(_HERE / "libraries.py")]
+def _root() -> Root:
+    command = [base_python(), "-I", "-S", "-B", str(_HERE / "libraries.py")]
     try:
         told = subprocess.run(command, capture_output=True, check=True, env={}, timeout=_PROBE_S).stdout
     except (OSError, subprocess.SubprocessError) as error:
@@ -140,10 +108,12 @@ def _root() -> _Root:
     parts = json.loads(told)
     library = f"/python/{parts['target']}"
     binds = [(parts["program"], PROGRAM[0]), (parts["library"], library), (str(_HERE / "inside.py"), _INSIDE)]
-    libraries = {_placed(target): source for target, source in parts["libraries"].items()}
-    binds += [(source, target) for target, source in libraries.items()]
+    binds += [(source, _placed(target)) for target, source in parts["libraries"].items()]
     if Path(_ZONES).is_dir():
         binds.append((os.path.realpath(_ZONES), _ZONES))
     hidden = [name for name in ("site-packages", "dist-packages") if (Path(parts["library"]) / name).is_dir()]
-    folders = dict.fromkeys(str(Path(target).parent) for target in libraries)
-    return _Root(tuple(binds), tuple(f"{library}/{name}" for name in hidden), ":".join(folders))
+    return Root(
+        tuple(dict.fromkeys(binds)),
+        devices=tuple(one for one in DEVICES if Path(one).exists()),
+        hidden=tuple(f"{library}/{name}" for name in hidden),
+    )

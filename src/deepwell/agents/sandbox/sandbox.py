@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from deepwell.agents.sandbox.filter import PROGRAM_PID, seccomp_filter
 from deepwell.agents.sandbox.limits import SandboxLimits, SandboxResult, SandboxUnavailable
-from deepwell.agents.sandbox.root import PROGRAM, WAYS, Way, enter_command, program_environ
+from deepwell.agents.sandbox.root import PROGRAM, WAYS, Way, program_environ, sandbox_command
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.process.confinement.filter import PROGRAM_PID, seccomp_filter
 
 __all__ = ["Sandbox", "available", "sandbox_way"]
 
@@ -190,7 +190,7 @@ def _order(limits: SandboxLimits, files: Mapping[str, bytes], stdin: bytes) -> b
 
 
 async def _run(way: Way, limits: SandboxLimits, files: Mapping[str, bytes], stdin: bytes) -> SandboxResult:
-    command = await asyncio.to_thread(enter_command, way, limits)
+    command = await asyncio.to_thread(sandbox_command, way, limits)
     order = _order(limits, files, stdin)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(

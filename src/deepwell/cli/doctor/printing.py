@@ -56,6 +56,10 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     table.add_row("server", f"{report['server']['url']}  {report['server']['state']}")
     lists = ", ".join(f"{name} ({state})" for name, state in report["guard"]["lists"].items())
     table.add_row("guard", f"{report['guard']['policy']}{'  lists: ' if lists else ''}{lists}")
+    confinement = report["confinement"]
+    table.add_row("confinement", f"{confinement['walls']}  {confinement['state']}")
+    if "fix" in confinement:
+        table.add_row("", confinement["fix"])
     sandbox = report["sandbox"]
     table.add_row("sandbox", f"{sandbox['way']}  {sandbox['state']}")
     if "fix" in sandbox:

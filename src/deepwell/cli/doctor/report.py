@@ -66,6 +66,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "images": _images(settings, problems),
         "server": _server(settings, problems),
         "guard": _guard(settings, problems),
+        "confinement": _confinement(),
         "sandbox": _sandbox(),
         "energy": _energy(),
         "improve": examine_improve(settings, problems),
@@ -263,6 +264,28 @@ def _guard(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
             problems.append(Finding("guard", error))
             lists[name] = "not here"
     return {"policy": policy.name, "hash": policy.hash, "lists": lists}
+
+
+def _confinement() -> dict[str, Any]:
+    """The walls around processes that read users' files. Weak ones are no problem unless a setting requires whole ones."""
+    from deepwell.errors import InvalidRequest
+    from deepwell.process.confinement.launch import walls
+
+    found = walls()
+    told = {
+        "walls": found.names[0],
+        "namespaces": found.spaces,
+        "landlock": found.landlock,
+        "whole": found.whole,
+    }
+    if found.whole:
+        return told | {
+            "state": "users' files are read apart from this machine's files, processes and network"
+        }
+    error = InvalidRequest.of(
+        "confinement_missing", walls=found.names[0], walls_zh=found.names[1], reason=found.reason
+    )
+    return told | {"state": f"users' files are not read in namespaces: {found.reason}", "fix": error.fix}
 
 
 def _sandbox() -> dict[str, str]:

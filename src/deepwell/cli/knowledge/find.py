@@ -9,6 +9,7 @@ import typer
 
 from deepwell.cli.knowledge.options import EmbedderOption, Name, TenantOption, run, tell_found
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.process.calls import SINGLE_TENANT
 
 if TYPE_CHECKING:
     from deepwell.knowledge.documents import Passage, Place
@@ -99,7 +100,7 @@ def chunks(
         async def work() -> tuple[Any, list[Any]]:
             parser, embedders = ParseProcess(), Embedders(settings.models_dir)
             try:
-                document = await parser.parse(file, file.name)
+                document = await parser.parse(SINGLE_TENANT, file, file.name)
                 counter = await embedders.named(embedder or settings.knowledge_embedder)
                 return document, chunk_document(
                     document, counter, max_tokens=chunk_tokens, overlap_tokens=overlap_tokens

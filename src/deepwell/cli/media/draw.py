@@ -17,6 +17,7 @@ import typer
 from deepwell.cli.options import ModelsDir
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.cli.progress import counted
+from deepwell.process.calls import SINGLE_TENANT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,7 +208,7 @@ async def _drawn(painter: Painter, settings: Settings, asked: _Asked, *, shown: 
     try:
         request = await _planned(painter, settings, asked)
         with counted("steps drawn", shown=shown) as update:
-            async with aclosing(painter.draw(request)) as steps:
+            async with aclosing(painter.draw(SINGLE_TENANT, request)) as steps:
                 async for step in steps:
                     update(step.done, step.total)
                     if step.last:
@@ -238,7 +239,7 @@ def _write(file: Path, data: bytes) -> None:
 async def _planned(painter: Painter, settings: Settings, asked: _Asked) -> ImageRequest:
     from deepwell.media.images.options import ImageRequest
 
-    canvas = await painter.start()
+    canvas = await painter.start(SINGLE_TENANT)
     size = canvas.file_size(asked.size)
     picture, opacity = await _pictures(painter, canvas, asked, min(size))
     mode = "text" if picture is None else "image" if opacity is None else "mask"
@@ -248,7 +249,7 @@ async def _planned(painter: Painter, settings: Settings, asked: _Asked) -> Image
         condition = await _encoded(painter, canvas, settings, asked.prompt)
     elif not canvas.text_encoder:
         for text in filter(None, (asked.prompt, asked.negative)):
-            await painter.count(text)  # is refused where it is too long
+            await painter.count(SINGLE_TENANT, text)  # is refused where it is too long
     return ImageRequest(
         condition,
         asked.seed,
@@ -278,11 +279,11 @@ async def _pictures(
         return None, None
     reader = ImageReader()
     try:
-        picture = await reader.read(asked.source, canvas.size, side)
-        await painter.check(picture.look)
+        picture = await reader.read(SINGLE_TENANT, asked.source, canvas.size, side)
+        await painter.check(SINGLE_TENANT, picture.look)
         if asked.prompt is None:
             return picture, None
-        mask = None if asked.mask is None else await reader.read(asked.mask, canvas.size, side)
+        mask = None if asked.mask is None else await reader.read(SINGLE_TENANT, asked.mask, canvas.size, side)
         return picture, opacity_of(picture, mask)
     finally:
         await reader.close()

@@ -12,6 +12,7 @@ import typer
 from deepwell.cli.options import ModelsDir
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
 from deepwell.cli.progress import counted
+from deepwell.process.calls import SINGLE_TENANT
 
 if TYPE_CHECKING:
     from deepwell.media.speech.options import SpeechModel, SpeechRequest
@@ -172,7 +173,7 @@ async def _spoken(speaker: AnySpeaker, request: SpeechRequest, out: Path, *, sho
     try:
         with counted("characters said", shown=shown) as update, part.open("w+b") as target:
             update(0, total)
-            async for sound in speaker.speak(request):
+            async for sound in speaker.speak(SINGLE_TENANT, request):
                 target.write(sound.data)
                 seconds += sound.seconds
                 done = min(done + sound.characters, total)

@@ -12,6 +12,7 @@ import typer
 from deepwell.cli.options import ModelsDir
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.cli.progress import counted
+from deepwell.process.calls import SINGLE_TENANT
 
 if TYPE_CHECKING:
     from deepwell.media.recognition.options import RecognitionOptions, Segment
@@ -98,7 +99,7 @@ async def _all(
         for file in files:
             try:
                 with counted(f"{file.name}: seconds heard", shown=not teller.json) as update:
-                    async with recogniser.hear(file, options) as hearing:
+                    async with recogniser.hear(SINGLE_TENANT, file, options) as hearing:
                         segments = await _heard(hearing, update)
             except (InvalidFile, UnsupportedFile) as error:
                 if len(files) == 1:

@@ -7,9 +7,8 @@ long in the engine. `python -m deepwell.engine.grammar.trial FD LIMITS` is the s
 
 from __future__ import annotations
 
+import ctypes
 import sys
-from mmap import PAGESIZE
-from pathlib import Path
 from typing import Final
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -99,10 +98,24 @@ class _Bytes:
         return list(text)
 
 
-def _anonymous_bytes() -> int:
-    """Returns the resident memory of this process that belongs to no file."""
-    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_bytes().split())
-    return (resident - shared) * PAGESIZE
+class _Allocated(ctypes.Structure):
+    """struct mallinfo2 (man 3 mallinfo)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    )
+
+
+def _allocated_bytes() -> int:
+    """Returns the memory that the C library has given out in this process; 0 where it does not tell."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):
+        return 0
+    mallinfo.restype = _Allocated
+    found = mallinfo()
+    return found.uordblks + found.hblkhd
 
 
 def main(descriptor: str, limits: str) -> None:
@@ -110,10 +123,10 @@ def main(descriptor: str, limits: str) -> None:
     vocabulary = LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257)
 
     def compile_once(source: bytes) -> int:
-        before = _anonymous_bytes()
+        before = _allocated_bytes()
         matcher = LLMatcher(vocabulary, source.decode("utf-8", "surrogatepass"), log_level=0)
         matcher.compute_bitmask()
-        return max(0, _anonymous_bytes() - before)
+        return max(0, _allocated_bytes() - before)
 
     # What the library prepares at its first use is then there in every fork.
     compile_once(LLMatcher.grammar_from_json_schema('{"type":"object"}').encode())

@@ -28,7 +28,7 @@ _ABSENT = (MissingDependency, ModelNotFound)
 class PictureText(Protocol):
     """Reads the text in pictures in a process with limits."""
 
-    async def read_picture(self, path: Path) -> Document:
+    async def read_picture(self, tenant: str, path: Path) -> Document:
         """Returns the text that stands in a picture, which may be none.
 
         Raises:
@@ -60,7 +60,7 @@ class MediaReader:
             return f"recording\0{await asyncio.to_thread(self._listener.identity)}"
         return f"picture\0{int(ocr_installed())}\0{await asyncio.to_thread(self._viewer.identity)}"
 
-    async def read(self, kind: MediaKind, path: Path) -> Document:
+    async def read(self, tenant: str, kind: MediaKind, path: Path) -> Document:
         """Returns the document of a picture or recording. A picture is read with what is there of description and text.
 
         Raises:
@@ -68,10 +68,10 @@ class MediaReader:
             MissingDependency: nothing here can read it; the fix names what brings it.
             DeepwellError: as the reader has it.
         """
-        return await (self._recording(path) if kind == "recording" else self._picture(path))
+        return await (self._recording if kind == "recording" else self._picture)(tenant, path)
 
-    async def _recording(self, path: Path) -> Document:
-        said = await self._listener.listen(path)
+    async def _recording(self, tenant: str, path: Path) -> Document:
+        said = await self._listener.listen(tenant, path)
         builder = DocumentBuilder((await asyncio.to_thread(media_kind_of, path))[1])
         for one in said:
             place = Place(media=MediaPlace("recording", round(one.start_s, 2), round(one.end_s, 2)))
@@ -80,19 +80,19 @@ class MediaReader:
             raise InvalidFile.of("recording_silent")
         return builder.finish()
 
-    async def _picture(self, path: Path) -> Document:
+    async def _picture(self, tenant: str, path: Path) -> Document:
         builder = DocumentBuilder((await asyncio.to_thread(media_kind_of, path))[1])
         missing: list[DeepwellError] = []
         look: Look | None = None
         try:
-            look = await self._viewer.look(path)  # first: it refuses what nobody is to read
+            look = await self._viewer.look(tenant, path)  # first: it refuses what nobody is to read
         except _ABSENT as error:
             missing.append(error)
         place = Place(media=MediaPlace("picture"))
         if look is not None:
             builder.add(f"{DESCRIBED} {' '.join(clean(look.text).split())}".strip(), place)
         try:
-            builder.add((await self._writing.read_picture(path)).text, place)
+            builder.add((await self._writing.read_picture(tenant, path)).text, place)
         except _ABSENT as error:
             missing.append(error)
             builder.note("left_out", f"text in the picture ({error.fix})")

@@ -44,7 +44,7 @@ class Viewer(Protocol):
         """Returns what a picture is looked at with: another text where other models would say other things; empty: nothing."""
         ...
 
-    async def look(self, path: Path) -> Look:
+    async def look(self, tenant: str, path: Path) -> Look:
         """Returns what is seen in the picture at `path`.
 
         Raises:
@@ -61,7 +61,7 @@ class Listener(Protocol):
         """Returns what a recording is transcribed with, as `Viewer.identity`."""
         ...
 
-    async def listen(self, path: Path) -> Sequence[Said]:
+    async def listen(self, tenant: str, path: Path) -> Sequence[Said]:
         """Returns the transcript of the recording at `path`, in order.
 
         Raises:

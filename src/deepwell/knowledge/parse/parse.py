@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import stat
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from deepwell.errors import DeepwellError, InvalidFile, MissingDependency
@@ -64,27 +62,18 @@ def parse_bytes(data: bytes, filename: str) -> Document:
         ) from error
 
 
-def parse_file(path: Path, filename: str) -> Document:
-    """Returns the document in the file at `path`. See `parse_bytes`.
+def parse_file(descriptor: int, filename: str) -> Document:
+    """Returns the document in an open file, which is closed. See `parse_bytes`.
 
     Raises:
         InvalidFile: it cannot be read, or is larger than 200 MB.
     """
     try:
-        with open(path, "rb", opener=_regular) as file:
-            size = os.fstat(file.fileno()).st_size
+        with open(descriptor, "rb") as file:
+            size = os.fstat(descriptor).st_size
             data = file.read() if size <= MOST_BYTES else b""
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise InvalidFile(f"the file cannot be read ({error})", fix="check the path") from None
     if size > MOST_BYTES:
         raise InvalidFile(f"the file is larger than {MOST_BYTES >> 20} MB", fix="split it into smaller ones")
     return parse_bytes(data, filename)
-
-
-def _regular(path: str, flags: int) -> int:
-    """Opens a regular file. A pipe or a device would be read without end."""
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError("it is no regular file")
-    return descriptor

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from deepwell.errors import DeepwellError, InvalidFile, MissingDependency, UnsupportedFile
 from deepwell.knowledge.documents import Document, MediaPlace, Place
-from deepwell.knowledge.media.kind import media_kind_of
+from deepwell.knowledge.media.kind import SNIFFED, media_kind, media_type
 from deepwell.knowledge.parse.builder import DocumentBuilder
 from deepwell.knowledge.parse.ocr import PageReader, ocr_installed
 
@@ -22,8 +22,8 @@ _FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")
 _SIDE: Final = 4096  # larger pictures are read at this size
 
 
-def read_picture(path: Path) -> Document:
-    """Returns the text of a picture as a document, which may be empty.
+def read_picture(descriptor: int) -> Document:
+    """Returns the text of a picture in an open file, which is closed, as a document, which may be empty.
 
     Raises:
         UnsupportedFile: the file is no picture of the formats.
@@ -32,24 +32,25 @@ def read_picture(path: Path) -> Document:
     """
     if not ocr_installed():
         raise MissingDependency.of("picture_ocr_missing")
-    kind, media_type = media_kind_of(path)
-    if kind != "picture":
-        raise UnsupportedFile.of("image_unknown")
-    builder = DocumentBuilder(media_type)
-    builder.add(_text(path), Place(media=MediaPlace("picture")))
-    return builder.finish() if len(builder) else Document("", (), media_type)
+    with open(descriptor, "rb") as file:
+        kind, name = media_kind(head := file.read(SNIFFED)), media_type(head)
+        if kind != "picture":
+            raise UnsupportedFile.of("image_unknown")
+        builder = DocumentBuilder(name)
+        builder.add(_text(file), Place(media=MediaPlace("picture")))
+    return builder.finish() if len(builder) else Document("", (), name)
 
 
-def _text(path: Path) -> str:
+def _text(file: BinaryIO) -> str:
     import numpy as np
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # the limit is `MOST_PIXELS`, and an error
     try:
-        size = path.stat().st_size
+        size = file.seek(0, os.SEEK_END)
         if size > MOST_PICTURE_BYTES:
             raise InvalidFile.of("image_bytes", megabytes=MOST_PICTURE_BYTES >> 20)
-        with warnings.catch_warnings(), Image.open(path, formats=_FORMATS) as image:
+        with warnings.catch_warnings(), Image.open(file, formats=_FORMATS) as image:
             warnings.simplefilter("ignore")  # about metadata that nobody reads
             if image.width * image.height > MOST_PIXELS:
                 most = MOST_PIXELS // 1_000_000

@@ -27,12 +27,12 @@ from deepwell.process.calls import (
     CallEnded,
     CallProcess,
     answer_calls,
+    handed,
     limit_memory,
     limited,
     trim_memory,
     twice_if_lost,
 )
-from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, error_of, failure_of
 
 __all__ = ["FILES_A_CHILD", "MEMORY_BYTES", "ParseProcess", "file_seconds"]
@@ -52,13 +52,12 @@ class _Setup(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _File(msgspec.Struct, array_like=True, frozen=True):
-    path: bytes  # as the system has it, which may be no valid text
     filename: str | None  # None: a picture, whose text is read
     processor_s: float
 
 
 class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    confined: bool
+    pass
 
 
 class _Parsed(msgspec.Struct, tag=2, array_like=True, frozen=True):
@@ -113,13 +112,7 @@ class ParseProcess:
         """Process id of the child; 0 if there is none."""
         return self._calls.pid
 
-    @property
-    def confined(self) -> bool:
-        """True if the kernel keeps the child from writing and from the network; see `confine`. Starts the child."""
-        answer = _answers.decode(self._calls.start())
-        return isinstance(answer, _Started) and answer.confined
-
-    async def parse(self, path: Path, filename: str) -> Document:
+    async def parse(self, tenant: str, path: Path, filename: str) -> Document:
         """Returns the document in the file at `path`. A cancelled task ends the work.
 
         Args:
@@ -129,7 +122,7 @@ class ParseProcess:
             UnsupportedFile, InvalidFile, MissingDependency: see `parse_bytes`; or the file takes more than the limits.
             EngineUnavailable: the child could not run, or was closed; the file may be sound.
         """
-        return await self._done(self._submit(path, filename))
+        return await self._done(self._submit(tenant, path, filename))
 
     async def _done(self, ticket: _Ticket) -> Document:
         work = asyncio.wrap_future(ticket.future)
@@ -143,16 +136,16 @@ class ParseProcess:
                 await asyncio.sleep(_POLL_S)
             raise
 
-    async def read_picture(self, path: Path) -> Document:
+    async def read_picture(self, tenant: str, path: Path) -> Document:
         """Returns the text that stands in a picture, which may be none. A cancelled task ends the work.
 
         Raises as `parse`.
         """
-        return await self._done(self._submit(path, None))
+        return await self._done(self._submit(tenant, path, None))
 
-    def parse_blocking(self, path: Path, filename: str) -> Document:
+    def parse_blocking(self, tenant: str, path: Path, filename: str) -> Document:
         """Returns the document in the file at `path`, as `parse` does, for callers without an event loop."""
-        ticket = self._submit(path, filename)
+        ticket = self._submit(tenant, path, filename)
         try:
             return ticket.future.result()
         except KeyboardInterrupt:
@@ -173,11 +166,11 @@ class ParseProcess:
             wait([ticket.future for ticket in left], timeout=_POLL_S)
         self._calls.close()
 
-    def _submit(self, path: Path, filename: str | None) -> _Ticket:
+    def _submit(self, tenant: str, path: Path, filename: str | None) -> _Ticket:
         ticket = _Ticket()
         with self._lock:
             self._tickets.add(ticket)
-        ticket.future = self._thread.submit(self._work, ticket, path, filename)
+        ticket.future = self._thread.submit(self._work, ticket, tenant, path, filename)
         ticket.future.add_done_callback(lambda _: self._tickets.discard(ticket))
         return ticket
 
@@ -188,25 +181,26 @@ class ParseProcess:
             if self._current is ticket:
                 self._calls.kill()
 
-    def _work(self, ticket: _Ticket, path: Path, filename: str | None) -> Document:
+    def _work(self, ticket: _Ticket, tenant: str, path: Path, filename: str | None) -> Document:
         with self._lock:
             self._current = ticket
         try:
-            return self._ask(ticket, path, filename)
+            with handed(path) as file:
+                return self._ask(ticket, tenant, file, filename)
         finally:
             with self._lock:
                 self._current = None
 
-    def _ask(self, ticket: _Ticket, path: Path, filename: str | None) -> Document:
-        processor_s = file_seconds(_size(path))
+    def _ask(self, ticket: _Ticket, tenant: str, file: int, filename: str | None) -> Document:
+        processor_s = file_seconds(os.fstat(file).st_size)
         name = None if filename is None else filename.encode("utf-8", "replace").decode()
-        request = _encode(_File(os.fsencode(path.absolute()), name, processor_s))
+        request = _encode(_File(name, processor_s))
         wait_s = processor_s + (MOST_OCR_PAGES * OCR_PAGE_S if ocr_installed() else 0)
 
         def call() -> bytes:
             if ticket.stopped:
                 raise CallEnded("nobody waits for it any more", killed=True)
-            return self._calls.call(request, wait_s)
+            return self._calls.call(request, wait_s, tenant=tenant, file=file)
 
         try:
             answer = _answers.decode(twice_if_lost(call))
@@ -231,13 +225,6 @@ class ParseProcess:
             f"the file cannot be parsed within {self._memory_bytes >> 20} MB and {processor_s:.0f} s: {error}",
             fix="split it, or save it again with the program that made it",
         )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (OSError, ValueError):
-        return 0  # which the child will say
 
 
 def _parsed_of(document: Document) -> _Parsed:
@@ -270,16 +257,16 @@ def _sections(parsed: _Parsed) -> Sequence[Section]:
 
 
 class _Child:
-    """The child's end: confines itself at the first message, then parses files."""
+    """The child's end."""
 
     def __init__(self) -> None:
         self._started = False
 
-    def answer(self, body: bytes) -> bytes:
+    def answer(self, body: bytes, file: int = -1) -> bytes:
         try:
             if not self._started:
                 return _encode(self._start(msgspec.msgpack.decode(body, type=_Setup)))
-            return self._parse(msgspec.msgpack.decode(body, type=_File))
+            return self._parse(msgspec.msgpack.decode(body, type=_File), file)
         except DeepwellError as error:
             return _encode(failure_of(0, error))
         except MemoryError:
@@ -295,12 +282,11 @@ class _Child:
         self._started = True
         os.nice(_NICE)
         limit_memory(setup.memory_bytes)
-        return _Started(confine())
+        return _Started()
 
-    def _parse(self, file: _File) -> bytes:
-        path = Path(os.fsdecode(file.path))
-        with limited(file.processor_s):
-            found = read_picture(path) if file.filename is None else parse_file(path, file.filename)
+    def _parse(self, asked: _File, file: int) -> bytes:
+        with limited(asked.processor_s):
+            found = read_picture(file) if asked.filename is None else parse_file(file, asked.filename)
             return _encode(_parsed_of(found))
 
 

@@ -60,11 +60,11 @@ class Sound:
         return len(self.samples) / SAMPLE_RATE
 
 
-def decode_audio(source: Path | bytes, most_s: float) -> Sound:
+def decode_audio(source: Path | int | bytes, most_s: float) -> Sound:
     """Returns the first sound track of a file.
 
     Args:
-        source: the file, or what is in it.
+        source: the file, its descriptor, which is closed, or what is in it.
         most_s: longest duration. Decoding stops with the error when it is passed, whatever the file says of itself.
 
     Raises:
@@ -75,7 +75,7 @@ def decode_audio(source: Path | bytes, most_s: float) -> Sound:
     from av.error import FFmpegError
 
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:  # noqa: PTH123
             if not file.read(1):
                 raise InvalidFile.of("audio_empty", param="file")
             file.seek(0)

@@ -34,7 +34,6 @@ from deepwell.media.images.protocol import (
 )
 from deepwell.media.images.provenance import ContentSigner
 from deepwell.process.calls import limit_memory, limited, trim_memory
-from deepwell.process.confine import confine
 from deepwell.process.frames import failure_of
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Estimate:
 class Drawer(Protocol):
     """A loaded model that draws."""
 
-    def canvas(self, *, confined: bool) -> Canvas:
+    def canvas(self) -> Canvas:
         """Returns what the model says of itself."""
         ...
 
@@ -112,8 +111,8 @@ class DrawingChild:
     """Answers the calls of a `Painter`.
 
     Args:
-        libraries: loads the libraries of the program that draws, before the process is confined.
-        load: loads the model in a folder, with a number of processor threads, in the confined process.
+        libraries: loads the libraries of the program that draws.
+        load: loads the model in a folder, with a number of processor threads.
         missing: key of the message that says which extra is not installed.
     """
 
@@ -164,19 +163,17 @@ class DrawingChild:
         sys.dont_write_bytecode = True
         os.nice(_NICE)
         limit_memory(setup.memory_bytes)
-        # Libraries are loaded before the process is confined, and a model, which may be a stranger's, behind that.
         prepare()
         self._libraries()
         if setup.safety:
             import onnxruntime  # noqa: F401
         if setup.credential is not None:
-            self._signer = ContentSigner(*(Path(os.fsdecode(one)) for one in setup.credential))
-        confined = confine()
+            self._signer = ContentSigner(*setup.credential)
         if setup.safety:
             self._safety = SafetyModel(Path(os.fsdecode(setup.safety)), setup.threads)
         self._step_s = setup.step_s
         self._drawer = self._load(Path(os.fsdecode(setup.folder)), setup.threads)
-        return self._drawer.canvas(confined=confined)
+        return self._drawer.canvas()
 
     def _next(self, id: int) -> Drawn:
         drawing = self._drawings.get(id)

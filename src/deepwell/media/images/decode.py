@@ -7,6 +7,7 @@ before a pixel is decoded. SVG is a program and no image: it is refused.
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -108,10 +109,11 @@ def prepare() -> None:
     Image.preinit()
 
 
-def read_image(path: Path, draw: int, out: int) -> Picture:
+def read_image(source: Path | int, draw: int, out: int) -> Picture:
     """Returns the image of a file.
 
     Args:
+        source: the file, or its descriptor, which is closed.
         draw: side of the square that the model draws.
         out: side of the square that is asked for.
 
@@ -121,11 +123,10 @@ def read_image(path: Path, draw: int, out: int) -> Picture:
         ImportError: Pillow is not installed.
     """
     prepare()
-    with _read():
-        if path.stat().st_size > MOST_BYTES:
+    with _read(), open(source, "rb") as file:  # noqa: PTH123
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
             raise InvalidFile.of("image_bytes", megabytes=MOST_BYTES >> 20, param="image")
-        with path.open("rb") as file:
-            return _pictured(*_decoded(file, out), draw, out)
+        return _pictured(*_decoded(file, out), draw, out)
 
 
 def read_view(data: bytes, side: int) -> View:

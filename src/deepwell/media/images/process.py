@@ -143,13 +143,13 @@ class Painter:
         self._piped = is_pipeline(model.folder)
         module, launch_s = (_PIPELINE_CHILD, _PIPELINE_START_S) if self._piped else (__name__, _START_S)
         self._rules = replace(_RULES, call_s=_PIPELINE_STEP_S) if self._piped else _RULES
-        self._turns = Turns(
-            CallProcess(module, encode(self._setup()), launch_s=launch_s), self._rules, "draw"
-        )
+        reads = [one for one in (model.folder, safety) if one is not None]
+        calls = CallProcess(module, encode(self._setup()), launch_s=launch_s, reads=reads)
+        self._turns = Turns(calls, self._rules, "draw")
 
     def _setup(self) -> Setup:
         limits, credential = self._limits, self._credential
-        files = None if credential is None else (_bytes(credential.certificate), _bytes(credential.key))
+        files = None if credential is None else credential.read()
         memory = MEMORY_BYTES
         if self._piped:
             memory = _PIPELINE_BYTES + 3 * weight_bytes(self.model.folder)  # read once, and perhaps widened
@@ -167,8 +167,8 @@ class Painter:
         """Process id of the child; 0 if there is none."""
         return self._turns.pid
 
-    async def start(self) -> Canvas:
-        """Starts the child if there is none. Returns what it says of itself. Raises as `draw`."""
+    async def start(self, tenant: str) -> Canvas:
+        """Starts the child if there is none for a tenant. Returns what it says of its model. Raises as `draw`."""
         check_installed()
         if self.safety is not None and importlib.util.find_spec("onnxruntime") is None:
             raise MissingDependency.of("images_extra_missing", package="onnxruntime")
@@ -177,11 +177,11 @@ class Painter:
         for name in _PIPELINE_MODULES if self._piped else ():
             if importlib.util.find_spec(name) is None:
                 raise MissingDependency.of("diffusers_extra_missing", package=name)
-        hello = await self._turns.start()
-        assert isinstance(hello, Canvas)
-        return hello
+        async with self._turns.place(tenant) as hello:
+            assert isinstance(hello, Canvas)
+            return hello
 
-    async def check(self, look: NDArray[np.uint8]) -> None:
+    async def check(self, tenant: str, look: NDArray[np.uint8]) -> None:
         """Lets the safety model look at an image, uint8 [LOOK, LOOK, 3], that somebody sent.
 
         Raises:
@@ -189,19 +189,20 @@ class Painter:
         """
         if self.safety is None:
             return
-        await self.start()
-        found = await self._turns.ask(encode(Look(look.tobytes())))
+        async with self._turns.place(tenant):
+            found = await self._turns.ask(encode(Look(look.tobytes())))
         assert isinstance(found, Score)
         if found.value > self._limits.most_score:
             raise ImageRefused.scored("image_input_refused", "image", found.value)
 
-    async def count(self, prompt: str) -> int:
+    async def count(self, tenant: str, prompt: str) -> int:
         """Returns the number of tokens of a prompt that the model reads itself. Raises `InvalidRequest` if it is too long."""
-        found = await self._turns.ask(encode(Count(prompt)))
+        async with self._turns.place(tenant):
+            found = await self._turns.ask(encode(Count(prompt)))
         assert isinstance(found, Counted)
         return found.tokens
 
-    async def draw(self, request: ImageRequest) -> AsyncGenerator[Step]:
+    async def draw(self, tenant: str, request: ImageRequest) -> AsyncGenerator[Step]:
         """Yields every step of every image. A generator that is closed ends the work behind the step at hand.
 
         Raises:
@@ -212,8 +213,7 @@ class Painter:
             DrawingBusy: too many requests wait.
             EngineUnavailable: the child could not run, or was closed.
         """
-        async with self._turns.place():
-            await self.start()
+        async with self._turns.place(tenant):
             for number in range(request.count):
                 seed = request.seed + number
                 async with aclosing(self._image(request, seed)) as steps:
@@ -298,9 +298,9 @@ class _FlowDrawer:
     def __init__(self, folder: Path, threads: int) -> None:
         self._model = FlowModel.read(folder)
 
-    def canvas(self, *, confined: bool) -> Canvas:
+    def canvas(self) -> Canvas:
         config = self._model.config
-        return Canvas(confined, config.size, config.condition, config.text_encoder, config.prefix)
+        return Canvas(config.size, config.condition, config.text_encoder, config.prefix)
 
     def count(self, prompt: str) -> int:
         return 0  # another model reads the text

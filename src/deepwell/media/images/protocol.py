@@ -42,7 +42,7 @@ class Setup(msgspec.Struct, array_like=True, frozen=True):
 
     folder: bytes
     safety: bytes
-    credential: tuple[bytes, bytes] | None
+    credential: tuple[str, bytes, bytes] | None
     threads: int
     memory_bytes: int
     step_s: float
@@ -116,7 +116,6 @@ class Canvas(msgspec.Struct, tag=1, array_like=True, frozen=True):
     """A model's process as it describes itself when it is ready.
 
     Attributes:
-        confined: whether the kernel confines it; see `confine`.
         size: side of the square that the model draws, in pixels.
         condition: length of the vector of a prompt; 0: the model reads the text itself.
         text_encoder: name of the text encoder that makes the vector; empty: the model reads the text itself.
@@ -126,7 +125,6 @@ class Canvas(msgspec.Struct, tag=1, array_like=True, frozen=True):
         negative: whether the model reads a negative prompt.
     """
 
-    confined: bool
     size: int
     condition: int
     text_encoder: str

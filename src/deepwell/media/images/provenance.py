@@ -43,31 +43,39 @@ class Credential:
             raise InvalidRequest.of("image_credential_half")
         return cls(certificate, key)
 
+    def read(self) -> tuple[str, bytes, bytes]:
+        """Returns the path of the certificate, the certificate and the key.
+
+        Raises:
+            InvalidRequest: a file cannot be read.
+        """
+        try:
+            return str(self.certificate), self.certificate.read_bytes(), self.key.read_bytes()
+        except OSError as error:
+            raise _unusable(str(self.certificate), error.strerror or str(error)) from None
+
 
 class ContentSigner:
     """Signs images.
+
+    Args:
+        file: path of the certificate, for errors.
 
     Raises:
         InvalidRequest: the files cannot be read, or do not sign.
         ImportError: c2pa-python is not installed.
     """
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, file: str, certificate: bytes, key: bytes) -> None:
         import c2pa
 
         try:
-            secret = key.read_bytes()
             info = c2pa.C2paSignerInfo(
-                alg=_algorithm(secret).encode(),
-                sign_cert=certificate.read_bytes(),
-                private_key=secret,
-                ta_url=None,
+                alg=_algorithm(key).encode(), sign_cert=certificate, private_key=key, ta_url=None
             )
             self._signer: Any = c2pa.Signer.from_info(info)
-        except OSError as error:
-            raise _unusable(certificate, error.strerror or str(error)) from None
         except Exception as error:  # the library's own, and those of cryptography
-            raise _unusable(certificate, str(error)[:200]) from None
+            raise _unusable(file, str(error)[:200]) from None
 
     def signed(self, data: bytes, format: ImageFormat, *, changed: bool) -> bytes:
         """Returns the file of an image with its credential. `changed`: somebody's image was a part of it."""
@@ -99,5 +107,5 @@ def _algorithm(secret: bytes) -> str:
     raise ValueError("the key is of a kind that C2PA does not know")
 
 
-def _unusable(certificate: Path, reason: str) -> InvalidRequest:
+def _unusable(certificate: str, reason: str) -> InvalidRequest:
     return InvalidRequest.of("image_credential_unusable", file=certificate, reason=reason)

@@ -1,8 +1,7 @@
-"""`ImageReader`: reads images of strangers in a child process that can neither write, nor reach the network, nor take what it
-likes.
+"""`ImageReader`: reads images of strangers in a confined child process.
 
 `python -m deepwell.media.images.reader FD` is the child. It has no model: a file that makes it crash ends no drawing. One call
-reads one file, and the child stays for the next.
+reads one file, and the child stays for the next of the same tenant.
 """
 
 from __future__ import annotations
@@ -19,8 +18,15 @@ import msgspec
 
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile, MissingDependency
 from deepwell.media.images.decode import LOOK, Picture, prepare, read_image
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, trim_memory
-from deepwell.process.confine import confine
+from deepwell.process.calls import (
+    CallEnded,
+    CallProcess,
+    answer_calls,
+    handed,
+    limit_memory,
+    limited,
+    trim_memory,
+)
 from deepwell.process.frames import Failure, error_of, failure_of
 
 if TYPE_CHECKING:
@@ -43,13 +49,12 @@ class _Setup(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Read(msgspec.Struct, array_like=True, frozen=True):
-    path: bytes
     draw: int
     out: int
 
 
 class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    confined: bool
+    pass
 
 
 class _Picture(msgspec.Struct, tag=2, array_like=True, frozen=True):
@@ -97,14 +102,7 @@ class ImageReader:
         """Process id of the child; 0 if there is none."""
         return self._calls.pid
 
-    async def start(self) -> bool:
-        """Starts the child if there is none. Returns whether the kernel confines it; see `confine`. Raises as `read`."""
-        check_installed()
-        hello = await self._answer(self._calls.start)
-        assert isinstance(hello, _Started)
-        return hello.confined
-
-    async def read(self, path: Path, draw: int, out: int) -> Picture:
+    async def read(self, tenant: str, path: Path, draw: int, out: int) -> Picture:
         """Returns the image of a file; see `read_image`.
 
         Raises:
@@ -114,8 +112,9 @@ class ImageReader:
             EngineUnavailable: the child could not run, or was closed; the file may be sound.
         """
         check_installed()
-        body = _read_call(path, draw, out)
-        found = await self._answer(lambda: self._calls.call(body, self._read_s))
+        body = _encode(_Read(draw, out))
+        with handed(path) as file:
+            found = await self._answer(lambda: self._calls.call(body, self._read_s, tenant=tenant, file=file))
         assert isinstance(found, _Picture)
         return _unpacked(found)
 
@@ -149,10 +148,6 @@ class ImageReader:
         )
 
 
-def _read_call(path: Path, draw: int, out: int) -> bytes:
-    return _encode(_Read(os.fsencode(path.absolute()), draw, out))
-
-
 def _packed(found: Picture, draw: int, out: int) -> _Picture:
     arrays = (found.full, found.opacity, found.small, found.small_opacity, found.look)
     return _Picture(found.width, found.height, draw, out, *(one.tobytes() for one in arrays))
@@ -177,18 +172,18 @@ def _unpacked(found: _Picture) -> Picture:
 
 
 class _Child:
-    """The child's end: confines itself at the first message, then reads images."""
+    """The child's end."""
 
     def __init__(self) -> None:
         self._setup: _Setup | None = None
 
-    def answer(self, body: bytes) -> bytes:
+    def answer(self, body: bytes, file: int = -1) -> bytes:
         try:
             if self._setup is None:
                 return _encode(self._start(msgspec.msgpack.decode(body, type=_Setup)))
             asked = _request.decode(body)
             with limited(self._setup.read_s):
-                found = read_image(Path(os.fsdecode(asked.path)), asked.draw, asked.out)
+                found = read_image(file, asked.draw, asked.out)
             return _encode(_packed(found, asked.draw, asked.out))
         except DeepwellError as error:
             return _encode(failure_of(0, error))
@@ -207,9 +202,8 @@ class _Child:
         os.nice(_NICE)
         limit_memory(setup.memory_bytes)
         prepare()
-        confined = confine()
         self._setup = setup
-        return _Started(confined)
+        return _Started()
 
 
 def main(descriptor: str) -> None:

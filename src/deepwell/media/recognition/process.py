@@ -25,8 +25,15 @@ from deepwell.media.recognition.model import RecognitionModel
 from deepwell.media.recognition.options import Opened, RecognitionOptions, Segment
 from deepwell.media.recognition.whisper import WhisperSession, load_model, prepare
 from deepwell.media.turns import TurnRules, Turns
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, trim_memory
-from deepwell.process.confine import confine
+from deepwell.process.calls import (
+    CallEnded,
+    CallProcess,
+    answer_calls,
+    handed,
+    limit_memory,
+    limited,
+    trim_memory,
+)
 from deepwell.process.frames import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -58,7 +65,6 @@ class _Setup(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Open(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    path: bytes  # as the system has it, which may be no valid text
     options: RecognitionOptions
     processor_s: float
 
@@ -72,7 +78,6 @@ class _Close(msgspec.Struct, tag=3, array_like=True, frozen=True):
 
 
 class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    confined: bool
     multilingual: bool
 
 
@@ -155,7 +160,12 @@ class Recogniser:
         self._open_s = _OPEN_S + _OPEN_PART * self._limits.most_s + _SEGMENT_GB_S * gigabytes
         self._segment_s = _SEGMENT_S + _SEGMENT_GB_S * gigabytes
         self._allowed_s = self._open_s  # of the call under way
-        calls = CallProcess(__name__, _encode(setup), launch_s=_START_S + _START_GB_S * gigabytes)
+        calls = CallProcess(
+            __name__,
+            _encode(setup),
+            launch_s=_START_S + _START_GB_S * gigabytes,
+            reads=[model.folder],
+        )
         rules = TurnRules(
             _answers.decode,
             self._ended,
@@ -177,15 +187,14 @@ class Recogniser:
         """True while a recording is being recognised."""
         return self._turns.busy
 
-    async def start(self) -> bool:
-        """Starts the child if there is none. Returns whether the kernel confines it; see `confine`. Raises as `hear`."""
+    async def start(self, tenant: str) -> None:
+        """Starts the child if there is none for a tenant. Raises as `hear`."""
         check_installed()
-        hello = await self._turns.start()
-        assert isinstance(hello, _Started)
-        return hello.confined
+        async with self._turns.place(tenant):
+            return
 
     @asynccontextmanager
-    async def hear(self, path: Path, options: RecognitionOptions) -> AsyncGenerator[Hearing]:
+    async def hear(self, tenant: str, path: Path, options: RecognitionOptions) -> AsyncGenerator[Hearing]:
         """Opens the recording at `path` when those before it have ended. A cancelled task ends the work.
 
         Raises:
@@ -196,10 +205,11 @@ class Recogniser:
             RecognitionBusy: too many recordings wait.
             EngineUnavailable: the child could not run, or was closed; the file may be sound.
         """
-        async with self._turns.place():
-            await self.start()
+        check_installed()
+        async with self._turns.place(tenant):
             self._allowed_s = self._open_s
-            opened = await self._turns.ask(_encode(_open_call(path, options, self._open_s)), self._open_s)
+            with handed(path) as file:
+                opened = await self._turns.ask(_encode(_Open(options, self._open_s)), self._open_s, file=file)
             assert isinstance(opened, Opened)
             try:
                 yield Hearing(self, opened)
@@ -235,12 +245,8 @@ class Recogniser:
         )
 
 
-def _open_call(path: Path, options: RecognitionOptions, processor_s: float) -> _Open:
-    return _Open(os.fsencode(path.absolute()), options, processor_s)
-
-
 class _Child:
-    """The child's end: loads its model and confines itself at the first message, then recognises recordings."""
+    """The child's end: loads its model at the first message, then recognises recordings."""
 
     def __init__(self) -> None:
         self._model: WhisperModel | None = None
@@ -248,13 +254,13 @@ class _Child:
         self._session: WhisperSession | None = None
         self._segments: Generator[Segment] | None = None
 
-    def answer(self, body: bytes) -> bytes:
+    def answer(self, body: bytes, file: int = -1) -> bytes:
         try:
             if self._setup is None:
                 return _encode(self._start(msgspec.msgpack.decode(body, type=_Setup)))
             request = _requests.decode(body)
             if isinstance(request, _Open):
-                return _encode(self._open(request))
+                return _encode(self._open(request, file))
             return _encode(self._next(request) if isinstance(request, _Next) else self._close())
         except DeepwellError as error:
             return _encode(failure_of(0, error))
@@ -273,9 +279,7 @@ class _Child:
         os.nice(_NICE)
         limit_memory(setup.memory_bytes)
         folder = Path(os.fsdecode(setup.folder))
-        # Libraries are loaded before the process is confined, and a model, which may be a stranger's, behind that.
         prepare()
-        confined = confine()
         try:
             self._model = load_model(folder, setup.threads)
         except (ValueError, RuntimeError) as error:
@@ -283,13 +287,13 @@ class _Child:
                 "recognition_model_unusable", folder=folder, reason=str(error)[:200], param="model"
             ) from None
         self._setup = setup
-        return _Started(confined, self._model.model.is_multilingual)
+        return _Started(self._model.model.is_multilingual)
 
-    def _open(self, request: _Open) -> Opened:
+    def _open(self, request: _Open, file: int) -> Opened:
         assert self._model is not None and self._setup is not None
         self._close()
         with limited(request.processor_s):
-            sound = decode_audio(Path(os.fsdecode(request.path)), self._setup.most_s)
+            sound = decode_audio(file, self._setup.most_s)
             session = self._session = WhisperSession(self._model, sound.samples, request.options)
         self._segments = session.segments()
         return Opened(session.language, session.probability, sound.seconds, sound.container, sound.codec)

@@ -37,7 +37,6 @@ from deepwell.media.space.tags import Tag, Vocabulary, shipped_vocabulary
 from deepwell.media.space.weights import SHIPPED, SpaceWeights
 from deepwell.media.turns import TurnRules, Turns
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, trim_memory
-from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, failure_of
 
 __all__ = ["Heard", "Looked", "Seen", "Sensing", "SensingBusy", "open_sensing"]
@@ -79,7 +78,7 @@ class _Page(msgspec.Struct, tag=3, array_like=True, frozen=True):
 
 
 class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    confined: bool
+    pass
 
 
 class _Seen(msgspec.Struct, tag=2, array_like=True, frozen=True):
@@ -175,7 +174,9 @@ class Sensing:
     def __init__(self, models: SenseModels, limits: SensingLimits | None = None) -> None:
         self.models = models
         self._limits = limits or SensingLimits()
-        calls = CallProcess(__name__, _encode(self._setup()), launch_s=_START_S)
+        folders = (models.image, models.sound, models.safety, models.weights)
+        reads = [one for one in folders if one is not None]
+        calls = CallProcess(__name__, _encode(self._setup()), launch_s=_START_S, reads=reads)
         self._turns = Turns(calls, self._rules(), "sense")
 
     @property
@@ -183,13 +184,7 @@ class Sensing:
         """Process id of the child; 0 if there is none."""
         return self._turns.pid
 
-    async def start(self) -> bool:
-        """Starts the child if there is none. Returns whether the kernel confines it; see `confine`."""
-        hello = await self._turns.start()
-        assert isinstance(hello, _Started)
-        return hello.confined
-
-    async def image(self, data: bytes) -> Seen:
+    async def image(self, tenant: str, data: bytes) -> Seen:
         """Returns what is seen in an image: PNG, JPEG, WebP, or the first frame of a GIF.
 
         Raises:
@@ -203,7 +198,7 @@ class Sensing:
         """
         if self.models.image is None:
             raise ModelNotFound.of("space_image_missing")
-        found = await self._looked(data)
+        found = await self._looked(tenant, data)
         vector = np.frombuffer(found.vector, "<f4").astype(np.float32)
         named = self._vocabulary.of(vector)
         caption = named.caption
@@ -218,31 +213,31 @@ class Sensing:
             np.frombuffer(found.signs, "<f4").astype(np.float32),
         )
 
-    async def look(self, data: bytes) -> Looked:
+    async def look(self, tenant: str, data: bytes) -> Looked:
         """Returns the size of an image, and how unsafe it is. It needs no encoder. Raises as `image`."""
-        found = await self._looked(data)
+        found = await self._looked(tenant, data)
         return Looked(found.width, found.height, found.unsafe)
 
-    async def unsafe(self, data: bytes) -> float:
+    async def unsafe(self, tenant: str, data: bytes) -> float:
         """Returns how likely an image is unsafe for work; -1 without the model. It needs no encoder. Raises as `image`."""
-        return (await self._looked(data)).unsafe
+        return (await self._looked(tenant, data)).unsafe
 
-    async def page(self, data: bytes) -> bytes:
+    async def page(self, tenant: str, data: bytes) -> bytes:
         """Returns an image as a PDF of one page, for a parser of scanned pages. It needs no encoder. Raises as `image`."""
         if missing := _missing(tuple(IMAGE_MODULES)[:1]):
             raise MissingDependency.of("images_extra_missing", package=IMAGE_MODULES[missing])
-        found = await self._ask(_Page(data))
+        found = await self._ask(tenant, _Page(data))
         assert isinstance(found, _Printed)
         return found.data
 
-    async def sound(self, data: bytes) -> NDArray[np.float32]:
+    async def sound(self, tenant: str, data: bytes) -> NDArray[np.float32]:
         """Returns the vector of the speech in a recording of at most 30 seconds, a unit vector [384] of the space.
 
         Raises as `hear`.
         """
-        return (await self.hear(data)).vector
+        return (await self.hear(tenant, data)).vector
 
-    async def hear(self, data: bytes) -> Heard:
+    async def hear(self, tenant: str, data: bytes) -> Heard:
         """Returns what is heard in a recording of at most 30 seconds.
 
         Raises:
@@ -256,7 +251,7 @@ class Sensing:
             raise ModelNotFound.of("space_sound_missing")
         if missing := _missing(SPEECH_MODULES):
             raise MissingDependency.of("speech_extra_missing", package=missing)
-        found = await self._ask(_Sound(data))
+        found = await self._ask(tenant, _Sound(data))
         assert isinstance(found, _Heard)
         vector, signs = (np.frombuffer(one, "<f4").astype(np.float32) for one in (found.vector, found.signs))
         return Heard(vector, signs, found.seconds)
@@ -282,17 +277,16 @@ class Sensing:
         own = self.models.weights
         return shipped_vocabulary() if own == SHIPPED else Vocabulary.read(own)
 
-    async def _looked(self, data: bytes) -> _Seen:
+    async def _looked(self, tenant: str, data: bytes) -> _Seen:
         needed = tuple(IMAGE_MODULES) if self.models.image or self.models.safety else ("PIL",)
         if missing := _missing(needed):
             raise MissingDependency.of("images_extra_missing", package=IMAGE_MODULES[missing])
-        found = await self._ask(_Image(data))
+        found = await self._ask(tenant, _Image(data))
         assert isinstance(found, _Seen)
         return found
 
-    async def _ask(self, request: _Image | _Sound | _Page) -> Any:
-        async with self._turns.place():
-            await self.start()
+    async def _ask(self, tenant: str, request: _Image | _Sound | _Page) -> Any:
+        async with self._turns.place(tenant):
             return await self._turns.ask(_encode(request))
 
     def _setup(self) -> _Setup:
@@ -369,7 +363,7 @@ def _missing(modules: tuple[str, ...]) -> str:
 
 
 class _Child:
-    """The child's end: confines itself at the first message, then reads files."""
+    """The child's end."""
 
     def __init__(self) -> None:
         self._setup: _Setup | None = None
@@ -404,19 +398,12 @@ class _Child:
         os.environ["HF_HUB_OFFLINE"] = "1"
         os.nice(_NICE)
         limit_memory(setup.memory_bytes)
-        # Libraries are loaded before the process is confined, and models behind that.
-        import safetensors.numpy  # noqa: F401
-
-        if setup.image or setup.safety:
-            import onnxruntime  # noqa: F401
-
         if importlib.util.find_spec("PIL") is not None:
             prepare_images()
         if setup.sound:
             prepare_sounds()
-        confined = confine()
         self._setup = setup
-        return _Started(confined)
+        return _Started()
 
     def _see(self, data: bytes) -> _Seen:
         assert self._setup is not None

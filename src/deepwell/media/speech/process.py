@@ -29,7 +29,6 @@ from deepwell.media.speech.split import Pause, Piece
 from deepwell.media.speech.voices import SpokenLanguage, Voice
 from deepwell.media.turns import TurnRules, Turns
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, trim_memory
-from deepwell.process.confine import confine
 from deepwell.process.frames import Failure, failure_of
 
 __all__ = ["NEEDED", "Sound", "Speaker", "SpeakerLimits", "SpeechBusy", "check_installed"]
@@ -73,7 +72,7 @@ class _Close(msgspec.Struct, tag=3, array_like=True, frozen=True):
 
 
 class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    confined: bool
+    pass
 
 
 class _Done(msgspec.Struct, tag=2, array_like=True, frozen=True):
@@ -147,21 +146,15 @@ class Speaker:
         limits = limits or SpeakerLimits()
         threads = limits.threads or len(os.sched_getaffinity(0))
         setup = _Setup(os.fsencode(model.folder.absolute()), threads, limits.memory_bytes)
-        self._turns = Turns(CallProcess(__name__, _encode(setup), launch_s=_START_S), _RULES, "speak")
+        calls = CallProcess(__name__, _encode(setup), launch_s=_START_S, reads=[model.folder])
+        self._turns = Turns(calls, _RULES, "speak")
 
     @property
     def pid(self) -> int:
         """Process id of the child; 0 if there is none."""
         return self._turns.pid
 
-    async def start(self) -> bool:
-        """Starts the child if there is none. Returns whether the kernel confines it; see `confine`. Raises as `speak`."""
-        check_installed()
-        hello = await self._turns.start()
-        assert isinstance(hello, _Started)
-        return hello.confined
-
-    async def speak(self, request: SpeechRequest) -> AsyncGenerator[Sound]:
+    async def speak(self, tenant: str, request: SpeechRequest) -> AsyncGenerator[Sound]:
         """Yields the sound of a text, piece by piece. A generator that is closed ends the work behind the piece at hand.
 
         Raises:
@@ -171,8 +164,8 @@ class Speaker:
             SpeechBusy: too many texts wait.
             EngineUnavailable: the child could not run, or was closed.
         """
-        async with self._turns.place():
-            await self.start()
+        check_installed()
+        async with self._turns.place(tenant):
             id = self._turns.new_id()
             try:
                 await self._turns.ask(_encode(_begin(id, request)))
@@ -235,7 +228,7 @@ class _Text:
 
 
 class _Child:
-    """The child's end: loads its model and confines itself at the first message, then says texts."""
+    """The child's end: loads its model at the first message, then says texts."""
 
     def __init__(self) -> None:
         self._model: Kokoro | None = None
@@ -271,15 +264,10 @@ class _Child:
         limit_memory(setup.memory_bytes)
         folder = Path(os.fsdecode(setup.folder))
         pronouncer = Pronouncer(folder)
-        # All libraries are loaded before the process is confined, and a model, which may be a stranger's, behind that.
         pronouncer.prepare_libraries()
-        import av  # noqa: F401
-        import onnxruntime  # noqa: F401
-
-        confined = confine()
         pronouncer.prepare()
         self._model, self._pronouncer = Kokoro(folder, setup.threads), pronouncer
-        return _Started(confined)
+        return _Started()
 
     def _next(self, id: int) -> Sound:
         assert self._model is not None and self._pronouncer is not None

@@ -23,6 +23,7 @@ from deepwell.models.text.chat_template import TRIAL_SECONDS, ChatTemplate, rend
 from deepwell.models.text.token_memo import TokenPieces
 from deepwell.models.text.tokenizer import Tokenizer, TokenizerKind, TooManyTokens
 from deepwell.process.calls import (
+    SINGLE_TENANT,
     CallEnded,
     CallProcess,
     answer_calls,
@@ -127,7 +128,7 @@ class TextProcess:
         self._name = path.name
         self._memory_bytes = memory_bytes + _file_bytes(path)
         setup = _Setup(str(path.absolute()), self._memory_bytes, _NICE if background else 0)
-        self._calls = CallProcess(__name__, _encode(setup), launch_s=LOAD_S)
+        self._calls = CallProcess(__name__, _encode(setup), launch_s=LOAD_S, reads=[path])
 
     @property
     def pid(self) -> int:
@@ -156,7 +157,7 @@ class TextProcess:
     def _start_once(self) -> None:
         """Starts the child if there is none. Raises `CallEnded` where that is not the model's fault."""
         try:
-            answer = _answers.decode(self._calls.start())
+            answer = _answers.decode(self._calls.start(SINGLE_TENANT))
         except CallEnded as error:
             if error.killed or error.late or error.lost:
                 raise
@@ -250,7 +251,7 @@ class TextProcess:
 
         def call() -> bytes:
             self._start_once()
-            return self._calls.call(request, processor_s)
+            return self._calls.call(request, processor_s, tenant=SINGLE_TENANT)
 
         try:
             answer = _answers.decode(twice_if_lost(call))

@@ -219,9 +219,9 @@ class Attachments:
         if kind == "image":
             facts: Facts = await self._reader.image(data, tenant)
         elif kind == "sound":
-            facts = await self._reader.sound(data)
+            facts = await self._reader.sound(data, tenant)
         else:
-            facts = await self._reader.file(data, part.name)
+            facts = await self._reader.file(data, part.name, tenant)
         end = perf_counter()
         self._context.metrics.attachments.seconds.labels(part.kind).observe(end - begin)
         if (record := current()) is not None:

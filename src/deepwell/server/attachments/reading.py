@@ -63,19 +63,21 @@ class AttachmentReader:
 
         sensing = await self._context.space.bare()
         if sensing.models.image is None:
-            looked = await sensing.look(data)
+            looked = await sensing.look(tenant, data)
             await self._check(looked.unsafe, tenant)
             if not ocr_installed():
                 raise ModelNotFound.of("attachment_unseen")
-            return ImageFacts(looked.width, looked.height, named=False, text=await self._text(sensing, data))
-        seen = await sensing.image(data)
+            return ImageFacts(
+                looked.width, looked.height, named=False, text=await self._text(tenant, sensing, data)
+            )
+        seen = await sensing.image(tenant, data)
         await self._check(seen.unsafe, tenant)
-        text = await self._text(sensing, data) if ocr_installed() else None
+        text = await self._text(tenant, sensing, data) if ocr_installed() else None
         tags = tuple((tag.name, tag.name_zh) for tag in seen.tags)
         captions = seen.caption, seen.caption_zh
         return ImageFacts(seen.width, seen.height, named=True, captions=captions, tags=tags, text=text)
 
-    async def sound(self, data: bytes) -> SoundFacts:
+    async def sound(self, data: bytes, tenant: Tenant) -> SoundFacts:
         """Returns what is said in a recording, which is charged and counted as a transcription.
 
         Raises:
@@ -90,23 +92,23 @@ class AttachmentReader:
             self._stored(data) as path,
         ):
             await use.reserve(1)  # nobody whose limit is reached waits for the model
-            async with recogniser.hear(path, RecognitionOptions()) as hearing:
+            async with recogniser.hear(tenant, path, RecognitionOptions()) as hearing:
                 await use.reserve(hearing.seconds)
                 use.seconds = hearing.seconds
                 text = "".join([segment.text async for segment in hearing.segments()])
         return SoundFacts(text.strip(), hearing.seconds)
 
-    async def file(self, data: bytes, name: str) -> FileFacts:
+    async def file(self, data: bytes, name: str, tenant: Tenant) -> FileFacts:
         """Returns the text of a document. Raises as `ParseProcess.parse`."""
         async with self._stored(data) as path:
-            return FileFacts((await self._parse(path, name)).strip())
+            return FileFacts((await self._parse(tenant, path, name)).strip())
 
-    async def _text(self, sensing: Sensing, data: bytes) -> str | None:
+    async def _text(self, tenant: Tenant, sensing: Sensing, data: bytes) -> str | None:
         """Returns the text that is recognised in an image; empty: there is none; None: nothing here reads it."""
-        page = await sensing.page(data)
+        page = await sensing.page(tenant, data)
         async with self._stored(page) as path:
             try:
-                return (await self._parse(path, "image.pdf")).strip()
+                return (await self._parse(tenant, path, "image.pdf")).strip()
             except InvalidFile:  # a page without text is none to the parser
                 return ""
             except MissingDependency as error:
@@ -115,12 +117,12 @@ class AttachmentReader:
                 _log.warning("the text in an image cannot be read: %s", error)
                 return None
 
-    async def _parse(self, path: Path, name: str) -> str:
+    async def _parse(self, tenant: Tenant, path: Path, name: str) -> str:
         if self._parser is None:
             from deepwell.knowledge.parse.process import ParseProcess
 
             self._parser = ParseProcess()
-        return (await self._parser.parse(path, name)).text
+        return (await self._parser.parse(tenant, path, name)).text
 
     async def _check(self, score: float, tenant: Tenant) -> None:
         options = self._context.options.images

@@ -167,7 +167,7 @@ async def production_of(
             remarks.append(render("auto_no_sound", language, {})[0])
         else:
             try:
-                voice = await open_voice(context, wish)
+                voice = await open_voice(context, tenant, wish)
                 models["speech"] = voice.model
             except DeepwellError as error:
                 if error.param == "audio.voice":

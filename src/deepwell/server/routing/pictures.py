@@ -86,10 +86,10 @@ async def pictures(
     size_of(wish.size)  # is refused before a model is loaded
     painter = await context.media.painters.find(wish.model)
     prompt = await read_prompt(context, prompt, tenant)
-    canvas = await painter.start()
+    canvas = await painter.start(tenant)
     canvas.check(painter.model.name, "text", "")
     size = canvas.file_size(wish.size)
-    condition, tokens = await encoded_prompt(context, painter, canvas, prompt)
+    condition, tokens = await encoded_prompt(context, painter, canvas, prompt, tenant)
     planned = ImageRequest(
         condition,
         secrets.randbelow(MAX_SEED),

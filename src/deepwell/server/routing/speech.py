@@ -64,6 +64,7 @@ class Voice:
     """
 
     context: ServerContext
+    tenant: str
     speaker: AnySpeaker
     wish: VoiceWish
     label: str
@@ -77,7 +78,7 @@ class Voice:
         """Yields the sound of a text. A text without anything that can be said has none. Raises as `Speaker.speak`."""
         planned = self._planned(text)
         if planned is not None:
-            async with aclosing(Speaking(self.context, self.speaker, planned).audio()) as pieces:
+            async with aclosing(Speaking(self.context, self.tenant, self.speaker, planned).audio()) as pieces:
                 async for piece in pieces:
                     yield piece
 
@@ -97,7 +98,7 @@ class Voice:
         return None
 
 
-async def open_voice(context: ServerContext, wish: VoiceWish) -> Voice:
+async def open_voice(context: ServerContext, tenant: str, wish: VoiceWish) -> Voice:
     """Returns a voice.
 
     Raises:
@@ -114,7 +115,7 @@ async def open_voice(context: ServerContext, wish: VoiceWish) -> Voice:
         error.param = "audio.voice"
         raise
     label = "" if context.guard is None else context.guard.file_label(f"speech-{uuid.uuid4().hex}")
-    return Voice(context, speaker, wish, label)
+    return Voice(context, tenant, speaker, wish, label)
 
 
 async def voiced(voice: Voice, turns: AsyncGenerator[Turn, None]) -> AsyncGenerator[Turn | SoundPiece, None]:

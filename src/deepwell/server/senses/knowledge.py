@@ -83,10 +83,10 @@ class _SpaceViewer:
             _hash_of(path) for path in (models.image, *sorted(models.weights.glob("*.safetensors")))
         )
 
-    async def look(self, path: Path) -> Look:
+    async def look(self, tenant: str, path: Path) -> Look:
         data = await asyncio.to_thread(_bytes_of, path)
         try:
-            seen = await self._space.look(data)
+            seen = await self._space.look(tenant, data)
         except ImageRefused:
             if self._refused is not None:
                 self._refused()
@@ -104,9 +104,9 @@ class _RecogniserListener:
     def identity(self) -> str:
         return self._options.model
 
-    async def listen(self, path: Path) -> Sequence[Said]:
+    async def listen(self, tenant: str, path: Path) -> Sequence[Said]:
         recogniser = await self._recognisers.find(self._options.model)
-        async with recogniser.hear(path, RecognitionOptions()) as hearing:
+        async with recogniser.hear(tenant, path, RecognitionOptions()) as hearing:
             return [Said(one.start, one.end, one.text) async for one in hearing.segments()]
 
 

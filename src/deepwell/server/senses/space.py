@@ -66,7 +66,7 @@ class ServerSpace:
             assert self._bare is not None
             return self._bare
 
-    async def look(self, data: bytes) -> Seen:
+    async def look(self, tenant: str, data: bytes) -> Seen:
         """Returns what is seen in a picture.
 
         Raises:
@@ -75,7 +75,7 @@ class ServerSpace:
         """
         from deepwell.media.images.process import ImageRefused
 
-        seen = await (await self.sensing()).image(data)
+        seen = await (await self.sensing()).image(tenant, data)
         if self._options.guard != "off" and seen.unsafe > self._options.guard_score:
             raise ImageRefused.scored("image_input_refused", "image", seen.unsafe)
         return seen

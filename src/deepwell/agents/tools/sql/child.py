@@ -1,8 +1,7 @@
 """Runs one statement on one SQLite file, in a process of its own, and prints the outcome as JSON.
 
-It is run by its path, without the package, under the limits of `deepwell.process.confine`: it can write no file, reach no
-network and start no program, has bounded memory and processor time, and ends with its parent. A request is one JSON object
-on standard input.
+It is run by its path, without the package, confined by `deepwell.process.confinement`. A request is one JSON object on standard
+input.
 """
 
 from __future__ import annotations

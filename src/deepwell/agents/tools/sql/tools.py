@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from deepwell.agents.tools.files.folder import ConfinedFolder, FolderError
 from deepwell.agents.tools.sql.statement import StatementProblem, checked_statement, require_sqlglot
 from deepwell.agents.tools.tool import Clues, Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import InvalidRequest
-from deepwell.process.confine import confined_command
+from deepwell.process.confinement.launch import base_python, end_program, program_command
 
 __all__ = ["SqlLimits", "sql_tools"]
 
@@ -222,8 +221,11 @@ class _Databases:
             "most_bytes": limits.most_bytes,
             "most_samples": most_samples,
         }
-        command = [sys.executable, "-I", "-S", str(_CHILD)]
-        return confined_command(command, limits.memory_bytes, int(seconds + _GRACE_S) + 1), request
+        command = [base_python(), "-I", "-S", str(_CHILD)]
+        path = self._folder.root / name
+        reads = [_CHILD, *(Path(f"{path}{suffix}") for suffix in ("", "-wal", "-shm"))]
+        shown = [one for one in reads if one.exists()]
+        return program_command(command, limits.memory_bytes, int(seconds + _GRACE_S) + 1, shown), request
 
 
 async def _answer(command: list[str], request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -241,8 +243,8 @@ async def _answer(command: list[str], request: Mapping[str, Any], seconds: float
     except TimeoutError:
         return {"error": "interrupted"}
     finally:
-        with suppress(ProcessLookupError):
-            process.kill()
+        if process.returncode is None:
+            end_program(process.pid)
         await process.wait()
     if process.returncode:
         return {"error": "the query took more memory or time than it may"}

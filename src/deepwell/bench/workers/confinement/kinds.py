@@ -16,10 +16,12 @@ from typing import Any, Final, Protocol
 from deepwell.bench.workers.confinement import actions
 from deepwell.bench.workers.confinement.child import OUTCOMES, magic, write_module
 from deepwell.process.calls import CallEnded, CallProcess
+from deepwell.process.confinement.launch import base_python, end_program, program_command, walls
 
 __all__ = ["KINDS", "Kind", "open_kind"]
 
 _CALL_S: Final = 0.5
+_VICTIM, _ATTACKER = "victim", "attacker"
 _EXITED: Final = f"exited with status {actions.EXIT_REACHED}"
 _WAIT_S: Final = 6.0
 
@@ -28,7 +30,7 @@ class Kind(Protocol):
     """A kind of child."""
 
     def start(self) -> bool:
-        """Starts it; returns whether it says that it is confined."""
+        """Starts it; returns whether the machine gives it every wall."""
         ...
 
     def prime(self, handed: Path) -> bool:
@@ -60,16 +62,15 @@ def _refused(error: BaseException) -> str:
 class _Called:
     """A child that answers calls."""
 
-    def __init__(
-        self, calls: CallProcess, folder: Path, start: Callable[[], bool], prime: Callable[[Path], Any] | None
-    ) -> None:
-        self._calls, self._start, self._prime = calls, start, prime
+    def __init__(self, calls: CallProcess, folder: Path, prime: Callable[[Path], Any] | None = None) -> None:
+        self._calls, self._prime = calls, prime
         name = "attacked_" + calls._module.rpartition("deepwell.")[2].replace(".", "_")  # pyright: ignore[reportPrivateUsage]
         write_module(folder, name, calls._module)  # pyright: ignore[reportPrivateUsage]
         calls._module = name  # pyright: ignore[reportPrivateUsage]
 
     def start(self) -> bool:
-        return self._start()
+        self._calls.start(_ATTACKER)
+        return walls().whole
 
     def prime(self, handed: Path) -> bool:
         if self._prime is None:
@@ -80,7 +81,7 @@ class _Called:
 
     def attempt(self, name: str, world: str) -> str:
         try:
-            return self._calls.call(magic(name, world), _CALL_S).decode(errors="replace")
+            return self._calls.call(magic(name, world), _CALL_S, tenant=_ATTACKER).decode(errors="replace")
         except CallEnded as error:
             return _refused(error)
         except Exception as error:  # it is the server that fails
@@ -157,7 +158,7 @@ class _Commanded:
         try:
             said = process.communicate(json.dumps([name, world]).encode(), timeout=_WAIT_S)[0].decode()
         except subprocess.TimeoutExpired:
-            process.kill()
+            end_program(process.pid)
             process.communicate()
             return "ended(it did not answer in time)"
         if process.returncode == actions.EXIT_REACHED:
@@ -216,9 +217,9 @@ def _images(models: Path, folder: Path) -> Kind:
     reader = ImageReader()
 
     def prime(handed: Path) -> None:
-        asyncio.run(reader.read(_png(folder, handed), 32, 256))
+        asyncio.run(reader.read(_VICTIM, _png(folder, handed), 32, 256))
 
-    return _Called(reader._calls, folder, lambda: asyncio.run(reader.start()), prime)  # pyright: ignore
+    return _Called(reader._calls, folder, prime)  # pyright: ignore
 
 
 def _documents(models: Path, folder: Path) -> Kind:
@@ -228,8 +229,7 @@ def _documents(models: Path, folder: Path) -> Kind:
     return _Called(
         parser._calls,  # pyright: ignore
         folder,
-        lambda: parser.confined,
-        lambda handed: parser.parse_blocking(handed, "handed.txt"),
+        lambda handed: parser.parse_blocking(_VICTIM, handed, "handed.txt"),
     )
 
 
@@ -240,12 +240,7 @@ def _texts(models: Path, folder: Path) -> Kind | None:
     if not path.exists():
         return None
     text = TextProcess(next(path.glob("*.gguf"), path))
-
-    def start() -> bool:
-        text.start()
-        return True
-
-    return _Called(text._calls, folder, start, lambda handed: text.encode([handed.read_text()]))  # pyright: ignore
+    return _Called(text._calls, folder, lambda handed: text.encode([handed.read_text()]))  # pyright: ignore
 
 
 def _recognition(models: Path, folder: Path) -> Kind | None:
@@ -259,13 +254,12 @@ def _recognition(models: Path, folder: Path) -> Kind | None:
     recogniser = Recogniser(RecognitionModel("whisper-tiny.en", path))
 
     async def hear(handed: Path) -> None:
-        async with recogniser.hear(_wave(folder, handed), RecognitionOptions()):
+        async with recogniser.hear(_VICTIM, _wave(folder, handed), RecognitionOptions()):
             pass
 
     return _Called(
         recogniser._turns._calls,  # pyright: ignore
         folder,
-        lambda: asyncio.run(recogniser.start()),
         lambda handed: asyncio.run(hear(handed)),
     )
 
@@ -278,7 +272,7 @@ def _speech(models: Path, folder: Path) -> Kind | None:
     if not path.exists():
         return None
     speaker = Speaker(SpeechModel("kokoro", path))
-    return _Called(speaker._turns._calls, folder, lambda: asyncio.run(speaker.start()), None)  # pyright: ignore
+    return _Called(speaker._turns._calls, folder)  # pyright: ignore
 
 
 def _encoding(models: Path, folder: Path) -> Kind:
@@ -286,7 +280,7 @@ def _encoding(models: Path, folder: Path) -> Kind:
     from deepwell.media.speech.programs.process import ProgramSpeaker
 
     speaker = ProgramSpeaker(SpeechModel("espeak", folder, "espeak"))
-    return _Called(speaker._turns._calls, folder, lambda: asyncio.run(speaker.start()), None)  # pyright: ignore
+    return _Called(speaker._turns._calls, folder)  # pyright: ignore
 
 
 def _painting(models: Path, folder: Path) -> Kind:
@@ -296,7 +290,7 @@ def _painting(models: Path, folder: Path) -> Kind:
 
     FlowModel.random(FlowConfig(width=32, depth=1, heads=2), 0).write(folder / "draw")
     painter = Painter(ImageModel("draw", folder / "draw"))
-    return _Called(painter._turns._calls, folder, lambda: asyncio.run(painter.start()).confined, None)  # pyright: ignore
+    return _Called(painter._turns._calls, folder)  # pyright: ignore
 
 
 def _space(models: Path, folder: Path) -> Kind:
@@ -308,8 +302,7 @@ def _space(models: Path, folder: Path) -> Kind:
     return _Called(
         sensing._turns._calls,  # pyright: ignore
         folder,
-        lambda: asyncio.run(sensing.start()),
-        lambda handed: asyncio.run(sensing.look(_png(folder, handed).read_bytes())),
+        lambda handed: asyncio.run(sensing.look(_VICTIM, _png(folder, handed).read_bytes())),
     )
 
 
@@ -322,7 +315,7 @@ def _rules(models: Path, folder: Path) -> Kind:
     def prime(handed: Path) -> None:
         rules.examine(Examine(f"% {handed.read_text()}"))  # pyright: ignore
 
-    return _Called(rules._calls, folder, lambda: rules.confined, prime)  # pyright: ignore
+    return _Called(rules._calls, folder, prime)  # pyright: ignore
 
 
 def _sql(models: Path, folder: Path) -> Kind:
@@ -343,11 +336,9 @@ def _sql(models: Path, folder: Path) -> Kind:
 
 
 def _speech_program(models: Path, folder: Path) -> Kind:
-    from deepwell.process.confine import confined_command
-
     path = folder / "attacked_program.py"
     path.write_text(_program_text())
-    return _Commanded(confined_command([sys.executable, "-I", "-S", str(path)], 2 << 30, 60))
+    return _Commanded(program_command([base_python(), "-I", "-S", str(path)], 2 << 30, 60, [path]))
 
 
 def _program_text() -> str:

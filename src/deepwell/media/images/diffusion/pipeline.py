@@ -66,12 +66,12 @@ class PipelineDrawer:
             ) from error
         self._pipeline.set_progress_bar_config(disable=True)
 
-    def canvas(self, *, confined: bool) -> Canvas:
+    def canvas(self) -> Canvas:
         """Returns what the pipeline says of itself."""
         modes = self._found.classes
         negative = all("negative_prompt" in _parameters(name) for name in modes.values())
         multiple = max(_LEAST_MULTIPLE, 2 * int(self._pipeline.vae_scale_factor))
-        return Canvas(confined, self._side, 0, "", "", multiple, tuple(modes), negative)
+        return Canvas(self._side, 0, "", "", multiple, tuple(modes), negative)
 
     def count(self, prompt: str) -> int:
         """Returns the number of tokens of a prompt, with those that begin and end it.

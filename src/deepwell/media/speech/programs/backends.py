@@ -18,7 +18,7 @@ from typing import Final, Literal, cast
 from deepwell.errors import EngineUnavailable, InvalidModelFile, InvalidRequest, MissingDependency
 from deepwell.media.speech.voices import ALIASES, SpokenLanguage
 from deepwell.models.formats.kinds import piper_file
-from deepwell.process.confine import confined_command
+from deepwell.process.confinement.launch import program_command
 
 __all__ = [
     "ESPEAK",
@@ -203,7 +203,7 @@ def _piper_voice(file: Path, config: object) -> PiperVoice:
 
 @cache
 def _espeak_voices(program: str) -> tuple[ProgramVoice, ...]:
-    command = confined_command([program, "--voices"], _LIST_BYTES, int(_LIST_S))
+    command = program_command([program, "--voices"], _LIST_BYTES, int(_LIST_S), environ=PROGRAM_ENVIRON)
     try:
         found = subprocess.run(
             command,
@@ -211,7 +211,6 @@ def _espeak_voices(program: str) -> tuple[ProgramVoice, ...]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_LIST_S,
-            env=PROGRAM_ENVIRON,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MissingDependency.of(

@@ -1,8 +1,7 @@
 """`ProgramSpeaker`: has a text said by a program, and encodes its sound in a child process.
 
-The program is confined by the kernel as far as it can be while it is another's: it can write no file, use no network and start
-no program, and its memory, its processor time, its silence and the length of its sound are limited. Its bytes go to a child,
-`python -m deepwell.media.speech.programs.process FD`, which is confined as those of the other media are.
+The program is confined, and its memory, its processor time, its silence and the length of its sound are limited. Its bytes go
+to a confined child, `python -m deepwell.media.speech.programs.process FD`.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import signal
 import struct
 import subprocess
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -30,7 +29,7 @@ from deepwell.media.speech.programs.backends import PROGRAM_ENVIRON, PROGRAMS, P
 from deepwell.media.speech.programs.resample import Resampler
 from deepwell.media.turns import TurnRules, Turns
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
-from deepwell.process.confine import confine, confined_command
+from deepwell.process.confinement.launch import end_program, program_command
 from deepwell.process.frames import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class _Close(msgspec.Struct, tag=4, array_like=True, frozen=True):
 
 
 class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    confined: bool
+    pass
 
 
 class _Bytes(msgspec.Struct, tag=2, array_like=True, frozen=True):
@@ -127,13 +126,7 @@ class ProgramSpeaker:
         """Process id of the child that encodes; 0 if there is none."""
         return self._turns.pid
 
-    async def start(self) -> bool:
-        """Starts the child if there is none. Returns whether the kernel confines it; see `confine`. Raises as `speak`."""
-        hello = await self._turns.start()
-        assert isinstance(hello, _Started)
-        return hello.confined
-
-    async def speak(self, request: SpeechRequest) -> AsyncGenerator[Sound]:
+    async def speak(self, tenant: str, request: SpeechRequest) -> AsyncGenerator[Sound]:
         """Yields the sound of a text as the program makes it. A generator that is closed ends the program.
 
         Raises:
@@ -145,8 +138,7 @@ class ProgramSpeaker:
         """
         if request.format not in ("wav", "pcm") and importlib.util.find_spec("av") is None:
             raise MissingDependency.of("speech_extra_missing", package="av")
-        async with self._turns.place():
-            await self.start()
+        async with self._turns.place(tenant):
             id = self._turns.new_id()
             try:
                 async with aclosing(self._sounds(id, request)) as sounds:
@@ -165,7 +157,8 @@ class ProgramSpeaker:
         command, rate = command_of(backend, self.model.folder, request.voice, request.speed)
         text = "\n".join(piece.text for piece in request.pieces)
         most_s = _SOUND_S + 2 * len(text) / request.speed
-        said, made = _Said(command, text, PROGRAMS[backend], self._silence_s), 0
+        reads = [self.model.folder] if backend == "piper" else []
+        said, made = _Said(command, reads, text, PROGRAMS[backend], self._silence_s), 0
         async with aclosing(said.pieces()) as pieces:
             async for piece in pieces:
                 if not made:
@@ -203,13 +196,16 @@ class _Said:
 
     Args:
         command: the program and its arguments; no shell reads them.
+        reads: files and folders of its voice.
         text: given on standard input, in UTF-8.
         name: of the program, for errors.
     """
 
-    def __init__(self, command: list[str], text: str, name: str, silence_s: float) -> None:
+    def __init__(
+        self, command: list[str], reads: Sequence[Path], text: str, name: str, silence_s: float
+    ) -> None:
         seconds = _PROGRAM_S + len(text) // 2
-        self._command = confined_command(command, _PROGRAM_BYTES, seconds)
+        self._command = program_command(command, _PROGRAM_BYTES, seconds, reads, PROGRAM_ENVIRON)
         # "[[" begins phonemes in espeak-ng, which no text means.
         self._text = text.replace("[[", "[ [").encode() + b"\n"
         self._name, self._silence_s = name, silence_s
@@ -226,7 +222,6 @@ class _Said:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=PROGRAM_ENVIRON,
                 start_new_session=True,
             )
         except OSError as error:
@@ -246,8 +241,7 @@ class _Said:
         except TimeoutError:
             raise self._failed(f"no sound for {self._silence_s:.0f} s") from None
         finally:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end_program(process.pid)
             while await process.stdout.read(
                 _PIECE_BYTES
             ):  # what is left in the pipe, which is closed at its end alone
@@ -309,7 +303,7 @@ class _Text:
 
 
 class _Child:
-    """The child's end: confines itself at the first message, then encodes."""
+    """The child's end."""
 
     def __init__(self) -> None:
         self._started = False
@@ -332,12 +326,8 @@ class _Child:
     def _start(self, setup: _Setup) -> _Started:
         sys.dont_write_bytecode = True
         limit_memory(setup.memory_bytes)
-        import numpy as np  # noqa: F401
-
-        if importlib.util.find_spec("av") is not None:
-            import av  # noqa: F401
         self._started = True
-        return _Started(confine())
+        return _Started()
 
     def _answer(self, request: _Begin | _Add | _End | _Close) -> bytes:
         if isinstance(request, _Begin):

@@ -59,11 +59,11 @@ def router(context: ServerContext) -> APIRouter:
         recogniser = await recognisers.find(asked.model)
         if (record := current()) is not None:
             record.model = recogniser.model.name  # now, because the guard may refuse the prompt
-        checked = None
+        checked, tenant = None, tenant_of(request)
         if context.guard is not None:
-            asked, checked = await read_prompt(context.guard, asked, tenant_of(request))
+            asked, checked = await read_prompt(context.guard, asked, tenant)
         await asyncio.to_thread(form.file.close)
-        return Transcribing(context, recogniser, form.file, asked, checked)
+        return Transcribing(context, tenant, recogniser, form.file, asked, checked)
 
     @routes.post(
         "/v1/audio/transcriptions",

@@ -30,7 +30,10 @@ _HAN_S, _OTHER_S = 0.25, 0.07
 class Speaking:
     """One request."""
 
-    def __init__(self, context: ServerContext, speaker: AnySpeaker, request: SpeechRequest) -> None:
+    def __init__(
+        self, context: ServerContext, tenant: str, speaker: AnySpeaker, request: SpeechRequest
+    ) -> None:
+        self._tenant = tenant
         self._metrics = context.metrics
         self._usage = context.usage
         self._speaker = speaker
@@ -75,7 +78,7 @@ class Speaking:
         failure: BaseException | None = None
         metrics.waiting.begin(self, begin)
         try:
-            async with aclosing(self._speaker.speak(self._request)) as sounds:
+            async with aclosing(self._speaker.speak(self._tenant, self._request)) as sounds:
                 async for sound in sounds:
                     if not first:
                         first = perf_counter()

@@ -31,7 +31,8 @@ def router(context: ServerContext) -> APIRouter:
         speaker = await speakers.find(body.model)
         if (record := current()) is not None:
             record.model = speaker.model.name  # now, because the guard may refuse the text
-        text = await _read(context, body.input, tenant_of(request))
+        tenant = tenant_of(request)
+        text = await _read(context, body.input, tenant)
         label = "" if context.guard is None else context.guard.file_label(f"speech-{uuid.uuid4().hex}")
         planned = planned_speech(
             speaker.model,
@@ -41,7 +42,7 @@ def router(context: ServerContext) -> APIRouter:
             format=body.response_format,
             label=label,
         )
-        work = Speaking(context, speaker, planned)
+        work = Speaking(context, tenant, speaker, planned)
         if body.stream_format == "sse":
             stream = EventStream(work.events(), context.stopped, end=b"")
         else:

@@ -49,6 +49,7 @@ class Transcribing:
     """
 
     context: ServerContext
+    tenant: str
     recogniser: Recogniser
     recording: Draft
     form: RecognitionForm
@@ -96,7 +97,9 @@ class Transcribing:
         async with MediaUse(self.context.usage, model, source) as use:
             await use.reserve(1)  # nobody whose limit is reached waits for the model
             with Measured(self.context.metrics, model, source.removeprefix("audio.")) as meter:
-                async with self.recogniser.hear(self.recording.path, self.form.options) as hearing:
+                async with self.recogniser.hear(
+                    self.tenant, self.recording.path, self.form.options
+                ) as hearing:
                     await use.reserve(hearing.seconds)
                     use.seconds = hearing.seconds
                     meter.opened(hearing.seconds)

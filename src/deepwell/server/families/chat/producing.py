@@ -64,7 +64,7 @@ async def produced(
     )
     spoken = None
     if body.audio is not None and body.speaks:
-        spoken = await open_voice(context, body.audio.wish())
+        spoken = await open_voice(context, tenant, body.audio.wish())
     if not auto:
         return Production(context, tenant, language_of(said), voice=spoken)
     last = next((one for one in reversed(body.messages) if one.role == "user"), None)

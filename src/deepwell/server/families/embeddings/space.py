@@ -134,7 +134,7 @@ class SpaceEmbedding:
                     seen = await self._look(one.content, tenant)
                     found.append(Sensed(seen.vector, seen.signs))
                 else:
-                    heard = await (await self._context.space.sensing()).hear(one.content)
+                    heard = await (await self._context.space.sensing()).hear(tenant, one.content)
                     found.append(Sensed(heard.vector, heard.signs))
                     seconds += heard.seconds
             except DeepwellError as error:
@@ -151,7 +151,7 @@ class SpaceEmbedding:
 
         context = self._context
         try:
-            return await context.space.look(data)
+            return await context.space.look(tenant, data)
         except ImageRefused as error:
             context.metrics.images.refused.labels(SPACE_MODEL, "sent").inc()
             if context.guard is not None:

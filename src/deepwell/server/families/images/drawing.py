@@ -161,7 +161,7 @@ class Drawing:
         failure: BaseException | None = None
         metrics.waiting.begin(self, begin)
         try:
-            async with aclosing(self.painter.draw(self.request)) as steps:
+            async with aclosing(self.painter.draw(self.asker.tenant, self.request)) as steps:
                 async for step in steps:
                     metrics.waiting.end(self)
                     if step.data and not first:

@@ -33,7 +33,7 @@ async def read_prompt(context: ServerContext, prompt: str, tenant: str, param: s
 
 
 async def encoded_prompt(
-    context: ServerContext, painter: Painter, canvas: Canvas, prompt: str
+    context: ServerContext, painter: Painter, canvas: Canvas, prompt: str, tenant: str
 ) -> tuple[NDArray[np.float32] | None, int]:
     """Returns the vector of a prompt, None for a model that reads texts, and the number of its tokens.
 
@@ -42,7 +42,7 @@ async def encoded_prompt(
         InvalidRequest: its vectors are not those that the model was trained on.
     """
     if not canvas.text_encoder:
-        return None, await painter.count(prompt)
+        return None, await painter.count(tenant, prompt)
     encoder = await context.knowledge.embedders.named(canvas.text_encoder)
     vector = (await encoder.embed([canvas.prefix + prompt], "plain"))[0]
     if len(vector) != canvas.condition:

@@ -126,13 +126,13 @@ class _Studio:
         prompt = "" if drawing is None else await read_prompt(context, drawing.prompt, tenant)
         unwanted = (drawing and drawing.negative_prompt) or ""
         negative = await read_prompt(context, unwanted, tenant, "negative_prompt")
-        canvas = await painter.start()
+        canvas = await painter.start(tenant)
         size = canvas.file_size(asked.size or AUTO_SIZE)
         picture = opacity = None
         if form is not None:
             picture = await self._picture(painter, form, (canvas.size, min(size)), tenant)
             if isinstance(asked, ImageEditFields):
-                opacity = await self._opacity(form, picture, canvas.size, min(size))
+                opacity = await self._opacity(form, picture, canvas.size, min(size), tenant)
             if opacity is not None and asked.strength is not None:
                 raise InvalidRequest(
                     "strength is about an image that is drawn anew as a whole, and a part of this one stays",
@@ -142,10 +142,12 @@ class _Studio:
         mode: DrawMode = "text" if picture is None else "image" if opacity is None else "mask"
         canvas.check(painter.model.name, mode, negative)
         condition, tokens = (
-            await encoded_prompt(context, painter, canvas, prompt) if drawing is not None else (None, 0)
+            await encoded_prompt(context, painter, canvas, prompt, tenant)
+            if drawing is not None
+            else (None, 0)
         )
         if negative:
-            await painter.count(negative)  # is refused where it is too long
+            await painter.count(tenant, negative)  # is refused where it is too long
         label = "" if context.guard is None else context.guard.file_label(f"image-{uuid.uuid4().hex}")
         planned = ImageRequest(
             condition,
@@ -186,9 +188,9 @@ class _Studio:
         """
         begin = perf_counter()
         await asyncio.to_thread(form.file.close)
-        picture = await self._reader.read(form.file.path, *side)
+        picture = await self._reader.read(tenant, form.file.path, *side)
         try:
-            await painter.check(picture.look)
+            await painter.check(tenant, picture.look)
         except ImageRefused as error:
             self._context.metrics.images.refused.labels(painter.model.name, "sent").inc()
             if (guard := self._context.guard) is not None:
@@ -200,7 +202,7 @@ class _Studio:
         return picture
 
     async def _opacity(
-        self, form: Form, picture: Picture, draw: int, out: int
+        self, form: Form, picture: Picture, draw: int, out: int, tenant: str
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
         """Returns how much of an image stays, at both sizes; None: it is drawn anew as a whole.
 
@@ -211,7 +213,7 @@ class _Studio:
             return opacity_of(picture, None)
         await asyncio.to_thread(sent.close)
         try:
-            mask = await self._reader.read(sent.path, draw, out)
+            mask = await self._reader.read(tenant, sent.path, draw, out)
         except InvalidRequest as error:
             error.param = "mask"
             raise

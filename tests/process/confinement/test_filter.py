@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.agents.sandbox.filter import PROGRAM_PID, seccomp_filter
+from deepwell.process.confinement.filter import PROGRAM_PID, seccomp_filter
 
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 X86, ARM = 0xC000003E, 0xC00000B7
