@@ -140,6 +140,17 @@ class Guard:
             found.append(ForeignPersonal(personal or Personal(), known))
         return found
 
+    def endings(self, known: Sequence[str], tenant: str = "") -> list[Detector]:
+        """Returns detectors for the end of the answer to one request: of personal data that nobody gave and that breaks off.
+
+        Args:
+            known: texts of the request and of passages that the model was shown.
+        """
+        layers = self.policy.layers("output", tenant)
+        if any(name.startswith(_FOREIGN) for one in layers for name in one.rules):
+            return [ForeignPersonal(self._heads(tenant), known)]
+        return []
+
     @staticmethod
     def _acts(layer: LayerPolicy, rule: str, category: str) -> bool:
         return layer.action(Finding(rule, category, 0, 1)) != "allow"

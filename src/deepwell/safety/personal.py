@@ -73,23 +73,17 @@ class Kind:
     may_begin: Callable[[str, bool], bool] | None = None
 
     def is_begun(self, text: str, start: int, end: int) -> bool:
-        """Returns whether a folded text ends in so much of a value that it must not leave.
+        """Returns whether so much of a value stands between two places of a folded text that it must not leave.
 
-        Args:
-            start: first character of what may be a value.
-            end: its end, behind which there are white space, quotation marks and brackets at most.
+        Behind `end` there are quotation marks and brackets at most. What they close is whole, unless words tell what it is.
         """
         value = text[start:end]
         near = bool(self.words) and _spoken_of(text, start, end, self.words)
         most = self.head[0 if near else 1]
-        if most is None or sum(map(str.isalnum, value)) <= most:
+        if most is None or (not near and end < len(text)) or sum(map(str.isalnum, value)) <= most:
             return False
-        if _DECIMAL.search(text[max(0, start - 2) : start]) or (
-            value[0] == "+" and text[start - 1 : start].isalnum()
-        ):
-            return False
-        # A number in quotation marks is over. It is the beginning of another only where words say what it is.
-        if not near and text[end:].strip():
+        before = text[max(0, start - 2) : start]
+        if _DECIMAL.search(before) or (value.startswith("+") and before[-1:].isalnum()):
             return False
         return self.may_begin is None or self.may_begin(value, near)
 

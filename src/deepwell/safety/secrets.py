@@ -100,8 +100,8 @@ class SecretForm:
             includes it.
         score: certainty of a match that passes `check`.
         weak_score: certainty of one that does not; 0: it is none.
-        fixed: expression, as Python reads it, of the characters that tell the form and are not secret. None: all of `pattern`
-            before the first characters of which there are ten or more.
+        told: expression of the least beginning of which nothing may leave where a text ends: what tells the form, and 5
+            characters. Empty: all of `pattern` before the first characters of which there are ten or more, and 5.
     """
 
     name: str
@@ -110,7 +110,12 @@ class SecretForm:
     check: Callable[[str], bool] | None = _is_random
     weak_score: float = 0.0
     lead: str = ""
-    fixed: str | None = None
+    told: str = ""
+
+    def __post_init__(self) -> None:
+        body = _BODY.search(self.pattern)
+        if not self.told and body is not None:
+            object.__setattr__(self, "told", self.pattern[: body.start()] + _HEAD)
 
     def is_begun(self, text: str, start: int, end: int) -> bool:
         """Returns whether a text ends in so much of a secret that it must not leave: more than 4 characters of it.
@@ -120,20 +125,17 @@ class SecretForm:
             end: its end.
         """
         value = text[start:end]
-        told = _told(self).match(text, start, end)
+        told = _compiled(self.told).match(text, start, end) if self.told else None
         if told is None or _is_example(value) or _PORT.fullmatch(value):
             return False
         # What stands before a secret may be part of a word, such as `sk-` in the name of a library.
-        weak = told.end() - start - _HEAD < _DISTINCT
-        return not (weak and _is_word(text[told.end() - _HEAD : end]))
+        secret = told.end() - _HEAD_LENGTH
+        return secret - start >= _DISTINCT or not _is_word(text[secret:end])
 
 
 @cache
-def _told(form: SecretForm) -> re.Pattern[str]:
-    """Returns what a secret begins with from whose first `_HEAD` characters on nothing of it may leave."""
-    body = _BODY.search(form.pattern)
-    fixed = form.pattern[: body.start()] if form.fixed is None and body is not None else form.fixed
-    return re.compile(_NEVER if fixed is None else rf"(?:{fixed})\S{{{_HEAD}}}", re.ASCII)
+def _compiled(expression: str) -> re.Pattern[str]:
+    return re.compile(expression, re.ASCII)
 
 
 def _is_word(text: str) -> bool:
@@ -145,14 +147,15 @@ def _is_word(text: str) -> bool:
     return sum(float(scores[pair]) for pair in pairwise(codes)) / (len(codes) - 1) >= _MIN_PAIR_SCORE
 
 
-_HEAD: Final = 5
+_HEAD_LENGTH: Final = 5
+_HEAD: Final = r"\S{5}"
 """Characters of a secret that may not leave; fewer may."""
-_DISTINCT: Final = 4
-"""Characters of `fixed` that no word begins with."""
+_DISTINCT: Final = 5
+"""Characters in front of a secret that no word begins with."""
 _LONGEST_WORD: Final = 14
 _MIN_PAIR_SCORE: Final = -3.3
+"""That of 95 % of words, and of 5 % of as many letters drawn by chance."""
 _BODY: Final = re.compile(r"\[[^\]]*\]\{[0-9]{2}")
-_NEVER: Final = r"(?!)"
 _PORT: Final = re.compile(r"[^:]*:[0-9]{0,5}")
 """A host and its port, which look like the beginning of a user and a password."""
 
@@ -220,7 +223,7 @@ FORMS: Final[tuple[SecretForm, ...]] = (
         rf"\b[MNO]{_SIGNS}{{23,27}}\.{_SIGNS}{{6}}\.{_SIGNS}{{27,40}}\b",
         0.9,
         # It begins with the digits of a number in base64.
-        fixed=r"\b(?=[MNO][DTjz][AEIMQUYcgk][w-z0-5][MNO])",
+        told=r"\b[MNO][DTjz][AEIMQUYcgk][w-z0-5][MNO]",
     ),
     SecretForm("digitalocean_token", r"\bdo[opr]_v1_[0-9a-f]{40,64}\b"),
     SecretForm("databricks_token", r"\bdapi[0-9a-f]{32}\b", 0.9),
@@ -239,7 +242,7 @@ FORMS: Final[tuple[SecretForm, ...]] = (
         rf"{_PART}{{1,64}}:{_PART}{{3,64}}@[a-zA-Z0-9.-]+",
         0.85,
         _is_login,
-        fixed=rf"{_PART}{{1,64}}:",
+        told=rf"{_PART}{{1,64}}:{_HEAD}",
         lead=r"\b[a-z][a-z0-9+.-]{1,14}://",
     ),
     SecretForm(
@@ -247,7 +250,7 @@ FORMS: Final[tuple[SecretForm, ...]] = (
         r"[A-Za-z0-9+/=_.!@#$%^&*~-]{8,200}",
         0.75,
         _is_assigned,
-        fixed="",
+        told=_HEAD,
         lead=rf"(?i:(?:{_KEYWORD})[\"']?[ ]{{0,2}}(?:=>|:=|[:=：]|是|为)[ ]{{0,2}}[\"'`]?)",
     ),
 )

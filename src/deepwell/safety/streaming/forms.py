@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -20,9 +21,13 @@ __all__ = ["Heads", "held_values"]
 
 _REACH: Final = 320
 """Characters at the end of a text in which an unfinished value and the words in front of it are looked for."""
-_CLOSING: Final = " \t\n\r\"'`)]}>"
-_STOPS: Final = _CLOSING + ".,;:!?*…，。；：！？」』）】》"
-"""Characters behind an unfinished value that end a sentence, a string or a block of code and are no part of it."""
+_QUOTES: Final = r"[\"'`)\]}]{1,8}"
+_STOPS: Final = r"[\s\"'`)\]}>.,;:!?*…，。；：！？」』）】》]{1,8}"
+"""Signs that close a string and a call's arguments, and those that close a sentence or a block of code as well."""
+_QUOTED: Final = re.compile(rf"{_QUOTES}\Z")
+_STOPPED: Final = re.compile(rf"{_STOPS}\Z")
+_IN_QUOTES: Final = rf"\p{{Han}}?(?:[0-9+][0-9 .:-]{{4,}}[0-9a-z]|[!-~]{{4,}}){_QUOTES}"
+"""Whatever may be personal data in a string that has just ended."""
 
 
 def held_values(acts: Callable[[Finding], bool]) -> Iterator[ValueForm]:
@@ -31,12 +36,12 @@ def held_values(acts: Callable[[Finding], bool]) -> Iterator[ValueForm]:
     Args:
         acts: tells of a finding whether it is.
     """
-    for kind in _acting_kinds(acts):
+    for number, kind in enumerate(_acting_kinds(acts)):
         surely = not kind.needs_word and acts(_finding(kind, kind.score))
         # A word behind the value may decide about it.
-        yield ValueForm(kind.pattern, kind.lead, True, 0 if surely else BEHIND)
+        yield ValueForm(kind.pattern, kind.lead, True, 0 if surely else BEHIND, "" if number else _IN_QUOTES)
     for form in _acting_forms(acts):
-        yield ValueForm(form.pattern, form.lead)
+        yield ValueForm(form.pattern, form.lead, closed=f"{form.told}[!-~]*{_STOPS}" if form.told else "")
 
 
 class Heads:
@@ -62,16 +67,18 @@ class Heads:
         found: list[Finding] = []
         base = max(0, len(text.text) - _REACH)
         end = text.text[base:]
+        closed = _STOPPED.search(end)
         for form in self._forms:
-            span = _begun(form, end, _STOPS)
+            span = _begun(form, end, closed.start() if closed else len(end))
             if span is not None:
                 start, stop = base + span[0], base + span[1]
                 found.append(Finding(f"secrets.{form.name}", "secret", start, stop, form.score))
         for view in readings(text):
             base = max(0, len(view.text) - _REACH)
             end = view.text[base:]
+            closed = _QUOTED.search(end)
             for kind in self._kinds:
-                span = _begun(kind, end, _CLOSING)
+                span = _begun(kind, end, closed.start() if closed else len(end))
                 if span is not None:
                     first, last = view.span(base + span[0], base + span[1])
                     if view.name.endswith("joined") and not is_spaced(text.text[first:last]):
@@ -94,9 +101,8 @@ def _finding(kind: Kind, score: float) -> Finding:
     return Finding(f"personal.{kind.name}", "personal", 0, 1, score)
 
 
-def _begun(form: Kind | SecretForm, text: str, closing: str) -> tuple[int, int] | None:
-    """Returns the characters of a value that has begun when the text ends, but for closing characters; None if none has."""
-    end = len(text.rstrip(closing))
+def _begun(form: Kind | SecretForm, text: str, end: int) -> tuple[int, int] | None:
+    """Returns the characters of a value that has begun where `end` is, be it whole or not; None if none has."""
     data = text[:end].encode("utf-8", "replace")
     expression, at = _at_end(form.lead, form.pattern), 0
     while (found := expression.search(data, at)) is not None and found.start(1) < len(data):

@@ -34,12 +34,15 @@ class ValueForm:
         lead: expression of the words in front of it, without which it is none. They may leave.
         folded: whether both are read in folded text, and not in the text as it stands.
         behind: characters behind the value that decide whether it is one.
+        closed: expression of an unfinished value and of signs behind it that may close the whole stream, such as a quotation
+            mark; empty: none.
     """
 
     pattern: str
     lead: str = ""
     folded: bool = False
     behind: int = 0
+    closed: str = ""
 
 
 class ValueForms:
@@ -203,7 +206,11 @@ def _reading(forms: tuple[ValueForm, ...]) -> _Expressions | None:
 def _beginnings(form: ValueForm) -> str:
     """Returns the expression of the beginnings of a value, and of what decides about it."""
     begun = prefixes(form.pattern)
-    return f"(?:{begun}|{form.pattern}(?s:.{{0,{form.behind}}}))" if form.behind else begun
+    if form.closed:
+        begun = f"{begun}|{form.closed}"
+    if form.behind:
+        begun = f"{begun}|{form.pattern}(?s:.{{0,{form.behind}}})"
+    return f"(?:{begun})"
 
 
 def _compiled(patterns: Sequence[str], *, at_end: bool = False) -> _Regexp:
