@@ -234,7 +234,8 @@ class StreamScanner:
         failed = [name for name in failed if name not in self._failed]
         self._failed.update(failed)
         told = self._decided_about(heads, failed, most="redact")
-        return told if decision is None or told is None else together((decision, told))
+        decisions = [one for one in (decision, told) if one is not None]
+        return together(decisions) if decisions else None
 
     def _first(self, end: int, whole: int | None) -> int:
         """Returns the position of the first character to scan."""
