@@ -179,7 +179,12 @@ class StreamScanner:
 
     def _hold(self, end: int) -> int:
         """Returns the position from which nothing leaves yet."""
-        starts = (self._beginnings.start, self._runs.start, self._values.start)
+        term, before = self._beginnings.start, None
+        if term is not None and term > self._buffer.released:
+            # If the term ends the stream, it ends within the value that stands right before it.
+            last = self._buffer.between(term - 1, term)
+            before = self._values.start_before(term) if last.isascii() and last.isalnum() else None
+        starts = (term, before, self._runs.start, self._values.start)
         return min([end, *(start for start in starts if start is not None)])
 
     def _scan(

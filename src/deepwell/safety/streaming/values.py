@@ -93,6 +93,18 @@ class OpenValues:
         plain, folded = self._starts
         return folded if plain is None else plain if folded is None else min(plain, folded)
 
+    def start_before(self, position: int) -> int | None:
+        """Returns what `start` would be if the stream ended at a position."""
+        starts: list[int] = []
+        for expressions, text, places in zip(
+            (self._forms.plain, self._forms.folded), self._texts, self._places, strict=True
+        ):
+            if expressions is not None:
+                data = text[: bisect_left(places, position)].encode("utf-8", "replace")
+                if (begun := expressions.start(data)) is not None:
+                    starts.append(places[len(data[:begun].decode("utf-8"))])
+        return min(starts, default=None)
+
     def whole(self) -> bool:
         """Tells whether a value has become whole since the last call which cannot be held any longer."""
         whole, self._whole = self._whole, False
