@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from deepwell.safety.findings import Action, Decision, Finding
+from deepwell.safety.normalise import Normalised
 from deepwell.safety.seams import crosses
 from deepwell.safety.streaming.beginnings import Beginnings
 from deepwell.safety.streaming.buffer import OutputBuffer
@@ -53,6 +54,7 @@ class StreamScanner:
         "_decided",
         "_ended",
         "_failed",
+        "_last",
         "_open",
         "_rescan",
         "_rules",
@@ -81,6 +83,8 @@ class StreamScanner:
         self._scanned = self._sampled = 0
         self._decided: list[tuple[Finding, Action]] = []
         self._failed: set[str] = set()
+        # What the last scan has read, and the position of its first character.
+        self._last: tuple[Normalised, int] | None = None
         # Where a finding begins that is redacted and may go on.
         self._open: int | None = None
         self._rescan = self._ended = False
@@ -191,12 +195,7 @@ class StreamScanner:
         self, end: int, whole: int | None, *, last: bool
     ) -> tuple[list[Finding], list[Finding], list[str]]:
         """Returns the findings that stand, those that the next character may change, and the detectors that failed first."""
-        first = self._first(end, whole)
-        window = self._buffer.between(first, end)
-        if first:
-            cut = from_word(window)
-            window, first = window[cut:], first + cut
-        text = self._rules.normalise(window)
+        text, first = self._last = self._text(end, whole)
         is_first, self._scanned = not self._scanned, end
         found, failed = asked(self._rules.detectors, text, first)
         if self._before:
@@ -228,12 +227,10 @@ class StreamScanner:
 
     def _broken_off(self, end: int, decision: Decision | None) -> Decision | None:
         """Redacts the value that has begun before a position behind which nothing leaves, and adds that to a decision."""
-        first = self._first(end, None)
         if not self._rules.endings or end <= self._buffer.released:
             return decision
-        window = self._buffer.between(first, end)
-        cut = from_word(window) if first else 0
-        heads, failed = asked(self._rules.endings, self._rules.normalise(window[cut:]), first + cut)
+        text, first = self._text(end, None) if end < self._scanned or self._last is None else self._last
+        heads, failed = asked(self._rules.endings, text, first)
         known = [one for one, action in self._decided if action == "redact"]
         heads = [one for one in heads if not any(_covers(other, one) for other in known)]
         failed = [name for name in failed if name not in self._failed]
@@ -241,6 +238,13 @@ class StreamScanner:
         told = self._decided_about(heads, failed, most="redact")
         decisions = [one for one in (decision, told) if one is not None]
         return together(decisions) if decisions else None
+
+    def _text(self, end: int, whole: int | None) -> tuple[Normalised, int]:
+        """Returns what stands before a position and is to be scanned, and the position of its first character."""
+        first = self._first(end, whole)
+        window = self._buffer.between(first, end)
+        cut = from_word(window) if first else 0
+        return self._rules.normalise(window[cut:]), first + cut
 
     def _first(self, end: int, whole: int | None) -> int:
         """Returns the position of the first character to scan."""

@@ -23,7 +23,9 @@ from deepwell.engine.protocol import Delta, GenerateRequest, TokenLogprob
 from deepwell.models.text.chat_template import ChatTemplate
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.safety.guard import Guard
+from deepwell.safety.normalise import normalised
 from deepwell.safety.policy import Policy
+from deepwell.safety.streaming.rules import StreamRules
 from deepwell.safety.streaming.scanner import StreamScanner
 from deepwell.safety.terms.lists import starter_list
 from deepwell.server.app import create_app
@@ -39,11 +41,12 @@ _QUESTION: Final = "What did they say?"
 _TEMPLATE: Final = (
     "{# <think> #}{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 )
-_STEP: Final = 3
+_STEP: Final = 8
 """Tokens of one step of the engine, as where drafts are accepted."""
 _TOKENS: Final = 2000
 _PATIENCE_S: Final = 20.0
 _PASSAGES: Final = 1000
+_WINDOW: Final = 400
 _SPARED: Final = 8
 """Passages whose ends are sampled, by the token, beside their own."""
 
@@ -307,11 +310,23 @@ _ROUTES: Final[Mapping[str, Callable[[int, str | None, bool], dict[str, Any]]]] 
     "/v1/messages": _messages,
     "/api/chat": _ollama,
 }
+_INPUTS: Final = frozenset(one.field for one in broken_values())
+"""Arguments of calls, which some routes give as an object."""
 _FORBIDDEN: Final = next(
     one.text
     for one in starter_list().terms
     if one.tier == "block" and len(one.text) > 1 and not one.text.isascii()
 )
+
+
+_MEMBERS: Final = frozenset(
+    (
+        *("content", "text", "delta", "response", "thinking", "reasoning", "reasoning_content", "refusal"),
+        *("arguments", "partial_json", "token", "tokens", "alternatives"),
+        *_INPUTS,
+    )
+)
+"""Members of an answer that hold what the model wrote."""
 
 
 def _left(body: str, value: str) -> int:
@@ -321,7 +336,7 @@ def _left(body: str, value: str) -> int:
         if (line := line.removeprefix("data: ")).startswith("{"):
             for name, text in _texts(json.loads(line), ""):
                 told.setdefault(name, []).append(text)
-    texts = ["".join(one) for one in told.values()]
+    texts = ["".join(one) for name, one in told.items() if name in _MEMBERS]
     return next(
         count for count in range(len(value), -1, -1) if any(value[:count] in text for text in [*texts, ""])
     )
@@ -351,10 +366,16 @@ def _changed(folder: Path) -> tuple[int, int, list[str]]:
     texts += [text[: len(text) * part // _SPARED] for text in texts for part in range(1, _SPARED)]
     examples: list[str] = []
     for text in texts:
-        scanners = [StreamScanner(one) for one in (rules, plain)]
-        with_ends, without = (
-            "".join((one.push(text).text, "" if one.ended else one.finish().text)) for one in scanners
-        )
+        # An end that does not look like the beginning of a value is not changed.
+        if not any(one.scan(normalised(text[-_WINDOW:])) for one in rules.endings):
+            continue
+        with_ends, without = (_streamed(one, text) for one in (rules, plain))
         if with_ends != without:
             examples.append(text[-60:])
     return len(examples), len(texts), examples
+
+
+def _streamed(rules: StreamRules, text: str) -> str:
+    scanner = StreamScanner(rules)
+    told = scanner.push(text).text
+    return told if scanner.ended else told + scanner.finish().text
