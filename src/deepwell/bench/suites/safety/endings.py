@@ -185,7 +185,7 @@ async def _answered(app: Any, engine: _Script, route: str, case: _Case) -> tuple
         said = (
             f'<tool_call>\n{{"name": "save", "arguments": {arguments}}}\n</tool_call>' if calls else arguments
         )
-    elif case.end in ("stop string", "limit", "disconnect"):
+    elif case.end in ("limit", "disconnect") or (case.end == "stop string" and route not in _WITHOUT_STOPS):
         more = rest + " and so on."
         stop = (rest + " and")[:6] if case.end == "stop string" else None
     elif case.end == "content filter":
@@ -269,7 +269,6 @@ def _completions(limit: int, stop: str | None, _calls: bool) -> dict[str, Any]:
 
 
 def _responses(limit: int, _stop: str | None, calls: bool) -> dict[str, Any]:
-    """Returns a request without stop strings, which the route does not have: the model ends its answer by itself instead."""
     return {
         "input": _QUESTION,
         "max_output_tokens": limit,
@@ -310,6 +309,8 @@ _ROUTES: Final[Mapping[str, Callable[[int, str | None, bool], dict[str, Any]]]] 
     "/v1/messages": _messages,
     "/api/chat": _ollama,
 }
+_WITHOUT_STOPS: Final = ("/v1/responses",)
+"""Routes that take no stop strings: the model ends its answer by itself instead."""
 _INPUTS: Final = frozenset(one.field for one in broken_values())
 """Arguments of calls, which some routes give as an object."""
 _FORBIDDEN: Final = next(
