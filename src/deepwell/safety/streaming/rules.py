@@ -55,7 +55,6 @@ class StreamRules:
         endings: Sequence[Detector] = (),
         replacement: Callable[[Finding], str] = _bracketed,
         normalise: Callable[[str], Normalised] = normalised,
-        hold_back: int = HOLD_BACK,
     ) -> None:
         """Makes the rules.
 
@@ -69,7 +68,6 @@ class StreamRules:
             endings: find the value in which a text breaks off; take part where a stream ends, and where more of a value has
                 come than is held back. What they find is redacted even if the whole value blocks.
             replacement: returns what stands in the stream for a finding that is redacted.
-            hold_back: most characters that are held back.
         """
         self.detectors = tuple(detectors)
         self.decide = decide
@@ -77,7 +75,7 @@ class StreamRules:
         self.endings = tuple(endings)
         self.replacement = replacement
         self.normalise = normalise
-        self.hold_back = hold_back
+        self.hold_back = HOLD_BACK
         self.every = _EVERY
         self.values = ValueForms(values)
         self.lexicon = Lexicon(terms, lambda text: normalise(text).views[0].text)

@@ -187,7 +187,7 @@ class StreamScanner:
         if term is not None and term > self._buffer.released:
             # If the term ends the stream, it ends within the value that stands right before it.
             last = self._buffer.between(term - 1, term)
-            before = self._values.start_before(term) if last.isascii() and last.isalnum() else None
+            before = self._values.start_before(term) if "!" <= last <= "~" else None
         starts = (term, before, self._runs.start, self._values.start)
         return min([end, *(start for start in starts if start is not None)])
 
