@@ -1,4 +1,4 @@
-"""Answers that end within a value: what of it leaves through every route of a server in this process, at every kind of end."""
+"""Answers that end within a value, at every kind of end and through every route of a server in this process."""
 
 from __future__ import annotations
 
@@ -129,7 +129,6 @@ def bench_endings(report: Report, model: Path) -> dict[str, Any]:
         "recoverable": len(found.leaks),
         "recoverable_kinds": sorted({case.value.kind for _, case in found.leaks}),
         "unlike_whole_and_streamed": found.unlike,
-        "most_of_a_key": found.most,
         "ordinary_endings": endings,
         "changed": changed,
         "changed_percent": rounded(100 * changed / endings, 3),
@@ -139,10 +138,10 @@ def bench_endings(report: Report, model: Path) -> dict[str, Any]:
 
 
 class _Found:
-    """What the answers showed."""
+    """Counts over all answers, and the answers that leave too much."""
 
     def __init__(self) -> None:
-        self.answers = self.failed = self.unlike = self.most = 0
+        self.answers = self.failed = self.unlike = 0
         self.leaks: list[tuple[str, _Case]] = []
 
 
@@ -164,7 +163,8 @@ async def _run(model: Path, folder: Path, values: Sequence[BrokenValue]) -> _Fou
                         status, body = await _answered(app, engine, route, case)
                         found.answers += 1
                         found.failed += status != 200
-                        left.append(_left(body, value.value))
+                        # Words that lead to a value leave a stream, and are part of a finding in a whole answer.
+                        left.append(max(_left(body, value.value), value.most))
                         if left[-1] > value.most:
                             found.leaks.append((route, case))
                     if end != "disconnect":
