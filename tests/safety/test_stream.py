@@ -14,7 +14,7 @@ from deepwell.safety.findings import Action, Decision, Finding
 from deepwell.safety.normalise import Normalised, normalised
 from deepwell.safety.personal import Personal
 from deepwell.safety.secrets import Secrets
-from deepwell.safety.streaming.forms import held_values
+from deepwell.safety.streaming.forms import Heads, held_values
 from deepwell.safety.streaming.released import Released
 from deepwell.safety.streaming.rules import HOLD_BACK, StreamRules
 from deepwell.safety.streaming.scanner import StreamScanner
@@ -528,3 +528,143 @@ def test_a_paused_stream_knows_what_it_said_before() -> None:
     assert told == "so blue"
     released = scanner.push(" moon, and more")
     assert released.ended and "moon" not in released.text
+
+
+ENDS = StreamRules(
+    [Personal(), Secrets()],
+    deciding("redact"),
+    values=held_values(lambda _: True),
+    endings=[Heads(lambda _: True)],
+    replacement=lambda finding: "▮",
+)
+DIGITS = "0123456789"
+KEYS = [
+    ("AKIA", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", 16),
+    ("sk-", LETTERS + DIGITS, 48),
+    ("sk-proj-", LETTERS + DIGITS, 100),
+    ("sk-ant-api03-", LETTERS + DIGITS, 93),
+    ("hf_", LETTERS, 34),
+    ("ghp_", LETTERS + DIGITS, 36),
+    ("github_pat_", LETTERS + DIGITS, 22),
+    ("glpat-", LETTERS + DIGITS, 20),
+    ("npm_", LETTERS + DIGITS, 36),
+    ("pypi-AgE", LETTERS + DIGITS, 90),
+    ("xoxb-", DIGITS, 12),
+    ("sk_live_", LETTERS + DIGITS, 24),
+    ("AIza", LETTERS + DIGITS, 35),
+    ("GOCSPX-", LETTERS + DIGITS, 28),
+    ("LTAI", LETTERS + DIGITS, 20),
+    ("123456789:AA", LETTERS + DIGITS, 33),
+    ("dop_v1_", "0123456789abcdef", 64),
+    ("AccountKey=", LETTERS + DIGITS, 86),
+    ("eyJ", LETTERS + DIGITS, 90),
+    ("aws_secret_access_key = ", LETTERS + DIGITS + "/+", 40),
+    ("password: ", LETTERS + DIGITS, 20),
+    ("app_secret: ", "0123456789abcdef", 32),
+    ("redis://anna:", LETTERS + DIGITS, 20),
+]
+"""What tells a key, and of what it is made."""
+NUMBERS = [
+    ("身份证号是", "11010519491231002X", 6),
+    ("My identity card: ", "11010519491231002X", 6),
+    ("就是", "11010519491231002X", 7),
+    ("Her phone number is ", "13812345678", 6),
+    ("就是", "13812345678", 7),
+    ("Call +", "491701234567", 6),
+    ("My card: ", "4111111111111111", 6),
+    ("就是", "6217001234567890122", 10),
+    ("My card: ", "4111 1111 1111 1111", 6),
+    ("The IBAN: ", "DE89 3704 0044 0532 0130 00", 8),
+    ("SSN ", "512-34-5678", 6),
+    ("护照号码：", "E12345678", 5),
+    ("车牌号", "京A12345", 4),
+    ("车牌号", "京AD12345", 4),
+    ("统一社会信用代码", "91110000600037341L", 8),
+    ("MAC ", "aa:bb:cc:dd:ee:ff", 8),
+    ("The server's address is ", "203.0.113.77", 4),
+]
+"""Words, a number, and how many of its letters and digits may leave where an answer ends within it."""
+
+
+def ended(text: str) -> str:
+    """Returns what leaves of an answer that ends so, which is the same however it comes but for words that lead to a value."""
+    outs = [
+        streamed(ENDS, [text[at : at + size] for at in range(0, len(text), size)])[0] for size in (1, 400)
+    ]
+    assert len({out.rpartition("▮")[2] for out in outs}) == 1, outs
+    return outs[0]
+
+
+@pytest.mark.parametrize(("fixed", "alphabet", "count"), KEYS)
+def test_no_more_than_4_characters_of_a_key_leave_wherever_the_answer_ends(
+    fixed: str, alphabet: str, count: int
+) -> None:
+    secret = _made(alphabet, count)
+    for end in (*range(3, 8), *range(8, count, 9), count - 1):
+        for behind in ("", '"}', "`.\n```")[: 3 if end in (4, 5, 8) else 1]:
+            out = ended(f"It is {fixed}{secret[:end]}{behind}")
+            assert (secret[:5] not in out) if end > 4 else (out == f"It is {fixed}{secret[:end]}{behind}"), (
+                out
+            )
+
+
+@pytest.mark.parametrize(("words", "number", "most"), NUMBERS)
+def test_the_head_of_a_number_leaves_and_no_more_wherever_the_answer_ends(
+    words: str, number: str, most: int
+) -> None:
+    for end in range(1, len(number) + 1):
+        out = ended(words + number[:end])
+        begun = sum(map(str.isalnum, number[:end]))
+        assert out == (words + number[:end] if begun <= most else out.partition("▮")[0] + "▮"), out
+        assert begun <= most or sum(map(str.isalnum, left_of(number, out.removeprefix(words)))) == 0, out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It was founded in 1998",
+        "It costs $1299.99",
+        "the population is 8045311447",
+        "2^32 = 4294967296",
+        "12! = 479001600",
+        "pi is about 3.1415926535",
+        "0.1666667",
+        "Install sk-learn",
+        "set `hf_token`.",
+        "the key begins with sk-ant-api03-",
+        "npm i react@latest",
+        "use Python 3.11.4",
+        "open http://localhost:8080",
+        "the password: required",
+        "at 12:30:45",
+        "on 2024-05-17",
+        '{"created": 1733200000}',
+        "1000000+2000000",
+        "全新C919",
+        "一共 1200 元",
+        "AKIAIOSFODNN7EXAMPLE",
+        "They live at 10",
+        "ISBN 978-3-16-148410-0",
+    ],
+)
+def test_an_ordinary_end_leaves_as_it_is(text: str) -> None:
+    assert ended(text) == text
+
+
+def test_a_value_that_was_broken_off_leaves_nothing_when_the_text_goes_on() -> None:
+    scanner = StreamScanner(ENDS)
+    out = scanner.push("It is sk-ant-api03-AbCdEfGh").text + scanner.pause().text
+    out += scanner.push("iJkLmNoPqRsTuVwXyZ0123 for sure.").text + scanner.finish().text
+    assert out == "It is ▮ for sure."
+
+
+def test_where_a_term_blocks_the_value_in_front_of_it_does_not_leave() -> None:
+    made = StreamRules(
+        [Terms(["枪支"]), Secrets()],
+        lambda found, failed: Decision("block", "output", tuple((one, "block") for one in found)),
+        terms=["枪支"],
+        values=held_values(lambda _: True),
+        endings=[Heads(lambda _: True)],
+    )
+    out, answers = streamed(made, list("It is sk-ant-api03-AbCdEfGh枪支"))
+    assert answers[-1].ended and out.startswith("It is [") and "AbCdE" not in out

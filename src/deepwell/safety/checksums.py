@@ -7,6 +7,8 @@ from datetime import date
 from typing import Final
 
 __all__ = [
+    "begins_bank_card",
+    "begins_iban",
     "is_bank_card",
     "is_cn_credit_code",
     "is_cn_id",
@@ -44,6 +46,8 @@ _IBAN_LENGTHS: Final = {
         ).split()
     )
 }
+_BANK_LETTERS: Final = 4
+"""Most letters with which the number of an account begins behind its check digits: the bank's."""
 _FIRST_YEAR: Final = 1850
 
 
@@ -108,6 +112,26 @@ def is_bank_card(text: str) -> bool:
         or (two in (30, 36, 38, 39) and count in (14, 16))
     )
     return known and is_luhn(digits)
+
+
+def begins_bank_card(digits: str) -> bool:
+    """Returns whether six digits or more can be the first of a payment card that is longer: prefix of a known network."""
+    if len(set(digits)) < 2:
+        return False
+    two, four, count = int(digits[:2]), int(digits[:4]), len(digits)
+    return (
+        ((digits[0] == "4" or 51 <= two <= 55 or 2221 <= four <= 2720) and count < 16)
+        or (two in (34, 37) and count < 15)
+        or ((two in (60, 62, 64, 65) or 3528 <= four <= 3589) and count < 19)
+        or (two in (30, 36, 38, 39) and count < 16)
+    )
+
+
+def begins_iban(text: str) -> bool:
+    """Returns whether characters can be the first of an international bank account number: country, letters of a bank."""
+    number = "".join(character for character in text if character.isalnum()).lower()
+    letters = len(number[4:]) - len(number[4:].lstrip("abcdefghijklmnopqrstuvwxyz"))
+    return len(number) < _IBAN_LENGTHS.get(number[:2], 0) and letters <= _BANK_LETTERS
 
 
 def is_iban(text: str) -> bool:

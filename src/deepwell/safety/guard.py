@@ -15,14 +15,15 @@ from deepwell.safety.classifier.detector import LinearDetector, shipped_detector
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
 from deepwell.safety.leaks import ForeignPersonal, SystemPromptLeak
 from deepwell.safety.moderation.scorer import ModerationDetector, shipped_moderator
-from deepwell.safety.normalise import View, normalised
+from deepwell.safety.normalise import Normalised, View, normalised
 from deepwell.safety.patterns import Patterns
 from deepwell.safety.personal import Personal
 from deepwell.safety.policy import LayerPolicy, Policy, strictest
 from deepwell.safety.redaction import label
 from deepwell.safety.seams import Seam, crosses
 from deepwell.safety.secrets import Secrets
-from deepwell.safety.streaming.forms import held_values
+from deepwell.safety.streaming.forms import Heads, held_values
+from deepwell.safety.streaming.released import at_most, together
 from deepwell.safety.streaming.rules import StreamRules
 from deepwell.safety.terms.detector import Terms
 from deepwell.safety.terms.lists import TermList, read_list
@@ -82,6 +83,7 @@ class Guard:
         self.missing = missing or {}
         self._made: dict[str, StreamRules] = {}  # by tenant: their table of terms is large
         self._rules: dict[tuple[str, Language], StreamRules] = {}
+        self._endings: dict[str, Heads] = {}
 
     @classmethod
     def of(cls, policy: Policy, terms: Path) -> Guard:
@@ -117,6 +119,7 @@ class Guard:
                     terms=self._kept_back(key[0]),
                     values=held_values(lambda finding: self._holds(finding, key[0])),
                     sampled=self._asked(self.sampled, "output", key[0]),
+                    endings=[self._heads(key[0])],
                 )
             rules = self._rules[key] = made.replacing(lambda finding: label(finding.rule, language))
         return rules
@@ -137,6 +140,17 @@ class Guard:
             found.append(ForeignPersonal(personal or Personal(), known))
         return found
 
+    def endings(self, known: Sequence[str], tenant: str = "") -> list[Detector]:
+        """Returns detectors for the end of the answer to one request: of personal data that nobody gave and that breaks off.
+
+        Args:
+            known: texts of the request and of passages that the model was shown.
+        """
+        layers = self.policy.layers("output", tenant)
+        if any(name.startswith(_FOREIGN) for one in layers for name in one.rules):
+            return [ForeignPersonal(self._heads(tenant), known)]
+        return []
+
     @staticmethod
     def _acts(layer: LayerPolicy, rule: str, category: str) -> bool:
         return layer.action(Finding(rule, category, 0, 1)) != "allow"
@@ -154,6 +168,14 @@ class Guard:
                         if self.policy.action(finding, "output", tenant) in ("redact", "block"):
                             kept.append(term.text)
         return kept
+
+    def _heads(self, tenant: str) -> Heads:
+        """Returns the detector of values in which an answer to a tenant breaks off."""
+        key = tenant if tenant in self.policy.tenants else ""
+        heads = self._endings.get(key)
+        if heads is None:
+            heads = self._endings[key] = Heads(lambda finding: self._holds(finding, key))
+        return heads
 
     def _holds(self, finding: Finding, tenant: str) -> bool:
         """Tells whether a value in an answer is redacted or blocked, be it only where nobody has named it."""
@@ -185,9 +207,9 @@ class Guard:
         try:
             if until is not None and time.monotonic() > until:
                 return self.failure(layer, tenant, "timeout")
-            views = normalised(text)
+            read = views = normalised(text)
             if until is not None:
-                views = replace(views, views=_Timed(views.views, until))
+                views = replace(read, views=_Timed(read.views, until))
         except Exception:
             _log.exception("normalisation failed")
             return self.failure(layer, tenant, "normalise")
@@ -200,7 +222,20 @@ class Guard:
             except Exception:
                 _log.exception("detector %s failed", detector.name)
                 failed.append(detector.name)
-        return self.decide(findings, layer, tenant, failed)
+        decision = self.decide(findings, layer, tenant, failed)
+        return self._broken_off(decision, read, tenant) if layer == "output" else decision
+
+    def _broken_off(self, decision: Decision, views: Normalised, tenant: str) -> Decision:
+        """Returns the decision about an answer, which redacts the value in which the answer breaks off as well."""
+        redacted = [one for one, action in decision.findings if action in ("redact", "block")]
+        heads = [
+            head
+            for head in self._heads(tenant).scan(views)
+            if not any(one.start <= head.start and head.end <= one.end for one in redacted)
+        ]
+        if not heads:
+            return decision
+        return together((decision, at_most("redact", self.decide(heads, "output", tenant))))
 
     def _asked(self, detectors: Sequence[Detector], layer: Layer, tenant: str) -> list[Detector]:
         """Returns detectors without those of the package of whose findings no rule does anything."""

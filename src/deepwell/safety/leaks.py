@@ -93,7 +93,7 @@ class ForeignPersonal:
         """Makes the detector.
 
         Args:
-            personal: finds personal data of any person.
+            personal: finds personal data of any person, whole or broken off at the end of the text.
             known: texts of the request and of the passages.
         """
         self._personal = personal
@@ -103,6 +103,8 @@ class ForeignPersonal:
         """Returns the personal data that was not known."""
         found: list[Finding] = []
         for one in self._personal.scan(text):
+            if one.category != "personal":
+                continue
             value = _letters(normalised(text.text[one.start : one.end]).views[0].text)[0]
             if value not in self._known:
                 kind = one.rule.rpartition(".")[2]

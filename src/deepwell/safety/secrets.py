@@ -11,12 +11,14 @@ from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import pairwise
 from typing import Final
 
 from deepwell.safety.findings import Finding
 from deepwell.safety.matching import PatternSet, merged
 from deepwell.safety.normalise import Normalised
+from deepwell.safety.readings.english import pair_scores
 
 __all__ = ["FORMS", "SecretForm", "Secrets"]
 
@@ -98,6 +100,8 @@ class SecretForm:
             includes it.
         score: certainty of a match that passes `check`.
         weak_score: certainty of one that does not; 0: it is none.
+        told: expression of the least beginning of which nothing may leave where a text ends: what tells the form, and 5
+            characters. Empty: all of `pattern` before the first characters of which there are ten or more, and 5.
     """
 
     name: str
@@ -106,7 +110,54 @@ class SecretForm:
     check: Callable[[str], bool] | None = _is_random
     weak_score: float = 0.0
     lead: str = ""
+    told: str = ""
 
+    def __post_init__(self) -> None:
+        body = _BODY.search(self.pattern)
+        if not self.told and body is not None:
+            object.__setattr__(self, "told", self.pattern[: body.start()] + _HEAD)
+
+    def is_begun(self, text: str, start: int, end: int) -> bool:
+        """Returns whether a text ends in so much of a secret that it must not leave: more than 4 characters of it.
+
+        Args:
+            start: first character of what may be a secret.
+            end: its end.
+        """
+        value = text[start:end]
+        told = _compiled(self.told).match(text, start, end) if self.told else None
+        if told is None or _is_example(value) or _PORT.fullmatch(value):
+            return False
+        # What stands before a secret may be part of a word, such as `sk-` in the name of a library.
+        secret = told.end() - _HEAD_LENGTH
+        return secret - start >= _DISTINCT or not _is_word(text[secret:end])
+
+
+@cache
+def _compiled(expression: str) -> re.Pattern[str]:
+    return re.compile(expression, re.ASCII)
+
+
+def _is_word(text: str) -> bool:
+    """Returns whether letters look like an English word, by the mean of their pairs' frequencies."""
+    if not text.isascii() or not text.isalpha() or not text[1:].islower() or len(text) > _LONGEST_WORD:
+        return False
+    codes = [ord(letter) - ord("a") for letter in text.lower()]
+    scores = pair_scores()
+    return sum(float(scores[pair]) for pair in pairwise(codes)) / (len(codes) - 1) >= _MIN_PAIR_SCORE
+
+
+_HEAD_LENGTH: Final = 5
+_HEAD: Final = r"\S{5}"
+"""Characters of a secret that may not leave; fewer may."""
+_DISTINCT: Final = 5
+"""Characters in front of a secret that no word begins with."""
+_LONGEST_WORD: Final = 14
+_MIN_PAIR_SCORE: Final = -3.3
+"""That of 95 % of words, and of 5 % of as many letters drawn by chance."""
+_BODY: Final = re.compile(r"\[[^\]]*\]\{[0-9]{2}")
+_PORT: Final = re.compile(r"[^:]*:[0-9]{0,5}")
+"""A host and its port, which look like the beginning of a user and a password."""
 
 _KEY_HEAD: Final = r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
 _KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{1,40}-----")
@@ -158,7 +209,8 @@ FORMS: Final[tuple[SecretForm, ...]] = (
     SecretForm("anthropic_key", rf"\bsk-ant-[a-z0-9]{{3,10}}-{_SIGNS}{{20}}{_SIGNS}*"),
     SecretForm("api_key", r"\bsk-(?:or-v1-|lf-)?[A-Za-z0-9]{32,64}\b", 0.9),
     SecretForm("google_key", rf"\bAIza{_SIGNS}{{35}}", 0.95),
-    SecretForm("google_token", rf"\bya29\.{_SIGNS}{{30}}{_SIGNS}*|\bGOCSPX-{_SIGNS}{{28}}"),
+    SecretForm("google_token", rf"\bya29\.{_SIGNS}{{30}}{_SIGNS}*"),
+    SecretForm("google_token", rf"\bGOCSPX-{_SIGNS}{{28}}"),
     SecretForm("huggingface_token", r"\b(?:hf|api_org)_[A-Za-z]{34}\b"),
     SecretForm("sendgrid_key", rf"\bSG\.{_SIGNS}{{16,32}}\.{_SIGNS}{{16,64}}"),
     SecretForm("twilio_key", r"\bSK[0-9a-f]{32}\b", 0.85),
@@ -166,7 +218,13 @@ FORMS: Final[tuple[SecretForm, ...]] = (
     SecretForm("tencent_key", r"\bAKID[A-Za-z0-9]{32}\b"),
     SecretForm("baidu_key", r"\bbce-v3/ALTAK-[A-Za-z0-9]{20,30}/[0-9a-f]{16,40}\b"),
     SecretForm("telegram_token", rf"\b[0-9]{{8,10}}:AA{_SIGNS}{{33}}\b"),
-    SecretForm("discord_token", rf"\b[MNO]{_SIGNS}{{23,27}}\.{_SIGNS}{{6}}\.{_SIGNS}{{27,40}}\b", 0.9),
+    SecretForm(
+        "discord_token",
+        rf"\b[MNO]{_SIGNS}{{23,27}}\.{_SIGNS}{{6}}\.{_SIGNS}{{27,40}}\b",
+        0.9,
+        # It begins with the digits of a number in base64.
+        told=r"\b[MNO][DTjz][AEIMQUYcgk][w-z0-5][MNO]",
+    ),
     SecretForm("digitalocean_token", r"\bdo[opr]_v1_[0-9a-f]{40,64}\b"),
     SecretForm("databricks_token", r"\bdapi[0-9a-f]{32}\b", 0.9),
     SecretForm("shopify_token", r"\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}\b"),
@@ -184,6 +242,7 @@ FORMS: Final[tuple[SecretForm, ...]] = (
         rf"{_PART}{{1,64}}:{_PART}{{3,64}}@[a-zA-Z0-9.-]+",
         0.85,
         _is_login,
+        told=rf"{_PART}{{1,64}}:{_HEAD}",
         lead=r"\b[a-z][a-z0-9+.-]{1,14}://",
     ),
     SecretForm(
@@ -191,6 +250,7 @@ FORMS: Final[tuple[SecretForm, ...]] = (
         r"[A-Za-z0-9+/=_.!@#$%^&*~-]{8,200}",
         0.75,
         _is_assigned,
+        told=_HEAD,
         lead=rf"(?i:(?:{_KEYWORD})[\"']?[ ]{{0,2}}(?:=>|:=|[:=：]|是|为)[ ]{{0,2}}[\"'`]?)",
     ),
 )

@@ -119,6 +119,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "safety-obfuscation": safety.safety_obfuscation,
     "safety-peers": safety.safety_peers,
     "safety-failures": safety.safety_failures,
+    "endings": safety.endings,
     "safety-first-token": safety.safety_first_token,
     "cranfield": knowledge.cranfield,
     "law": knowledge.law,

@@ -11,6 +11,7 @@ from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
 __all__ = [
     "attacks",
+    "endings",
     "moderation",
     "safety_failures",
     "safety_first_token",
@@ -83,6 +84,13 @@ def safety_failures(model: Model = None, row: Row = None, json: Json = False) ->
     from deepwell.bench.suites.safety.failures import bench_failures
 
     measure("safety_failures", row, json, lambda report: bench_failures(report, model_path(model)))
+
+
+def endings(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Ends answers within keys and numbers in every way, through every route, and counts what can be recovered of them."""
+    from deepwell.bench.suites.safety.endings import bench_endings
+
+    measure("endings", row, json, lambda report: bench_endings(report, model_path(model)))
 
 
 def safety_first_token(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from deepwell.safety.findings import ACTIONS, Decision
+from deepwell.safety.findings import ACTIONS, Action, Decision
 
-__all__ = ["Released", "joined"]
+__all__ = ["Released", "at_most", "joined", "together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,28 @@ class Released:
 def joined(pieces: Sequence[Released]) -> Released:
     """Returns the pieces as one, of which only the last can have ended. The decision is the strictest, with all findings."""
     decisions = [piece.decision for piece in pieces if piece.decision is not None]
-    decision = decisions[0] if decisions else None
-    if len(decisions) > 1:
-        strictest = max(decisions, key=lambda decision: ACTIONS.index(decision.action))
-        decision = Decision(
-            strictest.action,
-            strictest.layer,
-            tuple(one for decision in decisions for one in decision.findings),
-            strictest.policy,
-            tuple(dict.fromkeys(name for decision in decisions for name in decision.failed)),
-        )
     ended = bool(pieces) and pieces[-1].ended
-    return Released("".join(piece.text for piece in pieces), decision, ended)
+    return Released(
+        "".join(piece.text for piece in pieces), together(decisions) if decisions else None, ended
+    )
+
+
+def together(decisions: Sequence[Decision]) -> Decision:
+    """Returns the strictest of one or more decisions, with the findings of all."""
+    if len(decisions) == 1:
+        return decisions[0]
+    return replace(
+        max(decisions, key=lambda decision: ACTIONS.index(decision.action)),
+        findings=tuple(one for decision in decisions for one in decision.findings),
+        failed=tuple(dict.fromkeys(name for decision in decisions for name in decision.failed)),
+    )
+
+
+def at_most(most: Action, decision: Decision) -> Decision:
+    """Returns a decision none of whose actions is stricter than one."""
+    findings = tuple((finding, _laxer(most, action)) for finding, action in decision.findings)
+    return replace(decision, action=_laxer(most, decision.action), findings=findings)
+
+
+def _laxer(one: Action, other: Action) -> Action:
+    return min(one, other, key=ACTIONS.index)

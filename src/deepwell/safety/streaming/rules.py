@@ -34,6 +34,7 @@ class StreamRules:
     __slots__ = (
         "decide",
         "detectors",
+        "endings",
         "every",
         "hold_back",
         "lexicon",
@@ -51,9 +52,9 @@ class StreamRules:
         terms: Iterable[str] = (),
         values: Iterable[ValueForm] = (),
         sampled: Sequence[Detector] = (),
+        endings: Sequence[Detector] = (),
         replacement: Callable[[Finding], str] = _bracketed,
         normalise: Callable[[str], Normalised] = normalised,
-        hold_back: int = HOLD_BACK,
     ) -> None:
         """Makes the rules.
 
@@ -64,20 +65,22 @@ class StreamRules:
                 which these are allowed.
             values: forms of the numbers, addresses and keys that block or redact. What may be the beginning of one is held.
             sampled: slow detectors; take part in a scan about every 400 characters and in the last.
+            endings: find the value in which a text breaks off; take part where a stream ends, and where more of a value has
+                come than is held back. What they find is redacted even if the whole value blocks.
             replacement: returns what stands in the stream for a finding that is redacted.
-            hold_back: most characters that are held back.
         """
         self.detectors = tuple(detectors)
         self.decide = decide
         self.sampled = tuple(sampled)
+        self.endings = tuple(endings)
         self.replacement = replacement
         self.normalise = normalise
-        self.hold_back = hold_back
+        self.hold_back = HOLD_BACK
         self.every = _EVERY
         self.values = ValueForms(values)
         self.lexicon = Lexicon(terms, lambda text: normalise(text).views[0].text)
 
-    def also(self, detectors: Sequence[Detector]) -> StreamRules:
+    def also(self, detectors: Sequence[Detector], endings: Sequence[Detector] = ()) -> StreamRules:
         """Returns the same rules with detectors of one request, which take part in every scan. Nothing is built anew.
 
         Scans then come more often: a system prompt is told by 60 letters in a row, and what comes behind them should not leave.
@@ -85,6 +88,7 @@ class StreamRules:
         rules = copy(self)
         rules.every = _OFTEN
         rules.detectors = (*self.detectors, *detectors)
+        rules.endings = (*self.endings, *endings)
         return rules
 
     def replacing(self, replacement: Callable[[Finding], str]) -> StreamRules:

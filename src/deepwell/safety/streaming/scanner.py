@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Final
 
 from deepwell.safety.findings import Action, Decision, Finding
+from deepwell.safety.normalise import Normalised
 from deepwell.safety.seams import crosses
 from deepwell.safety.streaming.beginnings import Beginnings
 from deepwell.safety.streaming.buffer import OutputBuffer
-from deepwell.safety.streaming.released import Released, joined
+from deepwell.safety.streaming.released import Released, at_most, joined, together
 from deepwell.safety.streaming.rules import StreamRules
 from deepwell.safety.streaming.runs import Runs
 from deepwell.safety.streaming.scans import BOUNDARY, asked, from_word
@@ -41,7 +42,8 @@ class StreamScanner:
     scanned, so that a detector that does not work is known before anything leaves; what slow ones find in it does not count.
     A scan normalises the last 200 characters or so and asks the detectors. What it finds at the very end is decided with the
     next character, since a word or a number may go on. So plain text leaves at once, at about one microsecond a character,
-    no term of the lexicon leaves whole, and nothing of a value of at most 64 characters leaves. A text in rot13 or the like
+    no term of the lexicon leaves whole, and nothing of a value of at most 64 characters leaves. Where the stream ends, a value
+    that has begun is redacted: an answer may be cut off within one. A text in rot13 or the like
     is told by its letters and not by its form: it is found, but up to 160 characters of it may have left.
     """
 
@@ -52,6 +54,7 @@ class StreamScanner:
         "_decided",
         "_ended",
         "_failed",
+        "_last",
         "_open",
         "_rescan",
         "_rules",
@@ -80,6 +83,8 @@ class StreamScanner:
         self._scanned = self._sampled = 0
         self._decided: list[tuple[Finding, Action]] = []
         self._failed: set[str] = set()
+        # What the last scan has read, and the position of its first character.
+        self._last: tuple[Normalised, int] | None = None
         # Where a finding begins that is redacted and may go on.
         self._open: int | None = None
         self._rescan = self._ended = False
@@ -148,19 +153,26 @@ class StreamScanner:
         if self._waits(end) and whole is None and not last:
             return Released("")
         due = not self._scanned or self._rescan or over or whole is not None or since >= self._rules.every
-        due = due or len(text) >= _LARGE or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
+        # More of a value has come than is held back, and it is not whole.
+        overdue = self._values.start is not None and end - self._values.start > self._rules.hold_back
+        due = due or overdue or len(text) >= _LARGE or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
         hold = end if last else self._hold(end)
         decision = None
         if due or (last and end):
             firm, provisional, failed = self._scan(end, whole, last=last)
             self._rescan = bool(provisional)
-            self._open = self._open if provisional else None
+            self._open = self._open if provisional or overdue else None
             hold = min([hold, *(finding.start for finding in provisional)])
             decision = self._decided_about(firm, failed)
+            until = end
+            if blocked := decision is not None and decision.action == "block":
+                starts = [finding.start for finding, action in decision.findings if action == "block"]
+                until = min(starts, default=self._buffer.released)
+            if blocked or last or overdue:
+                decision = self._broken_off(until, decision)
             if decision is not None and decision.action == "block":
                 self._ended = True
-                starts = [finding.start for finding, action in decision.findings if action == "block"]
-                return Released(self._release(min(starts, default=self._buffer.released)), decision, True)
+                return Released(self._release(until if blocked else self._buffer.released), decision, True)
         hold = max(hold, end - self._rules.hold_back)
         return Released(self._release(hold), decision)
 
@@ -171,19 +183,19 @@ class StreamScanner:
 
     def _hold(self, end: int) -> int:
         """Returns the position from which nothing leaves yet."""
-        starts = (self._beginnings.start, self._runs.start, self._values.start)
+        term, before = self._beginnings.start, None
+        if term is not None and term > self._buffer.released:
+            # If the term ends the stream, it ends within the value that stands right before it.
+            last = self._buffer.between(term - 1, term)
+            before = self._values.start_before(term) if "!" <= last <= "~" else None
+        starts = (term, before, self._runs.start, self._values.start)
         return min([end, *(start for start in starts if start is not None)])
 
     def _scan(
         self, end: int, whole: int | None, *, last: bool
     ) -> tuple[list[Finding], list[Finding], list[str]]:
         """Returns the findings that stand, those that the next character may change, and the detectors that failed first."""
-        first = self._first(end, whole)
-        window = self._buffer.between(first, end)
-        if first:
-            cut = from_word(window)
-            window, first = window[cut:], first + cut
-        text = self._rules.normalise(window)
+        text, first = self._last = self._text(end, whole)
         is_first, self._scanned = not self._scanned, end
         found, failed = asked(self._rules.detectors, text, first)
         if self._before:
@@ -213,6 +225,27 @@ class StreamScanner:
             replace(one, start=0) for one in found if crosses(text, one.start + seam, one.end + seam, seam)
         ]
 
+    def _broken_off(self, end: int, decision: Decision | None) -> Decision | None:
+        """Redacts the value that has begun before a position behind which nothing leaves, and adds that to a decision."""
+        if not self._rules.endings or end <= self._buffer.released:
+            return decision
+        text, first = self._text(end, None) if end < self._scanned or self._last is None else self._last
+        heads, failed = asked(self._rules.endings, text, first)
+        known = [one for one, action in self._decided if action == "redact"]
+        heads = [one for one in heads if not any(_covers(other, one) for other in known)]
+        failed = [name for name in failed if name not in self._failed]
+        self._failed.update(failed)
+        told = self._decided_about(heads, failed, most="redact")
+        decisions = [one for one in (decision, told) if one is not None]
+        return together(decisions) if decisions else None
+
+    def _text(self, end: int, whole: int | None) -> tuple[Normalised, int]:
+        """Returns what stands before a position and is to be scanned, and the position of its first character."""
+        first = self._first(end, whole)
+        window = self._buffer.between(first, end)
+        cut = from_word(window) if first else 0
+        return self._rules.normalise(window[cut:]), first + cut
+
     def _first(self, end: int, whole: int | None) -> int:
         """Returns the position of the first character to scan."""
         first = min(self._buffer.released, self._scanned, end - _CONTEXT)
@@ -239,8 +272,14 @@ class StreamScanner:
             (provisional if is_open and held < self._rules.hold_back else firm).append(finding)
         return firm, provisional
 
-    def _decided_about(self, findings: Sequence[Finding], failed: Sequence[str]) -> Decision | None:
-        """Returns the decision about findings that are new, and remembers which characters are to be replaced."""
+    def _decided_about(
+        self, findings: Sequence[Finding], failed: Sequence[str], most: Action = "block"
+    ) -> Decision | None:
+        """Returns the decision about findings that are new, and remembers which characters are to be replaced.
+
+        Args:
+            most: strictest action that is taken.
+        """
         new: list[Finding] = []
         for finding in findings:
             known = next((one for one in reversed(self._decided) if _same(one[0], finding)), None)
@@ -254,6 +293,8 @@ class StreamScanner:
         if not new and not failed:
             return None
         decision = self._rules.decide(new, failed)
+        if not failed:
+            decision = at_most(most, decision)
         for finding, action in decision.findings:
             self._decided.append((finding, action))
             self._keep_open(finding, action)
@@ -276,6 +317,11 @@ class StreamScanner:
         if self._buffer.forget(None if self._open is None else self._open - BOUNDARY):
             self._decided = [one for one in self._decided if one[0].end >= self._buffer.base]
         return text
+
+
+def _covers(one: Finding, other: Finding) -> bool:
+    """Tells whether a finding holds all characters of another."""
+    return one.start <= other.start and other.end <= one.end
 
 
 def _same(one: Finding, other: Finding) -> bool:

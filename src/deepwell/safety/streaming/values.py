@@ -34,12 +34,15 @@ class ValueForm:
         lead: expression of the words in front of it, without which it is none. They may leave.
         folded: whether both are read in folded text, and not in the text as it stands.
         behind: characters behind the value that decide whether it is one.
+        closed: expression of an unfinished value and of signs behind it that may close the whole stream, such as a quotation
+            mark; empty: none.
     """
 
     pattern: str
     lead: str = ""
     folded: bool = False
     behind: int = 0
+    closed: str = ""
 
 
 class ValueForms:
@@ -89,6 +92,18 @@ class OpenValues:
         """Position of the first character of a value that is not whole, or that the next characters decide; None if none."""
         plain, folded = self._starts
         return folded if plain is None else plain if folded is None else min(plain, folded)
+
+    def start_before(self, position: int) -> int | None:
+        """Returns what `start` would be if the stream ended at a position."""
+        starts: list[int] = []
+        for expressions, text, places in zip(
+            (self._forms.plain, self._forms.folded), self._texts, self._places, strict=True
+        ):
+            if expressions is not None:
+                data = text[: bisect_left(places, position)].encode("utf-8", "replace")
+                if (begun := expressions.start(data)) is not None:
+                    starts.append(places[len(data[:begun].decode("utf-8"))])
+        return min(starts, default=None)
 
     def whole(self) -> bool:
         """Tells whether a value has become whole since the last call which cannot be held any longer."""
@@ -203,7 +218,11 @@ def _reading(forms: tuple[ValueForm, ...]) -> _Expressions | None:
 def _beginnings(form: ValueForm) -> str:
     """Returns the expression of the beginnings of a value, and of what decides about it."""
     begun = prefixes(form.pattern)
-    return f"(?:{begun}|{form.pattern}(?s:.{{0,{form.behind}}}))" if form.behind else begun
+    if form.closed:
+        begun = f"{begun}|{form.closed}"
+    if form.behind:
+        begun = f"{begun}|{form.pattern}(?s:.{{0,{form.behind}}})"
+    return f"(?:{begun})"
 
 
 def _compiled(patterns: Sequence[str], *, at_end: bool = False) -> _Regexp:

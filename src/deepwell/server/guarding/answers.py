@@ -80,7 +80,7 @@ class AnswerReader:
             leaks = guard.leaks(checked.system, checked.said, checked.tenant)
         else:
             leaks = await asyncio.to_thread(guard.leaks, checked.system, checked.said, checked.tenant)
-        return rules.also(leaks) if leaks else rules
+        return rules.also(leaks, guard.endings(checked.said, checked.tenant)) if leaks else rules
 
     async def _whole(self, checked: Checked, turns: AsyncGenerator[Turn, None]) -> AsyncGenerator[Turn, None]:
         """Yields the turns of a choice once services outside have read all that it says, or a refusal in their place."""

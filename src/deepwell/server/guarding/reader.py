@@ -61,6 +61,9 @@ class Reader:
         self._entries: list[Entry] = []
         self._said: list[str] = []
         self._thoughts = ""
+        self._parsing = (
+            False  # tokens have come whose text the parser keeps, such as arguments that are not over
+        )
         self.ended = False
         self.altered = False
         self.wrote = False
@@ -100,6 +103,7 @@ class Reader:
         if turn.finish_reason is not None and not self.ended:
             self._pause(events, decisions)
         self._entries += turn.entries
+        self._parsing = bool(turn.entries) and not turn.events and turn.finish_reason is None
         return events, max(decisions, key=lambda one: ACTIONS.index(one.action), default=None)
 
     def entries(self) -> tuple[Entry, ...]:
@@ -109,7 +113,7 @@ class Reader:
         """
         if self.altered:
             self._entries = []
-        if self._scanner is not None and self._scanner.held:
+        if self._parsing or (self._scanner is not None and self._scanner.held):
             return ()
         ready, self._entries = tuple(self._entries), []
         return ready
