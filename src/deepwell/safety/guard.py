@@ -13,6 +13,7 @@ from deepwell.errors import InvalidFile, TermListNotFound
 from deepwell.messages import Language
 from deepwell.safety.classifier.detector import LinearDetector, shipped_detector
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
+from deepwell.safety.foreign import Foreign, foreign
 from deepwell.safety.leaks import ForeignPersonal, SystemPromptLeak
 from deepwell.safety.moderation.scorer import ModerationDetector, shipped_moderator
 from deepwell.safety.normalise import View, normalised
@@ -125,10 +126,12 @@ class Guard:
         """Returns detectors for the answer to one request: of its system prompt, and of personal data that nobody gave.
 
         Args:
+            system: the system prompt. What of it ships with Deepwell is no secret.
             known: texts of the request and of passages that the model was shown.
         """
         layers = self.policy.layers("output", tenant)
         found: list[Detector] = []
+        system = foreign(system).text.strip()
         if system and any(self._acts(one, "leak.system_prompt", "leak") for one in layers):
             found.append(SystemPromptLeak(system, known))
         if any(name.startswith(_FOREIGN) for one in layers for name in one.rules):
@@ -174,9 +177,14 @@ class Guard:
     def check(self, text: str, layer: Layer, tenant: str = "", until: float | None = None) -> Decision:
         """Returns the decision about a text. It never raises: a detector that does is named in `failed`.
 
+        Of what goes into a model, only the parts that do not ship with Deepwell are read.
+
         Args:
             until: time of `time.monotonic` at which the reading is given up, before the next reading of the next detector.
         """
+        read = Foreign(text) if layer == "output" else foreign(text)
+        if text.strip() and not read.text.strip():
+            return self.decide((), layer, tenant)
         findings: list[Finding] = []
         failed = list(self.missing.get(layer, ()))
         readers = (*self.detectors.get(layer, ()), *(self.sampled if layer == "output" else ()))
@@ -185,7 +193,7 @@ class Guard:
         try:
             if until is not None and time.monotonic() > until:
                 return self.failure(layer, tenant, "timeout")
-            views = normalised(text)
+            views = normalised(read.text)
             if until is not None:
                 views = replace(views, views=_Timed(views.views, until))
         except Exception:
@@ -200,7 +208,7 @@ class Guard:
             except Exception:
                 _log.exception("detector %s failed", detector.name)
                 failed.append(detector.name)
-        return self.decide(findings, layer, tenant, failed)
+        return self.decide(read.located(findings), layer, tenant, failed)
 
     def _asked(self, detectors: Sequence[Detector], layer: Layer, tenant: str) -> list[Detector]:
         """Returns detectors without those of the package of whose findings no rule does anything."""

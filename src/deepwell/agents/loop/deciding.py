@@ -126,7 +126,8 @@ def _judged(state: RunState, answer: str) -> Step:
     if last.finish == "length":
         return Ended("incomplete", answer, "the answer was cut at the limit of one turn's tokens", "tokens")
     if last.finish == "content_filter":
-        return Ended("failed", answer, "the guard stopped the answer")
+        refusal = answer.strip().rpartition("\n\n")[2]  # behind what had left of an answer
+        return Ended("failed", answer, f"the guard stopped the answer: {refusal}")
     if not answer.strip():
         return Ended("incomplete", state.last_text, "the model gave no answer")
     return Ended("completed", answer)
