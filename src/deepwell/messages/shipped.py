@@ -22,6 +22,21 @@ DECLARED_IN: Final = (
     "deepwell.agents.loop.checks",
     "deepwell.agents.loop.deciding",
     "deepwell.agents.loop.guiding",
+    "deepwell.agents.mcp.served",
+    "deepwell.agents.tools.calculator.tool",
+    "deepwell.agents.tools.files.tools",
+    "deepwell.agents.tools.knowledge",
+    "deepwell.agents.tools.plan",
+    "deepwell.agents.tools.python",
+    "deepwell.agents.tools.sql.tools",
+    "deepwell.agents.writing.prompts",
+    "deepwell.knowledge.answer.wording",
+    "deepwell.knowledge.context.blocks",
+    "deepwell.knowledge.context.fitting.notes",
+    "deepwell.server.attachments.wording",
+    "deepwell.tuning.data.augment.rewriters",
+    "deepwell.tuning.data.augment.translators",
+    "deepwell.tuning.prompts.proposals",
 )
 """Modules that declare texts. They are imported before a guard reads its first text."""
 

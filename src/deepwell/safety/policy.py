@@ -179,7 +179,9 @@ class External(_Part):
 class Refusal(_Part):
     """The text of a refusal, by language. "{rule}" stands for the name of the rule, for those who may see it."""
 
-    en: str = "I cannot help with that: the request or the answer is against the rules of this service ({rule})."
+    en: str = (
+        "I cannot help with that: the request or the answer is against the rules of this service ({rule})."
+    )
     zh: str = "抱歉，该请求或回答不符合本服务的使用规范（{rule}），我无法提供帮助。"
 
     def text(self, language: Language, rule: str) -> str:

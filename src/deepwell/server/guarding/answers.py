@@ -95,7 +95,9 @@ class AnswerReader:
                     await self._decisions.note(decision, text, checked.tenant)
                 # A service names no place: what it wants redacted cannot leave in part.
                 if decision.action == "block" or "redact" in outside:
-                    rule = decision.rule or next(one.rule for one, action in decision.findings if action == "redact")
+                    rule = decision.rule or next(
+                        one.rule for one, action in decision.findings if action == "redact"
+                    )
                     yield self._refusal(mine[-1], checked, rule)
                     continue
                 for one in mine:

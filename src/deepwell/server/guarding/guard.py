@@ -219,7 +219,9 @@ class ServerGuard:
             await updates.aclose()
             for choice in choices:
                 counts = Counts(prompt=len(choice.request.prompt))
-                yield _update(refusal_of(self.policy, choice.index, checked, checked.refused_by, counts), None)
+                yield _update(
+                    refusal_of(self.policy, choice.index, checked, checked.refused_by, counts), None
+                )
             return
         async with aclosing(self.turns(checked, turns())) as read:
             async for turn in read:
