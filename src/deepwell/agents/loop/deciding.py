@@ -71,7 +71,7 @@ _UNKNOWN = shipped(
     "Look at what it would have changed before you call it once more."
 )
 _INVENTED = shipped(
-    "This call was not made: neither the task nor a result gives {}. "
+    "This call was not made: neither the task nor a result gives {numbers}. "
     "Get the numbers from another tool first, and compute with those."
 )
 _DELAYING = ("unsupported", "declined", "no_path", "left_out")
@@ -207,7 +207,7 @@ def _prepared(
             return _not_made(call, "repeated", _FAILED_BEFORE.format(error=error))
         invented = invented_numbers(state, call)
         if invented and _refusals(state, call) < _MOST_REFUSALS:
-            return _not_made(call, "invalid", _INVENTED.format(", ".join(invented[:5])))
+            return _not_made(call, "invalid", _INVENTED.format(numbers=", ".join(invented[:5])))
     return tool, arguments, note
 
 
