@@ -14,7 +14,15 @@ from typing import Final, Literal
 from deepwell.messages import Language
 from deepwell.messages.shipped import shipped
 
-__all__ = ["FileFacts", "ImageFacts", "SoundFacts", "described", "own_words", "transcripts_in"]
+__all__ = [
+    "FileFacts",
+    "ImageFacts",
+    "SoundFacts",
+    "attachments_in",
+    "described",
+    "own_words",
+    "transcripts_in",
+]
 
 _HEAD: Final = re.compile(
     r"^\[(?:(?P<sound>Recording|录音)|Picture|File|图片|文件) ?\d+[.。][^\n]*\n", re.MULTILINE
@@ -149,6 +157,20 @@ def own_words(text: str) -> str:
         pieces.append(text[place : head.start()])
         place = end.end()
     return "".join([*pieces, text[place:]]).strip()
+
+
+def attachments_in(text: str) -> list[tuple[str, str]]:
+    """Returns the name of each attachment of a message, and what the model reads of it, without the signs of a quotation."""
+    found: list[tuple[str, str]] = []
+    for head, end in _blocks(text):
+        lines = text[head.end() : end.start()].splitlines()
+        name = re.split("[.。]", head[0][1:], maxsplit=1)[0]
+        if len(lines) > 1 and lines[0] in [words["name"] for words in _HEADS.values()]:
+            name = lines[1].removeprefix("> ")
+            lines = lines[2:]
+        if body := "\n".join(line.removeprefix("> ") for line in lines).strip():
+            found.append((name, body))
+    return found
 
 
 def transcripts_in(text: str) -> list[str]:
