@@ -30,6 +30,7 @@ DECLARED_IN: Final = (
     "deepwell.agents.tools.python",
     "deepwell.agents.tools.sql.tools",
     "deepwell.agents.writing.prompts",
+    "deepwell.dialogue.prompts.shipped",
     "deepwell.knowledge.answer.wording",
     "deepwell.knowledge.context.blocks",
     "deepwell.knowledge.context.fitting.notes",
@@ -41,7 +42,7 @@ DECLARED_IN: Final = (
 """Modules that declare texts. They are imported before a guard reads its first text."""
 
 _LEAST_CHARACTERS: Final = 8
-"""Length of the shortest part that counts as one: "Text: " alone says nothing about who wrote it."""
+"""Length of the shortest part that counts as one: "Text: " alone says nothing about who wrote it, nor does a single word."""
 
 _declared: dict[str, None] = {}
 
@@ -50,6 +51,10 @@ def shipped(text: str) -> str:
     """Declares a text for models, with its values in braces, and returns it."""
     _declared[text] = None
     return text
+
+
+def _is_word(text: str) -> bool:
+    return text.isascii() and len(text.split()) == 1
 
 
 @cache
@@ -61,7 +66,7 @@ def shipped_parts() -> Mapping[bytes, str]:
         literal
         for text in _declared
         for literal, *_ in Formatter().parse(text)
-        if len(literal.strip()) >= _LEAST_CHARACTERS
+        if len(literal.strip()) >= _LEAST_CHARACTERS and not _is_word(literal)
     }
     longest = sorted(parts, key=lambda one: (-len(one), one))
     return MappingProxyType({sha256(one.encode()).digest(): one for one in longest})
