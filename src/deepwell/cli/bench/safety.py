@@ -12,6 +12,7 @@ from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 __all__ = [
     "attacks",
     "moderation",
+    "policies",
     "safety_failures",
     "safety_first_token",
     "safety_obfuscation",
@@ -83,6 +84,13 @@ def safety_failures(model: Model = None, row: Row = None, json: Json = False) ->
     from deepwell.bench.suites.safety.failures import bench_failures
 
     measure("safety_failures", row, json, lambda report: bench_failures(report, model_path(model)))
+
+
+def policies(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Tries every route, verb and console page and some agents under every policy that ships."""
+    from deepwell.bench.suites.safety.policies import bench_policies
+
+    measure("policies", row, json, lambda report: bench_policies(report, model_path(model)))
 
 
 def safety_first_token(
