@@ -20,7 +20,7 @@ import deepwell
 from deepwell.agents.kit import ABOUT
 from deepwell.agents.loop.agent import INSTRUCTIONS
 from deepwell.dialogue.text import Codec
-from deepwell.messages import shipped as declaring
+from deepwell.models.text import shipped as declaring
 from deepwell.safety.foreign import foreign
 from deepwell.safety.guard import Guard
 from deepwell.safety.policy import PRESETS, Policy
@@ -64,7 +64,7 @@ def declared() -> list[str]:
 
 
 def test_all_modules_that_declare_texts_are_known() -> None:
-    importing = re.compile(r"^from deepwell\.messages\.shipped import shipped$", re.MULTILINE)
+    importing = re.compile(r"^from deepwell\.models\.text\.shipped import shipped$", re.MULTILINE)
     found = {
         "deepwell." + ".".join(path.relative_to(SOURCES).with_suffix("").parts)
         for path in SOURCES.rglob("*.py")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
-from deepwell.messages.shipped import shipped_parts
+from deepwell.models.text.shipped import shipped_parts
 from deepwell.safety.findings import Finding
 
 __all__ = ["Foreign", "foreign"]

@@ -12,7 +12,7 @@ from deepwell.agents.analysis.retrieve import Embedder, SchemaIndex, ddl
 from deepwell.agents.analysis.run import Rows, run_query
 from deepwell.agents.analysis.tables import ANALYSIS_LIMITS, Tables
 from deepwell.agents.sandbox import Sandbox
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["Analysis", "Analyst", "Writer"]
 

@@ -41,7 +41,7 @@ from deepwell.agents.loop.steps import (
 )
 from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext
 from deepwell.errors import InvalidRequest
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["INSTRUCTIONS", "Agent", "Approver", "RunOf", "RunResult", "begun", "run_agent"]
 

@@ -17,7 +17,7 @@ from deepwell.agents.loop.plan import open_steps
 from deepwell.agents.loop.state import RunState, same_call
 from deepwell.agents.loop.steps import Noted
 from deepwell.agents.loop.written import looks_like_a_call
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = [
     "ANSWER_NOW",

@@ -36,7 +36,7 @@ from deepwell.agents.loop.model import Choice, ToolCall
 from deepwell.agents.loop.state import PastTurn, RunState, same_call
 from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Outcome, Step
 from deepwell.agents.tools.tool import Tool
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["budget_end", "next_action"]
 

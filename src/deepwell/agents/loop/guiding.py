@@ -17,7 +17,7 @@ from deepwell.agents.loop.model import Message, ToolCall
 from deepwell.agents.loop.state import PastTurn, RunState, same_call
 from deepwell.agents.loop.steps import CallEnded, Noted, OfferedTool
 from deepwell.dialogue.tools import FunctionTool
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = [
     "Need",

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from deepwell.agents.mcp.routing import RouteCaller, json_reply
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["SERVED_TOOLS", "ServedResult", "ServedTool"]
 

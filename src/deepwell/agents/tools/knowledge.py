@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from deepwell.agents.tools.clues import document_clues
 from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import DeepwellError
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["KnowledgePassage", "Searcher", "knowledge_tool"]
 

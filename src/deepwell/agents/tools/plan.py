@@ -11,7 +11,7 @@ from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
 from deepwell.agents.world import PlanOptions, environment, make_plan, situation_schema, world_model
 from deepwell.agents.world.planning import Plan
 from deepwell.errors import InvalidRequest
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["plan_tool"]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from deepwell.agents.sandbox import Sandbox, SandboxResult
 from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["python_tool"]
 

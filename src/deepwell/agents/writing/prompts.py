@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from deepwell.agents.writing.brief import Brief
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["draft_prompt", "judged", "plain_prompt", "sentence_prompt", "template"]
 

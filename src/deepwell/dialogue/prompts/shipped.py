@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from deepwell.dialogue.prompts.pack import PromptPack, read_packs
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["PACKS", "shipped_packs"]
 

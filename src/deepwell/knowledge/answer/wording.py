@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from deepwell.knowledge.answer.text import AnswerLanguage
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["WORDING", "Wording"]
 

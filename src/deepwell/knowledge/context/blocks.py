@@ -24,7 +24,7 @@ from deepwell.knowledge.context.pieces import Piece, Source, cut
 from deepwell.knowledge.context.tokens import Tokens
 from deepwell.knowledge.protocols import Writer
 from deepwell.knowledge.sentences import sentence_spans
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["BLOCK_OPTIONS", "Block", "BlockOptions", "MapReduced", "blocks_of", "joined_notes", "map_reduce"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from deepwell.messages import Language
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = [
     "FileFacts",

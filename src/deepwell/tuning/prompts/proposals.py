@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import ContextLengthExceeded
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 from deepwell.tuning.prompts.candidates import Instruction
 from deepwell.tuning.prompts.rows import Row
 

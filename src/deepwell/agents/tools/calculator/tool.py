@@ -9,7 +9,7 @@ from typing import Any, Final
 from deepwell.agents.tools.calculator.arithmetic import ArithmeticProblem, evaluate, shown
 from deepwell.agents.tools.clues import arithmetic_clues
 from deepwell.agents.tools.tool import Example, Guide, Tool, ToolCallContext, ToolOutput
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["calculator"]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from deepwell.agents.tools.clues import listing_clues, path_clues, searching_clues
 from deepwell.agents.tools.files.folder import ConfinedFolder, Entry, FolderError
 from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext, ToolOutput
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["file_tools"]
 

@@ -20,7 +20,7 @@ from deepwell.agents.tools.files.folder import ConfinedFolder, FolderError
 from deepwell.agents.tools.sql.statement import StatementProblem, checked_statement, require_sqlglot
 from deepwell.agents.tools.tool import Clues, Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import InvalidRequest
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 from deepwell.process.confine import confined_command
 
 __all__ = ["SqlLimits", "sql_tools"]

@@ -15,7 +15,7 @@ from deepwell.knowledge.context.history import Recalled, on_a_line
 from deepwell.knowledge.context.terms import facets_of
 from deepwell.knowledge.context.tokens import Tokens
 from deepwell.knowledge.protocols import Embedder
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["Asked", "Note", "Recalling", "asked", "focused", "looked_up", "recalled"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 from deepwell.tuning.data.augment.filters import chinese_share
 from deepwell.tuning.data.augment.translators import Translator, answers_of
 

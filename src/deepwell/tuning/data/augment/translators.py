@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from deepwell.errors import DeepwellError, MissingDependency
-from deepwell.messages.shipped import shipped
+from deepwell.models.text.shipped import shipped
 
 if TYPE_CHECKING:
     from deepwell.llm import LLM
