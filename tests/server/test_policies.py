@@ -136,8 +136,8 @@ async def answers(service: Any, text: str) -> dict[tuple[str, str], tuple[int, s
         for operation in operations():
             path = re.sub(r"\{[^}]*\}", "none", operation.path)
             body = asked(operation, text)
-            content = {"json": body or {}} if operation.method == "post" else {}
-            reply = await http.request(operation.method, path, **content)
+            json_body = (body or {}) if operation.method == "post" else None
+            reply = await http.request(operation.method, path, json=json_body)
             error: Any = {}
             if reply.status_code >= 400 and reply.text.startswith("{"):
                 error = reply.json().get("error") or {}
