@@ -276,7 +276,7 @@ def _pages(policy: str, url: str, chromium: str) -> list[Cell]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(_PATIENCE_S * 1000)
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on(
