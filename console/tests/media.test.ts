@@ -46,8 +46,9 @@ test("pictures and recordings are parts behind the text, and go along with every
     "Sure?",
   ]);
   assert.deepEqual(contents(responsesBody({ ...NO_SETTINGS, knowledge: "vs" }, turns), "input")[0], [
-    { type: "input_text", text: "What?\n\nn.md\n```\n7\n```" },
+    { type: "input_text", text: "What?" },
     { type: "input_image", image_url: url },
+    { type: "input_file", filename: "n.md", file_data: "data:text/plain;base64,Nw==" },
     SOUND,
   ]);
 });

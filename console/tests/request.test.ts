@@ -60,6 +60,17 @@ test("a request with a knowledge base searches it and keeps nothing on the serve
   assert.deepEqual((body.input as { type: string }[]).map((one) => one.type), ["message", "function_call", "function_call_output"]);
 });
 
+test("a request with a knowledge base has its text files beside the question, not in it", () => {
+  const asked = said("user", "who?", { attachments: [{ name: "a.md", text: "Mära\n" }] });
+  const body = responsesBody({ ...NO_SETTINGS, model: "m", knowledge: "vs_1" }, [asked]);
+  const file_data = `data:text/plain;base64,${Buffer.from("Mära\n").toString("base64")}`;
+  const content = [
+    { type: "input_text", text: "who?" },
+    { type: "input_file", filename: "a.md", file_data },
+  ];
+  assert.deepEqual(body.input, [{ type: "message", role: "user", content }]);
+});
+
 test("an attached file cannot end its own fence", () => {
   const text = withAttachments("look", [{ name: "a.md", text: "```\ncode\n```\n````\n" }]);
   assert.equal(text, "look\n\na.md\n`````\n```\ncode\n```\n````\n`````");

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,7 +19,14 @@ from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from typer.testing import CliRunner
 
+import deepwell.cli
+from deepwell.bench.suites.safety.policies import VERBS as VERBS_ASKING
+from deepwell.bench.suites.safety.policies import judged
 from deepwell.cli import VERBS, app
+from deepwell.safety.policy import PRESETS, Policy
+from deepwell.safety.terms.lists import Term, TermList
+from deepwell.server.options import GuardOptions
+from deepwell.storage.database import Database
 
 CHINESE = "你好，世界"
 
@@ -246,3 +255,69 @@ def test_ask_loads_the_model_when_no_server_runs(
     answer = json.loads(runner.invoke(app, [*arguments, "--model", str(smollm2_path)]).stdout)
     assert answer["where"] == "this process"
     assert "Paris" in answer["answer"]
+
+
+@pytest.fixture(params=PRESETS)
+def guarded_server(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Live]:
+    """A running server under a policy that ships; a small list stands in for the one that `cn-public` wants pulled."""
+    folder = tmp_path_factory.mktemp("guarded")
+    terms = [Term("forbidden fruit", "politics", "block")]
+    TermList("jionlp", terms, "test", "none", "0" * 64).write(folder / "terms")
+    engine = FakeEngine(max_model_len=16_384)
+    context = make_service(
+        engine,
+        make_codec(folder / "tokenizer"),
+        model="toy",
+        database=Database.open(folder / "deepwell.db"),
+        guard=GuardOptions(request.param, folder / "terms"),
+    )
+    running = start(context, engine)
+    monkeypatch.setenv("DEEPWELL_PORT", running.url.rpartition(":")[2])
+    monkeypatch.setenv("DEEPWELL_MODEL", "toy")
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize("verb", ["ask", "chat", "agent run", "agent list", "agent tools", "ps", "mcp serve"])
+def test_verbs_that_ask_a_server_work_under_every_policy(
+    runner: CliRunner, guarded_server: Live, verb: str
+) -> None:
+    result = runner.invoke(app, list(VERBS_ASKING[verb]), input="What is the capital of France?\n")
+    assert result.exit_code in ((0, 3) if verb == "agent run" else (0,)), result.output
+    assert judged(result.output, works=True, why="") == ("works", "")
+
+
+def test_verbs_that_ask_a_server_are_tried_under_every_policy() -> None:
+    """A new one needs a command line in `bench policies`."""
+    measured_apart = {
+        "compliance",  # asks what is to be refused
+        "evaluate", "improve", "simulate",  # minutes of measurements, with prompts of their caller
+        "serve", "answers", "aliases", "servers",  # the server itself, and parts of `ask`, `ps` and others
+    }  # fmt: skip
+    sources = Path(deepwell.cli.__file__).parent
+    asking = re.compile(r"from deepwell\.cli\.(?:answers|servers) import")
+    found = {
+        path.relative_to(sources).parts[0].removesuffix(".py")
+        for path in sources.rglob("*.py")
+        if "bench" not in path.parts and asking.search(path.read_text("utf-8"))
+    }
+    assert found - measured_apart <= {line[0] for line in VERBS_ASKING.values()}
+
+
+def test_a_refusal_without_a_rule_has_failed() -> None:
+    refusal = Policy.load("strict").refusal
+    assert judged(refusal.text("en", "classifier.injection"), works=True, why="") == (
+        "refused",
+        "classifier.injection",
+    )
+    assert judged(refusal.text("zh", "terms:jionlp") + "content_filter", works=False, why="") == (
+        "refused",
+        "terms:jionlp",
+    )
+    assert judged('{"finish_reason": "content_filter"}', works=True, why="")[0] == "failed"
+    assert judged("Traceback", works=False, why="broke") == ("failed", "broke")

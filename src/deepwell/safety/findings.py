@@ -55,6 +55,14 @@ class Decision:
     policy: str = ""
     failed: Sequence[str] = field(default_factory=tuple)
 
+    @property
+    def rule(self) -> str:
+        """The rule that blocks the text, or the detector without which it may not pass; empty: it is not blocked."""
+        if self.action != "block":
+            return ""
+        rules = [finding.rule for finding, action in self.findings if action == "block"]
+        return next(iter((*rules, *self.failed)), "")
+
 
 class Detector(Protocol):
     """Anything that finds spans in a text. Detectors hold no state of a request, and may be called from any thread."""

@@ -13,6 +13,7 @@ from deepwell.errors import InvalidFile, TermListNotFound
 from deepwell.messages import Language
 from deepwell.safety.classifier.detector import LinearDetector, shipped_detector
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
+from deepwell.safety.foreign import Foreign, foreign
 from deepwell.safety.leaks import ForeignPersonal, SystemPromptLeak
 from deepwell.safety.moderation.scorer import ModerationDetector, shipped_moderator
 from deepwell.safety.normalise import Normalised, View, normalised
@@ -128,10 +129,12 @@ class Guard:
         """Returns detectors for the answer to one request: of its system prompt, and of personal data that nobody gave.
 
         Args:
+            system: the system prompt. What of it ships with Deepwell is no secret.
             known: texts of the request and of passages that the model was shown.
         """
         layers = self.policy.layers("output", tenant)
         found: list[Detector] = []
+        system = foreign(system).text.strip()
         if system and any(self._acts(one, "leak.system_prompt", "leak") for one in layers):
             found.append(SystemPromptLeak(system, known))
         if any(name.startswith(_FOREIGN) for one in layers for name in one.rules):
@@ -196,9 +199,14 @@ class Guard:
     def check(self, text: str, layer: Layer, tenant: str = "", until: float | None = None) -> Decision:
         """Returns the decision about a text. It never raises: a detector that does is named in `failed`.
 
+        Of what goes into a model, only the parts that do not ship with Deepwell are read.
+
         Args:
             until: time of `time.monotonic` at which the reading is given up, before the next reading of the next detector.
         """
+        read = Foreign(text) if layer == "output" else foreign(text)
+        if text.strip() and not read.text.strip():
+            return self.decide((), layer, tenant)
         findings: list[Finding] = []
         failed = list(self.missing.get(layer, ()))
         readers = (*self.detectors.get(layer, ()), *(self.sampled if layer == "output" else ()))
@@ -207,9 +215,9 @@ class Guard:
         try:
             if until is not None and time.monotonic() > until:
                 return self.failure(layer, tenant, "timeout")
-            read = views = normalised(text)
+            whole = views = normalised(read.text)
             if until is not None:
-                views = replace(read, views=_Timed(read.views, until))
+                views = replace(whole, views=_Timed(whole.views, until))
         except Exception:
             _log.exception("normalisation failed")
             return self.failure(layer, tenant, "normalise")
@@ -222,8 +230,8 @@ class Guard:
             except Exception:
                 _log.exception("detector %s failed", detector.name)
                 failed.append(detector.name)
-        decision = self.decide(findings, layer, tenant, failed)
-        return self._broken_off(decision, read, tenant) if layer == "output" else decision
+        decision = self.decide(read.located(findings), layer, tenant, failed)
+        return self._broken_off(decision, whole, tenant) if layer == "output" else decision
 
     def _broken_off(self, decision: Decision, views: Normalised, tenant: str) -> Decision:
         """Returns the decision about an answer, which redacts the value in which the answer breaks off as well."""

@@ -35,7 +35,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from deepwell.errors import InvalidRequest
-from deepwell.messages import nearest
+from deepwell.messages import Language, nearest
 from deepwell.safety.findings import ACTIONS, Action, Finding, Layer
 from deepwell.safety.rules import is_rule, nearest_rule
 
@@ -177,10 +177,16 @@ class External(_Part):
 
 
 class Refusal(_Part):
-    """The text of a refusal, by language."""
+    """The text of a refusal, by language. "{rule}" stands for the name of the rule, for those who may see it."""
 
-    en: str = "I cannot help with that: the request or the answer is against the rules of this service."
-    zh: str = "抱歉，该请求或回答不符合本服务的使用规范，我无法提供帮助。"
+    en: str = (
+        "I cannot help with that: the request or the answer is against the rules of this service ({rule})."
+    )
+    zh: str = "抱歉，该请求或回答不符合本服务的使用规范（{rule}），我无法提供帮助。"
+
+    def text(self, language: Language, rule: str) -> str:
+        """Returns the refusal in a language, with the name of the rule in its place."""
+        return (self.zh if language == "zh" else self.en).replace("{rule}", rule)
 
 
 class _Tenant(_Part):

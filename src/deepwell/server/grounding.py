@@ -18,6 +18,8 @@ from deepwell.dialogue.parsers.events import Content
 from deepwell.errors import NotFound
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
+from deepwell.server.attachments.passages import Material
+from deepwell.server.attachments.wording import own_words
 from deepwell.server.context import ServerContext
 from deepwell.server.fitting import NO_WISH, FitWish, ReadPrompt
 from deepwell.server.guarding.checked import Checked
@@ -97,7 +99,7 @@ def _texts(dialogue: Dialogue) -> list[dict[str, str]] | None:
     if dialogue.tools or dialogue.format is not None or not plain or not messages:
         return None
     last = messages[-1]
-    if last["role"] != "user" or not last["content"].strip():
+    if last["role"] != "user" or not own_words(last["content"]):
         return None
     return [{"role": one["role"], "content": one["content"]} for one in messages]
 
@@ -133,6 +135,8 @@ class _Grounded:
         knowledge = self._context.knowledge
         tenant, store = await self._store()
         embedder = await knowledge.embedders.of_store(store)
+        material = await Material.of(self._messages, embedder)
+        self._messages[-1] = {**self._messages[-1], "content": material.question}
         writer = ServedWriter(
             self._answering, choice.request.request_id, self._principal.caller, self._adapter
         )
@@ -142,16 +146,16 @@ class _Grounded:
             options = SearchOptions(limit, min_score=knowledge.options.min_score, reranker=reranker)
             found = await knowledge.search(tenant, store.id, query, options)
             guard = self._answering.guard
-            if guard is None or self.checked is None:
-                return found
-            return await guard.passages(found, self.checked)
+            if guard is not None and self.checked is not None:
+                found = await guard.passages(found, self.checked)
+            return [*material.earlier, *found]  # the guard has read attachments with their message
 
         limit = choice.request.params.max_tokens
         strict = self._context.fitting.policy(self._wish) == "strict"
         options = AnswerOptions(answer_tokens=min(limit, _MOST_TOKENS), turns="all" if strict else "newest")
         prompts: list[GroundedPrompt] = []
         parts: AsyncGenerator[Any, None] = stream_answer(
-            self._messages, search, writer, embedder, options, assembled=prompts.append
+            self._messages, search, writer, embedder, options, given=material.new, assembled=prompts.append
         )
         ledger: Ledger | None = None
         async with aclosing(parts):

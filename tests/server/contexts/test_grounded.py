@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -154,3 +155,92 @@ def test_a_search_of_files_adds_passages_to_what_is_kept(
     assert (found["dropped"] > 0) == (turns > 2)
     details = response.usage.input_tokens_details.model_extra["context"]
     assert {one: details[f"{one}_tokens"] for one in NUMBERS} == found
+
+
+NOTE = "The keeper of the Skerry lighthouse is called Mara Arvid."
+
+
+def attached(route: str, question: str, data: bytes = NOTE.encode(), **more: Any) -> dict[str, Any]:
+    """Returns a request with a file, as a route wants it."""
+    encoded = base64.b64encode(data).decode()
+    url = f"data:text/plain;base64,{encoded}"
+    body: dict[str, Any] = {"model": "toy", "temperature": 0, **more}
+    text = {"type": "text", "text": question}
+    match route:
+        case "/v1/responses":
+            content = [
+                {"type": "input_text", "text": question},
+                {"type": "input_file", "filename": "keeper.txt", "file_data": url},
+            ]
+            return {**body, "input": [{"role": "user", "content": content}]}
+        case _:
+            content = [text, {"type": "file", "file": {"filename": "keeper.txt", "file_data": url}}]
+    return {**body, "messages": [{"role": "user", "content": content}], "max_tokens": 400}
+
+
+def read_by_the_model(live: Live) -> str:
+    return bytes(one for one in live.engine.seen[-1].prompt if one < 256).decode()
+
+
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/responses"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_an_attachment_is_read_beside_the_knowledge_base(serve: Serve, route: str, stream: bool) -> None:
+    live = serve(4096)
+    filled(live)
+    answer = httpx.post(f"{live.url}{route}", json=attached(route, QUESTION, stream=stream), timeout=60)
+    assert answer.status_code == 200, answer.text
+    prompt = read_by_the_model(live)
+    assert f"> {WHALE}" in prompt and f"> {NOTE}" in prompt and prompt.count(NOTE) == 1
+    told = answer.text
+    assert "Mara" in told and "whale" in told
+    assert "w.txt" in told and "keeper.txt" in told  # both are cited
+
+
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/responses"])
+def test_an_attachment_is_read_where_the_knowledge_base_has_nothing(serve: Serve, route: str) -> None:
+    live = serve(4096)
+    filled(live)
+    question = "Who keeps the Skerry lighthouse?"
+    answer = httpx.post(f"{live.url}{route}", json=attached(route, question), timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert "Mara Arvid" in answer.text and "keeper.txt" in answer.text
+
+
+def test_a_search_of_files_reads_attachments_as_well(serve: Serve) -> None:
+    live = serve(4096)
+    tool = {"type": "file_search", "vector_store_ids": [filled(live)]}
+    with OpenAI(base_url=f"{live.url}/v1", api_key="-", _strict_response_validation=True) as client:
+        body = attached("/v1/responses", QUESTION, tools=[tool])
+        made = client.responses.create(**body)
+        prompt = read_by_the_model(live)
+        assert f"> {WHALE}" in prompt and f"> {NOTE}" in prompt
+        search, message = made.output
+        assert search.type == "file_search_call" and search.queries == [QUESTION]
+        assert message.type == "message" and message.content[0].type == "output_text"
+        names = {one.filename for one in message.content[0].annotations if one.type == "file_citation"}
+        assert names == {"w.txt", "keeper.txt"}
+        alone = client.responses.create(
+            **attached("/v1/responses", "Who keeps the Skerry lighthouse?", tools=[tool])
+        )
+        assert "Mara Arvid" in alone.output_text
+        after = client.responses.create(
+            model="toy",
+            input="Who is the keeper of the Skerry lighthouse?",
+            previous_response_id=alone.id,
+            tools=[tool],  # pyright: ignore[reportArgumentType]
+        )
+        assert "Mara Arvid" in after.output_text
+
+
+def test_of_a_long_attachment_the_nearest_parts_are_read(serve: Serve) -> None:
+    live = serve(65_536)
+    filled(live)
+    far = "\n\n".join(
+        f"On day {day} the harbour was calm and nothing happened there. " * 12 for day in range(30)
+    )
+    data = f"{far}\n\n{NOTE}\n\n{far}".encode()
+    body = attached("/v1/chat/completions", "Who keeps the Skerry lighthouse?", data)
+    answer = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    prompt = read_by_the_model(live)
+    assert NOTE in prompt and len(prompt) < len(data) / 3

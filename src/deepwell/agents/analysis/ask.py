@@ -12,15 +12,22 @@ from deepwell.agents.analysis.retrieve import Embedder, SchemaIndex, ddl
 from deepwell.agents.analysis.run import Rows, run_query
 from deepwell.agents.analysis.tables import ANALYSIS_LIMITS, Tables
 from deepwell.agents.sandbox import Sandbox
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["Analysis", "Analyst", "Writer"]
 
 Writer = Callable[[Sequence[Mapping[str, Any]]], Awaitable[str]]
 """Returns a model's answer to messages."""
 
-SYSTEM: Final = (
+SYSTEM: Final = shipped(
     "You write SQL for SQLite. Answer with one SELECT statement and nothing else. Use only the tables and columns shown. "
     "Select only the columns that the question asks for."
+)
+_CORRECT: Final = shipped("{problem} Write the corrected SELECT statement.")
+_HINTS: Final = shipped("\n-- Values in the question: {hints}")
+_QUESTION: Final = shipped("{schema}{hints}\n\n-- Question: {question}")
+_NOTHING: Final = shipped(
+    "The query returns nothing. Compare its conditions with the values that the comments show."
 )
 
 
@@ -96,7 +103,7 @@ class Analyst:
             messages = [
                 *messages[:2],
                 {"role": "assistant", "content": written[:1000]},
-                {"role": "user", "content": f"{problem} Write the corrected SELECT statement."},
+                {"role": "user", "content": _CORRECT.format(problem=problem)},
             ]
         if best is None:
             return Analysis(question, sql, None, problem, shown, attempts)
@@ -116,13 +123,13 @@ class Analyst:
         else:
             found = await self._index.retrieve(question)
             schema, names, hints = found.schema, found.tables, found.hints
-        told = f"\n-- Values in the question: {'; '.join(hints)}" if hints else ""
-        text = f"{schema}{told}\n\n-- Question: {question}"
+        told = _HINTS.format(hints="; ".join(hints)) if hints else ""
+        text = _QUESTION.format(schema=schema, hints=told, question=question)
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}], names
 
 
 def _empty(rows: Rows) -> str:
     """Returns what is suspicious about a result without values, or nothing."""
     if not rows.rows or all(cell is None for row in rows.rows for cell in row):
-        return "The query returns nothing. Compare its conditions with the values that the comments show."
+        return _NOTHING
     return ""

@@ -41,10 +41,11 @@ from deepwell.agents.loop.steps import (
 )
 from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext
 from deepwell.errors import InvalidRequest
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["INSTRUCTIONS", "Agent", "Approver", "RunOf", "RunResult", "begun", "run_agent"]
 
-INSTRUCTIONS = (
+INSTRUCTIONS = shipped(
     "You solve the user's task with tools. Call a tool for every fact and every computation; do not guess. "
     "When the results hold the answer, give it in one short message."
 )

@@ -17,6 +17,7 @@ from deepwell.agents.loop.plan import open_steps
 from deepwell.agents.loop.state import RunState, same_call
 from deepwell.agents.loop.steps import Noted
 from deepwell.agents.loop.written import looks_like_a_call
+from deepwell.models.text.shipped import shipped
 
 __all__ = [
     "ANSWER_NOW",
@@ -29,7 +30,34 @@ __all__ = [
     "unsupported_numbers",
 ]
 
-ANSWER_NOW = "Give the final answer now, in plain words, from the results above. Do not call a tool."
+ANSWER_NOW = shipped("Give the final answer now, in plain words, from the results above. Do not call a tool.")
+_REMIND = shipped(
+    "If the results above hold the answer, give it now in plain words. If not, make the next call."
+)
+_THE_TASK = shipped("{ask} The task: {task}")
+_EMPTY = shipped("That answer was empty. Call a tool, or give the final answer in plain words.")
+_BROKEN = shipped(
+    "That looks like a call, but it is incomplete: nothing was called. Make the call again, or answer in plain words."
+)
+_UNCALLED = shipped(
+    "You have not used a tool yet. Tools: {names}. "
+    "Call one to get or to check the facts that the answer needs."
+)
+_UNMENDED = shipped(
+    "The last call of {name} did not work, so its result is missing. "
+    "Call it again with other arguments, or another tool; if that is not possible, say so in the answer."
+)
+_UNPLANNED = shipped(
+    "{count} steps of the plan are not done: {steps}. Do them first, or take them out of the plan."
+)
+_UNFINISHED = shipped("The task is not done yet. {need}")
+_DECLINED = shipped("Another tool may know it: {names}. Call one. If none can know it, say so.")
+_UNNAMED = shipped("The task asks for a file. The results name: {paths}")
+_LEFT_OUT = shipped("The result of the last call is {value}, and the answer leaves it out. Give it.")
+_UNSUPPORTED = shipped(
+    "No tool returned {numbers}. Get such figures from a tool, and compute with a tool, "
+    "not in your head. If the figure follows from the results, repeat the answer."
+)
 
 _MOST_FAULTS = 3  # of one call, each after attempts of its own
 _MOST_NUMBERS = 5
@@ -69,8 +97,7 @@ def reminder(state: RunState) -> Noted:
     assert state.started is not None
     task = task_of(state.started.messages)
     shown = task if len(task) <= _MOST_TASK else f"{task[:_MOST_TASK]} ..."
-    ask = "If the results above hold the answer, give it now in plain words. If not, make the next call."
-    return Noted("remind", f"{ask} The task: {shown}" if shown else ask)
+    return Noted("remind", _THE_TASK.format(ask=_REMIND, task=shown) if shown else _REMIND)
 
 
 def failed_before(state: RunState, call: ToolCall, *, is_write: Callable[[str], bool]) -> str | None:
@@ -151,18 +178,12 @@ def _sources(state: RunState) -> Iterator[str]:
 
 
 def _empty(_state: RunState, answer: str) -> str | None:
-    return (
-        None
-        if answer.strip()
-        else "That answer was empty. Call a tool, or give the final answer in plain words."
-    )
+    return None if answer.strip() else _EMPTY
 
 
 def _broken(state: RunState, answer: str) -> str | None:
     names = [one.name for one in state.started.tools] if state.started else []
-    if not looks_like_a_call(answer, names):
-        return None
-    return "That looks like a call, but it is incomplete: nothing was called. Make the call again, or answer in plain words."
+    return _BROKEN if looks_like_a_call(answer, names) else None
 
 
 def _uncalled(state: RunState, _answer: str) -> str | None:
@@ -170,10 +191,7 @@ def _uncalled(state: RunState, _answer: str) -> str | None:
     if not state.started or not state.started.tools or any(state.results()):
         return None
     names = ", ".join(one.name for one in state.started.tools)
-    return (
-        f"You have not used a tool yet. Tools: {names}. "
-        "Call one to get or to check the facts that the answer needs."
-    )
+    return _UNCALLED.format(names=names)
 
 
 def _unmended(state: RunState, _answer: str) -> str | None:
@@ -181,20 +199,14 @@ def _unmended(state: RunState, _answer: str) -> str | None:
     last = next((pair for pair in reversed(list(state.results()))), None)
     if last is None or last[1].outcome not in ("failed", "invalid", "timeout", "fault"):
         return None
-    return (
-        f"The last call of {last[0].name} did not work, so its result is missing. "
-        "Call it again with other arguments, or another tool; if that is not possible, say so in the answer."
-    )
+    return _UNMENDED.format(name=last[0].name)
 
 
 def _unplanned(state: RunState, _answer: str) -> str | None:
     steps = open_steps(state)
     if not steps:
         return None
-    shown = "; ".join(one[:80] for one in steps[:5])
-    return (
-        f"{len(steps)} steps of the plan are not done: {shown}. Do them first, or take them out of the plan."
-    )
+    return _UNPLANNED.format(count=len(steps), steps="; ".join(one[:80] for one in steps[:5]))
 
 
 def _may_go_on(state: RunState) -> bool:
@@ -210,7 +222,7 @@ def _unfinished(state: RunState, _answer: str) -> str | None:
     if not _may_go_on(state):
         return None
     need = unread(state, reading_tools(state))
-    return None if need is None else f"The task is not done yet. {need.text}"
+    return None if need is None else _UNFINISHED.format(need=need.text)
 
 
 def _declined(state: RunState, answer: str) -> str | None:
@@ -219,7 +231,7 @@ def _declined(state: RunState, answer: str) -> str | None:
     unused = [name for name in reading_tools(state) if name not in good]
     if not _may_go_on(state) or not unused or not _DECLINES.search(answer):
         return None
-    return f"Another tool may know it: {', '.join(unused)}. Call one. If none can know it, say so."
+    return _DECLINED.format(names=", ".join(unused))
 
 
 def _unnamed(state: RunState, answer: str) -> str | None:
@@ -231,7 +243,7 @@ def _unnamed(state: RunState, answer: str) -> str | None:
     paths = known_paths(state, None)
     if not paths or any(path in answer for path in paths):
         return None
-    return f"The task asks for a file. The results name: {', '.join(known_paths(state))}"
+    return _UNNAMED.format(paths=", ".join(known_paths(state)))
 
 
 def _left_out(state: RunState, answer: str) -> str | None:
@@ -244,7 +256,7 @@ def _left_out(state: RunState, answer: str) -> str | None:
         abs(abs(wanted) - value) <= 0.5 * 10**-decimals + 1e-9 for _, value, decimals in numbers_in(answer)
     ):
         return None
-    return f"The result of the last call is {found[1]}, and the answer leaves it out. Give it."
+    return _LEFT_OUT.format(value=found[1])
 
 
 def _unsupported(state: RunState, answer: str) -> str | None:
@@ -253,10 +265,7 @@ def _unsupported(state: RunState, answer: str) -> str | None:
     missing = unsupported_numbers(state, answer)[:_MOST_NUMBERS]
     if not missing:
         return None
-    return (
-        f"No tool returned {', '.join(missing)}. Get such figures from a tool, and compute with a tool, "
-        "not in your head. If the figure follows from the results, repeat the answer."
-    )
+    return _UNSUPPORTED.format(numbers=", ".join(missing))
 
 
 _CHECKS = (

@@ -36,6 +36,7 @@ from deepwell.agents.loop.model import Choice, ToolCall
 from deepwell.agents.loop.state import PastTurn, RunState, same_call
 from deepwell.agents.loop.steps import CallEnded, Ended, Noted, Outcome, Step
 from deepwell.agents.tools.tool import Tool
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["budget_end", "next_action"]
 
@@ -65,21 +66,31 @@ def next_action(state: RunState, tools: Mapping[str, Tool | ClientTool]) -> Acti
 _ANSWER_AFTER = 3
 """Turns that brought nothing, after which the model is to answer from what it has."""
 
-_UNKNOWN = (
+_UNKNOWN = shipped(
     "It is not known whether this call was made: the run was interrupted meanwhile. It is not made again by itself. "
     "Look at what it would have changed before you call it once more."
 )
-_INVENTED = (
-    "This call was not made: neither the task nor a result gives {}. "
+_INVENTED = shipped(
+    "This call was not made: neither the task nor a result gives {numbers}. "
     "Get the numbers from another tool first, and compute with those."
 )
 _DELAYING = ("unsupported", "declined", "no_path", "left_out")
 """Checks that speak about the answer of a model that was told to answer."""
 _MOST_REFUSALS = 2
 """Times that one computation with numbers of the model's own is refused; then it is believed."""
-_NO_CALLS_LEFT = (
+_NO_CALLS_LEFT = shipped(
     "This call was not made: the budget of calls is used up. Answer from the results that you have."
 )
+_NOT_MADE = shipped("This call was not made: {reason}")
+_DENIED = shipped("This call was not made: a person denied it{reason}.")
+_REPEATED = shipped(
+    "You made this call before. Its result was:\n{result}\nGo on with the next step, or answer."
+)
+_FAILED_BEFORE = shipped(
+    "This call failed before, so it was not made again: {error}\nChange the arguments, or use another tool."
+)
+_NO_TOOL = shipped("There is no tool {name}.")
+_DID_YOU_MEAN = shipped(" Did you mean {name}, which takes {arguments}?")
 
 
 def budget_end(state: RunState, limit: Limit) -> Ended:
@@ -126,7 +137,8 @@ def _judged(state: RunState, answer: str) -> Step:
     if last.finish == "length":
         return Ended("incomplete", answer, "the answer was cut at the limit of one turn's tokens", "tokens")
     if last.finish == "content_filter":
-        return Ended("failed", answer, "the guard stopped the answer")
+        refusal = answer.strip().rpartition("\n\n")[2]  # behind what had left of an answer
+        return Ended("failed", answer, f"the guard stopped the answer: {refusal}")
     if not answer.strip():
         return Ended("incomplete", state.last_text, "the model gave no answer")
     return Ended("completed", answer)
@@ -176,13 +188,13 @@ def _prepared(
         may_leave_out = checks and isinstance(tool, Tool) and tool.effects == "reads"
         left = without_unknown(call.arguments, schema) if may_leave_out else None
         if left is None:
-            return _not_made(call, "invalid", f"This call was not made: {error}")
+            return _not_made(call, "invalid", _NOT_MADE.format(reason=error))
         arguments, unknown = left
         note = f"[{call.name} has no argument {', '.join(unknown)[:100]}: left out]\n"
     decision = state.decisions.get(call.id)
     if decision is not None and not decision.is_approved:
         said = f": {decision.reason}" if decision.reason else ""
-        return _not_made(call, "denied", f"This call was not made: a person denied it{said}.")
+        return _not_made(call, "denied", _DENIED.format(reason=said))
     if checks and decision is None:
 
         def is_write(name: str) -> bool:
@@ -190,16 +202,12 @@ def _prepared(
 
         before = earlier_result(state, call, is_write=is_write)
         if before is not None:
-            text = (
-                f"You made this call before. Its result was:\n{before}\nGo on with the next step, or answer."
-            )
-            return _not_made(call, "repeated", text)
+            return _not_made(call, "repeated", _REPEATED.format(result=before))
         if (error := failed_before(state, call, is_write=is_write)) is not None:
-            text = f"This call failed before, so it was not made again: {error}\nChange the arguments, or use another tool."
-            return _not_made(call, "repeated", text)
+            return _not_made(call, "repeated", _FAILED_BEFORE.format(error=error))
         invented = invented_numbers(state, call)
         if invented and _refusals(state, call) < _MOST_REFUSALS:
-            return _not_made(call, "invalid", _INVENTED.format(", ".join(invented[:5])))
+            return _not_made(call, "invalid", _INVENTED.format(numbers=", ".join(invented[:5])))
     return tool, arguments, note
 
 
@@ -215,11 +223,12 @@ def _not_made(call: ToolCall, outcome: Outcome, text: str) -> CallEnded:
 
 
 def _unknown_name(name: str, tools: Mapping[str, Tool | ClientTool], checks: bool) -> str:
-    said = f"There is no tool {name[:64]!r}."
+    said = _NO_TOOL.format(name=repr(name[:64]))
     if not checks:
         return said
     near = nearest(name, tools.keys())
-    hint = f" Did you mean {near!r}, which takes {outline(tools[near].function().schema())}?" if near else ""
+    takes = outline(tools[near].function().schema()) if near else ""
+    hint = _DID_YOU_MEAN.format(name=repr(near), arguments=takes) if near else ""
     return f"{said}{hint} Tools: {', '.join(tools) or 'none'}."
 
 

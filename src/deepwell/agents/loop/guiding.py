@@ -17,6 +17,7 @@ from deepwell.agents.loop.model import Message, ToolCall
 from deepwell.agents.loop.state import PastTurn, RunState, same_call
 from deepwell.agents.loop.steps import CallEnded, Noted, OfferedTool
 from deepwell.dialogue.tools import FunctionTool
+from deepwell.models.text.shipped import shipped
 
 __all__ = [
     "Need",
@@ -44,6 +45,29 @@ _PLAIN: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _PATH: Final = re.compile(r"(?<![\w/.-])[\w.-]+(?:/[\w.-]+)*\.[A-Za-z]\w{0,5}(?![\w/])")
 _MOST_PATHS: Final = 5
 _MOST_KNOWN: Final = 1500  # characters of one result in a short prompt
+
+# What the loop asks for, by whether the task is in Chinese.
+_CALL: Final = {
+    False: shipped("Call {tool} with {how}.{mention}"),
+    True: shipped("调用 {tool}，{how}。{mention}"),
+}
+_CALL_ANOTHER: Final = {False: shipped("Call another tool."), True: shipped("再调用一个工具。")}
+_ANSWER_PATH: Final = {
+    False: shipped("Answer with one of these paths: {paths}"),
+    True: shipped("用其中一个路径回答：{paths}"),
+}
+_SAY_RESULT: Final = {
+    False: shipped("Say in one short sentence that the result is {value}."),
+    True: shipped("用一句话说出结果：{value}"),
+}
+_GIVE_RESULT: Final = {
+    False: shipped("The result of {how} is {value}. Give this result as the answer, in one short sentence."),
+    True: shipped("算式 {how} 的结果是 {value}。用这个结果回答，一句话。"),
+}
+_ANSWER: Final = {
+    False: shipped("Answer from the text above, in one short sentence."),
+    True: shipped("根据以上内容，用一句话回答。"),
+}
 
 
 class Need(NamedTuple):
@@ -129,12 +153,14 @@ def _need(state: RunState, tool: OfferedTool, mention: str = "") -> Need:
     name = tool.guidance.fills
     values = [mention] if mention else known_paths(state) if name == "path" else []
     fills = {name: values} if name and values else {}
-    if is_chinese(_task(state)):
+    said = "" if fills else mention
+    is_zh = is_chinese(_task(state))
+    if is_zh:
         how = f"参数为 {' 或 '.join(values)}" if fills else f"写出{chinese}"
-        text = f"调用 {tool.name}，{how}。{'' if fills else mention}"
     else:
         how = " or ".join(values) if fills else english
-        text = f"Call {tool.name} with {how}.{f' {mention}' if mention and not fills else ''}"
+        said = f" {said}" if said else ""
+    text = _CALL[is_zh].format(tool=tool.name, how=how, mention=said)
     return Need([tool.name], text, fills)
 
 
@@ -152,7 +178,7 @@ def next_best(state: RunState, reading: Sequence[str]) -> Need:
     if best is not None:
         return _need(state, best)
     left = [name for name in reading if name not in good] or list(reading)
-    return Need(left, "再调用一个工具。" if is_chinese(_task(state)) else "Call another tool.", {})
+    return Need(left, _CALL_ANOTHER[is_chinese(_task(state))], {})
 
 
 def narrowed(tool: FunctionTool, fills: Mapping[str, Sequence[str]] | None) -> FunctionTool:
@@ -215,25 +241,16 @@ def answer_prompt(state: RunState, again: Noted | None) -> list[Message]:
     is_zh = is_chinese(task)
     if again is not None and again.check == "no_path":
         paths = ", ".join(known_paths(state))
-        ask = f"用其中一个路径回答：{paths}" if is_zh else f"Answer with one of these paths: {paths}"
+        ask = _ANSWER_PATH[is_zh].format(paths=paths)
         return _asked(state, [_user(_question(_known_text(state), task, ask))])
     if (found := computed(state)) is not None:
         how, value = found
         if again is not None and again.check == "left_out":
             # With the question before it the model would compute once more.
-            ask = (
-                f"用一句话说出结果：{value}"
-                if is_zh
-                else f"Say in one short sentence that the result is {value}."
-            )
-            return _asked(state, [_user(ask)])
-        if is_zh:
-            ask = f"算式 {how} 的结果是 {value}。用这个结果回答，一句话。"
-        else:
-            ask = f"The result of {how} is {value}. Give this result as the answer, in one short sentence."
+            return _asked(state, [_user(_SAY_RESULT[is_zh].format(value=value))])
+        ask = _GIVE_RESULT[is_zh].format(how=how, value=value)
         return _asked(state, [_user(_question("", task, ask))])
-    ask = "根据以上内容，用一句话回答。" if is_zh else "Answer from the text above, in one short sentence."
-    return _asked(state, [_user(_question(_known_text(state), task, ask))])
+    return _asked(state, [_user(_question(_known_text(state), task, _ANSWER[is_zh]))])
 
 
 def computed(state: RunState) -> tuple[str, str] | None:

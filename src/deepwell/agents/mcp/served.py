@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from deepwell.agents.mcp.routing import RouteCaller, json_reply
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["SERVED_TOOLS", "ServedResult", "ServedTool"]
 
@@ -40,6 +41,9 @@ class ServedTool:
     parameters: Mapping[str, Any]
     run: Callable[[Arguments, RouteCaller], Awaitable[ServedResult]]
     read_only: bool = True
+
+    def __post_init__(self) -> None:
+        shipped(self.description)
 
 
 def _object(properties: Mapping[str, Any], *required: str) -> dict[str, Any]:

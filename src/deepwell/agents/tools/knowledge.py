@@ -9,11 +9,18 @@ from typing import Any, Final, Protocol
 from deepwell.agents.tools.clues import document_clues
 from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import DeepwellError
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["KnowledgePassage", "Searcher", "knowledge_tool"]
 
 _MOST_QUERY_CHARACTERS: Final = 1000
 _MOST_PASSAGE_CHARACTERS: Final = 1500
+_DESCRIPTION: Final = shipped("Search {about}: rules, rates, prices, limits and other facts.")
+_QUERY: Final = shipped("What to look for, in a few words.")
+_ADVICE: Final = (
+    shipped("the words of the question that the facts are about"),
+    shipped("这个问题要查的内容"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +76,14 @@ def knowledge_tool(searcher: Searcher, *, about: str = "the documents", limit: i
 
     return Tool(
         "search_knowledge",
-        f"Search {about}: rules, rates, prices, limits and other facts.",
+        _DESCRIPTION.format(about=about),
         {
             "type": "object",
             "properties": {
                 "query": {
                     "type": "string",
                     "minLength": 1,
-                    "description": "What to look for, in a few words.",
+                    "description": _QUERY,
                 }
             },
             "required": ["query"],
@@ -85,7 +92,7 @@ def knowledge_tool(searcher: Searcher, *, about: str = "the documents", limit: i
         run,
         guide=Guide(
             lambda task: document_clues(task, about),
-            ("the words of the question that the facts are about", "这个问题要查的内容"),
+            _ADVICE,
             source="documents",
         ),
     )

@@ -11,13 +11,16 @@ from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
 from deepwell.agents.world import PlanOptions, environment, make_plan, situation_schema, world_model
 from deepwell.agents.world.planning import Plan
 from deepwell.errors import InvalidRequest
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["plan_tool"]
 
 _DESCRIPTIONS = {
-    "cart-pole": "Says in which direction to push the cart so that the pole on it stays upright.",
-    "grid": "Says where to walk to find the key, open the door and reach the goal, from the cells around.",
-    "inventory": (
+    "cart-pole": shipped("Says in which direction to push the cart so that the pole on it stays upright."),
+    "grid": shipped(
+        "Says where to walk to find the key, open the door and reach the goal, from the cells around."
+    ),
+    "inventory": shipped(
         "Says how many units of the product to order today, from the stock, the orders on their way, the last demand "
         "and the weekday, and what stock and demand to expect on the next days."
     ),

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from deepwell.agents.sandbox import Sandbox, SandboxResult
 from deepwell.agents.tools.tool import Tool, ToolCallContext, ToolOutput
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["python_tool"]
 
@@ -18,7 +19,7 @@ _PARAMETERS: Final[Mapping[str, Any]] = {
     "properties": {
         "code": {
             "type": "string",
-            "description": "A whole Python program. Only what it prints is seen.",
+            "description": shipped("A whole Python program. Only what it prints is seen."),
             "minLength": 1,
             "maxLength": 100_000,
         }
@@ -26,6 +27,12 @@ _PARAMETERS: Final[Mapping[str, Any]] = {
     "required": ["code"],
     "additionalProperties": False,
 }
+
+
+_DESCRIPTION: Final = shipped(
+    "Runs a Python program and returns what it prints. It has the standard library, no network and no files "
+    "but those that it writes, and it must end within seconds. Use it to compute, count, sort or check."
+)
 
 
 def python_tool(sandbox: Sandbox | None = None, *, shown_characters: int = _SHOWN_CHARACTERS) -> Tool:
@@ -55,10 +62,7 @@ def python_tool(sandbox: Sandbox | None = None, *, shown_characters: int = _SHOW
 
     return Tool(
         name="python",
-        description=(
-            "Runs a Python program and returns what it prints. It has the standard library, no network and no files "
-            "but those that it writes, and it must end within seconds. Use it to compute, count, sort or check."
-        ),
+        description=_DESCRIPTION,
         parameters=_PARAMETERS,
         run=run,
     )

@@ -118,6 +118,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "safety-time": safety.safety_time,
     "safety-obfuscation": safety.safety_obfuscation,
     "safety-peers": safety.safety_peers,
+    "policies": safety.policies,
     "safety-failures": safety.safety_failures,
     "endings": safety.endings,
     "safety-first-token": safety.safety_first_token,

@@ -13,6 +13,7 @@ __all__ = [
     "attacks",
     "endings",
     "moderation",
+    "policies",
     "safety_failures",
     "safety_first_token",
     "safety_obfuscation",
@@ -91,6 +92,13 @@ def endings(model: Model = None, row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.safety.endings import bench_endings
 
     measure("endings", row, json, lambda report: bench_endings(report, model_path(model)))
+
+
+def policies(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Tries every route, verb and console page and some agents under every policy that ships."""
+    from deepwell.bench.suites.safety.policies import bench_policies
+
+    measure("policies", row, json, lambda report: bench_policies(report, model_path(model)))
 
 
 def safety_first_token(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from deepwell.dialogue.prompts.pack import PromptPack, read_packs
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["PACKS", "shipped_packs"]
 
@@ -16,3 +17,8 @@ PACKS: Final = Path(__file__).parent / "packs"
 def shipped_packs() -> list[PromptPack]:
     """Returns the packs in the order of their files."""
     return read_packs(PACKS)
+
+
+for _pack in shipped_packs():
+    for _text in _pack.content.text.as_formats():
+        shipped(_text)

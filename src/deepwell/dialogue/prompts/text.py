@@ -146,11 +146,24 @@ class PromptText:
             PromptMessage(one.role, _SLOT.sub(lambda slot: values[slot[1]], one.content)) for one in whole
         )
 
+    def as_formats(self) -> list[str]:
+        """Returns the instructions and the messages with their variables in braces as `str.format` has them."""
+        texts = [self.instructions, *(one.content for one in self.messages)]
+        return [
+            "".join(f"{{{part}}}" if at % 2 else _braced(part) for at, part in enumerate(_SLOT.split(text)))
+            for text in texts
+            if text
+        ]
+
     def names(self, roles: Collection[Role], *, head: bool = True) -> list[str]:
         """Returns the variables in messages of some roles, each once; without `head` those of the instructions are left out."""
         texts = [self.instructions] if head and "system" in roles else []
         texts += [one.content for one in self.messages if one.role in roles]
         return list(dict.fromkeys(_names(texts)))
+
+
+def _braced(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _names(texts: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Literal
 
 from deepwell.errors import InvalidRequest
@@ -32,7 +33,16 @@ from deepwell.knowledge.answer.wording import WORDING
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.protocols import Embedder, Writer
 
-__all__ = ["AnswerDelta", "AnswerOptions", "Search", "answer", "asked_words", "quotation", "stream_answer"]
+__all__ = [
+    "AnswerDelta",
+    "AnswerOptions",
+    "Search",
+    "answer",
+    "asked_words",
+    "by_turns",
+    "quotation",
+    "stream_answer",
+]
 
 _QUOTED = 400  # the most characters of a quotation of two sentences
 
@@ -129,15 +139,17 @@ async def stream_answer(
     embedder: Embedder,
     options: AnswerOptions | None = None,
     *,
+    given: Sequence[Passage] = (),
     assembled: Callable[[GroundedPrompt], None] | None = None,
 ) -> AsyncGenerator[AnswerDelta | GroundedAnswer, None]:
     """Yields an answer sentence by sentence, each checked before it is shown, and at the end the whole. Raises as `answer`.
 
     Args:
+        given: passages that came with the question. The model reads them beside the found ones, by turns.
         assembled: called with the prompt before the model is asked. It is not called for an answer without the model.
     """
     options = options or AnswerOptions()
-    course = await _prepared(messages, search, writer, embedder, options)
+    course = await _prepared(messages, search, writer, embedder, options, given)
     if course.prompt is not None and assembled is not None:
         assembled(course.prompt)
     if not course.relevant:
@@ -177,6 +189,7 @@ async def _prepared(
     writer: Writer,
     embedder: Embedder,
     options: AnswerOptions,
+    given: Sequence[Passage],
 ) -> _Course:
     if not messages or messages[-1]["role"] != "user":
         raise InvalidRequest(
@@ -186,9 +199,11 @@ async def _prepared(
     query = (await rewrite(messages, writer)).query
     course = _Course(query, language_of(last))
     found = await search(query, options.candidates)
-    style = (
-        ("quoted" if prefers_quotation(writer) else "written") if options.style == "auto" else options.style
-    )
+    style = options.style
+    if given:  # a quotation is of one passage alone
+        style = "written"
+    elif style == "auto":
+        style = "quoted" if prefers_quotation(writer) else "written"
     if options.declining == "empty":
         course.relevant = found[: options.passages]
     else:
@@ -197,6 +212,7 @@ async def _prepared(
             if style == "quoted"
             else await relevant(query, found, writer, embedder)
         )
+    course.relevant = by_turns(course.relevant[: options.passages], given) if given else course.relevant
     if course.relevant and style == "written":
         course.prompt = assemble(
             asked_words(last, query) if options.turns == "all" else query,
@@ -204,11 +220,18 @@ async def _prepared(
             writer,
             language=course.language,
             answer_tokens=options.answer_tokens,
-            max_passages=options.passages,
+            max_passages=options.passages + len(given),
             turns=messages[:-1],
             keep=options.turns,
         )
     return course
+
+
+def by_turns(found: Sequence[Passage], given: Sequence[Passage]) -> list[Passage]:
+    """Returns passages of a search and those that came with the question by turns, so that both are read where few fit."""
+    known = {one.key for one in found}
+    left = [one for one in given if one.key not in known]
+    return [one for pair in zip_longest(found, left) for one in pair if one is not None]
 
 
 def asked_words(last: str, query: str) -> str:

@@ -24,6 +24,7 @@ from deepwell.knowledge.context.pieces import Piece, Source, cut
 from deepwell.knowledge.context.tokens import Tokens
 from deepwell.knowledge.protocols import Writer
 from deepwell.knowledge.sentences import sentence_spans
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["BLOCK_OPTIONS", "Block", "BlockOptions", "MapReduced", "blocks_of", "joined_notes", "map_reduce"]
 
@@ -32,12 +33,18 @@ _MOST_ROUNDS: Final = 6
 
 _WORDS: Final = {
     "en": (
-        "{question}\n\nThis is one part of a longer text. Note in three sentences what it says about the request.\n\n{text}",
-        "{question}\n\nThese are notes of all parts of a text, in their order. Answer from them.\n\n{text}",
+        shipped(
+            "{question}\n\nThis is one part of a longer text. Note in three sentences what it says about the request.\n\n{text}"
+        ),
+        shipped(
+            "{question}\n\nThese are notes of all parts of a text, in their order. Answer from them.\n\n{text}"
+        ),
     ),
     "zh": (
-        "{question}\n\n以下是一篇长文的一部分。请用不超过三句话，记下其中与上述要求有关的内容。\n\n{text}",
-        "{question}\n\n以下是一篇文章各部分的笔记，按原文顺序排列。请根据这些笔记回答。\n\n{text}",
+        shipped(
+            "{question}\n\n以下是一篇长文的一部分。请用不超过三句话，记下其中与上述要求有关的内容。\n\n{text}"
+        ),
+        shipped("{question}\n\n以下是一篇文章各部分的笔记，按原文顺序排列。请根据这些笔记回答。\n\n{text}"),
     ),
 }
 

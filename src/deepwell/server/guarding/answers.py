@@ -63,7 +63,8 @@ class AnswerReader:
                 if decision is not None:
                     await decisions.note(decision, reader.text, checked.tenant)
                 if reader.ended:
-                    yield self._refusal(turn, checked, events, newline=reader.wrote)
+                    rule = "" if decision is None else decision.rule
+                    yield self._refusal(turn, checked, rule, events, newline=reader.wrote)
                     continue
                 entries = reader.entries()
                 if events or turn.finish_reason is not None or entries:
@@ -94,7 +95,10 @@ class AnswerReader:
                     await self._decisions.note(decision, text, checked.tenant)
                 # A service names no place: what it wants redacted cannot leave in part.
                 if decision.action == "block" or "redact" in outside:
-                    yield self._refusal(mine[-1], checked)
+                    rule = decision.rule or next(
+                        one.rule for one, action in decision.findings if action == "redact"
+                    )
+                    yield self._refusal(mine[-1], checked, rule)
                     continue
                 for one in mine:
                     yield one
@@ -122,7 +126,7 @@ class AnswerReader:
                 text = _content(mine)
                 decision = await self._support(text, checked, mine[-1])
                 if decision is not None and decision.action == "block":
-                    yield self._refusal(mine[-1], checked)
+                    yield self._refusal(mine[-1], checked, decision.rule)
                     continue
                 if decision is not None and decision.action == "redact":
                     mine = _retold(mine, redacted_by(decision, text, checked.language))
@@ -141,7 +145,8 @@ class AnswerReader:
                 if turn.finish_reason is not None:
                     decision = await self._support(_content(mine), checked, turn)
                     if decision is not None and decision.action == "block":  # the check failed
-                        yield self._refusal(turn, checked, turn.events, newline=bool(_content(mine)))
+                        wrote = bool(_content(mine))
+                        yield self._refusal(turn, checked, decision.rule, turn.events, newline=wrote)
                         continue
                 yield turn
 
@@ -168,15 +173,17 @@ class AnswerReader:
         return decision
 
     def _refusal(
-        self, turn: Turn, checked: Checked, before: Sequence[Event] = (), *, newline: bool = False
+        self, turn: Turn, checked: Checked, rule: str, before: Sequence[Event] = (), *, newline: bool = False
     ) -> Turn:
-        return refusal_of(self._decisions.policy, turn.index, checked, turn.counts, before, newline=newline)
+        policy, counts = self._decisions.policy, turn.counts
+        return refusal_of(policy, turn.index, checked, rule, counts, before, newline=newline)
 
 
 def refusal_of(
     policy: Policy,
     index: int,
     checked: Checked,
+    rule: str,
     counts: Counts,
     before: Sequence[Event] = (),
     *,
@@ -185,10 +192,11 @@ def refusal_of(
     """Returns the last turn of an answer that the policy refuses.
 
     Args:
+        rule: what it refuses for.
         before: what may still leave in front of the refusal.
         newline: whether text of the answer has left.
     """
-    text = policy.refusal.zh if checked.language == "zh" else policy.refusal.en
+    text = policy.refusal.text(checked.language, rule)
     return Turn(
         index,
         (*before, Content(("\n\n" if newline else "") + text)),

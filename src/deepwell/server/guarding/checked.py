@@ -21,7 +21,7 @@ class Checked:
     Attributes:
         tenant: the caller's.
         language: of the refusal.
-        blocked: whether the answer is a refusal.
+        refused_by: the rule that blocks the request, so that its answer is a refusal; empty: none does.
         inner: the text is part of an answer that is read as a whole later on.
         marked: whether the answer ends with the mark of generated content.
         system: the system messages.
@@ -31,12 +31,17 @@ class Checked:
 
     tenant: str
     language: Language = "en"
-    blocked: bool = False
+    refused_by: str = ""
     inner: bool = False
     marked: bool = False
     system: str = ""
     said: list[str] = field(default_factory=list[str])
     grounds: Grounds | None = None
+
+    @property
+    def blocked(self) -> bool:
+        """True if the answer is a refusal."""
+        return bool(self.refused_by)
 
     @classmethod
     def part(cls) -> Checked:

@@ -15,6 +15,7 @@ from typing import Final
 from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.trail import AuditTrail, RequestFacts
 from deepwell.safety.findings import Decision, Finding, Layer
+from deepwell.safety.foreign import foreign
 from deepwell.safety.guard import Guard
 from deepwell.safety.policy import Policy
 from deepwell.server.guarding.in_force import InForce, PolicyWatch
@@ -120,8 +121,11 @@ class Decisions:
         decision = await self._read_here(guard, text, layer, tenant)
         if decision.action == "block" or not services.wanted(layer):
             return decision
+        asked = text if layer == "output" else foreign(text).text
+        if text.strip() and not asked.strip():
+            return decision
         async with force.used():
-            answer = await services.check(text, layer)
+            answer = await services.check(asked, layer)
         if answer.findings or answer.failed:
             findings: Sequence[Finding] = [*(finding for finding, _ in decision.findings), *answer.findings]
             decision = guard.decide(findings, layer, tenant, (*decision.failed, *answer.failed))

@@ -81,9 +81,8 @@ class ServerGuard:
 
         async def refusals(choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
             for choice in choices:
-                yield refusal_of(
-                    self.policy, choice.index, checked, Counts(prompt=len(choice.request.prompt))
-                )
+                counts = Counts(prompt=len(choice.request.prompt))
+                yield refusal_of(self.policy, choice.index, checked, checked.refused_by, counts)
 
         return replace(plan, question=None, answers=refusals, checked=replace(checked, inner=True))
 
@@ -125,7 +124,8 @@ class ServerGuard:
             InvalidRequest: there is more to read than the policy allows.
         """
         dialogue, checked = await self._requests.dialogue(dialogue, tenant)
-        checked.blocked = checked.blocked or (before is not None and before.blocked)
+        if before is not None:
+            checked.refused_by = checked.refused_by or before.refused_by
         self._label(checked)
         return dialogue, checked
 
@@ -219,7 +219,9 @@ class ServerGuard:
             await updates.aclose()
             for choice in choices:
                 counts = Counts(prompt=len(choice.request.prompt))
-                yield _update(refusal_of(self.policy, choice.index, checked, counts), None)
+                yield _update(
+                    refusal_of(self.policy, choice.index, checked, checked.refused_by, counts), None
+                )
             return
         async with aclosing(self.turns(checked, turns())) as read:
             async for turn in read:

@@ -115,7 +115,7 @@ class RequestReader:
                 if decision is None:
                     continue
                 await self._decisions.note(decision, seam.text, checked.tenant)
-                checked.blocked = checked.blocked or decision.action == "block"
+                checked.refused_by = checked.refused_by or decision.rule
                 for finding, action in decision.findings:
                     words = label(finding.rule, checked.language) if action == "redact" else None
                     for number, (start, end) in seam.parts(finding.start, finding.end).items():
@@ -188,11 +188,11 @@ class RequestReader:
 
     @staticmethod
     def _treated(text: str, decision: Decision, checked: Checked) -> str:
-        """Returns a text as the model may see it, and notes in `checked` that the request is blocked."""
+        """Returns a text as the model may see it, and notes in `checked` by which rule the request is blocked."""
         if decision.action == "block":
             if decision.layer == "context":
                 return WITHHELD[checked.language]
-            checked.blocked = True
+            checked.refused_by = checked.refused_by or decision.rule
         if decision.action == "redact":
             return redacted_by(decision, text, checked.language)
         return text

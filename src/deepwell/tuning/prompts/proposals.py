@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from deepwell.dialogue.prompts.text import PromptText
 from deepwell.errors import ContextLengthExceeded
+from deepwell.models.text.shipped import shipped
 from deepwell.tuning.prompts.candidates import Instruction
 from deepwell.tuning.prompts.rows import Row
 
@@ -43,6 +44,18 @@ _WAYS_ZH: Final = (
     "先说明回答的格式",
     "写给第一次接触这个任务的人",
 )
+
+_REWRITE: Final = {
+    False: shipped(
+        "These are instructions for a language model:\n\n{start}\n\n{answers}Examples of the task:\n\n{examples}"
+        "\n\nRewrite the instructions {way}. Keep their meaning. Write the new instructions and nothing else."
+    ),
+    True: shipped(
+        "下面是给语言模型的一段指令：\n\n{start}\n\n{answers}任务示例：\n\n{examples}"
+        "\n\n请改写这段指令，{way}。意思不变，只写改写后的指令。"
+    ),
+}
+"""What asks for a rewrite, by whether the instructions are in Chinese."""
 
 
 def mutations(start: str, labels: Sequence[str], dice: random.Random, count: int) -> list[Instruction]:
@@ -79,20 +92,10 @@ def rewrite_messages(
     if zh:
         way = _WAYS_ZH[number % len(_WAYS_ZH)]
         answers = f"可能的答案：{'、'.join(labels)}。\n\n" if labels else ""
-        text = (
-            f"下面是给语言模型的一段指令：\n\n{start}\n\n{answers}任务示例：\n\n"
-            + "\n\n".join(shown)
-            + "\n\n"
-            f"请改写这段指令，{way}。意思不变，只写改写后的指令。"
-        )
     else:
         way = _WAYS[number % len(_WAYS)]
         answers = f"Possible answers: {', '.join(labels)}.\n\n" if labels else ""
-        text = (
-            f"These are instructions for a language model:\n\n{start}\n\n{answers}Examples of the task:\n\n"
-            + "\n\n".join(shown)
-            + f"\n\nRewrite the instructions {way}. Keep their meaning. Write the new instructions and nothing else."
-        )
+    text = _REWRITE[zh].format(start=start, answers=answers, examples="\n\n".join(shown), way=way)
     return [{"role": "user", "content": text}]
 
 

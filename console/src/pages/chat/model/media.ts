@@ -1,5 +1,5 @@
 /** Pictures and recordings of a message: which ones the server reads, how many, and as what they are sent. */
-import type { Attachment, Medium, MediumType } from "./types";
+import type { Attachment, Medium, MediumType, TextFile } from "./types";
 
 type Json = Record<string, unknown>;
 
@@ -74,6 +74,12 @@ export function chatPart(one: Medium): Json {
 /** A part of a message of the Responses API. */
 export function inputPart(one: Medium): Json {
   return isPicture(one) ? { type: "input_image", image_url: dataUrl(one) } : soundPart(one);
+}
+
+/** A part of a message of the Responses API that is a text file. */
+export function filePart(one: TextFile): Json {
+  const bytes = Array.from(new TextEncoder().encode(one.text), (byte) => String.fromCharCode(byte));
+  return { type: "input_file", filename: one.name, file_data: `data:text/plain;base64,${btoa(bytes.join(""))}` };
 }
 
 function soundPart(one: Medium): Json {

@@ -1,4 +1,4 @@
-import { chatPart, inputPart, isMedium, mediaOf } from "./media";
+import { chatPart, filePart, inputPart, isMedium, mediaOf } from "./media";
 import type { Attachment, Message, Settings, TextFile } from "./types";
 
 type Json = Record<string, unknown>;
@@ -141,10 +141,10 @@ function chatMessage(message: Message): Json {
 function responseItems(message: Message): Json[] {
   if (message.role === "tool") return [{ type: "function_call_output", call_id: message.call_id, output: message.content }];
   if (message.role === "user") {
-    const text = withAttachments(message.content, message.attachments);
-    const media = mediaOf(message.attachments).map(inputPart);
-    const said = text === "" && media.length > 0 ? [] : [{ type: "input_text", text }];
-    return [{ type: "message", role: "user", content: [...said, ...media] }];
+    // Files go as such: a text in the question would be searched for, and no sentence could rest on it.
+    const parts = (message.attachments ?? []).map((one) => (isMedium(one) ? inputPart(one) : filePart(one)));
+    const said = message.content === "" && parts.length > 0 ? [] : [{ type: "input_text", text: message.content }];
+    return [{ type: "message", role: "user", content: [...said, ...parts] }];
   }
   const calls = (message.calls ?? []).map((call) => ({
     type: "function_call",

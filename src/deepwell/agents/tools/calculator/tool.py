@@ -9,6 +9,7 @@ from typing import Any, Final
 from deepwell.agents.tools.calculator.arithmetic import ArithmeticProblem, evaluate, shown
 from deepwell.agents.tools.clues import arithmetic_clues
 from deepwell.agents.tools.tool import Example, Guide, Tool, ToolCallContext, ToolOutput
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["calculator"]
 
@@ -25,6 +26,12 @@ _EXAMPLES: Final = tuple(
         ("苹果,12\n梨,7\n桃,25", "一共有多少个水果？", "12 + 7 + 25", "44"),
     )
 )
+_DESCRIPTION: Final = shipped("Compute an arithmetic expression of numbers that you know.")
+_EXPRESSION: Final = shipped("Numbers with + - * / ^ % and brackets.")
+_ADVICE: Final = (
+    shipped("the expression that answers the question. Use only the numbers that it needs, and no names"),
+    shipped("回答这个问题的算式，只写所需的数字，不写名称"),
+)
 _PLAIN: Final = re.compile(r"\s*-?\d[\d,]*(?:\.\d+)?\s*")
 
 
@@ -32,14 +39,14 @@ def calculator() -> Tool:
     """Returns the tool that evaluates one arithmetic expression exactly. It runs no code."""
     return Tool(
         "calculate",
-        "Compute an arithmetic expression of numbers that you know.",
+        _DESCRIPTION,
         {
             "type": "object",
             "properties": {
                 "expression": {
                     "type": "string",
                     "minLength": 1,
-                    "description": "Numbers with + - * / ^ % and brackets.",
+                    "description": _EXPRESSION,
                 }
             },
             "required": ["expression"],
@@ -48,10 +55,7 @@ def calculator() -> Tool:
         _run,
         guide=Guide(
             arithmetic_clues,
-            (
-                "the expression that answers the question. Use only the numbers that it needs, and no names",
-                "回答这个问题的算式，只写所需的数字，不写名称",
-            ),
+            _ADVICE,
             _EXAMPLES,
             computes="numbers",
         ),

@@ -14,6 +14,7 @@ from typing import Any, Final
 from deepwell.agents.tools.clues import listing_clues, path_clues, searching_clues
 from deepwell.agents.tools.files.folder import ConfinedFolder, Entry, FolderError
 from deepwell.agents.tools.tool import Guide, Tool, ToolCallContext, ToolOutput
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["file_tools"]
 
@@ -27,7 +28,21 @@ _MOST_HITS: Final = 30
 _MOST_SEARCHED_FILES: Final = 2_000
 _MOST_SEARCHED_BYTES: Final = 100_000_000
 _HIT_CHARACTERS: Final = 200
-_PATH: Final = {"type": "string", "description": "Path of the file, as list_files shows it."}
+_PATH: Final = {"type": "string", "description": shipped("Path of the file, as list_files shows it.")}
+_LIST: Final = shipped("List the paths of all files.")
+_FOLDER: Final = shipped("Only this folder.")
+_READ: Final = shipped("Read one file whose path is known.")
+_FROM_LINE: Final = shipped("Only to read on in a long file: the line to go on from.")
+_READ_ADVICE: Final = (shipped("a path that is known"), shipped("已知的路径"))
+_SEARCH: Final = shipped("Find out which file mentions a word. Returns path and line.")
+_WORD: Final = shipped("One word, as it stands in the file.")
+_SEARCH_ADVICE: Final = (
+    shipped("one word of the question, as it stands there"),
+    shipped("问题里的一个词，照原样写"),
+)
+_WRITE: Final = shipped("Write a text file. It replaces the whole file.")
+_WRITTEN: Final = shipped("Path of the file to write.")
+_CONTENT: Final = shipped("The whole text of the file.")
 
 
 def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
@@ -42,21 +57,21 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
     tools = [
         Tool(
             "list_files",
-            "List the paths of all files.",
-            _object({"folder": {"type": "string", "description": "Only this folder."}}),
+            _LIST,
+            _object({"folder": {"type": "string", "description": _FOLDER}}),
             _in_thread(folder.list),
             guide=Guide(listing_clues),
         ),
         Tool(
             "read_file",
-            "Read one file whose path is known.",
+            _READ,
             _object(
                 {
                     "path": _PATH,
                     "start_line": {
                         "type": "integer",
                         "minimum": 1,
-                        "description": "Only to read on in a long file: the line to go on from.",
+                        "description": _FROM_LINE,
                     },
                 },
                 "path",
@@ -64,20 +79,20 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             _in_thread(folder.read),
             guide=Guide(
                 lambda task: path_clues(task, folder.paths()),
-                ("a path that is known", "已知的路径"),
+                _READ_ADVICE,
                 source="files",
                 fills="path",
             ),
         ),
         Tool(
             "search_files",
-            "Find out which file mentions a word. Returns path and line.",
+            _SEARCH,
             _object(
                 {
                     "text": {
                         "type": "string",
                         "minLength": 1,
-                        "description": "One word, as it stands in the file.",
+                        "description": _WORD,
                     }
                 },
                 "text",
@@ -85,7 +100,7 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
             _in_thread(folder.search),
             guide=Guide(
                 lambda task: searching_clues(task, folder.paths()),
-                ("one word of the question, as it stands there", "问题里的一个词，照原样写"),
+                _SEARCH_ADVICE,
             ),
         ),
     ]
@@ -93,11 +108,11 @@ def file_tools(root: Path, *, write: bool = False) -> list[Tool]:
         tools.append(
             Tool(
                 "write_file",
-                "Write a text file. It replaces the whole file.",
+                _WRITE,
                 _object(
                     {
-                        "path": {"type": "string", "description": "Path of the file to write."},
-                        "content": {"type": "string", "description": "The whole text of the file."},
+                        "path": {"type": "string", "description": _WRITTEN},
+                        "content": {"type": "string", "description": _CONTENT},
                     },
                     "path",
                     "content",

@@ -19,6 +19,7 @@ from deepwell.agents.tools.files.folder import ConfinedFolder, FolderError
 from deepwell.agents.tools.sql.statement import StatementProblem, checked_statement, require_sqlglot
 from deepwell.agents.tools.tool import Clues, Guide, Tool, ToolCallContext, ToolOutput
 from deepwell.errors import InvalidRequest
+from deepwell.models.text.shipped import shipped
 from deepwell.process.confinement.launch import base_python, end_program, program_command
 
 __all__ = ["SqlLimits", "sql_tools"]
@@ -33,6 +34,14 @@ _KNOWN_IN_ALL: Final = 5_000  # values that are looked for in a task, and compar
 _COMPARED: Final = 5  # texts of a query: each is compared with every value
 _NAME_CHARACTERS: Final = 40
 _TEXT: Final = re.compile(r"'([^']{1,60})'")
+_SCHEMA: Final = shipped("Show the columns of the database, {tables}. Call it before sql_query.")
+_QUERY: Final = shipped("Query the database, {tables}, by one SQL SELECT statement.")
+_STATEMENT: Final = shipped("A SELECT statement with all values written out.")
+_DATABASE: Final = shipped("File of the database.")
+_ADVICE: Final = (
+    shipped("the SELECT statement that finds what the question asks. Write values as the question has them"),
+    shipped("查出答案的 SELECT 语句。文字的值照问题里的写，不翻译"),
+)
 _GRACE_S: Final = 2.0  # for the start of the process, and for SQLite to see that its time is over
 
 
@@ -72,12 +81,12 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
 
     several: dict[str, Any] = {}
     if len(databases.names) > 1:
-        about = {"type": "string", "enum": databases.names, "description": "File of the database."}
+        about = {"type": "string", "enum": databases.names, "description": _DATABASE}
         several = {"database": about}
     return [
         Tool(
             "sql_schema",
-            f"Show the columns of the database, {tables}. Call it before sql_query.",
+            _SCHEMA.format(tables=tables),
             {
                 "type": "object",
                 "properties": several,
@@ -89,13 +98,13 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
         ),
         Tool(
             "sql_query",
-            f"Query the database, {tables}, by one SQL SELECT statement.",
+            _QUERY.format(tables=tables),
             {
                 "type": "object",
                 "properties": {
                     "query": {
                         "type": "string",
-                        "description": "A SELECT statement with all values written out.",
+                        "description": _STATEMENT,
                     },
                     **several,
                 },
@@ -105,10 +114,7 @@ def sql_tools(root: Path, *, limits: SqlLimits | None = None) -> list[Tool]:
             databases.query,
             guide=Guide(
                 lambda task: replace(clues(task), weight=0.95 * clues(task).weight),  # behind the schema
-                (
-                    "the SELECT statement that finds what the question asks. Write values as the question has them",
-                    "查出答案的 SELECT 语句。文字的值照问题里的写，不翻译",
-                ),
+                _ADVICE,
                 source="tables",
                 computes="rows",
             ),

@@ -15,22 +15,23 @@ from deepwell.knowledge.context.history import Recalled, on_a_line
 from deepwell.knowledge.context.terms import facets_of
 from deepwell.knowledge.context.tokens import Tokens
 from deepwell.knowledge.protocols import Embedder
+from deepwell.models.text.shipped import shipped
 
 __all__ = ["Asked", "Note", "Recalling", "asked", "focused", "looked_up", "recalled"]
 
 _SPARE: Final = 8  # tokens that the seams of a note may take
 _HEADS: Final = {
-    "en": "From earlier in this conversation:",
-    "zh": "本次对话中先前的内容：",
+    "en": shipped("From earlier in this conversation:"),
+    "zh": shipped("本次对话中先前的内容："),
 }
 _FOCUSED: Final = {
-    "en": ("Answer the question from these excerpts of a longer text.\n", "Question: "),
-    "zh": ("请根据以下长文摘录回答问题。\n", "问题："),
+    "en": (shipped("Answer the question from these excerpts of a longer text.\n"), "Question: "),
+    "zh": (shipped("请根据以下长文摘录回答问题。\n"), "问题："),
 }
 # In front of a question for one fact, which small models otherwise repeat now and then; of several they then tell one alone.
 _ONE_FACT: Final = {
-    "en": "Answer the question in a sentence, from these excerpts of a longer text.\n",
-    "zh": "请根据以下长文摘录，用一句话回答问题。\n",
+    "en": shipped("Answer the question in a sentence, from these excerpts of a longer text.\n"),
+    "zh": shipped("请根据以下长文摘录，用一句话回答问题。\n"),
 }
 
 

@@ -97,7 +97,7 @@ async def read_prompt(
     prompts = [asked.options.prompt] if asked.options.prompt else []
     treated, checked = await guard.read_texts(prompts, tenant)
     if checked.blocked:
-        raise InvalidRequest.of("recognition_prompt_refused", param="prompt")
+        raise InvalidRequest.of("recognition_prompt_refused", rule=checked.refused_by, param="prompt")
     if treated != prompts:
         asked = replace(asked, options=structs.replace(asked.options, prompt=treated[0]))
     return asked, checked

@@ -71,5 +71,5 @@ async def _read(context: ServerContext, text: str, tenant: str) -> str:
         return text
     (treated,), checked = await context.guard.read_texts([text], tenant)
     if checked.blocked:
-        raise InvalidRequest.of("speech_text_refused", param="input")
+        raise InvalidRequest.of("speech_text_refused", rule=checked.refused_by, param="input")
     return treated

@@ -28,7 +28,7 @@ async def read_prompt(context: ServerContext, prompt: str, tenant: str, param: s
         return prompt
     (treated,), checked = await guard.read_texts([prompt], tenant)
     if checked.blocked:
-        raise ImageRefused.of("image_prompt_refused", param=param)
+        raise ImageRefused.of("image_prompt_refused", rule=checked.refused_by, param=param)
     return treated
 
 

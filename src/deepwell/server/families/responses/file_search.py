@@ -16,6 +16,8 @@ from deepwell.knowledge.documents import Passage
 from deepwell.server.access.auth import InsufficientScope
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
+from deepwell.server.attachments.passages import Material
+from deepwell.server.attachments.wording import own_words
 from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import FileSearchResult
 from deepwell.server.families.responses.image_schema import ImageChoice
@@ -98,11 +100,13 @@ async def searched(
         ContextLengthExceeded: the best passage does not fit beside the conversation.
     """
     from deepwell.knowledge.answer.decline import prefers_quotation, quotable, relevant
+    from deepwell.knowledge.answer.grounded import by_turns
     from deepwell.knowledge.answer.rewrite import rewrite
 
     spec = _wanted(body)
     turns = _turns(dialogue.messages)
-    if spec is None or not any(turn["role"] == "user" and turn["content"].strip() for turn in turns):
+    asked = next((turn for turn in reversed(turns) if turn["role"] == "user"), None)
+    if spec is None or asked is None or not own_words(asked["content"]):
         return None
     if not principal.may("files"):
         raise InsufficientScope(
@@ -110,6 +114,9 @@ async def searched(
             fix="use one that was made with `deepwell keys create --scope inference --scope files`",
         )
     writer = ServedWriter(answering, "file-search", principal.caller, adapter)
+    embedder = await _embedder(context, principal, spec)
+    material = await Material.of(turns, embedder)
+    asked["content"] = material.question
     query = (await rewrite(turns, writer)).query
     limit = spec.max_num_results or _RESULTS
     options = _options(context, principal, spec, max(limit, _CANDIDATES))
@@ -117,12 +124,13 @@ async def searched(
     if answering.guard is not None and checked is not None:
         candidates = await answering.guard.passages(candidates, checked)
     found = candidates[:limit]
-    embedder = await _embedder(context, principal, spec) if found else None
-    quotes = prefers_quotation(writer) and not dialogue.tools
+    # A quotation is of one passage alone, and an answer to a question with attachments rests on both.
+    quotes = prefers_quotation(writer) and not dialogue.tools and not material.new
     choose = quotable if quotes else relevant
-    chosen = await choose(query, candidates, writer, embedder) if embedder is not None else []
-    wanted = {one.key for one in found}
-    answers = [one for one in chosen if one.key in wanted][:_PASSAGES]
+    judged = [*material.earlier, *candidates]
+    chosen = await choose(query, judged, writer, embedder) if judged else []
+    wanted = {one.key for one in (*material.earlier, *found)}
+    answers = by_turns([one for one in chosen if one.key in wanted][:_PASSAGES], material.new)
     if not answers:
         return Searched(query, found, dialogue, declines="" if dialogue.tools else _declines(query))
     room = await _room(answering, principal, body, _grounded(dialogue, query, ()))
@@ -210,7 +218,7 @@ def _grounded(dialogue: Dialogue, query: str, passages: Sequence[Passage]) -> Di
     messages = [dict(one) for one in dialogue.messages]
     blocks = "\n\n".join(quoted(passage, number) for number, passage in enumerate(passages, 1))
     last = max(index for index, one in enumerate(messages) if one["role"] == "user")
-    asked = asked_words(str(messages[last]["content"]), query)
+    asked = asked_words(own_words(str(messages[last]["content"])), query)
     messages[last]["content"] = wording.prompt.format(passages=blocks, question=asked)
     if messages[0]["role"] == "system":
         messages[0]["content"] += f"\n\n{wording.instruction}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from deepwell.models.text.shipped import shipped
 from deepwell.tuning.data.augment.filters import chinese_share
 from deepwell.tuning.data.augment.translators import Translator, answers_of
 
@@ -64,6 +65,12 @@ class BackTranslation:
         return found
 
 
+_PARAPHRASE = shipped(
+    "Say the following text in other words, in the same language. Keep its meaning and its tone. "
+    "Reply with the new text only.\n\n{text}"
+)
+
+
 class Paraphrase:
     """Lets a chat model say a text in other words. The first rewriting is greedy; later ones are drawn."""
 
@@ -76,11 +83,7 @@ class Paraphrase:
 
     def rewrite(self, texts: Sequence[str], *, number: int = 0) -> list[str]:
         """Returns what the model answers. Raises as `LLM.chat`."""
-        request = (
-            "Say the following text in other words, in the same language. Keep its meaning and its tone. "
-            "Reply with the new text only.\n\n"
-        )
-        asked = [[{"role": "user", "content": f"{request}{text}"}] for text in texts]
+        asked = [[{"role": "user", "content": _PARAPHRASE.format(text=text)}] for text in texts]
         seed = None if number == 0 else self._seed + number
         return answers_of(self._model, asked, texts, temperature=self._temperature, seed=seed)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from deepwell.errors import DeepwellError, MissingDependency
+from deepwell.models.text.shipped import shipped
 
 if TYPE_CHECKING:
     from deepwell.llm import LLM
@@ -80,11 +81,13 @@ def answers_of(
     return found
 
 
+_REQUEST = shipped(
+    "Translate the following {source} text into {target}. Reply with the translation only, without notes.\n\n{text}"
+)
+
+
 def _request(text: str, source: str, target: str) -> str:
-    return (
-        f"Translate the following {source} text into {target}. Reply with the translation only, without notes.\n\n"
-        f"{text}"
-    )
+    return _REQUEST.format(source=source, target=target, text=text)
 
 
 def _text(answer: Completion) -> str:
