@@ -268,7 +268,7 @@ async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # no
         "access_log": 2,
         "chat_history": 1,
     }
-    assert drop_lines(log, "nobody") == 0
+    assert drop_lines(log, Subject(Tenant("nobody")), "") == 0
 
 
 async def test_an_erasure_that_stops_is_finished_by_another_process(database, tmp_path, monkeypatch):  # noqa: F811

@@ -17,6 +17,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.keep import entries, write_texts
 from deepwell.safety.privacy.attribution import Attribution, Subject, attributed, parts
 from deepwell.safety.privacy.erase import HostPlaces
+from deepwell.safety.privacy.file_lines import FoundLines, lines_at
 from deepwell.safety.privacy.log_lines import lines_of
 from deepwell.safety.privacy.places import PLACES
 from deepwell.safety.privacy.rows import ERASE_JOB
@@ -27,6 +28,8 @@ from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.tables import (
+    agent_runs,
+    agent_steps,
     audit_chains,
     audit_entries,
     audit_persons,
@@ -40,9 +43,14 @@ from deepwell.storage.tables import (
     conversations,
     documents,
     embeddings,
+    eval_output_items,
     eval_runs,
+    evals,
     feedback,
     files,
+    fine_tuned_models,
+    fine_tuning_checkpoints,
+    fine_tuning_events,
     fine_tuning_jobs,
     jobs,
     labelling_items,
@@ -79,15 +87,16 @@ async def export_person(
         InvalidRequest: the folder exists and is not empty.
     """
     await asyncio.to_thread(_begin, folder)
-    found = await attributed(database, subject) if subject.end_user else None
+    found = await attributed(database, store, subject) if subject.end_user else None
     counts = {
         table.name: await _table(database, table, conditions, folder / "tables")
         for table, conditions in await _conditions(database, subject, found)
     }
+    if found is not None:
+        counts["file_lines"] = await _lines(database, store, subject, found, folder / "file_lines.jsonl")
     counts["blobs"] = await _blobs(database, store, subject, found, folder / "files")
     counts |= await _audit(database, subject, folder)
-    if not subject.end_user:
-        counts |= await asyncio.to_thread(_host_files, host or HostPlaces(), subject, folder)
+    counts |= await asyncio.to_thread(_host_files, host or HostPlaces(), subject, database.id, folder)
     manifest = {
         "tenant": subject.tenant,
         "end_user": subject.end_user or None,
@@ -170,8 +179,36 @@ async def _of_person(
     parsed = await selected(vector_store_files.c.digest, attached)
     labelling = of(labelling_projects, "file_id", found.files)
     projects = await selected(labelling_projects.c.id, labelling)
-    rating = of(rating_studies, "file_id", found.files)
+    rating = of(rating_studies, "file_id", [*found.files, *found.cut_files])
     studies = await selected(rating_studies.c.id, rating)
+    read = [*found.files, *found.cut_files]
+    tuned = [
+        *of(fine_tuning_jobs, "id", found.tunings),
+        *(
+            trained_on(subject.tenant, list(part)) & fine_tuning_jobs.c.id.not_in(found.tunings)
+            for part in parts(read)
+        ),
+    ]
+    judged = [
+        *of(eval_runs, "id", found.eval_runs),
+        *(
+            runs_of_files(subject.tenant, list(part)) & eval_runs.c.id.not_in(found.eval_runs)
+            for part in parts(read)
+        ),
+    ]
+    trained = await selected(fine_tuning_jobs.c.id, tuned)
+    runs = await selected(eval_runs.c.id, judged)
+    owned = [
+        *found.responses,
+        *found.batches,
+        *found.sessions,
+        *found.works,
+        *found.agents,
+        *trained,
+        *runs,
+        *ran,
+    ]
+    theirs = (batch_lines.c.tenant == subject.tenant) & (batch_lines.c.end_user == subject.end_user)
     return [
         (responses, of(responses, "id", found.responses)),
         (conversations, of(conversations, "id", found.conversations)),
@@ -180,7 +217,15 @@ async def _of_person(
         (completion_metadata, of(completion_metadata, "seq", found.completions)),
         (feedback, of(feedback, "seq", found.feedback)),
         (batches, of(batches, "id", found.batches)),
-        (batch_lines, of(batch_lines, "batch_id", found.batches)),
+        (
+            batch_lines,
+            [
+                *of(batch_lines, "batch_id", found.batches),
+                theirs & batch_lines.c.batch_id.not_in(found.batches),
+            ],
+        ),
+        (agent_runs, of(agent_runs, "id", found.agents)),
+        (agent_steps, of(agent_steps, "run_id", found.agents)),
         (vector_stores, of(vector_stores, "id", found.stores)),
         (vector_store_files, attached),
         (vector_store_batches, of(vector_store_batches, "store_id", found.stores)),
@@ -188,19 +233,36 @@ async def _of_person(
         (chunks, texts),
         (documents, of(documents, "digest", parsed)),
         (embeddings, of(embeddings, "digest", digests)),
-        (fine_tuning_jobs, [trained_on(subject.tenant, list(part)) for part in parts(found.files)]),
-        (eval_runs, [runs_of_files(subject.tenant, list(part)) for part in parts(found.files)]),
+        (fine_tuning_jobs, tuned),
+        (fine_tuning_events, of(fine_tuning_events, "job_id", trained)),
+        (fine_tuning_checkpoints, of(fine_tuning_checkpoints, "job_id", trained)),
+        (fine_tuned_models, of(fine_tuned_models, "job_id", trained)),
+        (evals, of(evals, "id", found.evals)),
+        (eval_runs, judged),
+        (eval_output_items, of(eval_output_items, "run_id", runs)),
         (labelling_projects, labelling),
         (labelling_items, of(labelling_items, "project_id", projects)),
         (rating_studies, rating),
         (rating_pairs, of(rating_pairs, "study_id", studies)),
-        (rating_votes, of(rating_votes, "study_id", studies)),
+        (
+            rating_votes,
+            [
+                *of(rating_votes, "study_id", studies),
+                *(
+                    where & rating_votes.c.study_id.not_in(studies)
+                    for where in of(rating_votes, "seq", found.votes)
+                ),
+            ],
+        ),
         (files, of(files, "id", found.files)),
         (
             jobs,
             [
-                *of(jobs, "id", [*found.responses, *found.batches, *found.sessions, *ran]),
-                *(made_of_files(subject.tenant, list(part)) for part in parts(found.files)),
+                *of(jobs, "id", owned),
+                *(
+                    made_of_files(subject.tenant, list(part)) & jobs.c.id.not_in(owned)
+                    for part in parts(read)
+                ),
             ],
         ),
     ]
@@ -279,6 +341,29 @@ def _copied(named: Sequence[tuple[str, str]], blobs: FolderBlobs, folder: Path) 
     return count
 
 
+async def _lines(
+    database: Database, store: FileStore, subject: Subject, found: Attribution, path: Path
+) -> int:
+    """Writes the end user's lines of files that others have lines in."""
+    query = sa.select(files.c.id, files.c.sha256).where(files.c.tenant == subject.tenant)
+    named: dict[str, list[str]] = {}
+    for id, sha256 in await database.read(lambda connection: connection.execute(query).all()):
+        named.setdefault(sha256, []).append(id)
+    count = 0
+    for sha256, lines in found.lines.items():
+        count += await asyncio.to_thread(
+            _copied_lines, await store.local(sha256), named.get(sha256, []), lines, path
+        )
+    return count
+
+
+def _copied_lines(source: Path, ids: Sequence[str], lines: FoundLines, path: Path) -> int:
+    with path.open("a", encoding="utf-8") as stream:
+        for line in lines_at(source, lines.numbers):
+            stream.write(f"{json.dumps({'files': ids, 'line': json.loads(line)}, ensure_ascii=False)}\n")
+    return len(lines.numbers)
+
+
 async def _audit(database: Database, subject: Subject, folder: Path) -> dict[str, int]:
     store, person = AuditStore(database), None
     if subject.end_user:
@@ -298,14 +383,14 @@ async def _audit(database: Database, subject: Subject, folder: Path) -> dict[str
     return counts
 
 
-def _host_files(host: HostPlaces, subject: Subject, folder: Path) -> dict[str, int]:
+def _host_files(host: HostPlaces, subject: Subject, database_id: str, folder: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     if host.access_log is not None:
-        lines = list(lines_of(host.access_log, subject.tenant))
+        lines = list(lines_of(host.access_log, subject, database_id))
         if lines:
             (folder / "access.log").write_bytes(b"".join(lines))
         counts["access_log"] = len(lines)
-    if host.chat_history is not None and subject.tenant == LOCAL and host.chat_history.exists():
+    if host.chat_history is not None and subject == Subject(LOCAL) and host.chat_history.exists():
         shutil.copyfile(host.chat_history, folder / "chat_history")
         counts["chat_history"] = 1
     return counts

@@ -8,13 +8,32 @@ A new table, file or cache that is not listed here fails a test.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-__all__ = ["LABELS", "PLACES", "Place", "place_of_path"]
+__all__ = ["LABELS", "PLACES", "Place", "end_user_of", "names_end_user", "place_of_path"]
 
 LABELS: Final = ("safety_identifier", "user", "user_id", "end_user")
 """Names of metadata and of file attributes whose value names an end user."""
+
+
+def end_user_of(fields: Mapping[str, Any]) -> str:
+    """Returns the end user that a request names in `safety_identifier`, in `user` or in its metadata; empty: none."""
+    metadata: Any = fields.get("metadata")
+    labels: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}
+    named = (fields.get("safety_identifier"), fields.get("user"), *(labels.get(label) for label in LABELS))
+    return next((one for one in named if isinstance(one, str) and one), "")
+
+
+def names_end_user(fields: Any, end_user: str) -> bool:
+    """Returns whether an object of JSON names an end user: itself, or in its metadata."""
+    if not isinstance(fields, Mapping):
+        return False
+    labels: Any = fields.get("metadata")
+    inside: tuple[Any, ...] = (fields, labels) if isinstance(labels, Mapping) else (fields,)
+    return any(one.get(label) == end_user for one in inside for label in LABELS)
+
 
 Kind = Literal["table", "blobs", "index", "cache", "log", "file"]
 

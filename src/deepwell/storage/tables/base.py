@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Integer, MetaData
 
 __all__ = ["HEAD", "Sequence", "metadata"]
 
-HEAD = "0013"  # the newest revision
+HEAD = "0014"  # the newest revision
 
 metadata = MetaData(
     naming_convention={
