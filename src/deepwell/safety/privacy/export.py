@@ -105,6 +105,7 @@ async def export_person(
             place.name: {
                 "kind": place.kind,
                 "exported": counts.get(place.name, 0),
+                **({"columns": place.words} if place.words else {}),
                 "treatment": place.person if subject.end_user else place.tenant,
             }
             for place in PLACES
