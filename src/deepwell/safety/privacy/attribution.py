@@ -64,25 +64,27 @@ class Subject:
 class Attribution:
     """Ids of an end user's objects, in the order of the tables. Rows that belong to them are not listed."""
 
-    responses: list[str] = field(default_factory=list[str])
-    conversations: list[str] = field(default_factory=list[str])
-    completions: list[int] = field(default_factory=list[int])
-    batches: list[str] = field(default_factory=list[str])
-    stores: list[str] = field(default_factory=list[str])
-    files: list[str] = field(default_factory=list[str])
-    feedback: list[int] = field(default_factory=list[int])
-    sessions: list[str] = field(default_factory=list[str])  # jobs that train on what the end user said
-    works: list[str] = field(default_factory=list[str])  # searches and compressions
-    agents: list[str] = field(default_factory=list[str])
-    evals: list[str] = field(default_factory=list[str])
-    eval_runs: list[str] = field(default_factory=list[str])
-    tunings: list[str] = field(default_factory=list[str])
-    votes: list[int] = field(default_factory=list[int])
-    lines: dict[str, FoundLines] = field(default_factory=dict[str, FoundLines])
+    responses: list[str] = field(init=False, default_factory=list[str])
+    conversations: list[str] = field(init=False, default_factory=list[str])
+    completions: list[int] = field(init=False, default_factory=list[int])
+    batches: list[str] = field(init=False, default_factory=list[str])
+    stores: list[str] = field(init=False, default_factory=list[str])
+    files: list[str] = field(init=False, default_factory=list[str])
+    feedback: list[int] = field(init=False, default_factory=list[int])
+    sessions: list[str] = field(
+        init=False, default_factory=list[str]
+    )  # jobs that train on what the end user said
+    works: list[str] = field(init=False, default_factory=list[str])  # searches and compressions
+    agents: list[str] = field(init=False, default_factory=list[str])
+    evals: list[str] = field(init=False, default_factory=list[str])
+    eval_runs: list[str] = field(init=False, default_factory=list[str])
+    tunings: list[str] = field(init=False, default_factory=list[str])
+    votes: list[int] = field(init=False, default_factory=list[int])
+    lines: dict[str, FoundLines] = field(init=False, default_factory=dict[str, FoundLines])
     """Lines of files that others have lines in, by the hash of the bytes."""
-    cut_files: list[str] = field(default_factory=list[str])
+    cut_files: list[str] = field(init=False, default_factory=list[str])
     """Files with such bytes."""
-    answered_in: list[str] = field(default_factory=list[str])
+    answered_in: list[str] = field(init=False, default_factory=list[str])
     """Batches with results of the end user's lines, or with such lines in their input."""
 
 

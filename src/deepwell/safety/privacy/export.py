@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,62 +155,53 @@ async def _conditions(
     return tables
 
 
-async def _of_person(
-    database: Database, subject: Subject, found: Attribution
-) -> Sequence[tuple[sa.Table, Sequence[_Where]]]:
-    def of(table: sa.Table, column: str, ids: Sequence[Any]) -> list[_Where]:
-        mine = table.c.tenant == subject.tenant if "tenant" in table.c else sa.true()
+_Tables = list[tuple[sa.Table, Sequence[_Where]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chooser:
+    """Conditions of rows of one tenant, and what such rows say."""
+
+    database: Database
+    tenant: str
+
+    def of(self, table: sa.Table, column: str, ids: Sequence[Any]) -> list[_Where]:
+        """Returns the conditions of the rows that have one of some values."""
+        mine = table.c.tenant == self.tenant if "tenant" in table.c else sa.true()
         return [mine & table.c[column].in_(part) for part in parts(ids)]
 
-    async def selected(column: sa.ColumnElement[Any], conditions: Sequence[_Where]) -> list[Any]:
+    async def selected(self, column: sa.ColumnElement[Any], conditions: Sequence[_Where]) -> list[Any]:
+        """Returns the values of a column in the rows of some conditions."""
         values: set[Any] = set()
         for where in conditions:
             query = sa.select(column).where(where)
             values |= set(
-                await database.read(lambda connection, query=query: connection.scalars(query).all())
+                await self.database.read(lambda connection, query=query: connection.scalars(query).all())
             )
         return sorted(values - {None})
 
-    attached = of(vector_store_files, "file_id", found.files) + [
-        where & vector_store_files.c.file_id.not_in(found.files)
-        for where in of(vector_store_files, "store_id", found.stores)
-    ]
-    texts = of(chunks, "file_id", found.files)
-    digests = await selected(chunks.c.digest, texts)
-    ran = await selected(vector_store_files.c.job_id, attached)
-    parsed = await selected(vector_store_files.c.digest, attached)
-    labelling = of(labelling_projects, "file_id", found.files)
-    projects = await selected(labelling_projects.c.id, labelling)
-    rating = of(rating_studies, "file_id", [*found.files, *found.cut_files])
-    studies = await selected(rating_studies.c.id, rating)
+
+async def _of_person(database: Database, subject: Subject, found: Attribution) -> _Tables:
+    chooser = _Chooser(database, subject.tenant)
+    owned = [*found.responses, *found.batches, *found.sessions, *found.works, *found.agents]
+    tables = [*_of_answers(chooser, subject, found)]
+    for kind in (_of_knowledge, _of_tuning):
+        more, jobs_of_it = await kind(chooser, subject, found)
+        tables += more
+        owned += jobs_of_it
     read = [*found.files, *found.cut_files]
-    tuned = [
-        *of(fine_tuning_jobs, "id", found.tunings),
-        *(
-            trained_on(subject.tenant, list(part)) & fine_tuning_jobs.c.id.not_in(found.tunings)
-            for part in parts(read)
-        ),
+    works = [made_of_files(subject.tenant, list(part)) & jobs.c.id.not_in(owned) for part in parts(read)]
+    return [
+        *tables,
+        (files, chooser.of(files, "id", found.files)),
+        (jobs, [*chooser.of(jobs, "id", owned), *works]),
     ]
-    judged = [
-        *of(eval_runs, "id", found.eval_runs),
-        *(
-            runs_of_files(subject.tenant, list(part)) & eval_runs.c.id.not_in(found.eval_runs)
-            for part in parts(read)
-        ),
-    ]
-    trained = await selected(fine_tuning_jobs.c.id, tuned)
-    runs = await selected(eval_runs.c.id, judged)
-    owned = [
-        *found.responses,
-        *found.batches,
-        *found.sessions,
-        *found.works,
-        *found.agents,
-        *trained,
-        *runs,
-        *ran,
-    ]
+
+
+def _of_answers(chooser: _Chooser, subject: Subject, found: Attribution) -> _Tables:
+    of = chooser.of
     theirs = (batch_lines.c.tenant == subject.tenant) & (batch_lines.c.end_user == subject.end_user)
+    results = theirs & batch_lines.c.batch_id.not_in(found.batches)
     return [
         (responses, of(responses, "id", found.responses)),
         (conversations, of(conversations, "id", found.conversations)),
@@ -218,15 +210,24 @@ async def _of_person(
         (completion_metadata, of(completion_metadata, "seq", found.completions)),
         (feedback, of(feedback, "seq", found.feedback)),
         (batches, of(batches, "id", found.batches)),
-        (
-            batch_lines,
-            [
-                *of(batch_lines, "batch_id", found.batches),
-                theirs & batch_lines.c.batch_id.not_in(found.batches),
-            ],
-        ),
+        (batch_lines, [*of(batch_lines, "batch_id", found.batches), results]),
         (agent_runs, of(agent_runs, "id", found.agents)),
         (agent_steps, of(agent_steps, "run_id", found.agents)),
+    ]
+
+
+async def _of_knowledge(
+    chooser: _Chooser, _subject: Subject, found: Attribution
+) -> tuple[_Tables, list[str]]:
+    of = chooser.of
+    attached = of(vector_store_files, "file_id", found.files) + [
+        where & vector_store_files.c.file_id.not_in(found.files)
+        for where in of(vector_store_files, "store_id", found.stores)
+    ]
+    texts = of(chunks, "file_id", found.files)
+    digests = await chooser.selected(chunks.c.digest, texts)
+    parsed = await chooser.selected(vector_store_files.c.digest, attached)
+    tables: _Tables = [
         (vector_stores, of(vector_stores, "id", found.stores)),
         (vector_store_files, attached),
         (vector_store_batches, of(vector_store_batches, "store_id", found.stores)),
@@ -234,6 +235,24 @@ async def _of_person(
         (chunks, texts),
         (documents, of(documents, "digest", parsed)),
         (embeddings, of(embeddings, "digest", digests)),
+    ]
+    return tables, await chooser.selected(vector_store_files.c.job_id, attached)
+
+
+async def _of_tuning(chooser: _Chooser, subject: Subject, found: Attribution) -> tuple[_Tables, list[str]]:
+    of, tenant, read = chooser.of, subject.tenant, [*found.files, *found.cut_files]
+    labelling = of(labelling_projects, "file_id", found.files)
+    projects = await chooser.selected(labelling_projects.c.id, labelling)
+    rating = of(rating_studies, "file_id", read)
+    studies = await chooser.selected(rating_studies.c.id, rating)
+    others = rating_votes.c.study_id.not_in(studies)
+    tuned, judged = of(fine_tuning_jobs, "id", found.tunings), of(eval_runs, "id", found.eval_runs)
+    for part in parts(read):
+        tuned.append(trained_on(tenant, list(part)) & fine_tuning_jobs.c.id.not_in(found.tunings))
+        judged.append(runs_of_files(tenant, list(part)) & eval_runs.c.id.not_in(found.eval_runs))
+    trained = await chooser.selected(fine_tuning_jobs.c.id, tuned)
+    runs = await chooser.selected(eval_runs.c.id, judged)
+    tables: _Tables = [
         (fine_tuning_jobs, tuned),
         (fine_tuning_events, of(fine_tuning_events, "job_id", trained)),
         (fine_tuning_checkpoints, of(fine_tuning_checkpoints, "job_id", trained)),
@@ -249,24 +268,11 @@ async def _of_person(
             rating_votes,
             [
                 *of(rating_votes, "study_id", studies),
-                *(
-                    where & rating_votes.c.study_id.not_in(studies)
-                    for where in of(rating_votes, "seq", found.votes)
-                ),
-            ],
-        ),
-        (files, of(files, "id", found.files)),
-        (
-            jobs,
-            [
-                *of(jobs, "id", owned),
-                *(
-                    made_of_files(subject.tenant, list(part)) & jobs.c.id.not_in(owned)
-                    for part in parts(read)
-                ),
+                *(where & others for where in of(rating_votes, "seq", found.votes)),
             ],
         ),
     ]
+    return tables, [*trained, *runs]
 
 
 async def _rows(database: Database, table: sa.Table, where: _Where) -> AsyncGenerator[Mapping[str, Any]]:

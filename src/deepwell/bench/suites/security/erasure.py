@@ -34,6 +34,7 @@ from deepwell.storage.safety.answers import AnswerStore
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
 from deepwell.storage.tables import fine_tuned_models, fine_tuning_events, fine_tuning_jobs, metadata, usage
+from deepwell.storage.tuning.works import COMPRESS_JOB, WorkPayload, WorkStore
 
 __all__ = ["bench_erasure"]
 
@@ -132,20 +133,9 @@ def _measure(
     report: Report, folder: Path, env: Mapping[str, str], clients: Mapping[str, httpx.Client]
 ) -> dict[str, Any]:
     data, state = folder / "data", folder / "state"
-    leaving, staying, third = clients
-    model = _json(clients[staying].get("/v1/models"))["data"][0]["id"]
-    end_user = f"enduser-{secrets.token_hex(4)}@example.com"
-    persons = {
-        name: _Person(name, tenant, user, clients[tenant], model, is_tenant)
-        for name, tenant, user, is_tenant in (
-            ("whole", leaving, f"whole-{secrets.token_hex(4)}@example.com", True),
-            ("enduser", staying, end_user, False),
-            ("other", staying, f"other-{secrets.token_hex(4)}@example.com", True),
-            ("namesake", third, end_user, True),  # the same identifier, of another tenant's user
-        )
-    }
+    leaving, staying, _ = clients
+    persons = _people(clients)
     whole, erased, other = persons["whole"], persons["enduser"], persons["other"]
-    whole.words["name of a tenant and of its key"] = leaving
     for person in persons.values():
         training_file = _write(person)
         asyncio.run(_write_beside(data, state, person, training_file))
@@ -157,7 +147,7 @@ def _measure(
     time.sleep(1)  # entries of the audit trail and lines of the log are written in groups
     before = {name: _seen(folder, person) for name, person in persons.items()}
     places = {name: _places(data, person.sought) for name, person in persons.items()}
-    kept = {name: _rows_with(data, persons[name].sought) for name in ("other", "namesake")}
+    kept = _rows_with(data, [*other.sought, *persons["namesake"].sought])
     unexported, exported = {}, 0
     for person, options in ((whole, []), (erased, ["--user", erased.user])):
         target = folder / f"export-{person.name}"
@@ -170,10 +160,9 @@ def _measure(
     ]
     left = {person.name: _seen(folder, person) for person in (whole, erased)}
     left_in = {person.name: _places(data, _own(person, persons)) for person in (whole, erased)}
+    after = set(_rows_with(data, [*other.sought, *persons["namesake"].sought]))
+    rows_lost = [row for row in kept if row not in after]
     lost = {name: before[name] - _seen(folder, persons[name]) for name in ("other", "namesake")}
-    rows_lost = [
-        row for name in kept for row in kept[name] if row not in _rows_with(data, persons[name].sought)
-    ]
     unlisted = [path for path in _files(data) if place_of_path(path) is None and path != "access.log"]
     planted = whole.words.keys() | erased.words.keys()
     report.table(
@@ -201,8 +190,9 @@ def _measure(
         "words_of_others": len(before["other"]) + len(before["namesake"]),
         "words_of_others_lost": sorted(lost["other"] | lost["namesake"]),
         "words_of_others_lost_count": len(lost["other"]) + len(lost["namesake"]),
-        "rows_of_others": sum(map(len, kept.values())),
+        "rows_of_others": len(kept),
         "rows_of_others_lost": len(rows_lost),
+        "first_row_lost": rows_lost[0][:600] if rows_lost else "",
         "unlisted_files": unlisted,
         "unlisted_files_count": len(unlisted),
         "side_indexes_of_persons": len(gone & indexes),
@@ -214,6 +204,26 @@ def _measure(
         "trails_hold": _trails_hold(data, state),
         "key_refused": _refused(clients[leaving]),
     }
+
+
+def _people(clients: Mapping[str, httpx.Client]) -> dict[str, _Person]:
+    """Returns a tenant's only person, an end user of another tenant, another one of that, and a namesake in a third tenant."""
+    leaving, staying, third = clients
+    model = _json(clients[staying].get("/v1/models"))["data"][0]["id"]
+    end_user, *others = (
+        f"{name}-{secrets.token_hex(4)}@example.com" for name in ("enduser", "whole", "other")
+    )
+    people = {
+        name: _Person(name, tenant, user, clients[tenant], model, is_tenant)
+        for name, tenant, user, is_tenant in (
+            ("whole", leaving, others[0], True),
+            ("enduser", staying, end_user, False),
+            ("other", staying, others[1], True),
+            ("namesake", third, end_user, True),
+        )
+    }
+    people["whole"].words["name of a tenant and of its key"] = leaving
+    return people
 
 
 def _told(place: str, person: _Person, before: Mapping[str, set[str]], left: Mapping[str, set[str]]) -> str:
@@ -252,6 +262,8 @@ def _json(answer: httpx.Response) -> Any:
 def _write(person: _Person) -> str:
     """Writes a person's objects of every kind, by the routes that a client has. Returns the id of a file to train with."""
     _write_answers(person)
+    if person.name in ("whole", "enduser"):
+        _write_nowhere(person)
     _write_batch(person)
     _write_knowledge(person)
     _write_agent(person)
@@ -327,7 +339,11 @@ def _write_answers(person: _Person) -> None:
     _json(post("/v1/messages", json=message))
     completion = {"model": person.model, "prompt": word("prompt of a completion"), "max_tokens": 4}
     _json(post("/v1/completions", json=completion | {"user": person.user}))
-    # What keeps nothing, whether or not this server has a model for it
+
+
+def _write_nowhere(person: _Person) -> None:
+    """Sends what no place keeps, whether or not this server has a model for it."""
+    post, word = person.client.post, person.word
     for path, body in (
         ("/v1/moderations", {"input": word("text of a moderation")}),
         ("/v1/images/generations", {"prompt": word("prompt of an image"), "user": person.user}),
@@ -524,7 +540,7 @@ def _write_evaluation(person: _Person) -> None:
 
 
 def _write_tuning(person: _Person) -> str:
-    """Writes jobs that compress and search, each cancelled at once. Returns the id of a file to train with."""
+    """Writes a search that is cancelled at once, what people label and rate, and a file to train with, whose id it returns."""
     post, word = person.client.post, person.word
     talk = [
         {"role": "user", "content": word("text of a training file")},
@@ -534,39 +550,26 @@ def _write_tuning(person: _Person) -> str:
     training = _file(person, f"{word('name of a training file')}.jsonl", lines, "fine-tune")
     rows = [
         {
-            "input": f"{word('row of a search')} {number}",
+            "text": f"{word('row of a search')} {number}",
             "label": ("yes", "no")[number % 2],
             "user": person.user,
         }
-        for number in range(40)
+        for number in range(120)
     ]
     data = _file(
         person, f"{word('name of a file of rows')}.jsonl", "\n".join(map(json.dumps, rows)), "user_data"
     )
     prompt = {"instructions": "Answer {{input}}.", "variables": {"input": ""}}
     started = _json(post("/v1/prompts", json=prompt))["id"]
-    for path, body in (
-        (
-            "/v1/compression/jobs",
-            {
-                "method": "prune",
-                "name": word("name of a compressed model"),
-                "text_file": data,
-                "metadata": {**person.labels, "note": word("metadata of a compression")},
-            },
-        ),
-        (
-            "/v1/prompt_optimisations",
-            {
-                "prompt": {"id": started},
-                "data_file": data,
-                "candidates": [word("candidate of a search")],
-                "metadata": {**person.labels, "note": word("metadata of a search")},
-            },
-        ),
-    ):
-        job = _json(post(path, json={"model": person.model} | body))["id"]
-        _json(post(f"{path}/{job}/cancel"))
+    search = {
+        "prompt": {"id": started},
+        "model": person.model,
+        "data_file": data,
+        "candidates": [word("candidate of a search")],
+        "metadata": {**person.labels, "note": word("metadata of a search")},
+    }
+    job = _json(post("/v1/prompt_optimisations", json=search))["id"]
+    _json(post(f"/v1/prompt_optimisations/{job}/cancel"))
     project = {
         "file_id": data,
         "classes": ["yes", "no", word("class of a labelling project")],
@@ -685,6 +688,11 @@ async def _write_beside(data: Path, state: Path, person: _Person, training_file:
                 tenant, "cn", "officer", answer, evidence=evidence, answered_by=by
             )
         await database.write(lambda connection: _write_training(connection, data, person, training_file))
+        labels = {**person.labels, "note": person.word("metadata of a compression")}
+        asked = {"model": person.model, "name": person.word("name of a compressed model"), "metadata": labels}
+        works = WorkStore(database)
+        job = await works.create(tenant, COMPRESS_JOB, WorkPayload(asked))
+        await works.cancel(tenant, COMPRESS_JOB, job.id)
     finally:
         database.close()
 
