@@ -147,7 +147,7 @@ def _measure(
     time.sleep(1)  # entries of the audit trail and lines of the log are written in groups
     before = {name: _seen(folder, person) for name, person in persons.items()}
     places = {name: _places(data, person.sought) for name, person in persons.items()}
-    kept = _rows_with(data, [*other.sought, *persons["namesake"].sought])
+    kept = _rows_with(data, [*other.sought, *persons["namesake"].words.values()])
     unexported, exported = {}, 0
     for person, options in ((whole, []), (erased, ["--user", erased.user])):
         target = folder / f"export-{person.name}"
@@ -160,7 +160,7 @@ def _measure(
     ]
     left = {person.name: _seen(folder, person) for person in (whole, erased)}
     left_in = {person.name: _places(data, _own(person, persons)) for person in (whole, erased)}
-    after = set(_rows_with(data, [*other.sought, *persons["namesake"].sought]))
+    after = set(_rows_with(data, [*other.sought, *persons["namesake"].words.values()]))
     rows_lost = [row for row in kept if row not in after]
     lost = {name: before[name] - _seen(folder, persons[name]) for name in ("other", "namesake")}
     unlisted = [path for path in _files(data) if place_of_path(path) is None and path != "access.log"]
@@ -728,7 +728,7 @@ def _write_training(connection: sa.Connection, data: Path, person: _Person, trai
     connection.execute(sa.insert(usage), {"tenant": person.tenant, "key_id": "", "model": name} | used)
     folder = data / "fine_tuning" / id
     folder.mkdir(parents=True)
-    (folder / "train.jsonl").write_text(person.word("rows in the folder of a training"), encoding="utf-8")
+    (folder / "train.jsonl").write_text(person.word("text of a training file"), encoding="utf-8")
 
 
 def _anchors(data: Path, state: Path) -> Anchors:
