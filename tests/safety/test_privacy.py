@@ -13,14 +13,19 @@ from tests.object_store import credentials_file
 from tests.object_store import running as running_store
 from tests.storage.conftest import database, kind, opened, postgres  # noqa: F401
 
-from deepwell.errors import InvalidRequest, StorageUnavailable
+from deepwell.errors import InvalidRequest, NotFound, StorageUnavailable
 from deepwell.safety.privacy.attribution import Subject
 from deepwell.safety.privacy.erase import Eraser, Hooks, HostPlaces
 from deepwell.safety.privacy.export import export_person
 from deepwell.safety.privacy.ledger import Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
-from deepwell.safety.privacy.places import PLACES, place_of_path
+from deepwell.safety.privacy.places import MADE, PLACES, end_user_of, names_end_user, place_of_path
 from deepwell.safety.privacy.trained import erase_trained
+from deepwell.server.observe.access_log import AccessLog
+from deepwell.server.observe.record import Record
+from deepwell.storage.agents import AgentStore, StoredAgentRun, StoredStep
+from deepwell.storage.batches import BatchStore
+from deepwell.storage.batches.lines import LineResult
 from deepwell.storage.blobs import BlobPlace, open_blobs
 from deepwell.storage.completions import CompletionStore, StoredCompletion
 from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
@@ -34,7 +39,19 @@ from deepwell.storage.knowledge.files import Attachment
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
 from deepwell.storage.safety.verify import verify_chain
-from deepwell.storage.tables import api_keys, audit_chains, erasures, jobs, metadata, responses
+from deepwell.storage.tables import (
+    api_keys,
+    audit_chains,
+    erasures,
+    fine_tuned_models,
+    jobs,
+    metadata,
+    rating_votes,
+    responses,
+    usage,
+)
+from deepwell.storage.tuning.evals import EvalStore, StoredEval, StoredRun
+from deepwell.storage.tuning.fine_tuning import FineTuningStore
 from deepwell.storage.tuning.works import (
     COMPRESS_JOB,
     OPTIMISE_JOB,
@@ -52,6 +69,18 @@ def test_every_table_is_in_the_list():
     listed = {place.name for place in PLACES if place.kind == "table"}
     outside = {"alembic_version", "chunk_vectors", "chunk_vector_states"}
     assert listed - outside == metadata.tables.keys()
+
+
+def test_every_column_of_text_is_declared_with_what_it_may_hold():
+    """A new column fails here until its place says that clients write into it, or why they cannot."""
+    places = {place.name: place for place in PLACES}
+    for table in metadata.sorted_tables:
+        place, texts = places[table.name], (sa.String, sa.LargeBinary, sa.JSON)
+        columns = {column.name for column in table.c if isinstance(column.type, texts)} - {"tenant"}
+        assert columns == {*place.words, *place.made}, table.name
+        assert not set(place.words) & set(place.made), table.name
+        unexplained = [name for name in place.made if name not in MADE and f"{table.name}.{name}" not in MADE]
+        assert not unexplained, table.name
 
 
 def test_every_cache_of_the_server_is_in_the_list():
@@ -268,7 +297,7 @@ async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # no
         "access_log": 2,
         "chat_history": 1,
     }
-    assert drop_lines(log, "nobody") == 0
+    assert drop_lines(log, Subject(Tenant("nobody")), "") == 0
 
 
 async def test_an_erasure_that_stops_is_finished_by_another_process(database, tmp_path, monkeypatch):  # noqa: F811
@@ -457,3 +486,173 @@ async def test_nobody_is_found_where_nobody_is(database, tmp_path):  # noqa: F81
     files = FileStore(database, tmp_path / "files")
     assert await export_person(database, files, Subject(A, ME), tmp_path / "export") == {}
     assert not (await Eraser(database, files, settle_s=0.01).erase(Subject(A, ME))).counts
+
+
+def test_a_request_names_its_end_user_in_a_field_or_in_its_metadata():
+    assert end_user_of({"user": "b", "safety_identifier": "a", "metadata": {"user_id": "c"}}) == "a"
+    assert end_user_of({"user": None, "metadata": {"end_user": "c"}}) == "c"
+    assert end_user_of({"metadata": {"note": "c"}, "input": {"user": "d"}}) == ""
+    assert names_end_user({"metadata": {"end_user": "c"}}, "c") and not names_end_user({"note": "c"}, "c")
+
+
+def line_of(user, number, /, **more):
+    body = {"messages": [{"role": "user", "content": f"secret of {user}"}], **more}
+    return json.dumps(
+        {"custom_id": f"{user} {number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    )
+
+
+async def stored_lines(files, purpose, *lines):
+    async def content():
+        yield "\n".join(lines).encode()
+
+    return await files.create(A, filename="lines.jsonl", purpose=purpose, content=content())
+
+
+async def test_lines_of_a_batch_that_others_share_are_cut(database, tmp_path):  # noqa: F811
+    files = FileStore(database, tmp_path / "files")
+    store = BatchStore(database, files)
+    lines = [
+        line_of(ME, 1, safety_identifier=ME),
+        line_of(OTHER, 2, user=OTHER),
+        line_of(ME, 3, metadata={"user_id": ME}),
+    ]
+    source = await stored_lines(files, "batch", *lines)
+    batch = await store.create(
+        A, endpoint="/v1/chat/completions", input_file_id=source.id, completion_window="24h"
+    )
+    await store.begin(A, batch.id, total=3, model="m")
+    results = [
+        LineResult(number, False, line_of(user, number), end_user=user)
+        for number, user in ((1, ME), (2, OTHER), (3, ME))
+    ]
+    running = await store.create(
+        A, endpoint="/v1/chat/completions", input_file_id=source.id, completion_window="24h"
+    )
+    await store.begin(A, running.id, total=3, model="m")
+    await store.record(A, running.id, results[:2])
+    await store.record(A, batch.id, results)
+    await store.finalize(A, batch.id)
+    ended = await store.conclude(A, batch.id, "completed")
+    folder = tmp_path / "export"
+    counts = await export_person(database, files, Subject(A, ME), folder)
+    assert (counts["file_lines"], counts["batch_lines"]) == (4, 1)
+    exported = (folder / "file_lines.jsonl").read_text()
+    assert ME in exported and OTHER not in exported
+    done = await Eraser(database, files, settle_s=0).erase(Subject(A, ME))
+    assert (done.counts["file_lines"], done.counts["batch_lines"], done.counts["blobs"]) == (4, 1, 2)
+    for id, kept in ((source.id, [2]), (ended.output_file_id, [2])):
+        text = (await files.path(A, id)).read_bytes()
+        assert ME.encode() not in text and (await files.get(A, id)).bytes == len(text)
+        assert [number for number, line in enumerate(text.split(b"\n"), 1) if line] == kept
+    assert (await store.get(A, running.id)).input_sha256 == (await files.get(A, source.id)).sha256
+    assert await store.done(A, running.id) == {2}, "another user's line is not answered twice"
+    assert not hits(tmp_path / "files", ME)
+
+
+async def test_a_file_whose_every_line_names_an_end_user_goes_whole(database, tmp_path):  # noqa: F811
+    files = FileStore(database, tmp_path / "files")
+    theirs = await stored_lines(files, "batch", line_of(ME, 1, user=ME), "", line_of(ME, 2, user=ME))
+    others = await stored_lines(files, "batch", line_of(OTHER, 1, user=OTHER), "no JSON")
+    batch = await BatchStore(database, files).create(
+        A, endpoint="/v1/chat/completions", input_file_id=theirs.id, completion_window="24h"
+    )
+    done = await Eraser(database, files, settle_s=0).erase(Subject(A, ME))
+    assert (done.counts["files"], done.counts["batches"], "file_lines" in done.counts) == (1, 1, False)
+    with pytest.raises(NotFound):
+        await BatchStore(database, files).get(A, batch.id)
+    assert (await files.get(A, others.id)) == others
+
+
+async def test_what_is_labelled_with_an_end_user_goes_and_what_others_made_stays(database, tmp_path):  # noqa: F811
+    files = FileStore(database, tmp_path / "files")
+    agents, tunings, judged = (
+        AgentStore(database),
+        FineTuningStore(database, files),
+        EvalStore(database, files),
+    )
+    data = await stored_lines(files, "fine-tune", json.dumps({"text": "everybody's"}))
+    for user in (ME, OTHER):
+        labels = {"user": user}
+        run = StoredAgentRun(f"run {user}", "queued", "m", user, json.dumps({"metadata": labels}), 1)
+        await agents.create(A, run, [StoredStep(0, "started", json.dumps(user))], payload="{}")
+        job = await tunings.create(
+            A,
+            model="m",
+            training_file=data.id,
+            validation_file=None,
+            suffix=f"of-{user[:3]}",
+            seed=1,
+            hyperparameters={},
+            options={},
+            metadata=labels,
+        )
+        name = f"ft:m:of-{user[:3]}:{job.id}"
+        await database.write(lambda connection, job=job, name=name: model_used(connection, job.id, name))
+        for name, label, rows in (
+            (f"of {user}", labels, {}),
+            (f"shared {user[:3]}", None, inline_rows(user)),
+        ):
+            stored = StoredEval(f"eval {name}", name, "{}", "[]", label and json.dumps(label), 1)
+            await judged.create(A, stored)
+            run = StoredRun(
+                f"run {name}", stored.id, f"run {user}", "queued", "m", json.dumps(rows), None, None, 1
+            )
+            await judged.create_run(A, run)
+        vote = {"tenant": A, "study_id": "s", "position": 0, "rater": user, "choice": "tie", "created_at": 1}
+        await database.write(
+            lambda connection, vote=vote: connection.execute(sa.insert(rating_votes), vote).rowcount
+        )
+        asked = {"prompt": {"id": "p"}, "metadata": labels}
+        await WorkStore(database).create(A, OPTIMISE_JOB, WorkPayload(asked))
+    others = await database.read(lambda connection: rows_naming(connection, OTHER))
+    exported = await export_person(database, files, Subject(A, ME), tmp_path / "export")
+    done = await Eraser(database, files, settle_s=0).erase(Subject(A, ME))
+    gone = await database.read(dump)
+    assert ME not in repr(gone) and "of-lin" not in repr(gone)
+    assert await database.read(lambda connection: rows_naming(connection, OTHER)) == others
+    expected = {
+        "agent_runs": 1,
+        "agent_steps": 1,
+        "fine_tuning_jobs": 1,
+        "fine_tuned_models": 1,
+        "evals": 1,
+        "eval_runs": 2,
+        "rating_votes": 1,
+    }
+    assert expected.items() <= done.counts.items() and expected.items() <= exported.items()
+
+
+def inline_rows(user):
+    return {"source": {"type": "file_content", "content": [{"item": {"user": user}}]}}
+
+
+def model_used(connection, job_id, name):
+    made = {"tenant": A, "name": name, "base": "m", "job_id": job_id, "folder": "adapter", "created_at": 1}
+    connection.execute(sa.insert(fine_tuned_models), made)
+    used = {"requests": 1, "input_tokens": 1, "output_tokens": 1, "cached_tokens": 0}
+    connection.execute(sa.insert(usage), {"tenant": A, "hour": 0, "key_id": "", "model": name, **used})
+
+
+async def test_lines_of_the_access_log_go_with_the_end_user_whom_a_request_named(database, tmp_path):  # noqa: F811
+    log = tmp_path / "access.log"
+    access = AccessLog("json", log, database.id)
+    for user, tenant in ((ME, A), (OTHER, A), (ME, B), ("", A)):
+        record = Record.begin("POST", "/v1/chat/completions", f"word-of-{user[:3]}-{tenant}".encode(), None)
+        record.tenant, record.end_user = tenant, user
+        access([record])
+    access.close()
+    assert ME not in log.read_text()
+    host = HostPlaces(access_log=log)
+    files = FileStore(database, tmp_path / "files")
+    assert (await export_person(database, files, Subject(A, ME), tmp_path / "export", host)) == {
+        "access_log": 1
+    }
+    done = await Eraser(database, files, host, settle_s=0).erase(Subject(A, ME))
+    left = [json.loads(line)["request_id"] for line in log.read_text().splitlines()]
+    assert done.counts["access_log"] == 1
+    assert left == [f"word-of-ada-{A}", f"word-of-lin-{B}", f"word-of--{A}"]
+
+
+def hits(folder, word):
+    return [path for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]

@@ -39,12 +39,9 @@ def context_of(
         worker: number of this HTTP process, from 0.
         model_host: address of the process that loads models on demand; empty: there are none.
     """
-    return build_context(
-        models,
-        ServerOptions.of(settings, worker=worker, model_host=model_host),
-        database=Database.of(settings),
-        observer=observer_of(settings),
-    )
+    options = ServerOptions.of(settings, worker=worker, model_host=model_host)
+    database = Database.of(settings)
+    return build_context(models, options, database=database, observer=observer_of(settings, database.id))
 
 
 def build_context(

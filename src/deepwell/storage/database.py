@@ -153,6 +153,11 @@ class Database:
         folder = tempfile.TemporaryDirectory(prefix="deepwell-", ignore_cleanup_errors=True)
         return cls(SQLite(f"sqlite:///{folder.name}/deepwell.db", synchronous="OFF"), folder=folder)
 
+    @property
+    def id(self) -> str:
+        """Random id of the database, which nothing but its own rows and markers tells."""
+        return self._installation.id
+
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in a thread, so that the event loop does not wait for the disk, and returns its result."""
         return await asyncio.to_thread(self._read, work)

@@ -41,6 +41,11 @@ class Installation:
         self._lost = False
 
     @property
+    def id(self) -> str:
+        """Random id of the database."""
+        return self._known.id
+
+    @property
     def is_remembered(self) -> bool:
         """True if there are markers at all."""
         return self._markers is not None

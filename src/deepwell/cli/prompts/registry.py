@@ -37,7 +37,7 @@ class Registry:
         self.prompts: PromptStore = PromptStore(database)
 
     async def audited(self, tenant: Tenant, action: str, prompt: StoredPrompt) -> None:
-        """Adds a change to the tenant's audit trail, as the server does: its hash, and not its text."""
+        """Adds a change to the tenant's audit trail, as the server does: its hash, and neither its text nor its name."""
         from deepwell.safety.audit.trail import now_ms
         from deepwell.settings import Settings
         from deepwell.storage.safety.anchors import Anchors
@@ -46,13 +46,12 @@ class Registry:
 
         fields = {
             "action": action,
-            "prompt": prompt.id,
             "version": prompt.number,
             "sha256": prompt.sha256,
             "by": "deepwell prompts",
         }
         store = AuditStore(self._database, Anchors.of(Settings.load()))
-        await store.append(tenant, [AuditRecord("prompt", now_ms(), fields)])
+        await store.append(tenant, [AuditRecord("prompt", now_ms(), fields, named={"prompt": prompt.id})])
 
 
 @contextmanager

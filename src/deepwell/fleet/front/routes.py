@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from deepwell.safety.privacy.places import end_user_of
 from deepwell.storage.database import LOCAL
 from deepwell.storage.registry.split import identity_of, takes_candidate
 
@@ -114,7 +115,7 @@ def asked_by(path: str, body: Any, key: bytes, preview: str, keys: Mapping[str, 
     owner = KeyOwner(LOCAL, "")
     if keys is not None:
         owner = keys.get(hashlib.sha256(key).hexdigest(), KeyOwner("", ""))
-    identity = identity_of(_end_user(told), owner.key_id) if owner.tenant else ""
+    identity = identity_of(end_user_of(told), owner.key_id) if owner.tenant else ""
     first, second = _beginning(told)
     talk = _talk(told)
     conversation = ""
@@ -149,16 +150,6 @@ def choose(routes: Routes, asked: Asked, kept_on: Slot | None) -> Slot:
     ):
         return candidate
     return routes.current
-
-
-def _end_user(told: Mapping[str, Any]) -> str:
-    metadata = told.get("metadata")
-    named = (
-        told.get("safety_identifier"),
-        told.get("user"),
-        metadata.get("user_id") if isinstance(metadata, dict) else None,  # pyright: ignore[reportUnknownMemberType]
-    )
-    return next((one for one in named if isinstance(one, str)), "")
 
 
 def _talk(told: Mapping[str, Any]) -> str:

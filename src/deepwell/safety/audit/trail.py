@@ -31,6 +31,7 @@ __all__ = ["AuditOptions", "AuditTrail", "RequestFacts", "decision_record", "now
 _log = logging.getLogger("deepwell.safety")
 _GROUP: Final = 512  # events of one commit: some milliseconds
 _RETRIED_AFTER_S: Final = 0.5
+_TUNED: Final = "ft:"  # begins the names of fine-tuned models
 _MOST_FINDINGS: Final = 100  # told one by one in an entry; the others are counted
 
 
@@ -51,7 +52,11 @@ class AuditOptions:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """The facts of a request that an entry tells. `end_user` is the client's identifier; the entry holds a pseudonym for it."""
+    """The facts of a request that an entry tells. `route` is the template of its path, without the ids in it.
+
+    `end_user` is the client's identifier, for which the entry holds a pseudonym; for an id that the client gave the request, it
+    holds a hash.
+    """
 
     request_id: str = ""
     key_id: str = ""
@@ -247,12 +252,13 @@ def decision_record(decision: Decision, request: RequestFacts, *, text: str = ""
         "further_findings": max(0, len(decision.findings) - _MOST_FINDINGS) or None,
         "failed": list(decision.failed),
         "policy": decision.policy,
-        "request_id": request.request_id,
         "key_id": request.key_id,
-        "model": request.model,
         "route": request.route or None,
     }
-    return AuditRecord("decision", now_ms(), fields, request.end_user, text)
+    named = {"request_id": request.request_id}
+    # The name of a tuned model has the suffix that a client chose
+    (named if request.model.startswith(_TUNED) else fields)["model"] = request.model
+    return AuditRecord("decision", now_ms(), fields, request.end_user, text, named)
 
 
 def now_ms() -> int:

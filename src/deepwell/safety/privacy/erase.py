@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +25,18 @@ from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.trail import now_ms
 from deepwell.safety.privacy import rows
 from deepwell.safety.privacy.attribution import Subject, attributed, parts
+from deepwell.safety.privacy.file_lines import write_without
 from deepwell.safety.privacy.ledger import LEASE_S, Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
 from deepwell.safety.privacy.rounds import forget_votes
-from deepwell.safety.privacy.trained import drop_results, drop_runs
+from deepwell.safety.privacy.trained import drop_results, drop_runs, erase_runs, erase_tunings
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import Job, JobStore
 from deepwell.storage.safety.audit import append_records, forget_tenant
 from deepwell.storage.safety.chain import AuditRecord
-from deepwell.storage.tables import erasures, fine_tuning_jobs, jobs, vector_stores
+from deepwell.storage.tables import erasures, eval_runs, fine_tuning_jobs, jobs, vector_stores
 from deepwell.storage.tuning.sessions import SESSION_JOB
 from deepwell.storage.tuning.works import WORKS, database_id, owner_of
 
@@ -165,8 +166,7 @@ class Eraser:
                 await asyncio.sleep(_POLL_S)
         # Another host may have run it. What this host has besides the database is found here alone.
         await forget_votes(self._database, self._host.rounds)
-        if not subject.end_user:
-            await self._host_files(subject)
+        await self._host_files(subject)
         if self._vacuum and not self.overwritten:
             self.overwritten = await asyncio.to_thread(self._database.scrub_now)
         return found
@@ -244,7 +244,7 @@ class Eraser:
     async def _erase_person(self, subject: Subject, _job: Job, ledger: Ledger) -> int:
         """Makes one pass over every row that names an end user, and returns how many rows it removed."""
         await self._settle(subject, ledger)
-        found = await attributed(self._database, subject)
+        found = await attributed(self._database, self._files, subject)
         total = 0
 
         async def step(work: Callable[[Connection], Change]) -> None:
@@ -259,6 +259,24 @@ class Eraser:
             await step(lambda connection, id=id: rows.erase_conversation(connection, subject, id))
         for part in parts(found.completions):
             await step(lambda connection, part=part: rows.erase_completions(connection, part))
+        for part in parts(found.votes):
+            await step(lambda connection, part=part: rows.erase_votes(connection, part))
+        for part in parts(found.agents):
+            await step(lambda connection, part=part: rows.erase_agents(connection, subject, part))
+        for part in parts(found.eval_runs):
+            await step(lambda connection, part=part: _made(erase_runs, connection, subject, eval_runs, part))
+        for id in found.evals:
+            await step(lambda connection, id=id: rows.erase_eval(connection, subject, id))
+        for part in parts(found.tunings):
+            await step(
+                lambda connection, part=part: _made(
+                    erase_tunings, connection, subject, fine_tuning_jobs, part
+                )
+            )
+        for sha256, lines in found.lines.items():
+            total += await self._cut(subject, ledger, sha256, lines.numbers)
+        for id in found.answered_in:
+            await step(lambda connection, id=id: rows.erase_lines(connection, subject, id))
         for id in found.files:
             await step(lambda connection, id=id: rows.erase_file(connection, subject, id))
         for id in found.batches:
@@ -267,19 +285,46 @@ class Eraser:
             await step(lambda connection, id=id: rows.erase_store(connection, subject, id))
         for part in parts(found.responses):
             await step(lambda connection, part=part: rows.erase_responses(connection, subject, part))
-        if found.sessions:
-            await step(lambda connection: rows.erase_sessions(connection, subject, found.sessions))
+        works = [*found.sessions, *found.works]
+        for part in parts(works):
+            await step(lambda connection, part=part: rows.erase_works(connection, subject, part))
         await self._forget_votes(ledger)
         if found.stores:
             await ledger.settle(await asyncio.to_thread(self._drop_indexes, await self._stores()))
-        if found.files or found.sessions:
+        if found.files or found.tunings or found.lines or works:
             await asyncio.to_thread(drop_runs, self._host.runs, await self._runs())
-            read = set(found.files)
+            read, made_in = {*found.files, *found.cut_files}, set(works)
             dropped = await asyncio.to_thread(
-                drop_results, self._host.models, lambda made: not read.isdisjoint(made.files)
+                drop_results,
+                self._host.models,
+                lambda made: made.job in made_in or not read.isdisjoint(made.files),
             )
             await ledger.settle({"compressed_models": dropped})
+        await ledger.settle(await self._host_files(subject))
+        if found.answered_in and total:  # a worker that was answering lines may write behind this pass
+            await asyncio.sleep(self._settle_s)
         return total
+
+    async def _cut(self, subject: Subject, ledger: Ledger, sha256: str, numbers: frozenset[int]) -> int:
+        """Takes an end user's lines out of bytes, which get another hash. Returns how many rows changed or went."""
+        draft = await asyncio.to_thread(self._files.draft)
+        try:
+            await asyncio.to_thread(write_without, await self._files.local(sha256), draft, numbers)
+            async with self._files.placing(draft):
+                change = await ledger.write(
+                    lambda connection: rows.cut_blob(
+                        connection,
+                        subject,
+                        sha256,
+                        self._files.place(connection, draft),
+                        draft.bytes,
+                        len(numbers),
+                    )
+                )
+        finally:
+            draft.discard()
+        await self._settle(subject, ledger)
+        return change.rows
 
     async def _settle(self, subject: Subject, ledger: Ledger) -> None:
         """Does what follows a commit: releases bytes, and brings indexes up to date. What was done twice is harmless."""
@@ -309,6 +354,8 @@ class Eraser:
         known = await self._stores(), await self._runs()
         database = await self._database.read(database_id)
         counts = await asyncio.to_thread(self._drop_files, subject, *known)
+        if subject.end_user:
+            return counts
         results = await asyncio.to_thread(
             drop_results,
             self._host.models,
@@ -320,9 +367,9 @@ class Eraser:
         counts = self._drop_indexes(stores)
         counts["fine_tuning_runs"] = drop_runs(self._host.runs, runs)
         if self._host.access_log is not None:
-            counts["access_log"] = drop_lines(self._host.access_log, subject.tenant)
+            counts["access_log"] = drop_lines(self._host.access_log, subject, self._database.id)
         history = self._host.chat_history
-        if history is not None and subject.tenant == LOCAL and history.exists():
+        if history is not None and subject == Subject(LOCAL) and history.exists():
             history.unlink(missing_ok=True)
             counts["chat_history"] = 1
         return counts
@@ -365,6 +412,19 @@ class Eraser:
             return Change()
 
         await ledger.write(work, tenant="", payload=json.dumps({"stage": _SCRUB}))
+
+
+def _made(
+    erase: Callable[[Connection, Tenant, sa.ColumnElement[bool]], tuple[dict[str, int], list[str]]],
+    connection: Connection,
+    subject: Subject,
+    table: sa.Table,
+    ids: Sequence[str],
+) -> Change:
+    """Deletes some rows of a table by their ids, with what belongs to them."""
+    mine = (table.c.tenant == subject.tenant) & table.c.id.in_(ids)
+    counts, hashes = erase(connection, subject.tenant, mine)
+    return Change(counts, hashes)
 
 
 async def _beat(ledger: Ledger) -> None:

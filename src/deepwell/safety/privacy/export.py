@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.keep import entries, write_texts
 from deepwell.safety.privacy.attribution import Attribution, Subject, attributed, parts
 from deepwell.safety.privacy.erase import HostPlaces
+from deepwell.safety.privacy.file_lines import FoundLines, lines_at
 from deepwell.safety.privacy.log_lines import lines_of
 from deepwell.safety.privacy.places import PLACES
 from deepwell.safety.privacy.rows import ERASE_JOB
@@ -27,6 +29,8 @@ from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.tables import (
+    agent_runs,
+    agent_steps,
     audit_chains,
     audit_entries,
     audit_persons,
@@ -40,9 +44,14 @@ from deepwell.storage.tables import (
     conversations,
     documents,
     embeddings,
+    eval_output_items,
     eval_runs,
+    evals,
     feedback,
     files,
+    fine_tuned_models,
+    fine_tuning_checkpoints,
+    fine_tuning_events,
     fine_tuning_jobs,
     jobs,
     labelling_items,
@@ -79,15 +88,16 @@ async def export_person(
         InvalidRequest: the folder exists and is not empty.
     """
     await asyncio.to_thread(_begin, folder)
-    found = await attributed(database, subject) if subject.end_user else None
+    found = await attributed(database, store, subject) if subject.end_user else None
     counts = {
         table.name: await _table(database, table, conditions, folder / "tables")
         for table, conditions in await _conditions(database, subject, found)
     }
+    if found is not None:
+        counts["file_lines"] = await _lines(database, store, subject, found, folder / "file_lines.jsonl")
     counts["blobs"] = await _blobs(database, store, subject, found, folder / "files")
     counts |= await _audit(database, subject, folder)
-    if not subject.end_user:
-        counts |= await asyncio.to_thread(_host_files, host or HostPlaces(), subject, folder)
+    counts |= await asyncio.to_thread(_host_files, host or HostPlaces(), subject, database.id, folder)
     manifest = {
         "tenant": subject.tenant,
         "end_user": subject.end_user or None,
@@ -96,6 +106,7 @@ async def export_person(
             place.name: {
                 "kind": place.kind,
                 "exported": counts.get(place.name, 0),
+                **({"columns": place.words} if place.words else {}),
                 "treatment": place.person if subject.end_user else place.tenant,
             }
             for place in PLACES
@@ -144,34 +155,53 @@ async def _conditions(
     return tables
 
 
-async def _of_person(
-    database: Database, subject: Subject, found: Attribution
-) -> Sequence[tuple[sa.Table, Sequence[_Where]]]:
-    def of(table: sa.Table, column: str, ids: Sequence[Any]) -> list[_Where]:
-        mine = table.c.tenant == subject.tenant if "tenant" in table.c else sa.true()
+_Tables = list[tuple[sa.Table, Sequence[_Where]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chooser:
+    """Conditions of rows of one tenant, and what such rows say."""
+
+    database: Database
+    tenant: str
+
+    def of(self, table: sa.Table, column: str, ids: Sequence[Any]) -> list[_Where]:
+        """Returns the conditions of the rows that have one of some values."""
+        mine = table.c.tenant == self.tenant if "tenant" in table.c else sa.true()
         return [mine & table.c[column].in_(part) for part in parts(ids)]
 
-    async def selected(column: sa.ColumnElement[Any], conditions: Sequence[_Where]) -> list[Any]:
+    async def selected(self, column: sa.ColumnElement[Any], conditions: Sequence[_Where]) -> list[Any]:
+        """Returns the values of a column in the rows of some conditions."""
         values: set[Any] = set()
         for where in conditions:
             query = sa.select(column).where(where)
             values |= set(
-                await database.read(lambda connection, query=query: connection.scalars(query).all())
+                await self.database.read(lambda connection, query=query: connection.scalars(query).all())
             )
         return sorted(values - {None})
 
-    attached = of(vector_store_files, "file_id", found.files) + [
-        where & vector_store_files.c.file_id.not_in(found.files)
-        for where in of(vector_store_files, "store_id", found.stores)
+
+async def _of_person(database: Database, subject: Subject, found: Attribution) -> _Tables:
+    chooser = _Chooser(database, subject.tenant)
+    owned = [*found.responses, *found.batches, *found.sessions, *found.works, *found.agents]
+    tables = [*_of_answers(chooser, subject, found)]
+    for kind in (_of_knowledge, _of_tuning):
+        more, jobs_of_it = await kind(chooser, subject, found)
+        tables += more
+        owned += jobs_of_it
+    read = [*found.files, *found.cut_files]
+    works = [made_of_files(subject.tenant, list(part)) & jobs.c.id.not_in(owned) for part in parts(read)]
+    return [
+        *tables,
+        (files, chooser.of(files, "id", found.files)),
+        (jobs, [*chooser.of(jobs, "id", owned), *works]),
     ]
-    texts = of(chunks, "file_id", found.files)
-    digests = await selected(chunks.c.digest, texts)
-    ran = await selected(vector_store_files.c.job_id, attached)
-    parsed = await selected(vector_store_files.c.digest, attached)
-    labelling = of(labelling_projects, "file_id", found.files)
-    projects = await selected(labelling_projects.c.id, labelling)
-    rating = of(rating_studies, "file_id", found.files)
-    studies = await selected(rating_studies.c.id, rating)
+
+
+def _of_answers(chooser: _Chooser, subject: Subject, found: Attribution) -> _Tables:
+    of = chooser.of
+    theirs = (batch_lines.c.tenant == subject.tenant) & (batch_lines.c.end_user == subject.end_user)
+    results = theirs & batch_lines.c.batch_id.not_in(found.batches)
     return [
         (responses, of(responses, "id", found.responses)),
         (conversations, of(conversations, "id", found.conversations)),
@@ -180,7 +210,24 @@ async def _of_person(
         (completion_metadata, of(completion_metadata, "seq", found.completions)),
         (feedback, of(feedback, "seq", found.feedback)),
         (batches, of(batches, "id", found.batches)),
-        (batch_lines, of(batch_lines, "batch_id", found.batches)),
+        (batch_lines, [*of(batch_lines, "batch_id", found.batches), results]),
+        (agent_runs, of(agent_runs, "id", found.agents)),
+        (agent_steps, of(agent_steps, "run_id", found.agents)),
+    ]
+
+
+async def _of_knowledge(
+    chooser: _Chooser, _subject: Subject, found: Attribution
+) -> tuple[_Tables, list[str]]:
+    of = chooser.of
+    attached = of(vector_store_files, "file_id", found.files) + [
+        where & vector_store_files.c.file_id.not_in(found.files)
+        for where in of(vector_store_files, "store_id", found.stores)
+    ]
+    texts = of(chunks, "file_id", found.files)
+    digests = await chooser.selected(chunks.c.digest, texts)
+    parsed = await chooser.selected(vector_store_files.c.digest, attached)
+    tables: _Tables = [
         (vector_stores, of(vector_stores, "id", found.stores)),
         (vector_store_files, attached),
         (vector_store_batches, of(vector_store_batches, "store_id", found.stores)),
@@ -188,22 +235,44 @@ async def _of_person(
         (chunks, texts),
         (documents, of(documents, "digest", parsed)),
         (embeddings, of(embeddings, "digest", digests)),
-        (fine_tuning_jobs, [trained_on(subject.tenant, list(part)) for part in parts(found.files)]),
-        (eval_runs, [runs_of_files(subject.tenant, list(part)) for part in parts(found.files)]),
+    ]
+    return tables, await chooser.selected(vector_store_files.c.job_id, attached)
+
+
+async def _of_tuning(chooser: _Chooser, subject: Subject, found: Attribution) -> tuple[_Tables, list[str]]:
+    of, tenant, read = chooser.of, subject.tenant, [*found.files, *found.cut_files]
+    labelling = of(labelling_projects, "file_id", found.files)
+    projects = await chooser.selected(labelling_projects.c.id, labelling)
+    rating = of(rating_studies, "file_id", read)
+    studies = await chooser.selected(rating_studies.c.id, rating)
+    others = rating_votes.c.study_id.not_in(studies)
+    tuned, judged = of(fine_tuning_jobs, "id", found.tunings), of(eval_runs, "id", found.eval_runs)
+    for part in parts(read):
+        tuned.append(trained_on(tenant, list(part)) & fine_tuning_jobs.c.id.not_in(found.tunings))
+        judged.append(runs_of_files(tenant, list(part)) & eval_runs.c.id.not_in(found.eval_runs))
+    trained = await chooser.selected(fine_tuning_jobs.c.id, tuned)
+    runs = await chooser.selected(eval_runs.c.id, judged)
+    tables: _Tables = [
+        (fine_tuning_jobs, tuned),
+        (fine_tuning_events, of(fine_tuning_events, "job_id", trained)),
+        (fine_tuning_checkpoints, of(fine_tuning_checkpoints, "job_id", trained)),
+        (fine_tuned_models, of(fine_tuned_models, "job_id", trained)),
+        (evals, of(evals, "id", found.evals)),
+        (eval_runs, judged),
+        (eval_output_items, of(eval_output_items, "run_id", runs)),
         (labelling_projects, labelling),
         (labelling_items, of(labelling_items, "project_id", projects)),
         (rating_studies, rating),
         (rating_pairs, of(rating_pairs, "study_id", studies)),
-        (rating_votes, of(rating_votes, "study_id", studies)),
-        (files, of(files, "id", found.files)),
         (
-            jobs,
+            rating_votes,
             [
-                *of(jobs, "id", [*found.responses, *found.batches, *found.sessions, *ran]),
-                *(made_of_files(subject.tenant, list(part)) for part in parts(found.files)),
+                *of(rating_votes, "study_id", studies),
+                *(where & others for where in of(rating_votes, "seq", found.votes)),
             ],
         ),
     ]
+    return tables, [*trained, *runs]
 
 
 async def _rows(database: Database, table: sa.Table, where: _Where) -> AsyncGenerator[Mapping[str, Any]]:
@@ -279,6 +348,29 @@ def _copied(named: Sequence[tuple[str, str]], blobs: FolderBlobs, folder: Path) 
     return count
 
 
+async def _lines(
+    database: Database, store: FileStore, subject: Subject, found: Attribution, path: Path
+) -> int:
+    """Writes the end user's lines of files that others have lines in."""
+    query = sa.select(files.c.id, files.c.sha256).where(files.c.tenant == subject.tenant)
+    named: dict[str, list[str]] = {}
+    for id, sha256 in await database.read(lambda connection: connection.execute(query).all()):
+        named.setdefault(sha256, []).append(id)
+    count = 0
+    for sha256, lines in found.lines.items():
+        count += await asyncio.to_thread(
+            _copied_lines, await store.local(sha256), named.get(sha256, []), lines, path
+        )
+    return count
+
+
+def _copied_lines(source: Path, ids: Sequence[str], lines: FoundLines, path: Path) -> int:
+    with path.open("a", encoding="utf-8") as stream:
+        for line in lines_at(source, lines.numbers):
+            stream.write(f"{json.dumps({'files': ids, 'line': json.loads(line)}, ensure_ascii=False)}\n")
+    return len(lines.numbers)
+
+
 async def _audit(database: Database, subject: Subject, folder: Path) -> dict[str, int]:
     store, person = AuditStore(database), None
     if subject.end_user:
@@ -298,14 +390,14 @@ async def _audit(database: Database, subject: Subject, folder: Path) -> dict[str
     return counts
 
 
-def _host_files(host: HostPlaces, subject: Subject, folder: Path) -> dict[str, int]:
+def _host_files(host: HostPlaces, subject: Subject, database_id: str, folder: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     if host.access_log is not None:
-        lines = list(lines_of(host.access_log, subject.tenant))
+        lines = list(lines_of(host.access_log, subject, database_id))
         if lines:
             (folder / "access.log").write_bytes(b"".join(lines))
         counts["access_log"] = len(lines)
-    if host.chat_history is not None and subject.tenant == LOCAL and host.chat_history.exists():
+    if host.chat_history is not None and subject == Subject(LOCAL) and host.chat_history.exists():
         shutil.copyfile(host.chat_history, folder / "chat_history")
         counts["chat_history"] = 1
     return counts

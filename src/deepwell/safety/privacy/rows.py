@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,10 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.safety.privacy.attribution import Subject, parts
+from deepwell.safety.privacy.file_lines import names_in_line
 from deepwell.safety.privacy.ledger import Change
 from deepwell.safety.privacy.trained import erase_trained
+from deepwell.storage.agents import delete_runs
+from deepwell.storage.batches import BATCH_JOB, OPEN
 from deepwell.storage.clock import shared_time
-from deepwell.storage.jobs import delete_job
+from deepwell.storage.jobs import delete_job, insert_job
 from deepwell.storage.keys import seal_keys
 from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.knowledge.stores import next_generation
@@ -64,17 +68,22 @@ from deepwell.storage.tables import (
 __all__ = [
     "ERASE_JOB",
     "TENANT_TABLES",
+    "cut_blob",
+    "erase_agents",
     "erase_batch",
     "erase_completions",
     "erase_conversation",
+    "erase_eval",
     "erase_extensions",
     "erase_feedback",
     "erase_file",
+    "erase_lines",
     "erase_page",
     "erase_person_ties",
     "erase_responses",
-    "erase_sessions",
     "erase_store",
+    "erase_votes",
+    "erase_works",
     "is_busy",
     "overwrite_keys",
     "revoke_keys",
@@ -237,8 +246,68 @@ def erase_responses(connection: Connection, subject: Subject, ids: Sequence[str]
     return Change({"responses": total})
 
 
-def erase_sessions(connection: Connection, subject: Subject, ids: Sequence[str]) -> Change:
-    """Deletes jobs that train on a conversation. What they have made goes with the next sweep of a server."""
+def erase_agents(connection: Connection, subject: Subject, ids: Sequence[str]) -> Change:
+    """Deletes runs of agents with their steps and jobs. The worker of one that is under way loses it."""
+    inside = agent_steps.c
+    mine = (inside.tenant == subject.tenant) & inside.run_id.in_(ids)
+    steps = connection.execute(sa.delete(agent_steps).where(mine)).rowcount
+    return Change({"agent_steps": steps, "agent_runs": delete_runs(connection, subject.tenant, ids)})
+
+
+def erase_votes(connection: Connection, seqs: Sequence[int]) -> Change:
+    """Deletes what a rater said of pairs of answers."""
+    done = connection.execute(sa.delete(rating_votes).where(rating_votes.c.seq.in_(seqs)))
+    return Change({"rating_votes": done.rowcount})
+
+
+def erase_eval(connection: Connection, subject: Subject, id: str) -> Change:
+    """Deletes an evaluation. Its runs have gone before."""
+    mine = (evals.c.tenant == subject.tenant) & (evals.c.id == id)
+    return Change({"evals": connection.execute(sa.delete(evals).where(mine)).rowcount})
+
+
+def erase_lines(connection: Connection, subject: Subject, id: str) -> Change:
+    """Deletes the results of the end user's lines in a batch. One that has not ended begins anew with what its input has."""
+    tenant, columns = subject.tenant, batch_lines.c
+    mine = (columns.tenant == tenant) & (columns.batch_id == id) & (columns.end_user == subject.end_user)
+    count = connection.execute(sa.delete(batch_lines).where(mine)).rowcount
+    is_open = sa.exists().where(batches.c.tenant == tenant, batches.c.id == id, batches.c.status.in_(OPEN))
+    job = (jobs.c.tenant == tenant) & (jobs.c.id == id) & (jobs.c.status == "running")
+    payload = connection.scalar(sa.select(jobs.c.payload).where(job, is_open))
+    if payload is not None:  # the worker has read lines in advance
+        delete_job(connection, tenant, BATCH_JOB, id)
+        insert_job(connection, tenant, BATCH_JOB, payload, id=id)
+    return Change({"batch_lines": count})
+
+
+def cut_blob(
+    connection: Connection, subject: Subject, before: str, after: str, length: int, lines: int
+) -> Change:
+    """Gives the tenant's rows that name some bytes others, without an end user's lines, and deletes what was made of those."""
+    tenant = subject.tenant
+    same = (files.c.tenant == tenant) & (files.c.sha256 == before)
+    ids = list(connection.scalars(sa.select(files.c.id).where(same)))
+    connection.execute(sa.update(files).where(same).values(sha256=after, bytes=length))
+    counts, kept = {"file_lines": lines}, [before]
+    for id in ids:
+        made, hashes = erase_trained(connection, tenant, id)
+        for name, count in (
+            *made.items(),
+            *_cut_labelled(connection, subject, id).items(),
+            *_unrated(connection, subject, id).items(),
+        ):
+            counts[name] = counts.get(name, 0) + count
+        kept += hashes
+    mine = (batches.c.tenant == tenant) & (batches.c.input_sha256 == before)
+    connection.execute(sa.update(batches).where(mine).values(input_sha256=after))
+    return Change(counts, kept)
+
+
+def erase_works(connection: Connection, subject: Subject, ids: Sequence[str]) -> Change:
+    """Deletes jobs that train on a conversation, search for a prompt or compress a model.
+
+    What they have made goes with the next sweep of a server.
+    """
     return Change({"jobs": _drop_jobs(connection, subject, ids)})
 
 
@@ -352,6 +421,21 @@ def _unlabelled(connection: Connection, subject: Subject, file_id: str) -> dict[
     texts = connection.execute(sa.delete(labelling_items).where(items.tenant == tenant, inside)).rowcount
     done = connection.execute(sa.delete(labelling_projects).where(made)).rowcount
     return {"labelling_items": texts, "labelling_projects": done}
+
+
+def _cut_labelled(connection: Connection, subject: Subject, file_id: str) -> dict[str, int]:
+    """Deletes the texts of labelling projects that come of an end user's lines of a file."""
+    tenant, projects, items = subject.tenant, labelling_projects.c, labelling_items.c
+    made = sa.select(projects.id).where(projects.tenant == tenant, projects.file_id == file_id)
+    inside = (items.tenant == tenant) & items.project_id.in_(made) & items.record.is_not(None)
+    rows = connection.execute(sa.select(items.project_id, items.position, items.record).where(inside)).all()
+    theirs = [row for row in rows if names_in_line(json.loads(row.record), subject.end_user)]
+    for row in theirs:
+        mine = (
+            (items.tenant == tenant) & (items.project_id == row.project_id) & (items.position == row.position)
+        )
+        connection.execute(sa.delete(labelling_items).where(mine))
+    return {"labelling_items": len(theirs)}
 
 
 def _unrated(connection: Connection, subject: Subject, file_id: str) -> dict[str, int]:

@@ -21,6 +21,8 @@ from deepwell.storage.tables import (
     fine_tuning_events,
     fine_tuning_jobs,
     jobs,
+    media_usage,
+    usage,
 )
 from deepwell.storage.tuning.works import WORKS, made_of_files
 
@@ -29,7 +31,9 @@ __all__ = [
     "MadeBy",
     "drop_results",
     "drop_runs",
+    "erase_runs",
     "erase_trained",
+    "erase_tunings",
     "made_by",
     "runs_of_files",
     "trained_on",
@@ -79,9 +83,30 @@ def erase_trained(connection: Connection, tenant: Tenant, file_id: str) -> tuple
 
     The adapters leave the engines, and their folders the disk, with the next sweep of a server.
     """
+    counts, hashes = erase_tunings(connection, tenant, trained_on(tenant, [file_id]))
+    judged, kept = erase_runs(connection, tenant, runs_of_files(tenant, [file_id]))
+    works = connection.execute(sa.delete(jobs).where(made_of_files(tenant, [file_id]))).rowcount
+    counts |= judged
+    if works:
+        counts["jobs"] = counts.get("jobs", 0) + works
+    return counts, [*hashes, *kept]
+
+
+def erase_tunings(
+    connection: Connection, tenant: Tenant, made: sa.ColumnElement[bool]
+) -> tuple[dict[str, int], list[str]]:
+    """Deletes fine-tuning jobs with their models. Returns rows by table, and hashes that they kept.
+
+    Where the use of such a model was counted, its name loses what the client called it.
+    """
     counts: dict[str, int] = {}
-    made = trained_on(tenant, [file_id])
     ids = list(connection.scalars(sa.select(fine_tuning_jobs.c.id).where(made)))
+    inside = (fine_tuned_models.c.tenant == tenant) & fine_tuned_models.c.job_id.in_(ids)
+    for model in connection.execute(sa.select(fine_tuned_models).where(inside)).all():
+        step = "" if model.step is None else f":{model.step}"
+        for table in (usage, media_usage):
+            mine = (table.c.tenant == tenant) & (table.c.model == model.name)
+            connection.execute(sa.update(table).where(mine).values(model=f"ft:{model.job_id}{step}"))
     for table in (fine_tuning_events, fine_tuning_checkpoints, fine_tuned_models):
         mine = (table.c.tenant == tenant) & table.c.job_id.in_(ids)
         counts[table.name] = connection.execute(sa.delete(table).where(mine)).rowcount
@@ -93,16 +118,22 @@ def erase_trained(connection: Connection, tenant: Tenant, file_id: str) -> tuple
         )
     )
     counts["fine_tuning_jobs"] = len(ids)
-    judged = runs_of_files(tenant, [file_id])
+    connection.execute(sa.delete(jobs).where(jobs.c.tenant == tenant, jobs.c.id.in_(ids)))
+    return counts, [sha for row in hashes for sha in row if sha is not None]
+
+
+def erase_runs(
+    connection: Connection, tenant: Tenant, judged: sa.ColumnElement[bool]
+) -> tuple[dict[str, int], list[str]]:
+    """Deletes runs of evaluations with their items. Returns rows by table, and hashes that they kept."""
+    counts: dict[str, int] = {}
     runs = list(connection.scalars(sa.select(eval_runs.c.id).where(judged)))
     inside = (eval_output_items.c.tenant == tenant) & eval_output_items.c.run_id.in_(runs)
     counts["eval_output_items"] = connection.execute(sa.delete(eval_output_items).where(inside)).rowcount
     kept = list(connection.scalars(sa.delete(eval_runs).where(judged).returning(eval_runs.c.source_sha256)))
     counts["eval_runs"] = len(kept)
-    connection.execute(sa.delete(jobs).where(jobs.c.tenant == tenant, jobs.c.id.in_([*ids, *runs])))
-    works = connection.execute(sa.delete(jobs).where(made_of_files(tenant, [file_id]))).rowcount
-    counts |= {"jobs": works} if works else {}
-    return counts, [one for one in (*(sha for row in hashes for sha in row), *kept) if one is not None]
+    connection.execute(sa.delete(jobs).where(jobs.c.tenant == tenant, jobs.c.id.in_(runs)))
+    return counts, [one for one in kept if one is not None]
 
 
 def drop_results(models: Path | None, is_theirs: Callable[[MadeBy], bool]) -> int:

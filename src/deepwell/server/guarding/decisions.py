@@ -166,5 +166,7 @@ class Decisions:
                 if key in noted:
                     return
                 noted.add(key)
-            facts = RequestFacts(record.request_id, record.key_id, record.model, record.end_user, record.path)
+            facts = RequestFacts(
+                record.request_id, record.key_id, record.model, record.end_user, record.route
+            )
         await self.audit.decided(Tenant(tenant), decision, facts, keep=self.policy.audit, text=text)

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deepwell.safety.privacy.places import end_user_of
 from deepwell.server.access.principal import principal_in
 from deepwell.server.http.body_room import SMALL_BODY_BYTES, free_body_in
 from deepwell.server.http.json_size import check_entries
@@ -111,7 +112,7 @@ def _straight(
         del data  # the answer may take long, and nobody reads the bytes again
         free_body_in(scope)
         if (record := current()) is not None:
-            record.end_user = _end_user(body)
+            record.end_user = end_user_of(_naming(body))
             record.key_id = principal_in(scope).key_id  # now, for what the audit trail tells of the request
         response = await endpoint(**{request_name: Request(scope, receive, send), body_name: body})
         await response(scope, receive, send)
@@ -119,14 +120,12 @@ def _straight(
     return app
 
 
-def _end_user(body: BaseModel) -> str:
-    """Returns the end user that a body names: `safety_identifier`, else `user`, or Anthropic's `metadata.user_id`."""
-    named = (
-        getattr(body, "safety_identifier", None),
-        getattr(body, "user", None),
-        getattr(getattr(body, "metadata", None), "user_id", None),
-    )
-    return next((one for one in named if isinstance(one, str)), "")
+def _naming(body: BaseModel) -> dict[str, Any]:
+    """Returns the fields of a body that may name an end user."""
+    fields = {name: getattr(body, name, None) for name in ("safety_identifier", "user", "metadata")}
+    if isinstance(labels := fields["metadata"], BaseModel):  # Anthropic's
+        fields["metadata"] = vars(labels)
+    return fields
 
 
 async def _read(receive: Receive) -> bytes:

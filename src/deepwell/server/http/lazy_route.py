@@ -8,6 +8,9 @@ from typing import Any, Final
 
 from fastapi.routing import APIRoute
 from starlette.routing import compile_path, get_name
+from starlette.types import Receive, Scope, Send
+
+from deepwell.server.observe.record import current
 
 __all__ = ["LazyRoute"]
 
@@ -30,6 +33,12 @@ class LazyRoute(APIRoute):
     def read_signature(self, options: dict[str, Any]) -> None:
         """Does what FastAPI's own route does when it is made."""
         super().__init__(self.path, self.endpoint, **options)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Notes the template of the path, for what is told of the request while it is answered."""
+        if (record := current()) is not None:
+            record.route = self.path
+        await super().handle(scope, receive, send)
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not there yet. Another thread waits until all is there."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from deepwell.safety.privacy.log_lines import person_of
 from deepwell.server.observe.record import Record
 
 __all__ = ["AccessLog", "fields_of"]
@@ -26,14 +27,18 @@ class AccessLog:
     Args:
         style: "json", or "text" for logfmt.
         path: the file; None: standard error.
+        database_id: id of the database, without which nobody tells whom the hash of an end user stands for.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, style: Literal["text", "json"], path: Path | None = None) -> None:
+    def __init__(
+        self, style: Literal["text", "json"], path: Path | None = None, database_id: str = ""
+    ) -> None:
         self._style = style
         self._path = path
+        self._database_id = database_id
         self._descriptor = -1
         if path is not None:
             self._open(path)
@@ -42,7 +47,7 @@ class AccessLog:
         """Writes a batch at once, so that appended lines stay whole beside those of other processes."""
         line = _json_line if self._style == "json" else _text_line
         # A record without a method is no request.
-        text = "".join(line(fields_of(record)) for record in records if record.method)
+        text = "".join(line(fields_of(record, self._database_id)) for record in records if record.method)
         if self._path is None:
             sys.stderr.write(text)
             sys.stderr.flush()
@@ -73,7 +78,7 @@ class AccessLog:
         self._open(path)
 
 
-def fields_of(record: Record) -> dict[str, Any]:
+def fields_of(record: Record, database_id: str = "") -> dict[str, Any]:
     """Returns the fields of a line, in order. Fields that do not apply are left out. Times are in milliseconds."""
     when = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line: dict[str, Any] = {
@@ -81,6 +86,8 @@ def fields_of(record: Record) -> dict[str, Any]:
         "request_id": record.request_id,
         "tenant": record.tenant,
         "key_id": record.key_id,
+        # Lines have ids that clients chose: an erasure finds those of an end user by it
+        "person": person_of(database_id, record.tenant, record.end_user) if record.end_user else "",
         "method": record.method,
         "route": record.route,
         "path": record.path[:_PATH_CHARACTERS].encode(errors="replace").decode()

@@ -116,8 +116,11 @@ class Observer:
                     self._failed = True
 
 
-def observer_of(settings: Settings) -> Observer:
+def observer_of(settings: Settings, database_id: str = "") -> Observer:
     """Returns the observer that the settings ask for. OpenTelemetry is imported only if traces are on.
+
+    Args:
+        database_id: see `AccessLog`.
 
     Raises:
         InvalidSettings: the log file cannot be opened.
@@ -129,7 +132,7 @@ def observer_of(settings: Settings) -> Observer:
         from deepwell.server.observe.access_log import AccessLog
 
         try:
-            log = AccessLog(settings.access_log, settings.access_log_file)
+            log = AccessLog(settings.access_log, settings.access_log_file, database_id)
         except OSError as error:
             raise InvalidSettings(
                 f"the access log {settings.access_log_file} cannot be written: {error.strerror}",

@@ -47,7 +47,7 @@ class Record:
     duration_s: float = 0.0
     tenant: str = ""
     key_id: str = ""
-    end_user: str = ""  # as the request names one; for the audit trail alone, and in no log
+    end_user: str = ""  # as the request names one; the audit trail has a pseudonym for it, the log a hash
     job: str = ""  # kind of the job whose claim this is
     model: str = ""
     alias: str = ""  # by which the request named the model

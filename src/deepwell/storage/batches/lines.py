@@ -34,6 +34,7 @@ class LineResult:
     failed: bool
     body: str
     tokens: Tokens = Tokens()
+    end_user: str = ""  # as the line's request names one
     counted: bool = (
         True  # as completed or failed; not if it was never run, in a batch that counts such lines apart
     )
@@ -97,7 +98,12 @@ def _keep(connection: Connection, tenant: Tenant, id: str, result: LineResult) -
         return False
     connection.execute(
         sa.insert(batch_lines).values(
-            tenant=tenant, batch_id=id, line=result.line, failed=int(result.failed), body=result.body
+            tenant=tenant,
+            batch_id=id,
+            line=result.line,
+            failed=int(result.failed),
+            body=result.body,
+            end_user=result.end_user or None,
         )
     )
     return True

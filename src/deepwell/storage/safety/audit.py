@@ -1,8 +1,8 @@
 """`AuditStore`: append-only trails of events, one hash chain a tenant.
 
-A chain has a random id. Its entries name the chain and not the tenant, and end users by random pseudonyms. To erase a
-tenant or an end user, only the rows that tie the two together are removed: the chain stays whole, and what it says is
-nobody's any more.
+A chain has a random id. Its entries name the chain and not the tenant, and end users by random pseudonyms. What clients
+choose, such as the id of a prompt, stands in them as a hash with the chain's salt. To erase a tenant or an end user, only the
+rows that tie the two together are removed, with a tenant's salt: the chain stays whole, and what it says is nobody's any more.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ def _extend(connection: Connection, state: sa.Row[Any], records: Sequence[AuditR
         for one in sorted({record.end_user for record in records if record.end_user})
     }
     salts = [secrets.token_hex(16) if record.text else "" for record in records]
-    rows = sealed(records, chain, before, persons, salts)
+    rows = sealed(records, chain, before, persons, salts, salt=state.salt or "")
     texts = [
         {
             "chain": chain,

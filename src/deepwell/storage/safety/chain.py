@@ -7,6 +7,7 @@ The line is stored as it was hashed: nothing is encoded again to verify it.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +22,7 @@ __all__ = [
     "Link",
     "commitment_of",
     "hash_of",
+    "name_of",
     "read_link",
     "sealed",
     "storable",
@@ -31,6 +33,7 @@ GENESIS: Final = "0" * 64
 
 _encode = msgspec.json.Encoder().encode
 _TIES: Final = frozenset(("chain", "sequence", "time", "previous", "event", "person", "text_sha256"))
+_RANDOM: Final = re.compile(r"(req|pmpt|run)_[0-9a-f]{32}")  # ids that servers draw hold no words
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class AuditRecord:
         event: the kind of event: `decision`, `prune`, `erase`, `export`, `policy`, `gap`.
         at_ms: Unix time in milliseconds.
         fields: what else is to be told, as JSON values; empty ones are left out. No prompt or answer belongs here.
+        named: fields whose values clients may choose, such as the id of a prompt. The entry has `name_of` each in its place.
         end_user: identifier of the end user, as the client sent it. The entry has a random pseudonym in its place.
         text: a prompt or an answer, where the policy keeps it. The entry has a salted hash of it; the text lies apart.
     """
@@ -62,6 +66,7 @@ class AuditRecord:
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     end_user: str = ""
     text: str = ""
+    named: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         """Checks the names of the fields.
@@ -69,8 +74,9 @@ class AuditRecord:
         Raises:
             ValueError: entries have one of them already.
         """
-        if not _TIES.isdisjoint(self.fields):
-            raise ValueError(f"an audit record may not name {sorted(_TIES & self.fields.keys())}")
+        taken = _TIES & (self.fields.keys() | self.named.keys()) | (self.fields.keys() & self.named.keys())
+        if taken:
+            raise ValueError(f"an audit record may not name {sorted(taken)}")
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -115,18 +121,31 @@ def commitment_of(salt: str, text: str) -> str:
     return hashlib.sha256(bytes.fromhex(salt) + text.encode()).hexdigest()
 
 
+def name_of(salt: str, value: str) -> str:
+    """Returns what an entry holds in the place of a value that a client chose: a hash with the salt of the chain, in hex.
+
+    An id that a server drew stays as it is.
+    """
+    if not value or _RANDOM.fullmatch(value):
+        return value
+    return f"name_{hashlib.sha256(bytes.fromhex(salt) + storable(value).encode()).hexdigest()[:32]}"
+
+
 def sealed(
     records: Sequence[AuditRecord],
     chain: str,
     head: Head,
     persons: Mapping[str, str],
     salts: Sequence[str] = (),
+    *,
+    salt: str = "",
 ) -> list[tuple[int, int, str, str]]:
     """Returns the rows that continue a chain after `head`: sequence number, time, entry and hash of each.
 
     Args:
         persons: pseudonym of each end user.
         salts: one for each record, if any of them has a text.
+        salt: that of the chain, by which names are hashed.
     """
     rows: list[tuple[int, int, str, str]] = []
     sequence, previous = head.sequence, head.hash
@@ -141,7 +160,8 @@ def sealed(
         }
         if record.end_user:
             line["person"] = persons[record.end_user]
-        line |= {name: value for name, value in record.fields.items() if value not in ("", None, [], (), {})}
+        told = {**record.fields, **{name: name_of(salt, value) for name, value in record.named.items()}}
+        line |= {name: value for name, value in told.items() if value not in ("", None, [], (), {})}
         if record.text:
             line["text_sha256"] = commitment_of(salts[number], storable(record.text))
         entry = _line(line)

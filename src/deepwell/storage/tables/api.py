@@ -244,6 +244,7 @@ batch_lines = Table(
     Column("line", BigInteger, primary_key=True, autoincrement=False),  # line number in the input, from 1
     Column("failed", Integer, nullable=False),  # 1: it belongs to the error file
     Column("body", Text, nullable=False),  # JSON: the line of the output
+    Column("end_user", Text),  # as the line's request names one, so that the result can be erased
     ForeignKeyConstraint(["tenant", "batch_id"], ["batches.tenant", "batches.id"], ondelete="CASCADE"),
 )
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import DecodeError, Raw
 
 from deepwell.errors import ModelNotFound
+from deepwell.safety.privacy.places import end_user_of
 from deepwell.server.families.batches.bodies import BatchError
 from deepwell.server.families.batches.images import IMAGES, image_bytes
 
@@ -24,6 +25,17 @@ _objects = msgspec.json.Decoder(dict[str, Raw])
 _scalars = msgspec.json.Decoder(str | bool | int | float | None)
 
 
+class _Naming(msgspec.Struct):
+    """The fields of a request that may name an end user."""
+
+    safety_identifier: Any = None
+    user: Any = None
+    metadata: Any = None
+
+
+_naming = msgspec.json.Decoder(_Naming)
+
+
 @dataclass(frozen=True, slots=True)
 class InputLine:
     """One request of an input; `number` is its line in the file, from 1."""
@@ -31,6 +43,7 @@ class InputLine:
     number: int
     custom_id: str
     body: bytes
+    end_user: str = ""
 
 
 @dataclass(slots=True)
@@ -141,7 +154,9 @@ def read_lines(path: Path, done: Set[int]) -> Iterator[InputLine]:
     for number, line in _numbered(path, None):
         if number not in done:
             entry = _objects.decode(line)
-            yield InputLine(number, str(_plain(entry["custom_id"])), bytes(entry["body"]))
+            body = entry["body"]
+            user = end_user_of(msgspec.structs.asdict(_naming.decode(body)))
+            yield InputLine(number, str(_plain(entry["custom_id"])), bytes(body), user)
 
 
 def _numbered(path: Path, longest: int | None) -> Iterator[tuple[int, bytes]]:

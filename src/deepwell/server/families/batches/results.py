@@ -73,7 +73,7 @@ def ended(batch: StoredBatch, line: InputLine, reply: Reply) -> LineResult:
     if batch.without_files:
         kind, key = ("errored", "error") if failed else ("succeeded", "message")
         result = _MessageResult(line.custom_id, {"type": kind, key: Raw(reply.body)})
-        return LineResult(line.number, failed, _encode(result).decode(), tokens)
+        return LineResult(line.number, failed, _encode(result).decode(), tokens, line.end_user)
     response = _Response(reply.status, reply.request_id, Raw(reply.body))
     return _result(batch, line, failed, tokens, response, None)
 
@@ -83,7 +83,8 @@ def never_run(batch: StoredBatch, line: InputLine, code: str) -> LineResult:
     if batch.without_files:
         kind = "canceled" if code == CANCELLED else "expired"
         result = _MessageResult(line.custom_id, {"type": kind})
-        return LineResult(line.number, True, _encode(result).decode(), counted=False)
+        body = _encode(result).decode()
+        return LineResult(line.number, True, body, end_user=line.end_user, counted=False)
     why = "the batch was cancelled" if code == CANCELLED else "the completion window ended"
     failure = BatchFailure(code, f"{why} before this request was run: send it in another batch")
     return _result(batch, line, True, Tokens(), None, failure)
@@ -99,7 +100,7 @@ def _result(
 ) -> LineResult:
     id = f"batch_req_{batch.id.removeprefix('batch_')}_{line.number}"
     body = _encode(_Answered(id, line.custom_id, response, error)).decode()
-    return LineResult(line.number, failed, body, tokens)
+    return LineResult(line.number, failed, body, tokens, line.end_user)
 
 
 def _tokens(body: bytes) -> Tokens:

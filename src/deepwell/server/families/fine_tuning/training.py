@@ -307,9 +307,9 @@ class Training:
             return await self._ended(ended)
         self._context.metrics.tuning.tokens.inc(tokens)
         self._run.progress = self._curves.progress(ended=True)
-        fields = {"action": "publish", "job": job.id, "model": name, "base": row.model}
+        fields = {"action": "publish", "job": job.id, "base": row.model}
         await self._context.audit.record(
-            job.tenant, AuditRecord("fine_tuning", now_ms(), fields), durable=True
+            job.tenant, AuditRecord("fine_tuning", now_ms(), fields, named={"model": name}), durable=True
         )
         return await self._ended(ended)
 

@@ -67,6 +67,6 @@ async def _audited(
     context: ServerContext, principal: Principal, action: str, job: Job, prompt_id: str
 ) -> None:
     """Adds what was done with a search to the tenant's audit trail."""
-    fields = {"action": action, "job": job.id, "prompt": prompt_id, "key_id": principal.key_id}
-    record = AuditRecord("prompt_optimisation", now_ms(), fields)
+    fields = {"action": action, "job": job.id, "key_id": principal.key_id}
+    record = AuditRecord("prompt_optimisation", now_ms(), fields, named={"prompt": prompt_id})
     await context.audit.record(principal.tenant, record, durable=True)

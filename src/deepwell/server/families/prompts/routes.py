@@ -108,15 +108,14 @@ def router(context: ServerContext) -> APIRouter:
 
 
 async def _audited(context: ServerContext, principal: Principal, action: str, prompt: StoredPrompt) -> None:
-    """Adds a change of a prompt to the tenant's audit trail: its hash, and not its text."""
+    """Adds a change of a prompt to the tenant's audit trail: its hash, and neither its text nor its name."""
     fields = {
         "action": action,
-        "prompt": prompt.id,
         "version": prompt.number,
         "sha256": prompt.sha256,
         "key_id": principal.key_id,
     }
-    record = AuditRecord("prompt", now_ms(), fields)
+    record = AuditRecord("prompt", now_ms(), fields, named={"prompt": prompt.id})
     await context.audit.record(principal.tenant, record, durable=True)
 
 

@@ -124,10 +124,9 @@ class CompressionRun(WorkRun):
         fields = {
             "action": "publish",
             "job": self._run.job.id,
-            "model": told["model"],
             "base": self._payload.asked["model"],
         }
-        audit = AuditRecord("compression", now_ms(), fields)
+        audit = AuditRecord("compression", now_ms(), fields, named={"model": told["model"]})
         await self._context.audit.record(self.tenant, audit, durable=True)
         self._progress.tell(f"New model in the store: {told['model']}", kind="made")
         return {

@@ -144,12 +144,11 @@ class OptimisationRun(WorkRun):
         made = await self._context.state.prompts.add(self.tenant, asked["prompt"]["id"], body, current=use)
         fields = {
             "action": "add",
-            "prompt": made.id,
             "version": made.number,
             "sha256": made.sha256,
             "job": self._run.job.id,
             "key_id": self._payload.key_id,
         }
-        record = AuditRecord("prompt", now_ms(), fields)
+        record = AuditRecord("prompt", now_ms(), fields, named={"prompt": made.id})
         await self._context.audit.record(self.tenant, record, durable=True)
         return made

@@ -1,4 +1,4 @@
-"""The seals of API keys, and the key behind each vote."""
+"""The seals of API keys, the key behind each vote, and the end user of a batch's line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _SEALED = (
 
 
 def upgrade() -> None:
-    """Adds the columns, and seals the keys that there are. Of earlier votes no key is known."""
+    """Adds the columns, and seals the keys that there are. Earlier votes and lines name nobody."""
+    op.add_column("batch_lines", sa.Column("end_user", sa.Text))
     op.add_column("feedback", sa.Column("key_id", sa.String(64), nullable=False, server_default=""))
     op.add_column("api_keys", sa.Column("seal", sa.String(64), nullable=False, server_default=""))
     keys = sa.table("api_keys", *(sa.column(name) for name in (*_SEALED, "seal")))
@@ -33,5 +34,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drops them."""
+    op.drop_column("batch_lines", "end_user")
     op.drop_column("feedback", "key_id")
     op.drop_column("api_keys", "seal")
