@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.needs import HAPROXY
 from tests.parallel import free_port
 
 from deepwell.errors import DeepwellError, InvalidRequest
@@ -22,7 +23,6 @@ from deepwell.fleet.deploy.declaration import Declaration, Evaluation, Gates, Ro
 from deepwell.fleet.deploy.evaluation import evaluate
 from deepwell.fleet.deploy.machine import CLAIM, Opened, deployment_folder
 from deepwell.fleet.deploy.release import Release
-from deepwell.fleet.front.front import find_haproxy
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.process.claim import read_claim
@@ -34,7 +34,7 @@ from deepwell.storage.registry.story import Rollout, Steps
 
 pytestmark = [
     pytest.mark.fault,
-    pytest.mark.skipif(find_haproxy() is None, reason="haproxy is not installed"),
+    pytest.mark.needs(HAPROXY),
 ]
 REPLICA = Path(__file__).with_name("replica.py")
 PROD = "toy@prod"
