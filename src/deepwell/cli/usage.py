@@ -6,6 +6,7 @@ import gc
 import importlib
 import inspect
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from deepwell.cli import end_at_once
 from deepwell.errors import InvalidRequest
 
 __all__ = ["Verbs", "application"]
@@ -159,5 +161,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    if signal.getsignal(signal.SIGINT) is end_at_once:  # the verb may have something to tidy up
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if context.invoked_subcommand not in _COLLECT_WHEN_READY:
         gc.enable()  # `main` switched it off
