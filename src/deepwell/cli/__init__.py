@@ -11,7 +11,9 @@ import os
 import signal
 import sys
 
-TYPE_CHECKING = False  # `typing` itself takes longer than the rest, and until `main` an interrupt prints a traceback
+TYPE_CHECKING = (
+    False  # `typing` itself takes longer than the rest, and until `main` an interrupt prints a traceback
+)
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
