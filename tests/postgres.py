@@ -74,7 +74,7 @@ class Server:
     def signal(self, number: int) -> None:
         """Send a signal to every process of the server, the parent first."""
         parent = self.pid
-        children = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split()
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="utf-8").split()
         for pid in (parent, *map(int, children)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
