@@ -83,6 +83,15 @@ def _version(initdb: Path) -> int:
     return int(found[0]) if found else 0
 
 
+def _pgvector() -> bool:
+    """Returns whether the server that tests start has the extension, in Debian's place for it or beside its programs."""
+    if (programs := postgresql()) is None:
+        return False
+    beside = programs.resolve().parent
+    places = (Path("/usr/share/postgresql", beside.name), beside / "share" / "postgresql", beside / "share")
+    return any((place / "extension" / "vector.control").exists() for place in places)
+
+
 def _envoy() -> str | None:
     package = importlib.util.find_spec("envoy")
     folders = package.submodule_search_locations or [] if package else []
@@ -182,7 +191,7 @@ VALKEY = _program("valkey-server")
 PGVECTOR = Need(
     "pgvector is not installed",
     "apt-get install postgresql-17-pgvector",
-    lambda: any(Path("/usr/share/postgresql").glob("*/extension/vector.control")),
+    _pgvector,
     "postgresql-17-pgvector",
     in_gate=True,
 )

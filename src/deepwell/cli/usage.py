@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from deepwell.cli import end_at_once
 from deepwell.errors import InvalidRequest
 
 __all__ = ["Verbs", "application"]
@@ -161,7 +160,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    if signal.getsignal(signal.SIGINT) is end_at_once:  # the verb may have something to tidy up
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if context.obj is not None:
+        signal.signal(signal.SIGINT, context.obj)  # the verb may have something to tidy up
     if context.invoked_subcommand not in _COLLECT_WHEN_READY:
         gc.enable()  # `main` switched it off
