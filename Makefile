@@ -6,7 +6,7 @@ VENV := .venv
 TUNE_VENV := .venv-tune
 BIN := $(VENV)/bin
 PARITY_DEEPSEEK := tests/parity/test_deepseek.py tests/engine/test_parity_deepseek.py tests/engine/test_prediction.py
-NEEDS_TORCH := $(shell grep -l 'importorskip("torch")' tests/tuning/compress/*.py 2>/dev/null)
+NEEDS_TORCH := $(shell grep -l '^import torch' tests/tuning/compress/*.py 2>/dev/null)
 PARITY := tests/parity tests/tuning/train $(NEEDS_TORCH)
 # What compares with the golden files and its like needs no torch, and `make test` runs it too: `.ci/run`, which runs both, empties this.
 WITHOUT_TORCH := $(filter-out $(NEEDS_TORCH),$(wildcard tests/tuning/compress/test_*.py)) tests/engine/test_parity.py \
@@ -55,10 +55,13 @@ test: $(DEV)  ## unit, real-model and fault tests
 
 test-all: test parity  ## every test there is
 
-parity: $(TUNE)  ## against transformers itself, and against what it computed for the golden files
+parity: $(TUNE)  ## against transformers itself, what it computed for the golden files, and models that torch makes
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
 	@$(TUNE_VENV)/bin/deepwell pull minilm
 	@$(TUNE_VENV)/bin/deepwell pull e5-small-q4
+	@$(TUNE_VENV)/bin/deepwell pull whisper-tiny.en
+	@$(TUNE_VENV)/bin/deepwell pull --catalog bench/assets.toml whisper-base-f16
+	@$(TUNE_VENV)/bin/deepwell media train space --encoder-only
 	$(TUNE_VENV)/bin/$(PYTEST) $(PARITY) $(WITHOUT_TORCH) $(ARGS)
 
 parity-deepseek: $(TUNE)  ## the same for DeepSeek and Qwen3-MoE alone: tiny random models, no downloads

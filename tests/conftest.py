@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import gc
 import ipaddress
-import os
+import re
 import socket
+from collections import Counter
 from collections.abc import Callable, Generator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,10 @@ import httpx
 import pytest
 import typer.testing
 from hypothesis import settings
+from tests.needs import IN_CI, require, skip
 from tests.parallel import keep_to_one_processor
 
 keep_to_one_processor()  # before numpy and torch count processors
-
-IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
@@ -27,6 +28,8 @@ settings.load_profile("ci" if IN_CI else "dev")
 
 
 TESTS = Path(__file__).parent
+HAS_TORCH = find_spec("torch") is not None
+IMPORTS_TORCH = re.compile(r"^(?:import|from) (?:torch|transformers|peft|diffusers)\b", re.MULTILINE)
 
 # Commands keep no state, and to build all of them takes a third of a second, which hundreds of tests would spend.
 typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
@@ -57,6 +60,21 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 10, 10)
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leaves modules that import torch, and folders whose conftest.py does, to `make parity`, whose environment has it."""
+    module = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
+    if HAS_TORCH or module.suffix != ".py" or not module.is_file():
+        return None
+    return True if IMPORTS_TORCH.search(module.read_text(encoding="utf-8")) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test whose `needs` are missing."""
+    for mark in item.iter_markers("needs"):
+        require(*mark.args)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -67,6 +85,16 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"a real-model test was skipped in CI: {call.excinfo.value if call.excinfo else ''}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints one line for each thing that is missing: how many tests it skips, and the command that brings it."""
+    skipped = [one.longrepr for one in terminalreporter.getreports("skipped")]
+    reasons = Counter(str(where[2] if isinstance(where, tuple) else where) for where in skipped)
+    if reasons:
+        terminalreporter.section("skipped tests, and what ends each skip", "-")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"SKIPPED [{count}] {reason.removeprefix('Skipped: ')}")
 
 
 def _is_local(address: Any) -> bool:
@@ -147,7 +175,7 @@ def _or_skipped(find: Callable[[], Path]) -> Path:
     try:
         return find()
     except ModelNotFound as missing:
-        pytest.skip(f"{missing} (`make test` does)")
+        skip(missing.message, "make test", in_gate=True)
 
 
 @pytest.fixture(scope="session")

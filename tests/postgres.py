@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,37 +13,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import make_url
+from tests.needs import POSTGRESQL, require
 
 from deepwell.storage.database import Database
 from deepwell.storage.tables import metadata
-
-OLDEST = 15
-
-
-def programs() -> Path | None:
-    """Where the programs of the newest usable server lie: Debian keeps them out of the PATH."""
-    found = [*Path("/usr/lib/postgresql").glob("*/bin/initdb"), Path(shutil.which("initdb") or "/nowhere")]
-    versions = {path.parent: _version(path) for path in found if (path.parent / "pg_ctl").exists()}
-    return max(
-        (path for path in versions if versions[path] >= OLDEST), key=versions.__getitem__, default=None
-    )
-
-
-def _version(initdb: Path) -> int:
-    told = subprocess.run([initdb, "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"\d+", told)
-    return int(found[0]) if found else 0
 
 
 class Server:
     """One server with one database for each that asks."""
 
-    def __init__(self, folder: Path, bin: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.emptied_url: str | None = None
-        self._bin = bin
+        self._bin = Path(str(POSTGRESQL.find()))
         # The server refuses to run as root: then it belongs to Debian's user for it.
         self._user = "postgres" if os.geteuid() == 0 else None
         folder.chmod(0o755)
@@ -93,7 +74,7 @@ class Server:
     def signal(self, number: int) -> None:
         """Send a signal to every process of the server, the parent first."""
         parent = self.pid
-        children = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split()
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="utf-8").split()
         for pid in (parent, *map(int, children)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -154,7 +135,7 @@ class Replica(Server):
 
     def __init__(self, folder: Path, primary: Server) -> None:
         self._primary = primary
-        super().__init__(folder, primary._bin)
+        super().__init__(folder)
 
     def _make_data(self) -> None:
         where = make_url(self._primary.url("postgres"))
@@ -170,16 +151,10 @@ class Replica(Server):
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """A server for as long as the block lasts; without one installed the test is skipped, in CI it fails."""
-    bin = programs()
-    if bin is None:
-        message = f"PostgreSQL {OLDEST} or newer is not installed: apt-get install postgresql"
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(message)
-        pytest.skip(message)
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'deepwell[postgres]'")
+    """A server for as long as the block lasts; without one installed the test is skipped."""
+    require(POSTGRESQL)
     with tempfile.TemporaryDirectory(prefix="dwpg", ignore_cleanup_errors=True) as folder:
-        server = Server(Path(folder), bin)
+        server = Server(Path(folder))
         try:
             yield server
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,3 +161,12 @@ def openings() -> dict[str, list[str]]:
 def test_docstrings_open_with_what_is_done(opening: str) -> None:
     clipped = openings().get(opening, [])
     assert clipped == []
+
+
+def test_every_skip_names_the_command_that_ends_it() -> None:
+    own = re.compile(r"pytest\.(?:skip|importorskip)\b|\bskipif\b|shutil\.which|allow_module_level")
+    tests = Path(__file__).parent
+    found = [path for path in tests.rglob("*.py") if own.search(path.read_text(encoding="utf-8"))]
+    assert {path.name for path in found} == {"needs.py", "test_needs.py", Path(__file__).name}, (
+        "tests/needs.py skips tests"
+    )

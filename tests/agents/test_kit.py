@@ -7,11 +7,7 @@ import sqlite3
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
-import pytest
-
 from deepwell.agents.kit import Kit, open_tools
-
-pytest.importorskip("sqlglot")
 
 
 async def test_tables_are_read_beside_the_event_loop(tmp_path: Path) -> None:

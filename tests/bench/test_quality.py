@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from rich.console import Console
+from tests.needs import NATIVE
 
 from deepwell.bench.harness.report import Report
 from deepwell.bench.suites.quality.quality import (
@@ -14,7 +15,6 @@ from deepwell.bench.suites.quality.quality import (
     bench_quality,
     increase_error,
 )
-from deepwell.engine.backends import native
 
 # KL over the whole text is 0.0076 nats (int8) and 0.0044 (int4) on every kernel table. Over four of its windows it moves by
 # 0.0002 and 0.0001 (standard deviation) with the rounding and the choice of the windows: 10 % is four of those. Agreement
@@ -24,7 +24,7 @@ LEAST_AGREEMENT = {"int8": 0.922, "int4": 0.937}
 
 
 @pytest.mark.native
-@pytest.mark.skipif(not native.is_available(), reason="the compiled extension is missing")
+@pytest.mark.needs(NATIVE)
 def test_rounding_costs_as_little_as_measured(tmp_path_factory, monkeypatch, smollm2_path):
     # Packed weights: the folder of the other real-model benchmarks.
     monkeypatch.setenv("DEEPWELL_HOME", str(tmp_path_factory.getbasetemp() / "bench-home"))

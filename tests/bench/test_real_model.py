@@ -4,6 +4,7 @@ import io
 
 import pytest
 from rich.console import Console
+from tests.needs import NATIVE
 
 from deepwell.bench.harness.report import Report
 from deepwell.bench.peers.ours import Ours
@@ -17,7 +18,7 @@ from deepwell.engine.protocol import Window
 
 pytestmark = [
     pytest.mark.native,
-    pytest.mark.skipif(not native.is_available(), reason="the compiled extension is missing"),
+    pytest.mark.needs(NATIVE),
 ]
 
 

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.needs import SANDBOX
 from tests.server.agents.serving import ScriptedEngine
 from tests.server.conftest import codec as codec
 from tests.server.conftest import start
 from tests.server.fakes import make_service
 from typer.testing import CliRunner, Result
 
-from deepwell.agents.sandbox import available
 from deepwell.cli import app
 from deepwell.dialogue.text import Codec
 
-pytest.importorskip("sqlglot")
-pytestmark = pytest.mark.skipif(available() is not None, reason="no sandbox can be had here")
+pytestmark = pytest.mark.needs(SANDBOX)
 
 ORDERS = "id,state,amount\n1,open,3.5\n2,open,4\n3,closed,\n"
 COUNTS = "SELECT state, count(*) AS n FROM orders GROUP BY state ORDER BY n DESC"
@@ -48,7 +47,6 @@ def says(*lines: str) -> Any:
 
 @says(COUNTS)
 def test_the_query_is_shown_with_its_rows_and_a_chart(ask: Ask, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     done = ask("--data", str(tmp_path / "orders.csv"), "--chart", str(tmp_path / "chart.svg"))
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(COUNTS)
@@ -67,7 +65,6 @@ def test_json_has_the_query_and_all_rows(ask: Ask, tmp_path: Path) -> None:
 
 @says("SELECT state FROM orders", "SELECT state FROM orders")
 def test_rows_without_a_number_are_shown_though_they_have_no_chart(ask: Ask, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     words = ("--data", str(tmp_path), "--chart", str(tmp_path / "chart.svg"))
     done = ask(*words)
     assert done.exit_code == 1 and "closed" in done.stdout and "no row has a number" in done.stderr

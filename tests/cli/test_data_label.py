@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.needs import APERTIUM
 from typer.testing import CliRunner
 
 from deepwell.cli import app
@@ -169,15 +169,11 @@ def test_a_translator_that_is_missing_names_its_packages(
     assert "does not go with Chinese texts" in run(runner, "augment", chinese, "--pivot", "spanish", code=1)
 
 
-@pytest.mark.skipif(shutil.which("apertium") is None, reason="apertium is not installed")
+@pytest.mark.needs(APERTIUM)
 def test_apertium_itself_translates_each_text_by_itself() -> None:
-    from deepwell.errors import MissingDependency
     from deepwell.tuning.data.augment.translators import Apertium
 
-    try:
-        translator = Apertium()
-    except MissingDependency as missing:
-        pytest.skip(str(missing))
+    translator = Apertium()
     texts = ["the house is red", "", "^5$ [x] \\ @ <b>", "two\nlines\0here", "it ends"]
     there = translator.translate(texts, "en", "es")
     assert there[0] == "La casa es roja" and there[1] == "" and all(there[2:])

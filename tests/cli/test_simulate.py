@@ -55,7 +55,6 @@ def test_it_simulates_each_number_of_replicas(profile: str) -> None:
 
 
 def test_it_finds_the_fewest_replicas(profile: str, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     picture = tmp_path / "capacity.png"
     arguments = (profile, "--users", "60", "--think-s", "5", "--seconds", "60", "--target-p95-ms", "1500")
     result = invoke(*arguments, "--plot", str(picture), "--json")

@@ -33,6 +33,20 @@ serve.write_json = told
 sys.argv = ["deepwell", "serve", *sys.argv[1:], "--port", "0", "--json"]
 cli.main()
 """
+# Runs a command line that gets a real SIGINT where it imports a module.
+INTERRUPTED = """
+import os, signal, sys
+from deepwell.cli import main
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["deepwell", *{line!r}.split()]
+main()
+"""
 LISTS = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
@@ -102,3 +116,21 @@ def test_a_line_that_begins_with_a_verb_loads_that_verb_alone(verb: str) -> None
 @pytest.mark.parametrize("line", ["", "--help", "--version serve", "serv", "list", "--show-completion"])
 def test_any_other_line_loads_all_verbs(line: str) -> None:
     assert {*VERBS, "aliases"} == set(modules_for(line.split()))
+
+
+@pytest.mark.parametrize("module", ["deepwell.cli.usage", "typer", "typer.main", "deepwell.cli.{verb}"])
+@pytest.mark.parametrize(
+    "line", ["serve nothing", "tune run nothing", "evaluate nothing", "models", "--help"]
+)
+def test_an_interrupt_during_the_imports_ends_quietly(line: str, module: str) -> None:
+    verb = line.split()[0] if line != "--help" else "bench"
+    code = INTERRUPTED.format(module=module.format(verb=verb), line=line)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("module", ["deepwell.settings", "pydantic", "deepwell.cli.output"])
+def test_an_interrupt_while_a_verb_imports_what_it_needs_ends_quietly(module: str) -> None:
+    code = INTERRUPTED.format(module=module, line="models list")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -100,6 +103,46 @@ def test_a_worker_is_shown_in_a_log_and_as_json(
     trained(run, command, json=True)
     *_, done = map(json.loads, capsys.readouterr().out.splitlines())
     assert Path(done["output"], done["adapter"]) == home / "run" / "adapter"
+
+
+# Says a step, then waits for a signal behind which it writes its checkpoint.
+WORKER = """
+import json, os, signal
+def stop(*_):
+    open("checkpoint", "w").close()
+    os._exit(75)
+if {handled}:
+    signal.signal(signal.SIGTERM, stop)
+print(json.dumps({{"event": "step", "step": 1, "steps": 2, "pid": os.getpid()}}), flush=True)
+signal.pause()
+"""
+TRAINS = """
+import sys
+from pathlib import Path
+from deepwell.cli.tune.running import configured, trained
+from deepwell.tuning.train.config import TuneConfig
+run = configured(TuneConfig, None, {"data": [Path("train.jsonl")], "output": Path("run")}, None, [])
+trained(run, [sys.executable, "-c", sys.argv[1]], json=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("handled", [True, False], ids=["trains", "still imports"])
+def test_a_signal_to_the_parent_alone_ends_the_training(
+    number: int, handled: bool, data: Path, home: Path
+) -> None:
+    command = [sys.executable, "-c", TRAINS, WORKER.format(handled=handled)]
+    with subprocess.Popen(
+        command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        worker = json.loads(parent.stdout.readline())["pid"]
+        parent.send_signal(number)
+        shown = parent.communicate(timeout=60)[1]
+    assert "the same command continues" in shown
+    assert (home / "checkpoint").exists() is handled
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
 
 
 def test_an_adapter_is_merged_without_torch(runner: CliRunner, tiny_model: Path, home: Path) -> None:

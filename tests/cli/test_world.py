@@ -52,7 +52,6 @@ def test_it_says_what_a_situation_needs() -> None:
 
 
 def test_it_imagines(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     picture = tmp_path / "beside.png"
     arguments = ["cart-pole", "inventory", "--steps", "6", "--picture", str(picture), "--json"]
     result = RUNNER.invoke(app, ["world", "imagine", *arguments])

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, Route
+from tests.needs import CHROMIUM
 
-IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
-CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
-AXE = Path(__file__).parents[2] / "console" / "node_modules" / "axe-core" / "axe.min.js"
+AXE = files("axe_playwright_python") / "axe.min.js"
 NARROW, WIDE = (360, 740), (1280, 800)
 
 
 def launch(playwright: Playwright, *flags: str) -> Browser:
     """Starts the browser. As root it has no sandbox, which Chromium then wants said."""
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *flags])
+    return playwright.chromium.launch(executable_path=str(CHROMIUM.find()), args=["--no-sandbox", *flags])
 
 
 @dataclass
@@ -74,8 +70,6 @@ class Console:
 
     def accessibility(self) -> list[str]:
         """Serious and critical findings of axe-core on the page as it is shown."""
-        if not AXE.exists() and not IN_CI:
-            pytest.skip("axe-core is not installed: make console")
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [

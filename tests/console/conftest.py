@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
-from tests.console.browser import CHROMIUM, IN_CI, Console, Open, console_tab, launch
+from tests.console.browser import Console, Open, console_tab, launch
+from tests.needs import CHROMIUM, require
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.test_catalog import options_of
@@ -18,8 +19,7 @@ from deepwell.storage.database import Database
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser for a module. Playwright's event loop runs as long as it does, so it ends before asynchronous tests begin."""
-    if CHROMIUM is None and not IN_CI:
-        pytest.skip("there is no Chromium: apt-get install chromium")
+    require(CHROMIUM)
     with sync_playwright() as playwright:
         expect.set_options(timeout=15_000)
         browser = launch(playwright)

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 from playwright.sync_api import Page, expect
 from tests.console.browser import NARROW, Open
 from tests.console.talk import ask, last_answer

@@ -7,11 +7,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import Page, Request, expect
 from tests.console.browser import NARROW, Console, Open

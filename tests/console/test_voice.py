@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, Route, expect, sync_playwright
-from tests.console.browser import CHROMIUM, IN_CI, NARROW, Console, console_tab, launch
+from tests.console.browser import NARROW, Console, console_tab, launch
 from tests.console.talk import ask
+from tests.needs import CHROMIUM, require
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.test_catalog import options_of
@@ -32,8 +33,7 @@ HEARD = """() => {
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    if CHROMIUM is None and not IN_CI:
-        pytest.skip("there is no Chromium: apt-get install chromium")
+    require(CHROMIUM)
     with sync_playwright() as running:
         # A sentence is written down and another read aloud, beside other workers.
         expect.set_options(timeout=90_000)
@@ -43,7 +43,6 @@ def playwright() -> Iterator[Playwright]:
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser whose microphone hears a sentence about the weather, once."""
-    pytest.importorskip("av", reason="needs the extra speech")
     from tests.media.recordings import WEATHER
 
     from deepwell.media.audio.decode import decode_audio
@@ -81,8 +80,6 @@ def tab(browser: Browser, server: Live) -> Iterator[Console]:
 @pytest.fixture(scope="module")
 def talking(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Live]:
     """A server with the real models of recognition and of speech."""
-    pytest.importorskip("faster_whisper", reason="needs the extra speech")
-    pytest.importorskip("pypinyin", reason="needs the extra speech")
     whisper, kokoro = (request.getfixturevalue(name) for name in ("whisper_path", "kokoro_path"))
     from deepwell.server.options import RecognitionServing, SpeechServing
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+from tests.needs import KUBECTL
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.bench.suites.fleet.manifests import OVERLAYS, ExampleDeclaration
@@ -23,9 +23,7 @@ from deepwell.settings import Settings
 BASE = Path(__file__).parents[2] / "deploy" / "kustomize"
 OURS = re.compile(r"\bdeepwell_\w+")
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl is not installed: apt-get install kubernetes-client"
-)
+pytestmark = pytest.mark.needs(KUBECTL)
 
 
 @functools.cache
@@ -193,7 +191,6 @@ def test_the_mesh_is_strict_and_lets_nobody_in_who_is_not_named() -> None:
 
 
 def test_yamllint_accepts_the_sources() -> None:
-    pytest.importorskip("yamllint")
     from yamllint import linter
     from yamllint.config import YamlLintConfig
 

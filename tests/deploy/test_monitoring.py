@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.needs import PROMTOOL
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.server.app import create_app
@@ -72,9 +72,7 @@ def test_panels_have_places_of_their_own() -> None:
         assert all(target["expr"].count("(") == target["expr"].count(")") for target in panel["targets"])
 
 
-@pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not installed: apt-get install prometheus"
-)
+@pytest.mark.needs(PROMTOOL)
 @pytest.mark.parametrize(
     "command",
     ["check rules deepwell.rules.yml", "check config prometheus.yml", "test rules deepwell.test.yml"],

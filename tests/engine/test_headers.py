@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from tests.needs import COMPILER, require
 
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
@@ -24,7 +23,6 @@ PLAIN = {"stddef.h", "stdint.h", "string.h", "immintrin.h", "arm_neon.h"}
 INCLUDE = re.compile(r'^ *# *include *([<"])([^>"]+)[>"]', re.MULTILINE)
 KERNELS = [header for header in HEADERS if header.startswith("kernels/")]
 INTRINSIC = re.compile(r"\b(_mm|__m\d|__mmask|_tile_)")
-IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 
 def tables() -> dict[str, list[str]]:
@@ -54,18 +52,10 @@ _MACHINES = {"avx2": "x86_64", "avx512": "x86_64", "avx512_bf16": "x86_64"} | di
 COMPILED_HERE = [table for table in TABLES if _MACHINES.get(table, os.uname().machine) == os.uname().machine]
 
 
-def missing(reason: str) -> NoReturn:
-    if IN_CI:
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def compiler() -> list[str]:
-    chosen = shlex.split(os.environ.get("CXX", "")) or ["c++"]
-    if not shutil.which(chosen[0]):
-        missing(f"there is no compiler {chosen[0]!r}")
-    return chosen
+    require(COMPILER)
+    return shlex.split(os.environ.get("CXX", "c++"))
 
 
 def included(header: str) -> dict[str, set[str]]:
@@ -135,10 +125,9 @@ def test_kernel_headers_stand_alone(table: str, compiler: list[str], tmp_path: P
 
 
 def test_shared_headers_stand_alone(compiler: list[str]) -> None:
-    nanobind = pytest.importorskip("nanobind")
+    import nanobind
+
     python = sysconfig.get_path("include")
-    if not (Path(python) / "Python.h").is_file():
-        missing(f"there is no Python.h in {python}")
     flags = ["-std=c++20", "-fvisibility=hidden", f"-isystem{python}", f"-isystem{nanobind.include_dir()}"]
     assert refused(compiler, flags, [h for h in HEADERS if not h.startswith("kernels/")]) == {}
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.engine.conformance import Answer, EngineConformance, collect, request
 from tests.engine.fakes import EOS, FakeModel, continuation, fake_engine, log_softmax, logits_after
+from tests.needs import NATIVE, require
 
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.core.loop import InProcessEngine
@@ -74,7 +75,7 @@ class TestConformanceOfSmolLM2(EngineConformance):
 
     @pytest.fixture
     def engine(self, smollm2_path: Path, packed_dir: Path) -> Generator[InProcessEngine]:
-        pytest.importorskip("deepwell._native")
+        require(NATIVE)
         with open_engine(
             smollm2_path,
             EngineOptions(backend="native", context=256, kv_tokens=1024, cache_dir=packed_dir),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.engine import sequences
 from tests.engine.backends import backend
+from tests.needs import instructions
 
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backends import native, reference
@@ -90,10 +91,7 @@ def test_int8_products_have_the_same_bits_with_any_number_of_rows(isa: str, toke
     assert np.array_equal(native.matmul(x, matrix), alone)
 
 
-@pytest.mark.skipif(
-    not native.is_available() or "avx512_bf16" not in native.available_isas(),
-    reason="the processor has no AVX512 with bf16",
-)
+@pytest.mark.needs(instructions("avx512_bf16"))
 @given(
     tokens=st.integers(1, 40),
     rows=st.integers(1, 70),
@@ -297,10 +295,7 @@ def test_long_contexts_merge_softmax_pieces(isa: str) -> None:
     assert np.allclose(computed, expected, atol=1e-3)
 
 
-@pytest.mark.skipif(
-    not native.is_available() or "avx512_amx" not in native.available_isas(),
-    reason="the processor has no AMX",
-)
+@pytest.mark.needs(instructions("avx512_amx"))
 @pytest.mark.parametrize("chunk", [None, 3], ids=["many vectors", "few vectors"])
 def test_the_emulation_attends_as_the_processor_does(chunk: int | None) -> None:
     """Bit for bit, with tiles and with the vectors that keep their order."""

@@ -18,6 +18,7 @@ from tests.engine.latent_models import (
     step,
     table_for,
 )
+from tests.needs import instructions
 
 from deepwell.engine.backends import native, reference
 from deepwell.engine.backends.specs import LatentAttentionSpec
@@ -101,10 +102,7 @@ def test_bits_do_not_depend_on_chunks(isa: str, dtype: KVDtype, scheme: Scheme) 
     assert np.array_equal(whole, single)
 
 
-@pytest.mark.skipif(
-    not native.is_available() or "avx512_amx" not in native.available_isas(),
-    reason="the processor has no AMX",
-)
+@pytest.mark.needs(instructions("avx512_amx"))
 @pytest.mark.parametrize("dtype", ["bf16", "int8"])
 @pytest.mark.parametrize("shape", [SHAPES[name] for name in NARROW], ids=NARROW)
 def test_the_emulation_attends_as_the_processor_does(shape: Shape, dtype: KVDtype) -> None:

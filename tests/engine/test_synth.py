@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.engine import sequences
+from tests.needs import NATIVE, require
 
 from deepwell.engine.backends import native
 from deepwell.engine.load import open_engine
@@ -116,8 +117,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("predictable", [None, 0.0], ids=["noise", "predictable"])
 def test_a_prediction_layer_is_written_and_drafts(predictable: float | None, tmp_path: Path) -> None:
-    if not native.is_available():
-        pytest.skip("the compiled extension is missing")
+    require(NATIVE)
     config = shape_config("deepseek-v3-8layers", 2, prediction=True) | TINY_V3
     synthesize(tmp_path / "model", config, "int8", predictable=predictable)
     checkpoint = open_checkpoint(tmp_path / "model")
@@ -283,8 +283,8 @@ MIXTURE: dict[str, Any] = {
 
 @pytest.mark.parametrize("backend", ["reference", "native"])
 def test_a_mixture_counts_what_its_experts_compute(backend: Any, tmp_path: Path) -> None:
-    if backend == "native" and not native.is_available():
-        pytest.skip("the compiled extension is missing")
+    if backend == "native":
+        require(NATIVE)
     synthesize(tmp_path / "model", MIXTURE)
     engine = open_engine(
         tmp_path / "model", EngineOptions(kv_tokens=256, backend=backend, speculation="off"), quiet=True

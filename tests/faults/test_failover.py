@@ -13,7 +13,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
-from tests.postgres import Replica, Server, programs
+from tests.needs import POSTGRESQL, require
+from tests.postgres import Replica, Server
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.server.app import create_app
@@ -28,16 +29,14 @@ LIMIT_S = 60
 @pytest.fixture
 def pair() -> Iterator[tuple[Server, Replica]]:
     """A primary that acknowledges what its replica has, and the replica."""
-    bin = programs()
-    if bin is None:
-        pytest.skip("PostgreSQL 15 or newer is not installed: apt-get install postgresql")
+    require(POSTGRESQL)
     with tempfile.TemporaryDirectory(prefix="dwpg", ignore_cleanup_errors=True) as folder:
         places = [Path(folder) / name for name in ("one", "two")]
         Path(folder).chmod(0o755)
         for place in places:
             place.mkdir()
         with contextlib.ExitStack() as started:
-            primary = Server(places[0], bin)
+            primary = Server(places[0])
             started.callback(primary.stop)
             replica = Replica(places[1], primary)
             started.callback(replica.stop)

@@ -26,8 +26,6 @@ from deepwell.server.caches.shared_answers import SharedAnswers
 from deepwell.server.options import LimitsConfig
 from deepwell.server.valkey import ValkeyClient
 
-pytest.importorskip("valkey", reason="the [valkey] extra is not installed")
-
 KEY = bucket_key("requests", "tenant a")
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 4}
 

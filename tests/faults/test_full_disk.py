@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 from tests.faults.test_batches import until
+from tests.needs import MOUNTS, require
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
@@ -24,11 +25,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of half a megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small file system cannot be mounted: run as root")
+    require(MOUNTS)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], check=True)
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 

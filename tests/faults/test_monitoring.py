@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.needs import FULL_DEVICE
 from tests.parallel import free_port
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec, make_service
@@ -36,7 +36,7 @@ def served(tmp_path: Path, **settings: Any) -> ServerContext:
     return service
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")  # noqa: PTH110
+@pytest.mark.needs(FULL_DEVICE)
 def test_a_full_disk_costs_log_lines_and_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="deepwell.server"):
         service = served(tmp_path, access_log="json", access_log_file=Path("/dev/full"))
@@ -45,5 +45,4 @@ def test_a_full_disk_costs_log_lines_and_no_request(tmp_path: Path, caplog: pyte
 
 
 def test_a_collector_that_is_away_costs_traces_and_no_request(tmp_path: Path) -> None:
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs deepwell[otel]")
     served(tmp_path, trace_endpoint=f"http://127.0.0.1:{free_port()}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy import make_url
+from tests.needs import ROOT
 from tests.postgres import Server
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
@@ -419,7 +420,7 @@ def test_a_loss_is_accepted_with_init(lose: Callable[[Installed], None], tmp_pat
     one.open().close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.needs(ROOT)
 @pytest.mark.parametrize("readable", [False, True], ids=["unreadable", "read-only"])
 def test_another_user_is_refused(tmp_path: Path, readable: bool) -> None:
     one = Installed(tmp_path)

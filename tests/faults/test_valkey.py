@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
+from tests.needs import VALKEY, require
 from tests.parallel import free_port
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
@@ -28,12 +27,6 @@ from deepwell.server.options import LimitsConfig
 from deepwell.server.valkey import ValkeyClient
 
 KEY = bucket_key("requests", "tenant a")
-SERVER = shutil.which("valkey-server")
-IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
-
-if SERVER is None and not IN_CI:
-    pytest.skip("valkey-server is not installed (apt install valkey-server)", allow_module_level=True)
-pytest.importorskip("valkey", reason="the [valkey] extra is not installed") if not IN_CI else None
 
 
 class Valkey:
@@ -46,9 +39,11 @@ class Valkey:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        assert SERVER is not None
+        require(VALKEY)
         given = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen([SERVER, *given], cwd=self._folder, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            ["valkey-server", *given], cwd=self._folder, stdout=subprocess.DEVNULL
+        )
         give_up = time.monotonic() + 30
         while time.monotonic() < give_up:
             try:

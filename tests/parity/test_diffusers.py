@@ -13,12 +13,9 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
-
-pytest.importorskip("diffusers", reason="needs the extra diffusers")
-
-import numpy as np
 from diffusers import PNDMScheduler
 from openai import BadRequestError, OpenAI
 from PIL import Image

@@ -7,11 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
-
 import torch
 from tests.engine import sequences
 from tests.engine.backends import backend

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.needs import NATIVE
 
 from deepwell.safety import compiled
 from deepwell.safety.classifier import sums as sums_module
@@ -27,7 +28,7 @@ from deepwell.safety.terms import index as index_module
 from deepwell.safety.terms.index import TermIndex
 
 native: Any = compiled.extension()
-needs_native = pytest.mark.skipif(native is None, reason="the extension is not built")
+needs_native = pytest.mark.needs(NATIVE)
 
 TABLE = np.random.default_rng(17).integers(-128, 128, (1 << 18, 4), dtype=np.int8)
 

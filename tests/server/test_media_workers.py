@@ -11,10 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-
-pytest.importorskip("faster_whisper", reason="needs the extra speech")
-pytest.importorskip("PIL", reason="needs the extra images")
-
 from tests.media.images.pictures import drawing_model, encoded_as, image_of
 from tests.media.recordings import SAID, TONE
 from tests.server.fakes import FakeEngine, make_service

@@ -248,7 +248,8 @@ async def test_a_tool_result_with_an_image_is_refused_by_name(http: httpx.AsyncC
 
 def test_the_tool_runner_of_the_sdk_runs_tools_to_the_end(live: Live) -> None:
     """It begins a thread by itself, and goes on without one when it is told that there are none."""
-    anthropic = pytest.importorskip("anthropic")
+    import anthropic
+
     ran: list[str] = []
 
     @anthropic.beta_tool

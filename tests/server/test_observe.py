@@ -371,7 +371,6 @@ def collecting() -> Iterator[tuple[str, list[bytes]]]:
 async def test_traces_reach_a_collector(
     engine: FakeEngine, codec: Codec, collecting: tuple[str, list[bytes]]
 ) -> None:
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs deepwell[otel]")
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     url, bodies = collecting

@@ -314,7 +314,6 @@ async def test_metrics_tell_sides_votes_and_how_roll_outs_ended(
 async def test_the_side_of_a_request_is_in_its_record_and_its_span(
     engine: FakeEngine, codec: Codec, database: Database, under_way: Rollout
 ) -> None:
-    pytest.importorskip("opentelemetry.sdk", reason="needs deepwell[otel]")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter, records = InMemorySpanExporter(), list[Record]()

@@ -7,11 +7,17 @@ begins with a verb imports that verb alone, and `deepwell --version` none.
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = (
+    False  # `typing` itself takes longer than the rest, and until `main` an interrupt prints a traceback
+)
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     import typer
 
     app: typer.Typer
@@ -72,8 +78,16 @@ def modules_for(arguments: Sequence[str]) -> tuple[str, ...]:
     return (verb,) if verb in VERBS else _MODULES
 
 
+def _end_at_once(number: int, frame: object) -> None:
+    """Ends the process as a shell expects of an interrupt. Nothing has begun, and imports may swallow an exception."""
+    os._exit(128 + number)
+
+
 def main() -> None:
     """Entry point of the console script."""
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:  # a shell's background job ignores it
+        signal.signal(signal.SIGINT, _end_at_once)
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
         from deepwell.version import deepwell_version
@@ -84,4 +98,4 @@ def main() -> None:
     gc.disable()
     from deepwell.cli.usage import application
 
-    application(modules_for(arguments))()
+    application(modules_for(arguments))(obj=usual)

@@ -6,6 +6,7 @@ import gc
 import importlib
 import inspect
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -159,5 +160,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    if context.obj is not None:
+        signal.signal(signal.SIGINT, context.obj)  # the verb may have something to tidy up
     if context.invoked_subcommand not in _COLLECT_WHEN_READY:
         gc.enable()  # `main` switched it off

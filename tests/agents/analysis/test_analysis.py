@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.needs import SANDBOX
 
 from deepwell.agents.analysis import (
     Analyst,
@@ -23,12 +24,10 @@ from deepwell.agents.analysis import (
     load_tables,
     run_query,
 )
-from deepwell.agents.sandbox import available
 from deepwell.bench.suites.applications.data_analysis import make_tables, statements, try_to_leave
 from deepwell.errors import DeepwellError, InvalidFile, InvalidRequest
 
-pytest.importorskip("sqlglot")
-pytestmark = pytest.mark.skipif(available() is not None, reason="no sandbox can be had here")
+pytestmark = pytest.mark.needs(SANDBOX)
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "data-analysis" / "make_data.py"
 

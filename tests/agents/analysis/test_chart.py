@@ -11,7 +11,6 @@ import pytest
 from deepwell.agents.analysis import Rows, draw_bars
 from deepwell.errors import InvalidRequest
 
-pytest.importorskip("matplotlib")
 ROWS = Rows(("status", "n"), (("open", 3), ("$x^2$ 已完成", 4.5), (None, None)), more=False)
 
 

@@ -7,11 +7,12 @@ import time
 from collections.abc import Generator
 
 import pytest
+from tests.needs import SANDBOX
 
-from deepwell.agents.sandbox import Sandbox, SandboxLimits, available
+from deepwell.agents.sandbox import Sandbox, SandboxLimits
 from deepwell.bench.workloads.escapes import Bait, Ended, Escape, escapes
 
-pytestmark = pytest.mark.skipif(available() is not None, reason="no sandbox can be had here")
+pytestmark = pytest.mark.needs(SANDBOX)
 
 LIMITS = SandboxLimits(
     seconds=20, processor_s=4, memory_bytes=256 << 20, folder_bytes=16 << 20, file_bytes=8 << 20

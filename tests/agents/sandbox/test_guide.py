@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-
-from deepwell.agents.sandbox import available
+from tests.needs import SANDBOX
 
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
 
 
-@pytest.mark.skipif(available() is not None, reason="no sandbox can be had here")
+@pytest.mark.needs(SANDBOX)
 @pytest.mark.parametrize("name", ["sandbox.md", "sandbox.zh-CN.md"])
 def test_blocks_print_what_is_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = (GUIDES / name).read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.needs import BUBBLEWRAP, ROOT, SANDBOX
 
 from deepwell.agents.sandbox import (
     Sandbox,
@@ -19,7 +19,6 @@ from deepwell.agents.sandbox import (
     SandboxResult,
     SandboxUnavailable,
     Way,
-    available,
     sandbox_way,
 )
 from deepwell.errors import InvalidRequest
@@ -36,10 +35,10 @@ SMALL = SandboxLimits(
 
 def ways() -> list[Way]:
     """Returns the ways of this machine."""
-    return ["bubblewrap", "namespaces"] if shutil.which("bwrap") and os.geteuid() != 0 else ["namespaces"]
+    return ["bubblewrap", "namespaces"] if BUBBLEWRAP.find() and os.geteuid() != 0 else ["namespaces"]
 
 
-pytestmark = pytest.mark.skipif(available() is not None, reason="no sandbox can be had here")
+pytestmark = pytest.mark.needs(SANDBOX)
 
 
 def run(
@@ -319,7 +318,7 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="it is for root alone")
+@pytest.mark.needs(ROOT)
 def test_root_takes_its_own_namespaces_for_its_threads_are_not_counted() -> None:
     assert sandbox_way() == "namespaces"
     with pytest.raises(SandboxUnavailable):

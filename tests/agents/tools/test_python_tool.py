@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.needs import SANDBOX
 
-from deepwell.agents.sandbox import Sandbox, SandboxLimits, available
+from deepwell.agents.sandbox import Sandbox, SandboxLimits
 from deepwell.agents.tools import ToolCallContext, ToolOutput, python_tool
 
-pytestmark = pytest.mark.skipif(available() is not None, reason="no sandbox can be had here")
+pytestmark = pytest.mark.needs(SANDBOX)
 
 CONTEXT = ToolCallContext(tenant="t", run_id="r", call_id="c", timeout_s=20.0)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import typer
+from tests.needs import OPENSSL
 from typer.testing import CliRunner
 
 from deepwell.bench.suites.fleet.manifests import ExampleDeclaration
 from deepwell.cli.deploy.render import register
 
-needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+needs_openssl = pytest.mark.needs(OPENSSL)
 
 
 def run(*arguments: str) -> tuple[int, str]:

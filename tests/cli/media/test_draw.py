@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 import numpy as np
+import pytest
 from PIL import Image
 from tests.cli.conftest import home, runner
 from tests.media.images.pictures import drawing_model, image_of

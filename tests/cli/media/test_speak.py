@@ -7,10 +7,6 @@ import wave
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("av", reason="needs the extra speech")
-pytest.importorskip("pypinyin", reason="needs the extra speech")
-
 from tests.cli.conftest import home, runner
 from typer.testing import CliRunner
 

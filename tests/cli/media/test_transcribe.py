@@ -6,9 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("faster_whisper", reason="needs the extra speech")
-
 from tests.cli.conftest import home, runner
 from tests.media.recordings import SAID, TONE, WEATHER
 from typer.testing import CliRunner

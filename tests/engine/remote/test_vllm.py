@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from tests.engine.conformance import EngineConformance
+from tests.needs import VLLM
 
 from deepwell.engine.hosting.remote.address import RemoteAddress, RemoteOptions
 from deepwell.engine.hosting.remote.engine import RemoteEngine
 from deepwell.engine.hosting.remote.probe import open_remote
 
-URL = os.environ.get("DEEPWELL_BENCH_VLLM_URL", "")
-pytestmark = pytest.mark.skipif(not URL, reason="no vLLM runs; the row `vllm` starts one")
+pytestmark = pytest.mark.needs(VLLM)
 
 
 class TestConformance(EngineConformance):
@@ -24,6 +24,8 @@ class TestConformance(EngineConformance):
     @pytest.fixture
     def engine(self) -> Iterator[RemoteEngine]:
         key = SecretStr(os.environ["DEEPWELL_BENCH_VLLM_KEY"])
-        options = RemoteOptions(RemoteAddress.parse(URL), key=key, look_s=3600)
+        options = RemoteOptions(
+            RemoteAddress.parse(os.environ["DEEPWELL_BENCH_VLLM_URL"]), key=key, look_s=3600
+        )
         with open_remote(options, Path(os.environ["DEEPWELL_BENCH_VLLM_MODEL"])) as engine:
             yield engine

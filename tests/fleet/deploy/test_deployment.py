@@ -17,6 +17,7 @@ import httpx
 import pytest
 from tests.models.builders import TINY, write_model_directory
 from tests.models.tokenizer_files import CONTROL, TEMPLATE, USER_DEFINED, words, write_directory
+from tests.needs import HAPROXY
 from tests.parallel import free_port
 
 from deepwell.errors import DeepwellError, InvalidRequest
@@ -26,7 +27,6 @@ from deepwell.fleet.deploy.evaluation import evaluate
 from deepwell.fleet.deploy.machine import CLAIM, Opened, deployment_folder
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.deploy.replicas import served_replica
-from deepwell.fleet.front.front import find_haproxy
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.process.claim import read_claim
@@ -38,7 +38,7 @@ from deepwell.storage.registry.story import Rollout, Steps
 
 pytestmark = [
     pytest.mark.fault,
-    pytest.mark.skipif(find_haproxy() is None, reason="haproxy is not installed"),
+    pytest.mark.needs(HAPROXY),
 ]
 REPLICA = Path(__file__).with_name("replica.py")
 PROD = "toy@prod"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import ssl
 import stat
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.needs import ENVOY, OPENSSL
 
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.deploy.certificates import Authority, Identity
@@ -186,7 +186,7 @@ def test_the_edge_asks_connections_whether_somebody_is_there(tmp_path: Path) -> 
         assert pings["interval"] == "2s" and pings["timeout"] == "6s"
 
 
-needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+needs_openssl = pytest.mark.needs(OPENSSL)
 
 
 @needs_openssl
@@ -215,8 +215,7 @@ def test_an_authority_that_is_there_stays(tmp_path: Path) -> None:
     assert Authority(tmp_path).certificate.read_bytes() == first
 
 
-@needs_openssl
-@pytest.mark.skipif(shutil.which("envoy") is None, reason="envoy is not installed")
+@pytest.mark.needs(OPENSSL, ENVOY)
 def test_envoy_accepts_the_configurations(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     front = Edge(Endpoint("127.0.0.1", 8080), authority.identity("edge"), tmp_path / "edge.sock")
@@ -225,5 +224,7 @@ def test_envoy_accepts_the_configurations(tmp_path: Path) -> None:
         write_edge(front, both(0.5), tmp_path / "edge"),
         write_sidecar(sidecar, tmp_path / "s.json"),
     ):
-        done = subprocess.run(["envoy", "--mode", "validate", "-c", file], capture_output=True, text=True)
+        done = subprocess.run(
+            [str(ENVOY.find()), "--mode", "validate", "-c", file], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr

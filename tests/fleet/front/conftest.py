@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.needs import HAPROXY, require
 from tests.parallel import free_port
 
-from deepwell.fleet.front.front import Front, HaproxyFront, find_haproxy
+from deepwell.fleet.front.front import Front, HaproxyFront
 from deepwell.fleet.front.haproxy import HaproxyTerms
 from deepwell.fleet.front.own import OwnFront
 from deepwell.fleet.front.routes import SLOTS, Routes, Slot
@@ -100,8 +101,8 @@ class Running:
 
 @pytest.fixture(params=FRONTS)
 async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
-    if request.param == "haproxy" and find_haproxy() is None:
-        pytest.skip("haproxy is not installed")
+    if request.param == "haproxy":
+        require(HAPROXY)
     replicas: dict[Slot, list[Replica]] = {
         slot: [Replica(f"{slot}{number}") for number in range(2)] for slot in SLOTS
     }

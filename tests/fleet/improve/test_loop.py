@@ -74,6 +74,7 @@ class World:
     lines: list[str] = field(default_factory=list[str])
     measured: list[tuple[Path | None, Path, Curated]] = field(default_factory=list[Any])
     published: list[tuple[str, Path]] = field(default_factory=list[Any])
+    gated: list[str] = field(default_factory=list[str])
     unserved: bool = False
     rehearsal: Rehearsal | None = None
 
@@ -89,10 +90,16 @@ class World:
         return adapter
 
     def measure(
-        self, base: str, current: Path | None, candidate: Path, curated: Curated, say: Any
+        self, base: str, current: Path | None, candidate: Path, curated: Curated, say: Any, known: Any = ()
     ) -> GateReport:
         self.measured.append((current, candidate, curated))
-        return self.report
+        done = {one.name: one for one in known}
+        for one in self.report.gates:
+            if one.name not in done:
+                self.gated.append(one.name)
+                done[one.name] = one
+                say({"event": "gate", **one.to_json()})
+        return GateReport.of(*done.values())
 
     async def publish(self, name: str, folder: Path) -> None:
         if self.unserved:
@@ -362,6 +369,20 @@ async def test_a_round_whose_files_were_cleared_is_made_again(
     found = await world.improver().run()
     assert found.round is not None and (found.round.stage, found.round.number) == ("canary", 1)
     assert len(world.trained) == 2 and await world.events() == ["alias", "version", "gates", "canary"]
+
+
+@pytest.mark.parametrize("count", range(1, len(GATES)))
+async def test_gates_that_were_measured_before_a_kill_are_kept(world: World, count: int) -> None:
+    def killed(event: dict[str, Any]) -> None:
+        if event["event"] == "gate" and len(world.gated) == count:
+            raise Killed
+
+    world.report = report(GATES[0])
+    with pytest.raises(Killed):
+        await world.improver().run(killed)
+    found = await world.improver().run()
+    assert world.gated == list(GATES) and len(world.trained) == 1
+    assert found.round is not None and found.round.reason == f"{GATES[0]}: {GATES[0]} seen"
 
 
 async def test_a_damaged_state_is_refused(world: World) -> None:

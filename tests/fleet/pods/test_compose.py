@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.needs import HAPROXY
 
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.deploy.declaration import Declaration
-from deepwell.fleet.front.front import find_haproxy
 from deepwell.fleet.pods.compose import render_compose
 
 SECRET = "very-secret"
@@ -99,7 +98,7 @@ def test_a_model_splits_neither_a_map_nor_a_mount(tmp_path: Path) -> None:
         render_compose(declaration, tmp_path / "fleet", tmp_path / "models:/etc:rw", answer_s=600)
 
 
-@pytest.mark.skipif(find_haproxy() is None, reason="haproxy is not installed")
+@pytest.mark.needs(HAPROXY)
 def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
     rendered(tmp_path)
     front = tmp_path / "fleet" / "front"
@@ -107,7 +106,7 @@ def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
     assert "server replica1 replica1:8000" in config and "resolvers names" in config
     here = config.replace("/etc/haproxy/deepwell", str(front)).replace("/run/deepwell", str(tmp_path))
     (tmp_path / "haproxy.cfg").write_text(here, encoding="utf-8")
-    haproxy = find_haproxy() or shutil.which("haproxy") or ""
+    haproxy = str(HAPROXY.find())
     done = subprocess.run(
         [haproxy, "-c", "-C", str(front), "-f", str(tmp_path / "haproxy.cfg")],
         capture_output=True,

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from tests.fleet.deploy.test_deployment import PROD, REPLICA, Running, some
+from tests.needs import PODMAN
 
 from deepwell.errors import StorageUnavailable
 from deepwell.fleet.deploy.machine import running_deployments
 from deepwell.fleet.deploy.release import Release
 from deepwell.fleet.pods.pod import ANY, Contained, images_of
-from deepwell.fleet.pods.podman import container_states, has_image, podman
+from deepwell.fleet.pods.podman import container_states, podman
 from deepwell.process.programs import Program
 
-
-def _can_run() -> bool:
-    """Tells whether podman and the images are here. The replicas need nothing but the Python of the server's image."""
-    if shutil.which("podman") is None:
-        return False
-    names = ("deepwell:api", "deepwell-haproxy:latest", "deepwell-postgres:17", "deepwell-valkey:latest")
-    return all(has_image(f"localhost/{name}") for name in names)
-
-
-pytestmark = [
-    pytest.mark.fault,
-    pytest.mark.skipif(not _can_run(), reason="podman or its images are missing: deepwell deploy images"),
-]
+pytestmark = [pytest.mark.fault, pytest.mark.needs(PODMAN)]
 
 
 class InPod(Running):

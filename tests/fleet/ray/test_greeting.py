@@ -29,7 +29,8 @@ def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @contextmanager
 def answering(token: str = "", method: str = _PING) -> Iterator[tuple[int, list[str]]]:
     """Runs a server of gRPC that knows one method; yields its port and the tokens that it was shown."""
-    grpc: Any = pytest.importorskip("grpc", reason="the extra `ray` is not installed")
+    import grpc
+
     shown: list[str] = []
 
     def ping(body: bytes, context: Any) -> bytes:
@@ -74,7 +75,6 @@ def test_other_addresses_are_left_to_ray(address: str) -> None:
 
 
 def test_a_silent_port_is_an_error_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("grpc", reason="the extra `ray` is not installed")
     monkeypatch.setattr(greeting, "_GREET_S", 0.3)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,

@@ -21,8 +21,6 @@ from deepwell.knowledge.index.testing import (
     unit_vectors,
 )
 
-pytest.importorskip("usearch")
-
 
 def opened(
     folder: Path, dimensions: int = 32, *, checkpoint_rows: int = 500, max_tail: int = 100

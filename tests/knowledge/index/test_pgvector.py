@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.needs import PGVECTOR, require
 from tests.postgres import running
 
 from deepwell.errors import StorageError
@@ -19,13 +19,8 @@ from deepwell.storage.database import LOCAL, Database, Tenant
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
+    require(PGVECTOR)
     with running() as server:
-        available = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
-        if not server.sql("postgres", available):
-            message = "pgvector is not installed: apt-get install postgresql-17-pgvector"
-            if os.environ.get("CI", "").lower() in ("1", "true"):
-                pytest.fail(message)
-            pytest.skip(message)
         database = Database.connect(server.create())
         yield database
         database.close()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 from tests.knowledge.test_ingest import House
 from tests.knowledge.two_languages import QUERIES, published
+from tests.needs import PGVECTOR, require
 from tests.postgres import running
 
 from deepwell.errors import StorageError
@@ -24,13 +24,8 @@ from deepwell.storage.tables import chunk_removals
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
+    require(PGVECTOR)
     with running() as server:
-        available = "SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"
-        if not server.sql("postgres", available):
-            message = "pgvector is not installed: apt-get install postgresql-17-pgvector"
-            if os.environ.get("CI", "").lower() in ("1", "true"):
-                pytest.fail(message)
-            pytest.skip(message)
         yield server.create()
 
 

@@ -6,16 +6,14 @@ import struct
 import zlib
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 import numpy as np
+import pytest
 from PIL import Image
+from tests.needs import NO_OCR
 
 from deepwell.errors import InvalidFile, MissingDependency, UnsupportedFile
 from deepwell.knowledge.documents import MediaPlace
-from deepwell.knowledge.parse.ocr import PageReader, ocr_installed
+from deepwell.knowledge.parse.ocr import PageReader
 from deepwell.knowledge.parse.picture import read_picture
 from deepwell.knowledge.parse.process import ParseProcess
 
@@ -110,7 +108,7 @@ def test_hostile_pictures_are_refused(
     assert not shown
 
 
-@pytest.mark.skipif(ocr_installed(), reason="the extra is installed")
+@pytest.mark.needs(NO_OCR)
 async def test_without_the_extra_the_child_says_how_to_bring_it(tmp_path: Path) -> None:
     parser = ParseProcess()
     try:

@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("av", reason="needs the extra speech")
-
 from tests.media.decoding_child import PROCESSOR_S
 from tests.media.recordings import TONE, encoded, hostile, tone, wav, wav_header
 

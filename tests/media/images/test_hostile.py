@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-pytest.importorskip("av", reason="needs the extra speech")
-
 from tests.media.images.pictures import encoded_as, image_of
 
 from deepwell.bench.workloads.media import hostile

@@ -5,11 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 import numpy as np
+import pytest
 from PIL import Image
 from tests.media.images.pictures import image_of
 

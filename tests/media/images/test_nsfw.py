@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-pytest.importorskip("onnxruntime", reason="needs the extra images")
-
 import numpy as np
+import pytest
 from tests.media.images.pictures import unsafe_image
 
 from deepwell.errors import InvalidModelFile

@@ -12,11 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 import numpy as np
+import pytest
 from PIL import Image
 from tests.media.images.pictures import drawing_model, encoded_as, image_of
 

@@ -9,12 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-pytest.importorskip("c2pa", reason="needs the extra c2pa")
-
 import c2pa
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("faster_whisper", reason="needs the extra speech")
-
 import pytest_asyncio
 from tests.media.recordings import SAID, TONE, WEATHER, tone, wav
 

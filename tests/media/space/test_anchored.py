@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.needs import IMAGE_ENCODER, PICTURES
 
 from deepwell.media.space.anchored import SHARE, anchored
 from deepwell.media.space.features import ENCODER_FILE, ImageEncoder, prepared_image
@@ -26,6 +27,7 @@ def test_a_vector_gets_the_common_mean_back() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.needs(IMAGE_ENCODER, PICTURES)
 def test_the_share_is_that_of_the_development_pictures(e5_path: Path) -> None:
     from deepwell.llm import LLM
     from deepwell.media.images.training.pictures import PictureSet
@@ -33,8 +35,6 @@ def test_the_share_is_that_of_the_development_pictures(e5_path: Path) -> None:
 
     home = Settings.load().models_dir.parent
     encoder, folder = home / "space" / ENCODER_FILE, home / "media" / "pictures"
-    if not encoder.is_file() or not (folder / "pictures.jsonl").is_file():
-        pytest.skip("needs the image encoder and the pictures that `deepwell media train space` makes")
     weights, pictures = SpaceWeights.read(SHIPPED), PictureSet.read(folder)
     indices = [index for index in pictures.where("development") if pictures.rows[index].title]
     texts = [

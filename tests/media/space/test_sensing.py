@@ -6,12 +6,8 @@ import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-pytest.importorskip("onnxruntime", reason="needs the extra images")
-
 import numpy as np
+import pytest
 from PIL import Image
 from tests.media.images.pictures import encoded_as, image_of
 from tests.media.recordings import TONE, tone, wav
@@ -130,7 +126,6 @@ async def test_sounds_do_without_the_encoder_of_images(models: SenseModels, tmp_
         with pytest.raises(ModelNotFound, match="encoder-only"):
             await sensing.image("t", encoded_as(image_of(), "PNG"))
         assert await sensing.unsafe("t", encoded_as(image_of(), "PNG")) == -1
-        pytest.importorskip("faster_whisper")
         with pytest.raises((InvalidModelFile, InvalidFile)):  # an empty folder
             await sensing.sound("t", TONE.read_bytes())
         assert await sensing.unsafe("t", encoded_as(image_of(), "PNG")) == -1

@@ -12,10 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("onnxruntime", reason="needs the extra speech")
-pytest.importorskip("pypinyin", reason="needs the extra speech")
-
 import pytest_asyncio
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, ModelNotFound

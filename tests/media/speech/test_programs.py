@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import sys
 import wave
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.needs import ESPEAK, SECCOMP
 from typer.testing import CliRunner
 
 from deepwell.cli import app
@@ -27,8 +27,8 @@ from deepwell.models.formats.kinds import kind_of
 from deepwell.models.store.store import ModelStore
 from deepwell.process.confinement.launch import innermost
 
-espeak_here = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter is Linux's")
+espeak_here = pytest.mark.needs(ESPEAK)
+linux = pytest.mark.needs(SECCOMP)
 ESPEAK = SpeechModel("espeak", Path("/"), "espeak")
 PIPER = {"audio": {"sample_rate": 24_000}, "language": {"code": "en_US"}}
 TOLD = """

@@ -186,7 +186,6 @@ def test_metrics_count_runs_and_calls(served: httpx.Client) -> None:
 
 
 def test_a_run_is_a_trace_of_its_turns_and_calls(codec: Codec, tmp_path: Path) -> None:
-    pytest.importorskip("opentelemetry.sdk", reason="needs deepwell[otel]")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter = InMemorySpanExporter()

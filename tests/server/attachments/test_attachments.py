@@ -13,9 +13,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 from openai import OpenAI
 from PIL import Image
 from tests.media.images.pictures import encoded_as, image_of

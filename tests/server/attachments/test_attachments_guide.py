@@ -6,9 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 from tests.server.attachments.test_attachments import with_reader
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_service

@@ -9,9 +9,6 @@ import json
 from typing import Any
 
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 from tests.media.images.pictures import encoded_as, image_of
 from tests.server.fakes import FakeEngine, make_service
 

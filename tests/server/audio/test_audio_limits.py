@@ -10,10 +10,6 @@ from typing import Any
 
 import openai
 import pytest
-
-pytest.importorskip("faster_whisper", reason="needs the extra speech")
-pytest.importorskip("pypinyin", reason="needs the extra speech")
-
 from openai import OpenAI
 from tests.media.recordings import TONE
 from tests.server.conftest import Live, start

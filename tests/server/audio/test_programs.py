@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from openai import OpenAI
+from tests.needs import ESPEAK
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_said_is_refused(
     assert "espeak-ng" in missing["message"] and missing["param"] == "model"
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+@pytest.mark.needs(ESPEAK)
 def test_the_guide_speaks_with_espeak(
     speaking: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,9 +9,6 @@ import httpx
 import numpy as np
 import openai
 import pytest
-
-pytest.importorskip("faster_whisper", reason="needs the extra speech")
-
 from openai import OpenAI
 from tests.media.recordings import SAID, TONE, WEATHER, wav
 from tests.server.conftest import Live, start

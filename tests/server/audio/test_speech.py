@@ -12,10 +12,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-
-pytest.importorskip("av", reason="needs the extra speech")
-pytest.importorskip("pypinyin", reason="needs the extra speech")
-
 from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("faster_whisper", reason="needs the extra speech")
-
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_service
 

@@ -10,9 +10,6 @@ from typing import Any
 
 import openai
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
-import numpy as np
 from openai import OpenAI
 from PIL import Image
 from tests.media.images.pictures import drawing_model, encoded_as, image_of, unsafe_image

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_service
 from tests.server.images.test_images import options

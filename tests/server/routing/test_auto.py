@@ -13,11 +13,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-pytest.importorskip("av", reason="needs the extra speech")
-pytest.importorskip("pypinyin", reason="needs the extra speech")
-
 from openai import OpenAI
 from PIL import Image
 from tests.server.conftest import Live, start

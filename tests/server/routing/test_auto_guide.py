@@ -7,11 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-pytest.importorskip("av", reason="needs the extra speech")
-pytest.importorskip("pypinyin", reason="needs the extra speech")
-
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_service
 from tests.server.images.test_images import options

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-pytest.importorskip("onnxruntime", reason="needs the extra images")
-
 import numpy as np
+import pytest
 from PIL import Image
+from tests.needs import IMAGE_ENCODER, PICTURES
 
 from deepwell.knowledge.local import LocalKnowledge
 from deepwell.media.images.training.pictures import PictureSet
-from deepwell.media.space.options import find_models
 from deepwell.server.options import ImageServing, RecognitionServing
 from deepwell.server.senses.knowledge import knowledge_senses
 from deepwell.settings import Settings
 
-PICTURES = 100
+CHOSEN = 100
 
 
 @pytest.mark.nightly
+@pytest.mark.needs(IMAGE_ENCODER, PICTURES)
 async def test_pictures_are_found_by_their_titles(e5_path: Path, tmp_path: Path) -> None:
     settings = Settings.load().model_copy(update={"data_dir": tmp_path / "data"})
     folder = settings.models_dir.parent / "media" / "pictures"
-    if find_models(settings.models_dir).image is None or not (folder / "pictures.jsonl").is_file():
-        pytest.skip("needs the image encoder and the pictures that `deepwell media train space` makes")
     pictures = PictureSet.read(folder)
-    chosen = [index for index in pictures.where("development") if pictures.rows[index].title][:PICTURES]
+    chosen = [index for index in pictures.where("development") if pictures.rows[index].title][:CHOSEN]
     paths = [tmp_path / f"{index}.png" for index in chosen]
     for index, path in zip(chosen, paths, strict=True):
         Image.fromarray(np.asarray(pictures.images[index])).save(path)
@@ -42,7 +37,7 @@ async def test_pictures_are_found_by_their_titles(e5_path: Path, tmp_path: Path)
         assert not await knowledge.failed(store.id)
         for index, path in zip(chosen, paths, strict=True):
             found = [one.filename for one in await knowledge.search(store.id, pictures.rows[index].title)]
-            ranks.append(found.index(path.name) if path.name in found else PICTURES)
+            ranks.append(found.index(path.name) if path.name in found else CHOSEN)
     first, ten = sum(rank < 1 for rank in ranks), sum(rank < 10 for rank in ranks)
     print(f"of {len(chosen)} pictures {first} come first, and {ten} among the first 10")
     assert ten >= 0.6 * len(chosen)

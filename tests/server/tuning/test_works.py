@@ -149,7 +149,6 @@ def test_a_full_disk_is_told_by_the_process(tmp_path: Path) -> None:
 
 
 async def test_a_claim_is_a_trace_of_its_steps() -> None:
-    pytest.importorskip("opentelemetry.sdk", reason="needs deepwell[otel]")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter = InMemorySpanExporter()

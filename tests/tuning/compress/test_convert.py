@@ -7,10 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import torch
 from tests.tuning.train.conftest import tiny  # noqa: F401  # a fixture
 from transformers import AutoModelForCausalLM, DeepseekV3ForCausalLM

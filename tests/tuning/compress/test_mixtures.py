@@ -9,10 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import torch
 from tests.tuning.train.conftest import tiny  # noqa: F401  # a fixture
 from transformers import AutoModelForCausalLM

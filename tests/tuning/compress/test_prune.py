@@ -11,10 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import torch
 from safetensors.torch import load_file, save_file
 from tests.tuning.train.conftest import tiny  # noqa: F401  # a fixture

@@ -10,10 +10,6 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import torch
 from tests.tuning.train.conftest import tiny  # noqa: F401  # a fixture
 from typer.testing import CliRunner

@@ -8,10 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import torch
 from tests.tuning.train.conftest import SIZES, tiny  # noqa: F401  # a fixture
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM

@@ -8,10 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import torch
 from tests.tuning.train.conftest import tiny  # noqa: F401  # a fixture
 

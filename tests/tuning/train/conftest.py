@@ -7,10 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import torch
 from tests.models.tokenizer_files import TEMPLATE, write_directory
 from transformers import LlamaConfig, LlamaForCausalLM

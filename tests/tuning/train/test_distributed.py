@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 from safetensors.numpy import load_file
+from tests.needs import NO_DEEPSPEED
 
 from deepwell.bench.suites.tuning.parallel import STRATEGIES, gradient_differences
 from deepwell.errors import InvalidRequest, MissingDependency
@@ -70,9 +68,7 @@ def test_strategies_that_divide_frozen_weights_refuse_to_train_them(strategy: st
         pass
 
 
-@pytest.mark.skipif(
-    bool(__import__("importlib.util").util.find_spec("deepspeed")), reason="DeepSpeed is here"
-)
+@pytest.mark.needs(NO_DEEPSPEED)
 def test_zero_without_deepspeed_names_the_command_that_installs_it() -> None:
     with pytest.raises(MissingDependency) as raised, open_strategy(config("zero"), torch.device("cpu")):
         pass
@@ -107,7 +103,8 @@ _SCHEMA = {
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_the_deepspeed_configuration_has_the_form_and_the_batch_that_deepspeed_checks(stage: int) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
+
     settings = StepConfig.model_validate({"batch_tokens": 8192, "precision": "bf16"})
     found = deepspeed_config(settings, world=2, micro_tokens=1024, stage=stage, offload=True)  # type: ignore[arg-type]
     jsonschema.validate(json.loads(json.dumps(found)), _SCHEMA)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import peft
+import pytest
 import torch
 import transformers
 

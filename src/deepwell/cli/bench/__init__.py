@@ -65,6 +65,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "speculation": engine.speculation,
     "parity": repository.parity,
     "newcomer": repository.newcomer,
+    "fresh-machine": repository.fresh_machine,
     "ci": repository.ci,
     "targets": targets.targets,
     "world-model": agents.world_model,

@@ -9,7 +9,17 @@ import typer
 from deepwell.cli.bench.options import Json, Model, Row, Threads, measure, model_path, usable_threads
 from deepwell.messages import Language
 
-__all__ = ["ci", "faults", "newcomer", "parity", "regression", "repository_tests", "unchanged", "wheel"]
+__all__ = [
+    "ci",
+    "faults",
+    "fresh_machine",
+    "newcomer",
+    "parity",
+    "regression",
+    "repository_tests",
+    "unchanged",
+    "wheel",
+]
 
 BASELINE = "99c5fe1"
 Against = Annotated[
@@ -97,6 +107,23 @@ def ci(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.repository.suites import bench_ci
 
     measure("ci", row, json, bench_ci)
+
+
+def fresh_machine(
+    complete: Annotated[
+        bool,
+        typer.Option("--complete", help="Install every program first without which tests are skipped."),
+    ] = False,
+    times: Annotated[int, typer.Option(min=1, help="Number of runs, each with a new clone and home.")] = 1,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs `make test` in a Debian that has nothing but what `make run` asks for. Needs root and debootstrap."""
+    from deepwell.bench.suites.repository.fresh_machine import bench_fresh_machine
+
+    measure(
+        "fresh-machine", row, json, lambda report: bench_fresh_machine(report, complete=complete, times=times)
+    )
 
 
 def faults(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json as jsons
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -113,37 +114,40 @@ def trained(run: TuneConfig, command: Sequence[str], *, json: bool) -> Path:
     with (folder / _LOG).open("ab") as log:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         last: dict[str, Any] = {}
-        try:
-            with shown:
-                for event in _events(child):
-                    last = event
-                    shown.show(event | {"output": str(folder)} if event["event"] == "done" else event)
-        finally:
-            code = _waited(child)
+        with _signals_to(child):
+            try:
+                with shown:
+                    for event in _events(child):
+                        last = event
+                        shown.show(event | {"output": str(folder)} if event["event"] == "done" else event)
+            finally:
+                code = child.wait()
     return folder / _artefact_of(last, code, folder)
 
 
+@contextmanager
+def _signals_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Hands SIGINT and SIGTERM on to a worker, which ends behind a checkpoint: they may reach this process alone."""
+
+    def stop(*_: object) -> None:
+        child.terminate()
+        console(stderr=True).print(say("tune_stopping"))
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _events(child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """Yields the events of a worker. Ctrl-C, which reaches the worker too, waits for its checkpoint."""
     assert child.stdout is not None
-    while True:
-        try:
-            line = child.stdout.readline()
-        except KeyboardInterrupt:
-            console(stderr=True).print(say("tune_stopping"))
-            continue
-        if not line:
-            return
+    for line in child.stdout:
         with suppress(ValueError):
             event = jsons.loads(line)
             if isinstance(event, dict) and "event" in event:
                 yield event
-
-
-def _waited(child: subprocess.Popen[bytes]) -> int:
-    while True:
-        with suppress(KeyboardInterrupt):
-            return child.wait()
 
 
 def _artefact_of(last: Mapping[str, Any], code: int, folder: Path) -> str:
@@ -158,7 +162,7 @@ def _artefact_of(last: Mapping[str, Any], code: int, folder: Path) -> str:
         raise InvalidRequest(
             str(last.get("message")), fix=str(last.get("fix") or ""), param=last.get("param")
         )
-    if code == _STOPPED:
+    if code in (_STOPPED, -signal.SIGTERM, -signal.SIGINT):  # the latter two before it could take the signal
         console(stderr=True).print(say("tune_stopped", folder=_short(folder)))
         raise typer.Exit(_STOPPED)
     raise DeepwellError.of("tune_died", code=code, log=str(folder / _LOG))

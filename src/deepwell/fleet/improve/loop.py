@@ -2,7 +2,8 @@
 
 The state file says which step comes next, and is replaced behind each. A step may therefore be done twice, and is harmless the
 second time: votes are curated into the same folder, training goes on from its checkpoint, a version is looked up by its
-artefact before it is registered, a roll-out by its version before it is started. Decisions stand in the ledger alone.
+artefact before it is registered, a roll-out by its version before it is started. Each gate is kept
+as soon as it is measured. Decisions stand in the ledger alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from deepwell.fleet.improve.state import BY, Round, State, StateFile, replace_fi
 from deepwell.fleet.improve.training import settings_of
 from deepwell.fleet.improve.weights import write_votes
 from deepwell.fleet.promotion.artefact import artefact_hash, version_of
-from deepwell.fleet.promotion.gates import Bars
+from deepwell.fleet.promotion.gates import Bars, GateResult
 from deepwell.fleet.promotion.judge import Plan
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.messages import nearest
@@ -206,18 +207,30 @@ class Improver:
         story = await self._rollouts.registry.trusted_story(self._terms.alias)
         current = self._adapter_of(story, found.current)
         found.sha256 = await asyncio.to_thread(artefact_hash, self._adapter(found))
+        measured = self._measured(found)
+        known = _gates_in(measured)
+
+        def kept(event: dict[str, Any]) -> None:
+            if event["event"] == "gate":
+                # An erasure may have taken the folder.
+                with suppress(FileNotFoundError), measured.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(event, ensure_ascii=False) + "\n")
+            say(event)
+
         report = await asyncio.to_thread(
             self._parts.measure.measure,
             found.base,
             current,
             self._adapter(found),
             self._curated(found),
-            say,
+            kept,
+            known,
         )
         if not self._has_votes(found):
             found.stage = "train"
             return ""
         replace_file(self._folder(found) / _REPORT, json.dumps(report.to_json(), ensure_ascii=False))
+        measured.unlink(missing_ok=True)
         found.stage = "register"
         return ""
 
@@ -331,6 +344,11 @@ class Improver:
         except (FileNotFoundError, ValueError):
             return None
 
+    def _measured(self, found: Round) -> Path:
+        """Returns the file of the gates that are measured so far: of these bytes of the adapter, on these frozen sets."""
+        of = json.dumps([found.sha256, found.current, sorted(self._terms.hashes.items())])
+        return self._folder(found) / _RUN / f"measured-{sha256(of.encode()).hexdigest()[:16]}.jsonl"
+
     async def _write_votes(self, found: Round, curated: Curated) -> None:
         """Writes the copies of votes that a round works on. An erasure deletes them, if a vote that it erased is among them."""
         folder = self._folder(found)
@@ -370,6 +388,17 @@ class Improver:
         for path in (folder / _DATA, folder / _VOTES):
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+def _gates_in(path: Path) -> list[GateResult]:
+    """Returns the gates of an interrupted measurement. The last line of a process that was killed may be cut off."""
+    found: dict[str, GateResult] = {}
+    with suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, KeyError):
+                one = GateResult.from_json(json.loads(line))
+                found[one.name] = one
+    return list(found.values())
 
 
 def _stem(alias: str) -> str:

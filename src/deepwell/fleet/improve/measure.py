@@ -84,13 +84,20 @@ class EngineMeasure:
         self._terms = terms or Terms()
 
     def measure(
-        self, base: str, current: Path | None, candidate: Path, curated: Curated, say: Say
+        self,
+        base: str,
+        current: Path | None,
+        candidate: Path,
+        curated: Curated,
+        say: Say,
+        known: Sequence[GateResult] = (),
     ) -> GateReport:
         """Returns the report of all gates. Blocks.
 
         Args:
             base: the model: a name in the store, or a path.
             current: folder of the adapter that serves now; None: the model serves without one.
+            known: results of an earlier measurement that are not measured again.
         """
         adapters = {_CANDIDATE: candidate} | ({} if current is None else {_CURRENT: current})
         # Drafting makes time depend on how much an answer repeats itself; what is weighed is the cost of a token.
@@ -99,7 +106,8 @@ class EngineMeasure:
                 Subject(SubjectName(_CURRENT, base, current), llm, "" if current is None else _CURRENT),
                 Subject(SubjectName(_CANDIDATE, base, candidate), llm, _CANDIDATE),
             )
-            return _Measurement(sides, self._sets, self._judges, self._bars, self._terms, say).report(curated)
+            measurement = _Measurement(sides, self._sets, self._judges, self._bars, self._terms, say)
+            return measurement.report(curated, known)
 
 
 class _Measurement:
@@ -121,21 +129,23 @@ class _Measurement:
         self._terms = terms
         self._say = say
 
-    def report(self, curated: Curated) -> GateReport:
-        results: list[GateResult] = []
-        steps = (
-            lambda: [self._votes(curated)],
-            lambda: [self._approval(curated)],
-            lambda: [self._choices()],
-            lambda: [self._loss()],
-            self._endings_and_safety,
-            lambda: [self._latency()],
-        )
-        for step in steps:
+    def report(self, curated: Curated, known: Sequence[GateResult]) -> GateReport:
+        results = {one.name: one for one in known}
+        steps: dict[tuple[str, ...], Callable[[], list[GateResult]]] = {
+            ("votes",): lambda: [self._votes(curated)],
+            ("approval",): lambda: [self._approval(curated)],
+            ("choices",): lambda: [self._choices()],
+            ("loss",): lambda: [self._loss()],
+            ("endings", "safety"): self._endings_and_safety,
+            ("latency",): lambda: [self._latency()],
+        }
+        for names, step in steps.items():
+            if results.keys() >= set(names):
+                continue
             for result in step():
-                results.append(result)
+                results[result.name] = result
                 self._say({"event": "gate", **result.to_json()})
-        return GateReport.of(*results)
+        return GateReport.of(*results.values())
 
     def _votes(self, curated: Curated) -> GateResult:
         train, held_out = ([one.user for one in part] for part in (curated.train, curated.held_out))

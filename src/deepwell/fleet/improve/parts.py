@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from deepwell.fleet.promotion.gates import GateReport
+from deepwell.fleet.promotion.gates import GateReport, GateResult
 from deepwell.tuning.align.votes import Curated, Vote
 
 __all__ = ["Collector", "Measure", "Parts", "Publisher", "Rehearsal", "Say", "Trainer"]
@@ -47,9 +47,19 @@ class Measure(Protocol):
     """Measures a candidate beside the current model."""
 
     def measure(
-        self, base: str, current: Path | None, candidate: Path, curated: Curated, say: Say
+        self,
+        base: str,
+        current: Path | None,
+        candidate: Path,
+        curated: Curated,
+        say: Say,
+        known: Sequence[GateResult] = (),
     ) -> GateReport:
-        """Returns the report of the gates. Blocks."""
+        """Returns the report of the gates, each of which `say` receives as soon as it is measured. Blocks.
+
+        Args:
+            known: results of a measurement of the same that was interrupted; they are not measured again.
+        """
         ...
 
 

@@ -75,6 +75,12 @@ class GateResult:
         numbers = {name: one if math.isfinite(one) else str(one) for name, one in self.numbers.items()}
         return {"name": self.name, "passed": self.passed, "reason": self.reason, "numbers": numbers}
 
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> GateResult:
+        """Returns the result that `to_json` wrote."""
+        numbers = {name: float(one) for name, one in told["numbers"].items()}
+        return cls(told["name"], told["passed"], told["reason"], numbers)
+
 
 @dataclass(frozen=True, slots=True)
 class GateReport:

@@ -99,10 +99,12 @@ def _opened(file: Any) -> InputContainer:
     def refuse(url: str, flags: int, options: object) -> Any:
         raise UnsupportedFile.of("audio_refers", param="file")
 
+    # PyAV decodes texts of a file as it opens it up to version 18, and has no such argument from 19 on.
+    tolerant: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     container = av.open(
         file,
         mode="r",
-        metadata_errors="ignore",
+        **tolerant,
         buffer_size=_BUFFER_BYTES,
         io_open=refuse,
         container_options={

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.needs import NATIVE
 
 from deepwell.bench.suites.context.attention_error import attention_errors
 from deepwell.bench.suites.context.reader import Loaded, Reader
 from deepwell.bench.workloads.text import text_tokens
-from deepwell.engine.backends import native
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
@@ -21,7 +21,7 @@ from deepwell.engine.protocol import Window
 pytestmark = [
     pytest.mark.model,
     pytest.mark.native,
-    pytest.mark.skipif(not native.is_available(), reason="the compiled extension is missing"),
+    pytest.mark.needs(NATIVE),
 ]
 WINDOW = Window(16, 96, rank=32)
 

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.needs import NO_GPU
 from typer.testing import CliRunner
 
 from deepwell.bench.harness import page
 from deepwell.bench.harness.targets import judge, load_targets
 from deepwell.bench.suites.fleet.gpu import Load, Setup, Stream, check_setup, figures, table
 from deepwell.cli import app
-from deepwell.cli.engines.gpus import count_nvidia
 from deepwell.errors import DeepwellError, MissingDependency
 
 
@@ -77,7 +77,7 @@ def test_a_row_that_needs_what_nobody_knows_is_refused(tmp_path: Path) -> None:
     assert load_targets()["gpu_vllm"].needs == "gpu"
 
 
-@pytest.mark.skipif(count_nvidia() > 0, reason="this machine has a GPU")
+@pytest.mark.needs(NO_GPU)
 def test_without_a_gpu_the_verb_ends_at_once_and_the_row_is_neither_held_nor_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 from deepwell.errors import DeepwellError
 from deepwell.fleet.improve.loop import Improver, ImproveTerms
 from deepwell.fleet.improve.measure import EngineMeasure, Judges, Terms

@@ -5,10 +5,6 @@ from __future__ import annotations
 from math import exp, log
 
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 import torch
 
 from deepwell.tuning.align.losses import (

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 from deepwell.bench.workers.tuning.alignment_losses import make, ours
 
 pytestmark = pytest.mark.parity

@@ -10,10 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("peft")
-
 from safetensors.numpy import load_file
 
 from deepwell.dialogue.text import Codec

@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("PIL", reason="needs the extra images")
-pytest.importorskip("faster_whisper", reason="needs the extra speech")
-
+from tests.needs import IMAGE_ENCODER, WHISPER_BASE
 from tests.server.conftest import start
-from tests.server.fakes import FakeEngine, make_service
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
-from deepwell.dialogue.text import Codec
-from deepwell.media.space.options import find_models
 from deepwell.server.options import ImageServing, KnowledgeOptions, RecognitionServing
 from deepwell.settings import Settings
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "docs" / "guides"
 
 
@@ -32,17 +27,15 @@ def test_both_languages_show_the_same() -> None:
     assert blocks("one-space.md") == blocks("one-space.zh-CN.md")
 
 
+@pytest.mark.needs(IMAGE_ENCODER, WHISPER_BASE)
 def test_the_programs_print_what_the_guide_shows(
-    codec: Codec,
     e5_path: Path,
     whisper_path: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     models_dir = Settings.load().models_dir
-    found = find_models(models_dir)
-    if found.image is None or found.sound is None:
-        pytest.skip("needs the image encoder and Whisper base (`deepwell media train space --encoder-only`)")
     monkeypatch.chdir(ROOT)
     options: dict[str, Any] = {
         "images": ImageServing(models_dir=models_dir, threads=1, guard="off"),
@@ -50,7 +43,7 @@ def test_the_programs_print_what_the_guide_shows(
         "knowledge": KnowledgeOptions(models_dir=models_dir),
     }
     engine = FakeEngine()
-    running = start(make_service(engine, codec, model="toy", **options), engine)
+    running = start(make_service(engine, make_codec(tmp_path), model="toy", **options), engine)
     names: dict[str, Any] = {}
     try:
         for (language, code), (_, printed) in pairwise(blocks("one-space.md")):
