@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 import pytest
 from tests.fleet.front.conftest import FRONTS, Replica, Running
 from tests.fleet.front.test_conformance import canary
+from tests.needs import ENVOY, HAPROXY, OPENSSL, require
 from tests.parallel import free_port
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
@@ -23,7 +23,7 @@ from tests.server.test_connection import FRAMINGS
 
 from deepwell.fleet.deploy.certificates import Authority
 from deepwell.fleet.deploy.mesh import Edge, Endpoint, Sidecar, Traffic, write_edge, write_sidecar
-from deepwell.fleet.front.front import Front, HaproxyFront, find_haproxy
+from deepwell.fleet.front.front import Front, HaproxyFront
 from deepwell.fleet.front.haproxy import HaproxyTerms
 from deepwell.fleet.front.own import OwnFront
 from deepwell.fleet.front.routes import Routes
@@ -71,10 +71,8 @@ async def in_front(kind: str, folder: Path, port: int, replica: int) -> tuple[li
 @asynccontextmanager
 async def opened(kind: str, folder: Path, port: int, replica: int) -> AsyncGenerator[None]:
     """Runs a front, as soon as it passes requests on."""
-    if kind == "haproxy" and find_haproxy() is None:
-        pytest.skip("haproxy is not installed")
-    if kind == "envoy" and (shutil.which("envoy") is None or shutil.which("openssl") is None):
-        pytest.skip("envoy is not installed")
+    for need in {"haproxy": (HAPROXY,), "envoy": (ENVOY, OPENSSL)}.get(kind, ()):
+        require(need)
     made, kept = await in_front(kind, folder, port, replica)
     programs = Programs(made, lambda _name, _text: None, lambda _: None)
     task = asyncio.create_task(programs.run())

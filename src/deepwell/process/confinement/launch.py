@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import importlib.util
 import json
 import os
 import platform
@@ -26,7 +27,6 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
-import deepwell
 from deepwell.errors import InvalidRequest
 from deepwell.process.confinement.filter import seccomp_filter
 
@@ -386,7 +386,8 @@ def _is_library(path: str) -> bool:
 def _code(module: str) -> Iterator[str]:
     """Yields the paths of the code that a child imports."""
     yield from _libraries()
-    yield from deepwell.__path__
+    spec = importlib.util.find_spec("deepwell")
+    yield from (spec and spec.submodule_search_locations) or ()
     for entry in _import_path():
         if not _is_library(entry):
             yield from _parts(entry, module)

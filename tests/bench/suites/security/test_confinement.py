@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from tests.needs import SECCOMP
 
 from deepwell.bench.workers.confinement import actions
 from deepwell.bench.workers.confinement.actions import ACTIONS, World
@@ -82,7 +83,7 @@ def victim(world: World) -> Iterator[World]:
     process.communicate("\n")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="system calls of Linux")
+@pytest.mark.needs(SECCOMP)
 @pytest.mark.parametrize("name", HARMLESS)
 def test_an_action_reaches_where_nothing_confines(victim: World, name: str) -> None:
     assert actions.attempt(name, victim) == actions.REACHED

@@ -1,4 +1,4 @@
-import{A as e,M as t,_ as n,f as r,g as i,p as a}from"./index-CtzNjwnl.js";var o=class{#e=``;#t=``;#n=[];push(e){let t=[],n=this.#e+e,r=0;for(;;){let e=s(n,r);if(e<0)break;this.#r(n.slice(r,e),t),r=e+(n.startsWith(`\r
+import{A as e,M as t,_ as n,f as r,g as i,p as a}from"./index-BGANU5Up.js";var o=class{#e=``;#t=``;#n=[];push(e){let t=[],n=this.#e+e,r=0;for(;;){let e=s(n,r);if(e<0)break;this.#r(n.slice(r,e),t),r=e+(n.startsWith(`\r
 `,e)?2:1)}return this.#e=n.slice(r),t}#r(e,t){if(e===``){this.#n.length>0&&t.push({event:this.#t||`message`,data:this.#n.join(`
 `)}),this.#t=``,this.#n=[];return}let n=e.indexOf(`:`),r=n<0?e:e.slice(0,n),i=n<0?``:e.slice(n+1).replace(/^ /,``);r===`data`?this.#n.push(i):r===`event`&&(this.#t=i)}};function s(e,t){let n=e.indexOf(`
 `,t),r=e.indexOf(`\r`,t);return r<0||n>=0&&n<r?n:r===e.length-1?-1:r}async function*c(e){let t=new o,n=new TextDecoder,r=e.getReader();try{for(;;){let{done:e,value:i}=await r.read();for(let r of t.push(e?`

@@ -1,0 +1,1 @@
+import{S as e,j as t}from"./index-BGANU5Up.js";function n({label:n,done:r,total:i,text:a}){let o=r!==void 0&&i!==void 0&&i>0;return e(`div`,{class:`progress`,children:[e(`progress`,{"aria-label":n,value:o?Math.min(r,i):void 0,max:o?i:void 0}),e(`span`,{class:`progress-text`,children:a??(o?t(r/i):``)})]})}export{n as t};

@@ -1,1 +1,0 @@
-import{r as e}from"./client-CRsGsDM8.js";async function t(t,n,r={}){let i=[];for await(let a of e(t,n+1,r))i.push(a);return{data:i.slice(0,n),more:i.length>n}}export{t};
