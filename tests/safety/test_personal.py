@@ -160,3 +160,11 @@ def test_one_check_digit_of_ten_is_right(body: str) -> None:
 def test_any_text_can_be_scanned(text: str) -> None:
     for finding in PERSONAL.scan(normalised(text)):
         assert 0 <= finding.start < finding.end <= len(text)
+
+
+@pytest.mark.parametrize("plate", ["京AD12345", "沪A·DF1234", "粤B12345D", "京A12345", "川A·1234学"])
+def test_a_number_plate_is_found_to_its_last_character(plate: str) -> None:
+    [found] = [
+        one for one in Personal().scan(normalised(f"车牌{plate}，谢谢")) if one.rule == "personal.cn_plate"
+    ]
+    assert (found.start, found.end) == (2, 2 + len(plate))

@@ -53,4 +53,4 @@ def at_most(most: Action, decision: Decision) -> Decision:
 
 
 def _laxer(one: Action, other: Action) -> Action:
-    return min(one, other, key=ACTIONS.index)
+    return ACTIONS[min(ACTIONS.index(one), ACTIONS.index(other))]

@@ -165,7 +165,9 @@ class StreamScanner:
             hold = min([hold, *(finding.start for finding in provisional)])
             decision = self._decided_about(firm, failed)
             until = end
-            if blocked := decision is not None and decision.action == "block":
+            blocked = False
+            if decision is not None and decision.action == "block":
+                blocked = True
                 starts = [finding.start for finding, action in decision.findings if action == "block"]
                 until = min(starts, default=self._buffer.released)
             if blocked or last or overdue:
