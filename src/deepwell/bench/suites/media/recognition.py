@@ -23,6 +23,7 @@ from deepwell.media.recognition.options import RecognitionOptions
 from deepwell.media.recognition.process import Recogniser, RecogniserLimits
 from deepwell.media.recognition.whisper import SEED
 from deepwell.media.recognition.written import text_of
+from deepwell.process.calls import SINGLE_TENANT
 
 __all__ = ["bench_speech_recognition"]
 
@@ -85,14 +86,14 @@ async def _heard(
     heard = {(side, condition): _Side() for condition in files for side in ("deepwell", "faster-whisper")}
     try:
         version = str(peer.call("load", folder=str(folder), threads=threads, seed=SEED)["version"])
-        await ours.start()
+        await ours.start(SINGLE_TENANT)
         with report.console.status("recordings") as status:
             for condition, paths in files.items():
                 mine, other = heard["deepwell", condition], heard["faster-whisper", condition]
                 for number, one in enumerate(paths, 1):
                     status.update(f"{condition}: recording {number} of {len(paths)}")
                     begin = time.perf_counter()
-                    async with ours.hear(one, RecognitionOptions()) as hearing:
+                    async with ours.hear(SINGLE_TENANT, one, RecognitionOptions()) as hearing:
                         mine.texts.append(text_of([segment async for segment in hearing.segments()]))
                     mine.seconds += time.perf_counter() - begin
                     answer = peer.call("transcribe", path=str(one))

@@ -24,6 +24,7 @@ from deepwell.media.speech.chinese_numbers import spoken_chinese
 from deepwell.media.speech.english_numbers import spoken_english
 from deepwell.media.speech.options import SpeechModel, planned_speech
 from deepwell.media.speech.process import Speaker, SpeakerLimits
+from deepwell.process.calls import SINGLE_TENANT
 
 __all__ = ["bench_speech_round_trip"]
 
@@ -91,7 +92,9 @@ async def _say(speaker: Speaker, text: str, voice: str) -> tuple[bytes, float, f
     """Returns a file, the duration of its sound, and the seconds until the first of it was there."""
     data, seconds, first = b"", 0.0, 0.0
     begin = time.perf_counter()
-    async with aclosing(speaker.speak(planned_speech(speaker.model, text, voice=voice))) as sounds:
+    async with aclosing(
+        speaker.speak(SINGLE_TENANT, planned_speech(speaker.model, text, voice=voice))
+    ) as sounds:
         async for sound in sounds:
             first = first or time.perf_counter() - begin
             data += sound.data
@@ -101,7 +104,7 @@ async def _say(speaker: Speaker, text: str, voice: str) -> tuple[bytes, float, f
 
 async def _hear(hearer: Recogniser, path: Path, language: str) -> str:
     options = RecognitionOptions(language)
-    async with hearer.hear(path, options) as hearing:
+    async with hearer.hear(SINGLE_TENANT, path, options) as hearing:
         return text_of([segment async for segment in hearing.segments()])
 
 

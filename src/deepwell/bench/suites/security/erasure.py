@@ -290,13 +290,10 @@ def _write_answers(person: _Person) -> None:
         "prompt_cache_key": word("prompt_cache_key of a chat"),
         "stop": [word("stop string of a chat")],
     }
-    for _ in range(2):  # the second answer is the cache's
-        kept = _json(post("/v1/chat/completions", json=chat, headers=headers))
-    called = {"id": "call_1", "type": "function"}
-    called["function"] = {
-        "name": "look_up",
-        "arguments": json.dumps({"of": word("arguments of a tool call")}),
-    }
+    kept = _json(post("/v1/chat/completions", json=chat, headers=headers))
+    post("/v1/chat/completions", json=chat, headers=headers)  # answered by the cache
+    arguments = json.dumps({"of": word("arguments of a tool call")})
+    called = {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": arguments}}
     talk = [
         {"role": "system", "content": word("system message")},
         {"role": "user", "content": "Look it up."},

@@ -18,6 +18,8 @@ from deepwell.bench.workloads.knowledge.hostile_documents import HostileDocument
 from deepwell.errors import DeepwellError, MissingDependency
 from deepwell.knowledge.chunk import chunk_document
 from deepwell.knowledge.parse.process import ParseProcess
+from deepwell.process.calls import SINGLE_TENANT
+from deepwell.process.confinement.launch import walls
 
 __all__ = ["DocumentParser"]
 
@@ -35,7 +37,8 @@ class DocumentParser:
         """Writes the documents and starts the child from the folder `work`."""
         os.chdir(work)
         self._documents = list(write_hostile_documents(Path(folder), seed=seed))
-        return {"count": len(self._documents), "confined": self._parser.confined}
+        self._parser._calls.start(SINGLE_TENANT)  # pyright: ignore[reportPrivateUsage]
+        return {"count": len(self._documents), "confined": walls().whole}
 
     def parse(self, number: int) -> dict[str, Any]:
         """Returns the end of one in words, and whether it is a defect: neither a document nor an error that names a fix.
@@ -50,7 +53,7 @@ class DocumentParser:
         chunk_seconds = 0.0
         begin = time.monotonic()
         try:
-            document = self._parser.parse_blocking(one.path, one.filename)
+            document = self._parser.parse_blocking(SINGLE_TENANT, one.path, one.filename)
             seconds = time.monotonic() - begin
             chunks = chunk_document(document, _Words())
             chunk_seconds = time.monotonic() - begin - seconds
