@@ -181,6 +181,7 @@ APERTIUM = _program("apertium-eng-spa", "apertium", find=lambda: _which("apertiu
 BUBBLEWRAP = _program("bubblewrap", "bwrap")
 CHROMIUM = _program("chromium", "chromium", "chromium-browser")
 COMPILER = Need("there is no compiler of C++", "apt-get install g++", lambda: _which("c++"), in_gate=True)
+CURL = _program("curl")
 ESPEAK = _program("espeak-ng")
 HAPROXY = _program("haproxy", find=lambda: _which("haproxy", beyond="/usr/sbin:/usr/local/sbin"))
 KUBECTL = _program("kubernetes-client", "kubectl")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.needs import CURL, require
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -88,6 +89,7 @@ def test_every_block_of_the_guide_runs(
 ) -> None:
     code = code.replace("http://127.0.0.1:8000", served.url)
     if language == "bash":
+        require(CURL)
         subprocess.run(["bash", "-ec", code], check=True)
     else:
         exec(compile(code, "guide", "exec"), {})

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.needs import CURL
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -44,6 +45,7 @@ def served(codec: Codec, tmp_path: Path) -> Iterator[Live]:
 
 
 @pytest.mark.slow
+@pytest.mark.needs(CURL)
 def test_the_guide_runs_from_first_to_last(served: Live, tmp_path: Path) -> None:
     shim = tmp_path / "deepwell"
     shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m deepwell "$@"\n')

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.needs import CURL
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -40,12 +41,14 @@ def served(codec: Codec) -> Iterator[Live]:
 @pytest.mark.parametrize(
     "code", [code for language, code in blocks("observability.md") if language == "bash"]
 )
+@pytest.mark.needs(CURL)
 def test_every_block_of_the_guide_runs(served: Live, code: str) -> None:
     code = code.replace("http://127.0.0.1:8000", served.url)
     done = subprocess.run(["bash", "-ec", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip()
 
 
+@pytest.mark.needs(CURL)
 def test_the_example_of_the_semantic_cache_is_true(codec: Codec) -> None:
     """The politer wording gets the first answer, and the other question does not."""
     engine = FakeEngine(max_model_len=4096)

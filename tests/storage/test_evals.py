@@ -126,7 +126,7 @@ async def test_the_bytes_stay_while_a_run_needs_them(store, database, tmp_path):
     draft = files.draft()
     draft.write(b"{}\n")
     draft.close()
-    file = await files.create(A, content=draft, filename="a", purpose="evals", expires_at=None)
+    file = await files.create(A, content=draft, filename="a", purpose="evals")
     draft.discard()
     await store.create(A, an_eval(1))
     run = await store.create_run(A, a_run(1), file_id=file.id)

@@ -120,7 +120,7 @@ async def test_files_are_listed_by_purpose_in_pages(store):
 
 
 async def test_an_expired_file_is_gone_at_once_and_swept_later(store, database):
-    kept = await keep(store, b"old", expires_at=LONG_AGO)
+    kept = await keep(store, b"old", lasts_s=-60)
     with pytest.raises(NotFound):
         await store.get(A, kept.id)
     assert not (await store.list(A, limit=9, order="asc")).data

@@ -30,9 +30,7 @@ class Stores:
     async def upload(self, tenant=A, purpose="fine-tune", data=b'{"messages": []}\n'):
         draft = self.draft(data)
         try:
-            return await self.files.create(
-                tenant, content=draft, filename="a.jsonl", purpose=purpose, expires_at=None
-            )
+            return await self.files.create(tenant, content=draft, filename="a.jsonl", purpose=purpose)
         finally:
             draft.discard()
 

@@ -71,7 +71,7 @@ class FileStore:
         filename: str,
         purpose: str,
         content: AsyncIterable[bytes] | Path | Draft,
-        expires_at: int | None = None,
+        lasts_s: int | None = None,
     ) -> StoredFile:
         """Stores a file. A draft is consumed; a path is copied.
 
@@ -93,7 +93,7 @@ class FileStore:
                         draft,
                         filename=filename,
                         purpose=purpose,
-                        expires_at=expires_at,
+                        lasts_s=lasts_s,
                     )
                 )
         finally:
@@ -141,13 +141,14 @@ class FileStore:
         *,
         filename: str,
         purpose: str,
-        expires_at: int | None = None,
+        lasts_s: int | None = None,
     ) -> StoredFile:
         """Turns a prepared draft into a file inside the caller's transaction, which commits both with its other changes."""
+        now = int(shared_time())
         stored = StoredFile(
             id=f"file-{uuid.uuid4().hex}",
-            created_at=int(shared_time()),
-            expires_at=expires_at,
+            created_at=now,
+            expires_at=None if lasts_s is None else now + lasts_s,
             filename=filename,
             purpose=purpose,
             bytes=draft.bytes,

@@ -162,7 +162,7 @@ class UploadStore:
                     draft,
                     filename=upload.filename,
                     purpose=upload.purpose,
-                    expires_at=None if lasts is None else int(shared_time()) + lasts,
+                    lasts_s=lasts,
                 )
                 done = replace(upload, status="completed", file_id=stored.id)
                 return done, stored, _close(connection, tenant, done)

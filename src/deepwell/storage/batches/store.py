@@ -340,7 +340,7 @@ class BatchStore:
                         draft,
                         filename=f"{id}_{name}.jsonl",
                         purpose="batch_output",
-                        expires_at=None if lasts is None else _now() + lasts,
+                        lasts_s=lasts,
                     )
                     return stored.id
 

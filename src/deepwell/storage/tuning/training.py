@@ -156,7 +156,6 @@ class TrainingStore:
                 results,
                 filename="step_metrics.csv",
                 purpose="fine-tune-results",
-                expires_at=None,
             )
             for one in models:
                 connection.execute(

@@ -19,7 +19,6 @@ from deepwell.server.families.files.schema import FORM_OF_FILE, MAX_LIFE_S, MIN_
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.lazy_route import LazyRoute
 from deepwell.server.http.multipart import Form, read_form
-from deepwell.storage.clock import shared_time
 from deepwell.storage.files import StoredFile
 
 __all__ = ["FILE_FIX", "file_body", "lifetime", "router"]
@@ -49,7 +48,7 @@ def router(context: ServerContext) -> APIRouter:
                 filename=form.filename,
                 purpose=purpose,
                 content=form.file,
-                expires_at=None if lasts is None else int(shared_time()) + lasts,
+                lasts_s=lasts,
             )
         finally:
             form.file.discard()
