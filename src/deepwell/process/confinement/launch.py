@@ -317,7 +317,7 @@ def _confined(command: list[str], code: Iterable[str], reads: Iterable[Path], *,
     given = [str(one.absolute()) for one in reads]
     if "/" in given:
         raise ValueError("a confined process may not read the whole file system")
-    shown = _shown([*_system(), *code, str(_ENTER), *_python_files(), *_with_targets(given)])
+    shown = _shown([*_system(), *code, str(_ENTER), *_interpreter(), *_with_targets(given)])
     links = tuple((os.readlink(one), one) for one in _SYSTEM if os.path.islink(one))  # noqa: PTH114, PTH115
     root = Root(
         tuple((os.path.realpath(one), one) for one in shown),
@@ -365,10 +365,11 @@ def _system() -> Iterator[str]:
 
 
 @cache
-def _python_files() -> tuple[str, ...]:
-    """Returns the files by which an interpreter finds its environment."""
+def _interpreter() -> tuple[str, ...]:
+    """Returns the files of the interpreter: its program, its library, and what tells its environment."""
     programs = {sys.executable, os.path.realpath(sys.executable), base_python()}
-    return (*programs, os.path.join(sys.prefix, "pyvenv.cfg"))  # noqa: PTH118
+    libraries = (f"{sys.base_prefix}/{name}" for name in ("lib", "lib64"))
+    return (*programs, *libraries, f"{sys.prefix}/pyvenv.cfg")
 
 
 @cache
