@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from deepwell.errors import InvalidFile
+from deepwell.process.confinement.filter import restrict
 from deepwell.process.confinement.launch import (
     child_command,
     child_path,
@@ -299,6 +300,7 @@ def answer_calls(descriptor: int, answer: Callable[..., bytes]) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what a signal to the service means
+    restrict()
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     frames = Frames(MAX_FRAME_BYTES)

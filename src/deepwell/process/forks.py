@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from deepwell.process.calls import CallEnded, start_child
-from deepwell.process.confinement.filter import threads_filter
+from deepwell.process.confinement.filter import restrict
 from deepwell.process.confinement.launch import end_program, innermost
 
 __all__ = ["ForkLimits", "ForkServer", "serve_forks"]
@@ -38,8 +38,6 @@ _RESULT: Final = struct.Struct("<q")  # sent by the fork itself, if it gets that
 _REPORT: Final = struct.Struct("<?i")  # sent behind it by the server: ended for its wall time, exit code
 _OUT_OF_MEMORY: Final = 3  # exit code
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_SECCOMP: Final = 22
-_SECCOMP_FILTER: Final = 2
 
 
 class ForkLimits(msgspec.Struct, frozen=True):
@@ -206,8 +204,6 @@ class _Server:
         self._ready.register(self._control.fileno(), select.POLLIN)
         self._ready.register(self._wake, select.POLLIN)
         self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-        found = threads_filter() if sys.platform == "linux" else None
-        self._threads = None if found is None else ctypes.create_string_buffer(found, len(found))
 
     def serve(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -309,10 +305,7 @@ class _Server:
             other.close()
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if self._threads is not None:
-                described = struct.pack("HxxxxxxQ", len(self._threads) // 8, ctypes.addressof(self._threads))
-                if self._libc.prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, ctypes.c_char_p(described), 0, 0):
-                    os._exit(1)
+            restrict()
         if os.getppid() != server:
             os._exit(1)
 

@@ -7,13 +7,15 @@ alone, and map no memory that its limits do not count.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import platform
 import struct
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["PROGRAM_PID", "seccomp_filter", "threads_filter"]
+__all__ = ["PROGRAM_PID", "restrict", "seccomp_filter"]
 
 PROGRAM_PID: Final = 2  # of the program in its namespace: the first child of process 1
 
@@ -29,8 +31,9 @@ _NEWEST = 462  # last call that was looked at; libraries go on without later one
 _IOCTLS: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 # F_DUPFD to F_SETLKW, F_OFD_GETLK to F_OFD_SETLKW, F_DUPFD_CLOEXEC, F_GETPIPE_SZ
 _FCNTLS: Final = (*range(8), 36, 37, 38, 1030, 1032)
-# PR_SET_PDEATHSIG, PR_SET_NAME, PR_GET_NAME, PR_SET_SECCOMP, PR_CAPBSET_READ, PR_SET_VMA
-_PRCTLS: Final = (1, 15, 16, 22, 23, 0x53564D41)
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_FILTER = 22, 38, 2
+# PR_SET_PDEATHSIG, PR_SET_NAME, PR_GET_NAME, PR_CAPBSET_READ, PR_SET_VMA, and those of `restrict`
+_PRCTLS: Final = (1, 15, 16, 23, 0x53564D41, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS)
 _MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20
 
 # name=number on x86_64/number on aarch64 (asm/unistd_64.h, asm-generic/unistd.h).
@@ -43,10 +46,10 @@ sendmsg=46/211 recvmsg=47/212 shutdown=48/210 getsockname=51/204 getpeername=52/
 exit=60/93 wait4=61/260 uname=63/160 fsync=74/82 fdatasync=75/83 getdents=78 getcwd=79/17 chdir=80/49 fchdir=81/50
 readlink=89 umask=95/166 gettimeofday=96/169 getrusage=98/165 sysinfo=99/179 times=100/153 getuid=102/174 getgid=104/176
 geteuid=107/175 getegid=108/177 getppid=110/173 getpgrp=111 getgroups=115/158 getresuid=118/148 getresgid=120/150
-getpgid=121/155 getsid=124/156 rt_sigpending=127/136 rt_sigtimedwait=128/137 rt_sigsuspend=130/133 sigaltstack=131/132
+rt_sigpending=127/136 rt_sigtimedwait=128/137 rt_sigsuspend=130/133 sigaltstack=131/132
 statfs=137/43 fstatfs=138/44 getpriority=140/141 sched_getparam=143/121 sched_getscheduler=145/120
 sched_get_priority_max=146/125 sched_get_priority_min=147/126 arch_prctl=158 gettid=186/178 getxattr=191/8 lgetxattr=192/9
-fgetxattr=193/10 listxattr=194/11 llistxattr=195/12 flistxattr=196/13 time=201 futex=202/98 sched_setaffinity=203/122
+fgetxattr=193/10 listxattr=194/11 llistxattr=195/12 flistxattr=196/13 time=201 futex=202/98
 sched_getaffinity=204/123 epoll_create=213 getdents64=217/61 set_tid_address=218/96 restart_syscall=219/128 fadvise64=221/223
 timer_create=222/107 timer_settime=223/110 timer_gettime=224/108 timer_getoverrun=225/109 timer_delete=226/111
 clock_gettime=228/113 clock_getres=229/114 clock_nanosleep=230/115 exit_group=231/94 epoll_wait=232 epoll_ctl=233/21
@@ -79,12 +82,14 @@ class _Machine(NamedTuple):
     mmap: int
     fcntl: int
     setpriority: int
+    execve: int
+    setaffinity: int
     missing: tuple[int, ...] = (435, 437)  # clone3, openat2: their flags lie behind a pointer
 
 
 _MACHINES: Final[Mapping[str, _Machine]] = {
-    "x86_64": _Machine(0xC000003E, 0, 56, 62, 234, 16, 157, 302, 53, 9, 72, 141),
-    "aarch64": _Machine(0xC00000B7, 1, 220, 129, 131, 29, 167, 261, 199, 222, 25, 140),
+    "x86_64": _Machine(0xC000003E, 0, 56, 62, 234, 16, 157, 302, 53, 9, 72, 141, 59, 203),
+    "aarch64": _Machine(0xC00000B7, 1, 220, 129, 131, 29, 167, 261, 199, 222, 25, 140, 221, 122),
 }
 
 _Line = tuple[int, int, int, int]  # code, jump if true, jump if false, value
@@ -115,6 +120,7 @@ def seccomp_filter(machine: str = "", *, forks: bool = False, writes: bool = Tru
     lines += _if_one_of(numbers.ioctl, 1, _IOCTLS)
     lines += _if_one_of(numbers.fcntl, 1, _FCNTLS)
     lines += _if_one_of(numbers.prctl, 0, _PRCTLS)
+    lines += _if_one_of(numbers.setaffinity, 0, (0,))
     lines += _if_one_of(numbers.prlimit, 0, (0, PROGRAM_PID))
     lines += [(_EQUAL, 0, 4, numbers.setpriority), _argument(1), (_EQUAL, 0, 1, 0), _PERMIT, _REFUSE]
     # RLIMIT_DATA counts private memory alone.
@@ -125,17 +131,32 @@ def seccomp_filter(machine: str = "", *, forks: bool = False, writes: bool = Tru
     lines += [(_EQUAL, 0, 7, numbers.socketpair), _argument(0), (_EQUAL, 0, 4, _AF_UNIX), _argument(1)]
     lines += [(_AND, 0, 0, _SOCK_TYPE), (_EQUAL, 0, 1, _SOCK_STREAM), _PERMIT, _REFUSE]
     lines += [(_GREATER, 0, 1, _NEWEST), _UNKNOWN, _REFUSE]
-    return b"".join(struct.pack("<HBBI", *line) for line in lines)
+    return _packed(lines)
 
 
-def threads_filter(machine: str = "") -> bytes | None:
-    """Returns a filter that permits threads and refuses processes, for a fork of a program that may fork."""
-    numbers = _MACHINES.get(machine or platform.machine())
+def restrict(*, forks: bool = False) -> None:
+    """Takes from this thread and its later ones, for good, the right to become another program, and to start processes.
+
+    Call it from the only thread of a confined process that has started. It does nothing where there are no such filters.
+
+    Args:
+        forks: whether it may start processes, which it does not restrict.
+    """
+    numbers = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
     if numbers is None:
-        return None
-    # The filter of the program permits `clone` alone of all calls that start processes.
-    lines: list[_Line] = [(_LOAD, 0, 0, _NUMBER_AT), (_EQUAL, 0, 3, numbers.clone), _argument(0)]
-    lines += [(_ANY_BIT, 1, 0, _CLONE_THREAD), _REFUSE, _PERMIT]
+        return
+    lines: list[_Line] = [(_LOAD, 0, 0, _NUMBER_AT), (_EQUAL, 0, 1, numbers.execve), _REFUSE]
+    if not forks:
+        lines += [(_EQUAL, 0, 3, numbers.clone), _argument(0), (_ANY_BIT, 1, 0, _CLONE_THREAD), _REFUSE]
+    program = _packed([*lines, _PERMIT])
+    held = ctypes.create_string_buffer(program, len(program))
+    described = ctypes.c_char_p(struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(held)))
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, described, 0, 0)
+
+
+def _packed(lines: Iterable[_Line]) -> bytes:
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 
 

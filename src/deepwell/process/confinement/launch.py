@@ -195,7 +195,7 @@ def child_command(
     plan = _confined(command, _code(module), reads, forks=forks)
     lists = [(one, "list") for one in child_path(module) if not _is_library(one)]
     plan = replace(plan, landlock=[*(plan.landlock or ()), *lists])
-    return _command(walls().spaces, replace(plan, keep=list(keep)))
+    return _walled(replace(plan, keep=list(keep)))
 
 
 def program_command(
@@ -217,7 +217,7 @@ def program_command(
     plan = _confined(command, (), [Path(command[0]), *reads])
     limits = plan.limits | {"RLIMIT_DATA": (memory_bytes,) * 2, "RLIMIT_CPU": (processor_s, processor_s + 1)}
     environ = public_environment() if environ is None else environ
-    return _command(walls().spaces, replace(plan, limits=limits, environ=environ))
+    return _walled(replace(plan, limits=limits, environ=environ))
 
 
 def child_path(module: str) -> list[str]:
@@ -294,6 +294,11 @@ def bubblewrap_command(program: str, root: Root, command: Sequence[str], options
     if root.folder is not None:
         made += ["--dir", root.folder[0]]
     return [*made, "--remount-ro", "/", "--chdir", "/", "--", *command]
+
+
+def _walled(plan: Plan) -> list[str]:
+    found = walls()
+    return _command(found.spaces, plan if found.filtered else replace(plan, filter=""))
 
 
 def _command(spaces: Spaces, plan: Plan) -> list[str]:
