@@ -61,9 +61,9 @@ class LoggingParser(PlainParser):
         super().__init__()
         self.log = log
 
-    async def parse(self, path, filename):
+    async def parse(self, tenant, path, filename):
         self.log.write(f"parse {filename}\n")
-        return await super().parse(path, filename)
+        return await super().parse(tenant, path, filename)
 
 
 async def main(data: Path, log_path: Path, stage: str) -> None:

@@ -25,7 +25,7 @@ class PlainParser:
     def __init__(self) -> None:
         self.parsed: list[str] = []
 
-    async def parse(self, path, filename):
+    async def parse(self, tenant, path, filename):
         self.parsed.append(filename)
         text = path.read_text()
         if "broken" in text:
@@ -193,7 +193,7 @@ async def test_vectors_that_are_swept_meanwhile_are_never_missing(house, monkeyp
 
 
 async def test_a_parser_that_cannot_run_is_no_fault_of_the_file(house, monkeypatch):
-    async def parse(_path, _filename):
+    async def parse(_tenant, _path, _filename):
         raise EngineUnavailable("the process that parses files ended early", fix="add the file again")
 
     monkeypatch.setattr(house.parser, "parse", parse)

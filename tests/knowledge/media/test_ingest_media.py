@@ -28,7 +28,7 @@ class Writing:
     def __init__(self, text="") -> None:
         self.text = text
 
-    async def read_picture(self, path):
+    async def read_picture(self, tenant, path):
         if self.text is None:
             raise MissingDependency.of("picture_ocr_missing")
         return Document(self.text, (Section(0, len(self.text)),), "image/png")
@@ -46,7 +46,7 @@ class Eyes:
     def identity(self):
         return self.version
 
-    async def look(self, path):
+    async def look(self, tenant, path):
         self.looked += 1
         if self.error is not None:
             raise self.error
@@ -65,7 +65,7 @@ class Ears:
     def identity(self):
         return "tiny"
 
-    async def listen(self, path):
+    async def listen(self, tenant, path):
         self.heard += 1
         self.began.set()
         await self.go_on.wait()
@@ -212,7 +212,7 @@ async def test_without_senses_they_are_refused_as_before(house):
 
 
 class Refusing:
-    async def parse(self, path, filename):
+    async def parse(self, tenant, path, filename):
         raise InvalidFile("no such files", fix="none")
 
 

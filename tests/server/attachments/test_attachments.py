@@ -53,7 +53,7 @@ class Reader(AttachmentReader):
         names = ("red apple", "红苹果")
         return ImageFacts(width, height, named=True, captions=names, tags=(names,), text=self.text)
 
-    async def sound(self, data: bytes) -> SoundFacts:
+    async def sound(self, data: bytes, tenant: Tenant) -> SoundFacts:
         self.sounds += 1
         return SoundFacts("the weather is cold today", 1.5)
 

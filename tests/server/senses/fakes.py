@@ -64,7 +64,7 @@ class FakeSensing:
     models: SenseModels = field(default_factory=SenseModels)
     looked: list[str] = field(default_factory=list[str])
 
-    async def image(self, data: bytes) -> Seen:
+    async def image(self, tenant: str, data: bytes) -> Seen:
         if self.models.image is None:
             raise ModelNotFound.of("space_image_missing")
         if not data.startswith(PNG):
@@ -75,7 +75,7 @@ class FakeSensing:
         unsafe = 0.99 if "unsafe" in shown else 0.01
         return Seen(meaning(shown), tags, "something", "某物", 8, 6, unsafe, np.ones(4, np.float32))
 
-    async def hear(self, data: bytes) -> Heard:
+    async def hear(self, tenant: str, data: bytes) -> Heard:
         if self.models.sound is None:
             raise ModelNotFound.of("space_sound_missing")
         return Heard(meaning(data[len(WAV) :].decode()), np.ones(4, np.float32), 1.25)
