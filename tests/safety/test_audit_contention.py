@@ -56,6 +56,11 @@ async def lines_of(store: AuditStore, tenant: Tenant) -> list[dict[str, object]]
     return [json.loads(line) async for line in entries(store, chain)]
 
 
+def drawn(task: int, number: int = 0) -> str:
+    """The id of a request as a server draws it, which the trail keeps as it is."""
+    return f"req_{task:016x}{number:016x}"
+
+
 async def test_many_tasks_append_to_one_trail_without_a_break(tmp_path: Path) -> None:
     database = Database.open(tmp_path / "deepwell.db")
     store = AuditStore(database, Anchors(tmp_path / "anchors"))
@@ -65,7 +70,7 @@ async def test_many_tasks_append_to_one_trail_without_a_break(tmp_path: Path) ->
         for number in range(_EACH):
             decision = BLOCK if (task + number) % 3 == 0 else FLAG
             tenant = B if task % 4 == 0 else A
-            await trail.decided(tenant, decision, RequestFacts(f"{task}-{number}"))
+            await trail.decided(tenant, decision, RequestFacts(drawn(task, number)))
 
     async with asyncio.TaskGroup() as group:
         for task in range(_TASKS):
@@ -80,10 +85,10 @@ async def test_many_tasks_append_to_one_trail_without_a_break(tmp_path: Path) ->
         assert [line["sequence"] for line in lines] == list(range(1, len(lines) + 1))
         mine = [str(line["request_id"]) for line in lines]
         for task in range(_TASKS):  # a request's own entries stand in their order
-            of_task = [one for one in mine if one.startswith(f"{task}-")]
-            assert of_task == sorted(of_task, key=lambda one: int(one.partition("-")[2]))
+            of_task = [one for one in mine if one.startswith(f"req_{task:016x}")]
+            assert of_task == sorted(of_task)
         told += mine
-    assert sorted(told) == sorted(f"{task}-{number}" for task in range(_TASKS) for number in range(_EACH))
+    assert sorted(told) == sorted(drawn(task, number) for task in range(_TASKS) for number in range(_EACH))
     database.close()
 
 
@@ -139,7 +144,7 @@ async def test_a_full_disk_has_the_declared_effect_and_leaves_the_trail_whole(
     store = AuditStore(database, Anchors(tmp_path / "anchors"))
     options = AuditOptions(max_delay_s=0.001, most_pending=3, on_failure=on_failure)  # pyright: ignore[reportArgumentType]
     trail = AuditTrail(store, options)
-    await trail.decided(A, BLOCK, RequestFacts("before"))
+    await trail.decided(A, BLOCK, RequestFacts(drawn(1)))
     fill(database)
     long = "x" * 100_000  # more than is left in the last page
 
@@ -158,7 +163,7 @@ async def test_a_full_disk_has_the_declared_effect_and_leaves_the_trail_whole(
         assert trail.dropped == 1
     free(database)
     await trail.flush()
-    await trail.decided(A, BLOCK, RequestFacts("behind"))
+    await trail.decided(A, BLOCK, RequestFacts(drawn(2)))
     await trail.close()
     [chain] = await store.chains(A)
     assert verify_chain(store, chain.id).holds
@@ -167,7 +172,7 @@ async def test_a_full_disk_has_the_declared_effect_and_leaves_the_trail_whole(
     assert [line.get("dropped") for line in lines if line["event"] == "gap"] == (
         [1] if on_failure == "allow" else []
     )
-    assert lines[-1]["request_id"] == "behind"
+    assert lines[-1]["request_id"] == drawn(2)
     database.close()
 
 
@@ -178,8 +183,8 @@ async def test_an_anchor_that_cannot_be_written_is_reported_and_the_trail_goes_o
     (tmp_path / "anchors").write_text("no folder")
     store = AuditStore(database, Anchors(tmp_path / "anchors"))
     trail = AuditTrail(store)
-    await trail.decided(A, BLOCK, RequestFacts("one"))
+    await trail.decided(A, BLOCK, RequestFacts(drawn(1)))
     await trail.close()
     assert "no anchor" in caplog.text
-    assert [line["request_id"] for line in await lines_of(store, A)] == ["one"]
+    assert [line["request_id"] for line in await lines_of(store, A)] == [drawn(1)]
     database.close()

@@ -28,7 +28,7 @@ class Reader(AttachmentReader):
         super().__init__(context)
         self.read = 0
 
-    async def file(self, data: bytes, name: str, tenant: Tenant) -> FileFacts:
+    async def file(self, data: bytes, name: str, tenant: str) -> FileFacts:
         self.read += 1
         return FileFacts((LINE * (int(data) // len(LINE) + 1))[: int(data)])
 

@@ -44,7 +44,9 @@ class FakeRecognisers:
         return self
 
     @asynccontextmanager
-    async def hear(self, tenant: str, path: Path, _options: RecognitionOptions) -> AsyncGenerator[FakeHearing]:
+    async def hear(
+        self, tenant: str, path: Path, _options: RecognitionOptions
+    ) -> AsyncGenerator[FakeHearing]:
         data = await asyncio.to_thread(path.read_bytes)
         yield FakeHearing(data[len(WAV) :].decode().splitlines())
 

@@ -83,7 +83,7 @@ _REASONS: Final[Mapping[str, str]] = {
         "validation_file"
     ),
     "a hash": (
-        "digest embedder_hash hash input_sha256 pruned_hash sha256 source_sha256 training_sha256 validation_sha256"
+        "digest embedder_hash hash input_sha256 pruned_hash seal sha256 source_sha256 training_sha256 validation_sha256"
     ),
     "one of the server's words": (
         "choice completion_window endpoint error_code kind level pack purpose question rating reached scope scopes source "
@@ -203,7 +203,7 @@ PLACES: Final = (
         "exported without the digest; revoked, and name, tenant, digest and hint are overwritten. The row stays, because a "
         "server without any key would be open to everybody",
         words="name",
-        made="id digest hint scopes",
+        made="id digest hint scopes seal",
     ),
     _table("installation", "no personal data", "no personal data: the identity of the database", made="id"),
     _table(
@@ -273,7 +273,7 @@ PLACES: Final = (
         "rows whose request named the end user, and those about one of the end user's responses or completions, are exported "
         "and deleted, with the copies of conversations in them",
         words="target_id reason model messages end_user correction",
-        made="id rating voter source",
+        made="id rating voter source key_id",
     ),
     _table(
         "fine_tuning_jobs",
