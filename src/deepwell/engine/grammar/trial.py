@@ -7,7 +7,7 @@ long in the engine. `python -m deepwell.engine.grammar.trial FD LIMITS` is the s
 
 from __future__ import annotations
 
-import ctypes
+import resource
 import sys
 from typing import Final
 
@@ -98,24 +98,10 @@ class _Bytes:
         return list(text)
 
 
-class _Allocated(ctypes.Structure):
-    """struct mallinfo2 (man 3 mallinfo)."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    )
-
-
-def _allocated_bytes() -> int:
-    """Returns the memory that the C library has given out in this process; 0 where it does not tell."""
-    try:
-        mallinfo = ctypes.CDLL(None).mallinfo2
-    except (AttributeError, OSError):
-        return 0
-    mallinfo.restype = _Allocated
-    found = mallinfo()
-    return found.uordblks + found.hblkhd
+def _most_bytes() -> int:
+    """Returns the most memory that this process has had; it has no view of /proc, where the present memory stands."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main(descriptor: str, limits: str) -> None:
@@ -123,10 +109,10 @@ def main(descriptor: str, limits: str) -> None:
     vocabulary = LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257)
 
     def compile_once(source: bytes) -> int:
-        before = _allocated_bytes()
+        before = _most_bytes()
         matcher = LLMatcher(vocabulary, source.decode("utf-8", "surrogatepass"), log_level=0)
         matcher.compute_bitmask()
-        return max(0, _allocated_bytes() - before)
+        return max(0, _most_bytes() - before)
 
     # What the library prepares at its first use is then there in every fork.
     compile_once(LLMatcher.grammar_from_json_schema('{"type":"object"}').encode())

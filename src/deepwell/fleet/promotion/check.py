@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
+from deepwell.errors import StorageUnavailable
 from deepwell.storage.aliases import shown_state
 from deepwell.storage.database import Database
 from deepwell.storage.registry.ledger import CHAIN, HEAD_ID, Ledger, LedgerChanged, entries_in
 from deepwell.storage.registry.story import AliasState, told
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.chain import NOTHING, Head
+from deepwell.storage.safety.raw import raw_rows
 from deepwell.storage.safety.verify import verify_chain
 from deepwell.storage.tables import model_aliases, model_ledger, model_ledger_head
 
@@ -49,8 +50,8 @@ def check_ledger(database: Database, anchors: Anchors | None = None, known: Sequ
         return Checked(NOTHING, (f"a row cannot be read: {error.orig}",))
     try:
         problems += database.read_now(_compare)
-    except OperationalError as error:
-        problems.append(f"a row cannot be read: {error.orig}")
+    except StorageUnavailable as error:
+        problems.append(f"a row cannot be read: {error.message}")
     return Checked(Head(verified.last, verified.head), tuple(problems))
 
 
@@ -61,9 +62,7 @@ def _compare(connection: Connection) -> list[str]:
     except LedgerChanged as error:
         return [error.message]
     columns = model_ledger.c
-    placed = {
-        row.sequence: row.alias for row in connection.execute(sa.select(columns.sequence, columns.alias))
-    }
+    placed = dict(raw_rows(connection, sa.select(columns.sequence, columns.alias)))
     problems = [
         f"entry {entry.sequence}: it is filed under another alias than it names"
         for entry in entries

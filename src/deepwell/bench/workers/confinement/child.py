@@ -57,9 +57,9 @@ def main(module: str, *arguments: str) -> None:
     """Runs the child of a module until its parent ends it."""
     answer_calls, serve_forks = calls.answer_calls, forks.serve_forks
 
-    def answer(descriptor: int, own: Callable[[bytes], bytes], *more: Any, **named: Any) -> None:
-        def either(body: bytes) -> bytes:
-            return _outcome(body, descriptor).encode() if body.startswith(MAGIC) else own(body)
+    def answer(descriptor: int, own: Callable[..., bytes], *more: Any, **named: Any) -> None:
+        def either(body: bytes, *files: int) -> bytes:
+            return _outcome(body, descriptor).encode() if body.startswith(MAGIC) else own(body, *files)
 
         answer_calls(descriptor, either, *more, **named)
 
