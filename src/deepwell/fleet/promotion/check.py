@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
-from deepwell.errors import StorageUnavailable
 from deepwell.storage.aliases import shown_state
 from deepwell.storage.database import Database
 from deepwell.storage.registry.ledger import CHAIN, HEAD_ID, Ledger, LedgerChanged, entries_in
@@ -50,8 +50,8 @@ def check_ledger(database: Database, anchors: Anchors | None = None, known: Sequ
         return Checked(NOTHING, (f"a row cannot be read: {error.orig}",))
     try:
         problems += database.read_now(_compare)
-    except StorageUnavailable as error:
-        problems.append(f"a row cannot be read: {error.message}")
+    except OperationalError as error:
+        problems.append(f"a row cannot be read: {error.orig}")
     return Checked(Head(verified.last, verified.head), tuple(problems))
 
 
