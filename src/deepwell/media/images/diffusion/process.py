@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from deepwell.media.images.child import Drawer, DrawingChild
@@ -24,12 +25,16 @@ def _load(folder: Path, threads: int) -> Drawer:
 
 def main(descriptor: str) -> None:
     """Serves the parent until it closes the connection."""
+    tempfile.tempdir = "/tmp"  # noqa: S108 (the libraries ask for one when they are imported, and there is none to find)
     # Nothing is ever fetched: the process has no network, and the libraries are told so.
     os.environ |= {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DIFFUSERS_VERBOSITY": "error",
+        "TORCHINDUCTOR_CACHE_DIR": str(
+            Path(__file__).parent
+        ),  # made at its import if it is not there; nothing is compiled
     }
     answer_calls(int(descriptor), DrawingChild(_libraries, _load, "diffusers_extra_missing").answer)
 
