@@ -10,10 +10,13 @@ Importing the package loads nothing else: each name below is imported when it is
 
 from __future__ import annotations
 
-import os
-
 # onnxruntime 1.32 for Linux has telemetry, which otherwise writes an id and a database below ~/.cache from its import on.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+try:
+    import posix
+
+    posix.putenv("ORT_DISABLE_TELEMETRY", "1")
+except ImportError:  # Windows, where it has none
+    pass
 
 TYPE_CHECKING = False  # as type checkers know it by its name; `typing` itself takes longer than all of this
 if TYPE_CHECKING:

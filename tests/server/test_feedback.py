@@ -191,7 +191,7 @@ async def test_a_copy_goes_with_the_person_whose_conversation_it_was(
     await rate(http, target_id="chatcmpl-other", safety_identifier="eve")
     await http.delete(f"/v1/chat/completions/{answer['id']}")
     for person in ("ada", "lin"):
-        found = await attributed(service.state.database, Subject(LOCAL, person))
+        found = await attributed(service.state.database, service.state.files, Subject(LOCAL, person))
         assert len(found.feedback) == 1
 
 
@@ -247,5 +247,5 @@ async def test_a_rater_of_an_answer_to_nobody_in_particular_is_on_no_side(
     arms = await arms_of(service.state.database, rollout)
     assert arms.unknown == 2, "eve rated an answer of an unnamed model"
     for person in ("ada", "lin", "eve"):
-        found = await attributed(service.state.database, Subject(LOCAL, person))
+        found = await attributed(service.state.database, service.state.files, Subject(LOCAL, person))
         assert len(found.feedback) == 1, "each is found to be erased all the same"
