@@ -79,12 +79,12 @@ async def test_a_list_that_the_guard_lacks_is_told(engine: FakeEngine, codec: Co
 
 async def test_entries_come_from_the_newest_on_in_pages(http: httpx.AsyncClient) -> None:
     for number, text in enumerate((f"eat {TERM}", f"my key {KEY}", f"more {TERM} please")):
-        headers = {"x-request-id": f"order-{number}"}
+        headers = {"x-request-id": f"req_{number:032x}"}
         body = chat(text, safety_identifier="lin")
         assert (await http.post("/v1/chat/completions", json=body, headers=headers)).status_code == 200
     whole = (await entries(http, limit=100))["data"]
     blocked = [one for one in whole if one["decision"] == "block"]
-    assert [one["request_id"] for one in blocked] == ["order-2", "order-0"]
+    assert [one["request_id"] for one in blocked] == [f"req_{2:032x}", f"req_{0:032x}"]
     first = blocked[-1]
     (finding,) = first["findings"]
     assert (first["object"], first["layer"], first["event"]) == ("audit.entry", "input", "decision")
@@ -95,7 +95,7 @@ async def test_entries_come_from_the_newest_on_in_pages(http: httpx.AsyncClient)
 
     assert (await entries(http, decision="block"))["data"] == blocked
     (redacted,) = (await entries(http, decision="redact"))["data"]
-    assert redacted["request_id"] == "order-1"
+    assert redacted["request_id"] == f"req_{1:032x}"
     paged, after = list[Any](), dict[str, Any]()
     while page := (await entries(http, limit=2, **after))["data"]:
         paged += page
