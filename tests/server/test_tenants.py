@@ -665,6 +665,8 @@ MEMOISED = {
     "safety.compliance.cn.banks._read": "a path",
     "safety.compliance.packs.load": "names of our own packs",
     "safety.redaction.label": "names of rules",
+    "safety.secrets._compiled": "forms of our own detectors",
+    "safety.streaming.forms._at_end": "forms of our own detectors",
     "safety.streaming.values._reading": "forms of our own detectors",
     "server.caches.wording._form": "has the tenant in its key",
     "server.families.fine_tuning.artefact._fingerprint": "a path",
