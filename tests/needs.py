@@ -1,4 +1,4 @@
-"""What tests need of a machine and may not find, each with the command that brings it. Every skip comes from here.
+"""Needs of tests that a machine may lack, each with the command that brings it. Every skip comes from here.
 
 A test names its needs by `@pytest.mark.needs(VALKEY)`, a fixture calls `require(VALKEY)`. Test modules import without any of
 them: `.ci/run` collects the tests with all programs of this page hidden. Run by itself, it needs Python alone:

@@ -1,4 +1,4 @@
-"""What a machine lacks: tests that need it are skipped, and the run names it once, with the command that brings it."""
+"""Needs that a machine lacks: tests that have them are skipped, and the run names it once, with the command that brings it."""
 
 from __future__ import annotations
 

@@ -563,7 +563,7 @@ KEYS = [
     ("app_secret: ", "0123456789abcdef", 32),
     ("redis://anna:", LETTERS + DIGITS, 20),
 ]
-"""What tells a key, and of what it is made."""
+"""Prefixes of keys, and the characters behind them."""
 NUMBERS = [
     ("身份证号是", "11010519491231002X", 6),
     ("My identity card: ", "11010519491231002X", 6),

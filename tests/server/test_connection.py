@@ -485,7 +485,7 @@ FRAMINGS = [
 async def test_a_body_is_framed_by_one_length_or_one_coding_and_hides_nothing(
     framing: bytes, status: int, step: int
 ) -> None:
-    """What two servers could frame differently is refused, with the connection: nothing behind it is a request."""
+    """A request that two servers could frame differently is refused, with the connection: nothing behind it is a request."""
     body = b"0\r\n\r\n" if status == 400 else b"5\r\nhello\r\n0\r\n\r\n"
     head = framing.replace(b"%d", b"%d" % (len(body) + len(INNER)))
     client = Client()

@@ -230,6 +230,8 @@ class CallProcess:
             raise
 
     def _signal(self, number: int) -> None:
+        if not self._program:  # 0 would be the group of this process
+            return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._program, number)
 

@@ -36,7 +36,7 @@ _JOINED: Final = re.compile(r"(?:[0-9]\.|[=<>~]=|\^)$")
 """Further numbers, or the sign of a requirement, before four numbers: `1.3.6.1.4.1.311`, `package==1.20.3.4`."""
 
 _DECIMAL: Final = re.compile(r"[0-9][.,]$")
-"""What stands before decimal places, and before digits in groups of three."""
+"""Text before decimal places, and before digits in groups of three."""
 
 _IN_GROUPS: Final = ("cn_id", "phone", "bank_card", "iban")
 """Numbers in groups, beside which other numbers may stand: a wrong one hides the right one that begins or ends within it."""
@@ -105,7 +105,7 @@ _STREET_BEGUN: Final = re.compile(
     r"[0-9]{1,5}(?: [a-z]+\.?){1,3} (?:str(?:ee?)?|ave(?:nu?)?|roa|boul(?:e(?:v(?:ar?)?)?)?|lan|driv?|cour?|plac?)"
 )
 _PACKAGE: Final = re.compile(r"@(?:v?[0-9][0-9.]*|latest|next|beta|main|master)$")
-"""What stands behind the name of a package: `react@latest`, `python@3.11`."""
+"""Text behind the name of a package: `react@latest`, `python@3.11`."""
 
 
 def _digits(text: str) -> str:

@@ -91,7 +91,7 @@ def test_refusals_are_compared_between_the_sides(
 
 
 def test_a_version_that_refuses_everybody_is_aborted_before_it_answers_anybody() -> None:
-    """What fails before an answer begins has no duration: the counter of requests alone tells of it."""
+    """A request that fails before its answer begins has no duration: the counter of requests alone tells of it."""
     driver = Driver(ROLLOUT, Gates(), clock=Clock())
     driver.see("current", {"a": Figures()})
     driver.see("candidate", {"b": Figures()})

@@ -1,4 +1,4 @@
-"""What somebody who can write to the database may do to the ledger of models, for tests of whoever acts on it."""
+"""Changes that somebody who can write to the database may make in the ledger of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`DrawingChild`: the child's end of a model that draws: confines itself, then draws images step by step, checked and labelled.
+"""`DrawingChild`: the child's end of a model that draws: draws images step by step, checked and labelled.
 
 The program that draws is a `Drawer`: the network of the package, or a pipeline of diffusers.
 """

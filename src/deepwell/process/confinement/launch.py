@@ -231,7 +231,6 @@ def enter_command(plan: Plan) -> list[str]:
 
 
 # Names may hold keys whatever they are called, and strangers' tokenizers and templates run beside the environment.
-
 _PUBLIC = re.compile(
     r"PATH|ORT_DISABLE_TELEMETRY|HOME|TZ|LANG|LANGUAGE|LC_[A-Z]+|LD_LIBRARY_PATH|PYTHON(HOME|UTF8|DONTWRITEBYTECODE)"
     r"|DEEPWELL_(ISA|LANGUAGE)|(OPENBLAS|MKL|OMP)_[A-Z_]+"

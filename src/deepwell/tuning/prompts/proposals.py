@@ -55,7 +55,7 @@ _REWRITE: Final = {
         "\n\n请改写这段指令，{way}。意思不变，只写改写后的指令。"
     ),
 }
-"""What asks for a rewrite, by whether the instructions are in Chinese."""
+"""Instructions that ask for a rewrite, by whether the instructions are in Chinese."""
 
 
 def mutations(start: str, labels: Sequence[str], dice: random.Random, count: int) -> list[Instruction]:
