@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.held import hold
 from tests.models.tokenizer_files import TEMPLATE, write_directory, write_gguf
 
 from deepwell.dialogue.lane import TextLane
@@ -93,10 +94,12 @@ def test_refusals_cross_as_they_are(process: TextProcess) -> None:
         process.encode(["\ud800"])
 
 
-def test_a_call_can_be_killed_and_the_next_one_is_answered(model: Path) -> None:
+def test_a_call_can_be_killed_and_the_next_one_is_answered(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = TextProcess(model)
     process.start()
-    os.kill(process.pid, signal.SIGSTOP)
+    hold(monkeypatch, process.pid)
     ended: list[BaseException] = []
 
     def ask() -> None:
@@ -224,12 +227,14 @@ async def test_what_remembers_texts_ends_when_somebodys_data_are_erased(model: P
     await asyncio.to_thread(until, lane.process, alive=False)
 
 
-async def test_whoever_leaves_ends_the_work_and_nobody_else_waits_for_it(model: Path) -> None:
+async def test_whoever_leaves_ends_the_work_and_nobody_else_waits_for_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lane = TextLane(TextProcess(model), idle_s=0.0)
     await lane.run("a", 1, TextProcess.start)
     lane._stay()
     lane.process.start()
-    os.kill(lane.process.pid, signal.SIGSTOP)
+    hold(monkeypatch, lane.process.pid)
     left = asyncio.create_task(lane.run("a", 1, lambda process: process.encode(["hello"])))
     waits = asyncio.create_task(lane.run("b", 1, lambda process: process.encode(["hello"])))
     await asyncio.sleep(0)

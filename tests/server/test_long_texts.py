@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.held import hold
 from tests.server.conftest import Live, start
 from tests.server.fakes import TEMPLATE, FakeEngine, make_service, write_tokenizer
 
@@ -83,12 +84,14 @@ async def test_a_conversation_is_counted_beyond_the_context(live: Live, codec: C
     assert answer.json() == {"input_tokens": len(codec.encode_chat(chat("a" * 70_000)))}
 
 
-async def test_a_client_that_leaves_ends_the_work_and_the_next_is_answered(live: Live) -> None:
+async def test_a_client_that_leaves_ends_the_work_and_the_next_is_answered(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await post(live, "/v1/completions", prompt=LONG, max_tokens=1)
     lane = model_of(live)._long
     assert lane is not None
     stopped = lane.process.pid
-    os.kill(stopped, signal.SIGSTOP)
+    hold(monkeypatch, stopped)
     left = asyncio.create_task(post(live, "/v1/completions", prompt=LONG, max_tokens=1))
     while lane._turns.is_idle:
         await asyncio.sleep(0.01)
@@ -103,12 +106,14 @@ async def test_a_client_that_leaves_ends_the_work_and_the_next_is_answered(live:
     assert lane.process.pid != stopped
 
 
-async def test_a_child_that_is_killed_is_replaced_and_its_text_answered(live: Live) -> None:
+async def test_a_child_that_is_killed_is_replaced_and_its_text_answered(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await post(live, "/v1/completions", prompt=LONG, max_tokens=1)
     lane = model_of(live)._long
     assert lane is not None
     first = lane.process.pid
-    os.kill(first, signal.SIGSTOP)
+    hold(monkeypatch, first)
     asked = [
         asyncio.create_task(post(live, "/v1/completions", prompt=LONG + str(number), max_tokens=1))
         for number in range(3)
@@ -120,7 +125,9 @@ async def test_a_child_that_is_killed_is_replaced_and_its_text_answered(live: Li
     assert lane.process.pid != first
 
 
-async def test_a_deadline_holds_for_the_wait_and_the_work(codec: Codec) -> None:
+async def test_a_deadline_holds_for_the_wait_and_the_work(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from deepwell.server.options import LimitsConfig
 
     engine = FakeEngine(max_model_len=64_000)
@@ -130,7 +137,7 @@ async def test_a_deadline_holds_for_the_wait_and_the_work(codec: Codec) -> None:
         lane = model_of(running)._long
         assert lane is not None
         await asyncio.to_thread(lane.process.start)
-        os.kill(lane.process.pid, signal.SIGSTOP)
+        hold(monkeypatch, lane.process.pid)
         answer = await post(running, "/v1/completions", prompt=LONG, max_tokens=1)
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "request_timeout")
     finally:
