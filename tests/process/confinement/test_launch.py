@@ -171,6 +171,19 @@ def test_walls_that_are_required_and_not_there_refuse() -> None:
     assert Walls("none", "macOS has none", 0, filtered=False).names == ("no wall", "无隔离")
 
 
+@pytest.mark.parametrize(("user", "reached"), [(0, True), (0, False), (1000, True)])
+def test_threads_are_limited_where_the_user_id_is_the_childs_alone(
+    monkeypatch: pytest.MonkeyPatch, user: int, *, reached: bool
+) -> None:
+    weak = dataclasses.replace(walls(), spaces="none")
+    monkeypatch.setattr(launch, "walls", lambda: weak)
+    monkeypatch.setattr(launch, "_others_may_reach", lambda _: reached)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    plan = json.loads(program_command(["/bin/true"], 1 << 30, 10)[-1])
+    assert plan["keep_user"] == (user != 0 or not reached)
+    assert ("RLIMIT_NPROC" in plan["limits"]) != plan["keep_user"]
+
+
 def test_a_plan_crosses_as_it_is() -> None:
     plan = Plan(["/bin/true"], None, keep=[4], environ={"A": "\udcff"})
     assert json.loads(enter_command(plan)[-1])["environ"] == {"A": "\udcff"}

@@ -48,10 +48,8 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14 | 1 << 15
 _TCP, _SCOPES = 3, 3  # binding and connecting; abstract sockets and signals
 _INSIDE_ID = 1000
-_STRANGE_ID, _NOBODY = (
-    2_130_000_000,
-    65_534,
-)  # first of 60,000 ids that nobody has; what a small map of ids has
+# First of 60,000 user ids that nobody has; first of 1,000 that a container's map of ids has; what the smallest maps have.
+_STRANGE_ID, _SMALL_ID, _NOBODY = 2_130_000_000, 60_100, 65_534
 _LAST_CAPABILITY = 63
 _OUT_OF_MEMORY_SCORE = "800"
 _DESCRIPTORS = 1 << 16
@@ -114,7 +112,7 @@ def _enter(number: int, *, keep_user: bool) -> bool:
         if _libc.unshare(_SPACES) == 0:
             _libc.unshare(_NEWCGROUP)  # hides names only, and old kernels have none
             return False
-        if number != _NOBODY:
+        if number >= _STRANGE_ID:
             with suppress(OSError):
                 os.setgroups([])
                 os.setresgid(number, number, number)
@@ -189,12 +187,16 @@ def _build_root(root: dict[str, Any], owner: tuple[int, int]) -> None:
 
 
 def _strange_id() -> int:
-    """Returns a user id that is not used on this machine, where the map of ids has room for one."""
+    """Returns a user id that is not used on this machine, where the map of ids has room for one.
+
+    The kernel counts threads by user id: processes that share one share their limit too.
+    """
     with suppress(OSError, ValueError):
         for line in open("/proc/self/uid_map"):  # noqa: SIM115 (the process is replaced soon)
             first, _, count = map(int, line.split())
-            if first <= _STRANGE_ID and first + count > _STRANGE_ID + 60_000:
-                return _STRANGE_ID + os.getpid() % 60_000
+            for number, ids in ((_STRANGE_ID, 60_000), (_SMALL_ID, 1_000)):
+                if first <= number and first + count > number + ids:
+                    return number + os.getpid() % ids
     return _NOBODY
 
 

@@ -312,8 +312,10 @@ def _command(spaces: Spaces, plan: Plan) -> list[str]:
         assert program is not None and root is not None
         return bubblewrap_command(program, root, enter_command(plain), ())
     paths = [path for path, _ in plan.landlock or ()]
-    reached = all(_others_may_read(Path(one)) and _others_may_reach(Path(one)) for one in paths)
-    return enter_command(replace(plain, keep_user=plan.keep_user or not reached))
+    reached = all(_others_may_reach(one) for one in map(Path, paths) if one.exists())
+    if os.geteuid() == 0 and reached and not plan.keep_user:
+        return enter_command(replace(plan, root=None))  # it gets a user id of its own
+    return enter_command(replace(plain, keep_user=True))
 
 
 def _confined(command: list[str], code: Iterable[str], reads: Iterable[Path], *, forks: bool = False) -> Plan:
@@ -424,8 +426,11 @@ def _with_targets(paths: Iterable[str]) -> Iterator[str]:
 def _others_may_read(path: Path) -> bool:
     """Returns whether any user may read a file, or a folder with all that lies in it, once it is in sight."""
     every = [path, *path.rglob("*")] if path.is_dir() else [path]
-    modes = [one.stat().st_mode for one in every if one.exists()]
-    return all(mode & stat.S_IROTH and (mode & stat.S_IXOTH or not stat.S_ISDIR(mode)) for mode in modes)
+    return all(_is_open(one.stat().st_mode) for one in every if one.exists())
+
+
+def _is_open(mode: int) -> bool:
+    return bool(mode & stat.S_IROTH and (mode & stat.S_IXOTH or not stat.S_ISDIR(mode)))
 
 
 def _without_threads(limits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
@@ -433,7 +438,8 @@ def _without_threads(limits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[i
 
 
 def _others_may_reach(path: Path) -> bool:
-    return all(one.stat().st_mode & stat.S_IXOTH for one in path.parents)
+    """Returns whether any user may read a file or list a folder where it is. What lies in a folder is not looked at."""
+    return _is_open(path.stat().st_mode) and all(one.stat().st_mode & stat.S_IXOTH for one in path.parents)
 
 
 def _landlock_version() -> int:

@@ -2,7 +2,7 @@
 
 `root` and `user` are those of this machine. `container-root` and `container-user` are what Docker's default profile leaves: its
 fourteen capabilities, and no call that makes or enters a namespace or mounts. NEEDED is a JSON list of folders that the command
-reads; a user has to be able to reach them.
+reads; a user has to be able to reach them, and in a container they lie where everybody reaches them, as in an image.
 
 It is run by root, and everything in it happens in a mount namespace of its own.
 """
@@ -101,7 +101,7 @@ def _enter(environment: str, needed: Sequence[Path]) -> None:
     _check(_libc.unshare(_NEWNS), "unshare")
     _mount("none", "/", None, _REC | _PRIVATE)
     container = environment.startswith("container")
-    if environment.endswith("user"):
+    if environment != "root":
         _open_to_all(needed)
     if container:
         for capability in range(_LAST_CAPABILITY + 1):

@@ -62,7 +62,7 @@ class _Ground:
         self.data = self.folder / "data"
         (self.home / ".ssh").mkdir(parents=True)
         (self.home / ".ssh" / "id_ed25519").write_text(own)
-        self.data.mkdir()
+        self.data.mkdir(mode=0o700)  # as the server makes it
         os.chdir(self.data)
         for name in _ENVIRONMENT:
             os.environ[name] = own
