@@ -179,7 +179,8 @@ def regression(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="Task to time: decode_int8, decode_int4, prefill, batch16 or added_latency_ms; repeatable. Unset: all."
+            help="Task to time: decode_int8, decode_int4, prefill, batch16, added_latency_ms, image, document or sound; "
+            "repeatable. Unset: all."
         ),
     ] = None,
     model: Model = None,
@@ -187,7 +188,7 @@ def regression(
     row: Row = None,
     json: Json = False,
 ) -> None:
-    """Compares speed with an earlier commit's, in paired runs: decode, prefill, batch 16, and the latency the server adds."""
+    """Compares speed with an earlier commit's, in paired runs: decode, prefill, batch, added latency, and media."""
     from deepwell.bench.suites.repository.regression import TASKS, bench_regression
 
     if unknown := set(task or ()) - set(TASKS):

@@ -10,14 +10,15 @@ from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
 __all__ = ["agent_sandbox", "audit", "confinement", "erasure", "siege"]
 
-PARTS = ("attacks", "edge", "outages", "kills", "models", "tenants")
+PARTS = ("attacks", "edge", "outages", "kills", "models", "tenants", "soak")
 
 
 def siege(
     part: Annotated[
         str,
         typer.Option(
-            help="Kind of attack: attacks (on a server), edge (no key), outages, kills, models (hostile files) or tenants."
+            help="Kind of attack: attacks (on a server), edge (no key), outages, kills, models (hostile files), tenants "
+            "or soak (all routes)."
         ),
     ] = "attacks",
     model: Model = None,
@@ -39,6 +40,7 @@ def siege(
     alone: Annotated[bool, typer.Option(help="Make attacks one after another.")] = True,
     together: Annotated[bool, typer.Option(help="Make attacks five at a time.")] = True,
     kills: Annotated[int, typer.Option(min=1, help="Processes to kill; for --part kills alone.")] = 120,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of --part soak, in minutes.")] = 60.0,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -50,6 +52,7 @@ def siege(
     from deepwell.bench.suites.security.models import bench_models
     from deepwell.bench.suites.security.outages import bench_outages
     from deepwell.bench.suites.security.siege import bench_siege
+    from deepwell.bench.suites.security.soak import bench_soak_routes
     from deepwell.bench.suites.security.tenants import bench_tenants
 
     path = model_path(model)
@@ -68,6 +71,7 @@ def siege(
         "outages": lambda report: bench_outages(report, path),
         "kills": lambda report: bench_kills(report, path, kills=kills),
         "models": bench_models,
+        "soak": lambda report: bench_soak_routes(report, path, minutes=minutes),
         "tenants": lambda report: bench_tenants(report, path),
     }
     measure("siege", row, json, runs[part])

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from deepwell.bench.harness.assets import WORKERS, bench_cache
 from deepwell.bench.harness.comparison import Run
 from deepwell.bench.harness.environments import PeerError
@@ -24,6 +26,7 @@ from deepwell.bench.harness.report import Report, percentile, rounded
 from deepwell.bench.harness.revisions import Revision, open_revision, this_checkout
 from deepwell.bench.harness.served import served
 from deepwell.bench.harness.worker import Worker, WorkerEngine
+from deepwell.bench.workloads.media.small import pdf_part, png_part, tone
 from deepwell.bench.workloads.text import prompts
 
 __all__ = ["TASKS", "bench_regression"]
@@ -32,10 +35,12 @@ PROMPT_TOKENS, DECODED = 64, 64  # short runs, many of them: what disturbs one h
 SEQUENCES, PROMPT_TOKENS_TOGETHER, DECODED_TOGETHER = 16, 32, 32
 PREFILL_TOKENS = 512
 RATE, LOAD_SECONDS, WARM_SECONDS = 100.0, 1.25, 1.0
+MEDIA_REQUESTS, SOUND_S = 5, 3.0
 BUSY_LOAD = 0.5
 _WORKER = WORKERS / "revision_worker.py"
 _RATIO = Bar(0.98, 0.95)
 _ADDED = Bar(0.15, higher_is_better=False)
+_LONGER = Bar(1.05, higher_is_better=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +220,43 @@ def _servers(setting: _Setting) -> Generator[tuple[Measure, Measure]]:
         yield partial(first_token_ms, old), partial(first_token_ms, new)
 
 
+@contextmanager
+def _media(
+    send: Callable[[httpx.Client, Path], httpx.Response], setting: _Setting
+) -> Generator[tuple[Measure, Measure]]:
+    """Opens both revisions' servers as `deepwell serve` does."""
+
+    def request_ms(http: httpx.Client, number: int) -> float:
+        times: list[float] = []
+        for _ in range(MEDIA_REQUESTS):
+            begun = time.perf_counter()
+            send(http, setting.model).raise_for_status()
+            times.append((time.perf_counter() - begun) * 1e3)
+        return statistics.median(times)
+
+    def command(revision: Revision, port: int) -> list[str]:
+        return [str(revision.python), "-m", "deepwell", "serve", str(setting.model), "--port", str(port)]
+
+    with ExitStack() as stack:
+        sides: list[Measure] = []
+        for revision in (setting.old, setting.new):
+            port = stack.enter_context(served(partial(command, revision)))
+            http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False)
+            sides.append(partial(request_ms, stack.enter_context(http)))
+        yield sides[0], sides[1]
+
+
+def _attach(part: Callable[[], dict[str, Any]], http: httpx.Client, model: Path) -> httpx.Response:
+    content = [{"type": "text", "text": "What is it?"}, part()]
+    body = {"model": model.name, "max_tokens": 1, "messages": [{"role": "user", "content": content}]}
+    return http.post("/v1/chat/completions", json=body)
+
+
+def _sound(http: httpx.Client, model: Path) -> httpx.Response:
+    form = {"files": {"file": ("a.wav", tone(SOUND_S))}, "data": {"model": "whisper-tiny.en"}}
+    return http.post("/v1/audio/transcriptions", **form)
+
+
 def _decode(side: WorkerEngine, model: Path, number: int) -> Run:
     return side.generate(prompts(model, PROMPT_TOKENS, number), DECODED)
 
@@ -241,4 +283,7 @@ TASKS: dict[str, Task] = {
     "prefill": Task("prefill int4", "tokens/s", _RATIO, partial(_engines, "int4", _prefill), _over),
     "batch16": Task("batch 16 int4", "tokens/s", _RATIO, partial(_engines, "int4", _batch), _over),
     "added_latency_ms": Task("added latency", "ms", _ADDED, _servers, _beyond),
+    "image": Task("image attached", "ms", _LONGER, partial(_media, partial(_attach, png_part)), _over),
+    "document": Task("document attached", "ms", _LONGER, partial(_media, partial(_attach, pdf_part)), _over),
+    "sound": Task("recording transcribed", "ms", _LONGER, partial(_media, _sound), _over),
 }

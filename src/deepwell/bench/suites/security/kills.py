@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib.util
 import json
 import os
 import random
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -28,8 +25,9 @@ import httpx
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.served import process_tree, serve_command, served_process
+from deepwell.bench.workloads.media.small import pdf_part, png_part
 
-__all__ = ["bench_kills", "kind_of"]
+__all__ = ["Load", "LoadedServer", "bench_kills", "kind_of", "load_tasks"]
 
 _STREAMS: Final = 3  # clients that stream
 _END_S: Final = 10.0  # within which streams end and children of what was killed are gone
@@ -58,7 +56,7 @@ _CONVERSATION: Final = {
 
 
 @dataclass
-class _Load:
+class Load:
     """Clients of one server, and their observations. `port` changes when the server is started again.
 
     Attributes:
@@ -217,11 +215,12 @@ class _Load:
             self.judge(http.post(f"/v1/fine_tuning/jobs/{job.json()['id']}/cancel"), "cancelled training")
 
 
-class _Server:
+class LoadedServer:
     """One server after another over the same data, and a process that runs programs of agents beside it."""
 
-    def __init__(self, model: Path, folder: Path, load: _Load) -> None:
+    def __init__(self, model: Path, folder: Path, load: Load, *options: str) -> None:
         self._model, self._folder, self._load = model, folder, load
+        self._options = options
         self._log = folder / "log"
         self._stack = ExitStack()
         self._agents: subprocess.Popen[bytes] | None = None
@@ -236,7 +235,8 @@ class _Server:
         }
 
         def command(port: int) -> list[str]:
-            return [*serve_command(self._model)(port), "--workers", "2", "--embedding-model", "minilm"]
+            options = ("--workers", "2", "--embedding-model", "minilm", *self._options)
+            return [*serve_command(self._model)(port), *options]
 
         port, self.pid = self._stack.enter_context(served_process(command, env=env, log=self._log))
         answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=60)
@@ -314,13 +314,13 @@ def bench_kills(report: Report, model: Path, *, kills: int = 120, seed: int = 50
         PeerError: a server does not start or come back.
     """
     draw = random.Random(seed)  # noqa: S311
-    load, done, orphans = _Load(), Counter[str](), list[str]()
+    load, done, orphans = Load(), Counter[str](), list[str]()
     slowest, begun = 0.0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dw-kills-", ignore_cleanup_errors=True) as folder:
-        server = _Server(model, Path(folder), load)
+        server = LoadedServer(model, Path(folder), load)
         try:
             server.start()
-            load.start(_tasks(load))
+            load.start(load_tasks(load))
             for _ in range(kills):
                 server.run_agents()
                 time.sleep(draw.uniform(0.5, 2.0))
@@ -366,49 +366,13 @@ def bench_kills(report: Report, model: Path, *, kills: int = 120, seed: int = 50
     return value
 
 
-def _tasks(load: _Load) -> list[Callable[[httpx.Client], None]]:
-    document = {"type": "file", "file": {"filename": "a.pdf", "file_data": _url("application/pdf", _pdf)}}
+def load_tasks(load: Load) -> list[Callable[[httpx.Client], None]]:
+    """Returns the tasks of a load's clients: streams, writes, every child that reads or makes media, and training."""
     tasks = [load.stream] * _STREAMS
-    tasks += [load.write, load.speak, load.draw]
-    tasks += [
-        load.attach(lambda: document),
-        load.attach(lambda: {"type": "image_url", "image_url": {"url": _url("image/png", _png)}}),
-    ]
+    tasks += [load.write, load.speak, load.draw, load.attach(pdf_part), load.attach(png_part)]
     if importlib.util.find_spec("torch") is not None:
         tasks.append(load.train)
     return tasks
-
-
-def _url(kind: str, make: Callable[[int], bytes]) -> str:
-    """Returns a file that nobody has sent before, as a data URL."""
-    data = make(random.getrandbits(30))
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _png(seed: int) -> bytes:
-    """Returns an image of 64 by 64 pixels."""
-    noise = random.Random(seed)  # noqa: S311
-    rows = b"".join(b"\0" + noise.randbytes(64 * 3) for _ in range(64))
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def _pdf(seed: int) -> bytes:
-    """Returns a document of one page that says a number."""
-    text = f"BT /F1 12 Tf 20 100 Td (Number {seed}) Tj ET".encode()
-    objects = (
-        b"<</Type/Catalog/Pages 2 0 R>>",
-        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
-        b"<</Length %d>>stream\n%s\nendstream" % (len(text), text),
-        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-    )
-    body = b"".join(b"%d 0 obj%s endobj\n" % (number, one) for number, one in enumerate(objects, 1))
-    return b"%PDF-1.4\n" + body + b"trailer<</Root 1 0 R>>"
 
 
 def _left(pids: Sequence[int]) -> list[str]:
@@ -431,7 +395,7 @@ def _lives(pid: int) -> bool:
     return state not in "ZX"
 
 
-def _lost(load: _Load) -> list[str]:
+def _lost(load: Load) -> list[str]:
     """Returns the paths of acknowledged writes that are not there whole."""
     with httpx.Client(base_url=f"http://127.0.0.1:{load.port}", timeout=60, trust_env=False) as http:
         return [path for path, word in load.kept if word not in http.get(path).text]
