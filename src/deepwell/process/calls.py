@@ -239,7 +239,7 @@ class CallProcess:
         assert self._socket is not None
         wait_s = _GRACE_S + _SLOWNESS * processor_s
         until = time.monotonic() + wait_s
-        late = False
+        late = lies = False
         try:
             self._socket.settimeout(wait_s)
             if file is not None:
@@ -257,14 +257,16 @@ class CallProcess:
                     return bodies[0]
         except TimeoutError:
             late = True
-        except (OSError, WireError):
+        except WireError:
+            lies = True
+        except OSError:
             pass
-        raise self._ended(processor_s, late=late)
+        raise self._ended(late=late, lies=lies)
 
-    def _ended(self, processor_s: float, *, late: bool) -> CallEnded:
+    def _ended(self, *, late: bool, lies: bool) -> CallEnded:
         process, killed = self._process, self._killed
         assert process is not None
-        if not (killed or late):  # it has closed its end: how it ended is told by what waits for it
+        if not (killed or late or lies):  # it has closed its end: how it ended is told by what waits for it
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_S)
         self._end()
@@ -272,6 +274,8 @@ class CallProcess:
             return CallEnded("nobody waits for it any more", killed=True)
         if late:
             return CallEnded("it did not answer in time", late=True)
+        if lies:
+            return CallEnded("it sent no message")
         if process.returncode == -signal.SIGPROF:
             return CallEnded("it took too much processor time")
         if process.returncode == -signal.SIGKILL:  # none of its own limits does this

@@ -168,8 +168,8 @@ class ForkServer:
         if self._server is not None:
             process, control = self._server
             self._server = None
+            end_program(process.pid)  # first: what waits for it ends with the connection, and work that stands would go on
             control.close()
-            end_program(process.pid)
             process.wait()
 
 

@@ -157,7 +157,7 @@ def test_a_child_gets_files_and_no_secrets(
 
 
 def test_an_answer_of_impossible_length_ends_the_child(child: CallProcess) -> None:
-    with pytest.raises(CallEnded):
+    with pytest.raises(CallEnded, match="no message"):
         child.call(b"lie", 1, tenant="a")
     assert child.call(b"", 1, tenant="a")
 
