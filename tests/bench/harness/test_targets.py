@@ -63,7 +63,7 @@ def test_patterns_select_rows_and_refuse_what_matches_nothing():
 def test_a_row_of_more_than_half_an_hour_is_refused(tmp_path):
     rows = tmp_path / "targets.toml"
     rows.write_text(
-        '[[target]]\nname="slow"\nwhat="w"\ncommand="c"\nbar="b"\nminutes=31\nlimits={x={min=1}}\n',
+        '[[target]]\nname="slow"\nwhat="w"\ncommand="c"\nbar="b"\nminutes=76\nlimits={x={min=1}}\n',
         encoding="utf-8",
     )
     with pytest.raises(DeepwellError, match="slow"):
