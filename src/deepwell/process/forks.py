@@ -168,7 +168,9 @@ class ForkServer:
         if self._server is not None:
             process, control = self._server
             self._server = None
-            end_program(process.pid)  # first: what waits for it ends with the connection, and work that stands would go on
+            end_program(
+                process.pid
+            )  # first: what waits for it ends with the connection, and work that stands would go on
             control.close()
             process.wait()
 
