@@ -143,5 +143,9 @@ def _result(
         "failed": len(failed),
         "start_s": rounded(percentile([one.seconds for one in cells], 0.5), 2) if cells else 0.0,
         "cells": {f"{one.kind}, {one.environment}": len(one.reached) for one in cells},
-        "outcomes": {f"{one.kind}, {one.environment}": one.outcomes for one in cells},
+        "outcomes": {
+            f"{one.kind}, {one.environment}": {name: one.outcomes[name] for name in one.reached}
+            for one in cells
+            if one.reached
+        },
     }
