@@ -222,15 +222,15 @@ def _servers(setting: _Setting) -> Generator[tuple[Measure, Measure]]:
 
 @contextmanager
 def _media(
-    send: Callable[[httpx.Client, Path], httpx.Response], setting: _Setting
+    send: Callable[[httpx.Client, str], httpx.Response], setting: _Setting
 ) -> Generator[tuple[Measure, Measure]]:
     """Opens both revisions' servers as `deepwell serve` does."""
 
-    def request_ms(http: httpx.Client, number: int) -> float:
+    def request_ms(http: httpx.Client, model: str, number: int) -> float:
         times: list[float] = []
         for _ in range(MEDIA_REQUESTS):
             begun = time.perf_counter()
-            send(http, setting.model).raise_for_status()
+            send(http, model).raise_for_status()
             times.append((time.perf_counter() - begun) * 1e3)
         return statistics.median(times)
 
@@ -242,17 +242,19 @@ def _media(
         for revision in (setting.old, setting.new):
             port = stack.enter_context(served(partial(command, revision)))
             http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False)
-            sides.append(partial(request_ms, stack.enter_context(http)))
+            stack.enter_context(http)
+            model = http.get("/v1/models").json()["data"][0]["id"]
+            sides.append(partial(request_ms, http, model))
         yield sides[0], sides[1]
 
 
-def _attach(part: Callable[[], dict[str, Any]], http: httpx.Client, model: Path) -> httpx.Response:
+def _attach(part: Callable[[], dict[str, Any]], http: httpx.Client, model: str) -> httpx.Response:
     content = [{"type": "text", "text": "What is it?"}, part()]
-    body = {"model": model.name, "max_tokens": 1, "messages": [{"role": "user", "content": content}]}
+    body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": content}]}
     return http.post("/v1/chat/completions", json=body)
 
 
-def _sound(http: httpx.Client, model: Path) -> httpx.Response:
+def _sound(http: httpx.Client, model: str) -> httpx.Response:
     form = {"files": {"file": ("a.wav", tone(SOUND_S))}, "data": {"model": "whisper-tiny.en"}}
     return http.post("/v1/audio/transcriptions", **form)
 

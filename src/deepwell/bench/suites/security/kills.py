@@ -29,7 +29,7 @@ from deepwell.bench.workloads.media.small import pdf_part, png_part
 
 __all__ = ["Load", "LoadedServer", "bench_kills", "kind_of", "load_tasks"]
 
-_STREAMS: Final = 3  # clients that stream
+_STREAMS: Final = 4  # clients that stream
 _END_S: Final = 10.0  # within which streams end and children of what was killed are gone
 _BACK_S: Final = 120.0  # in which a server answers again
 _EVERY_S: Final = 0.05
