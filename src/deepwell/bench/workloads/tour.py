@@ -542,12 +542,12 @@ OPENAI: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (
 ANTHROPIC: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (_messages, _message_batches)
 
 
-async def _client(kind: str, url: str, *, strict: bool) -> Any:
+async def _client(kind: str, url: str, key: str, *, strict: bool) -> Any:
     """Returns an SDK's client. They are development dependencies: who runs the tour has them."""
     import anthropic
     import openai
 
-    given: dict[str, Any] = {"api_key": "none", "max_retries": 0, "_strict_response_validation": strict}
+    given: dict[str, Any] = {"api_key": key, "max_retries": 0, "_strict_response_validation": strict}
     match kind:
         case "openai":
             return openai.OpenAI(base_url=f"{url}/v1", **given)
@@ -559,7 +559,7 @@ async def _client(kind: str, url: str, *, strict: bool) -> Any:
             return anthropic.AsyncAnthropic(base_url=url, **given)
 
 
-def take_tour(url: str, model: str) -> dict[str, list[str]]:
+def take_tour(url: str, model: str, key: str = "none") -> dict[str, list[str]]:
     """Makes every call with every client; returns the calls by client.
 
     Raises:
@@ -567,7 +567,8 @@ def take_tour(url: str, model: str) -> dict[str, list[str]]:
     """
 
     async def one(kind: str) -> list[str]:
-        client, lenient = await _client(kind, url, strict=True), await _client(kind, url, strict=False)
+        client = await _client(kind, url, key, strict=True)
+        lenient = await _client(kind, url, key, strict=False)
         tour = Tour(client, lenient, model)
         for stop in OPENAI if "openai" in kind else ANTHROPIC:
             await stop(tour)

@@ -25,10 +25,12 @@ import httpx
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.served import process_tree, serve_command, served_process
+from deepwell.bench.suites.security.besieged import create_key
 from deepwell.bench.workloads.media.small import pdf_part, png_part
 
 __all__ = ["Load", "LoadedServer", "bench_kills", "kind_of", "load_tasks"]
 
+_SCOPES: Final = ("inference", "files", "adapters", "metrics")
 _STREAMS: Final = 4  # clients that stream
 _END_S: Final = 10.0  # within which streams end and children of what was killed are gone
 _BACK_S: Final = 120.0  # in which a server answers again
@@ -68,6 +70,7 @@ class Load:
 
     port: int = 0
     model: str = ""
+    key: str = ""
     kept: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]], init=False)
     ends: Counter[str] = field(default_factory=Counter[str], init=False)
     answers: Counter[str] = field(default_factory=Counter[str], init=False)
@@ -95,12 +98,19 @@ class Load:
         """Notes that connections break now."""
         self._cutting = time.monotonic()
 
+    def client(self, timeout: httpx.Timeout | float = 60.0) -> httpx.Client:
+        """Returns a client of the server, with the key."""
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=timeout, trust_env=False
+        )
+
     def _run(self, task: Callable[[httpx.Client], None]) -> None:
         while not self._ended.is_set():
             port = self.port
             # No read may wait longer than a stream may be silent; the first byte may.
             timeout = httpx.Timeout(60.0, connect=5.0)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=timeout, trust_env=False) as http:
+            with self.client(timeout) as http:
                 while port == self.port and not self._ended.is_set():
                     try:
                         task(http)
@@ -216,11 +226,20 @@ class Load:
 
 
 class LoadedServer:
-    """One server after another over the same data, and a process that runs programs of agents beside it."""
+    """One server after another over the same data, and a process that runs programs of agents beside it.
 
-    def __init__(self, model: Path, folder: Path, load: Load, *options: str) -> None:
+    Args:
+        options: further ones of `deepwell serve`.
+        tenants: names of tenants with a key each, in `keys`; the load is the first. Without any, the server asks for no key.
+    """
+
+    def __init__(
+        self, model: Path, folder: Path, load: Load, *options: str, tenants: Sequence[str] = ()
+    ) -> None:
         self._model, self._folder, self._load = model, folder, load
         self._options = options
+        self._tenants = tenants
+        self.keys: dict[str, str] = {}
         self._log = folder / "log"
         self._stack = ExitStack()
         self._agents: subprocess.Popen[bytes] | None = None
@@ -234,14 +253,18 @@ class LoadedServer:
             "DEEPWELL_JOB_LEASE_S": "1",
         }
 
+        for tenant in self._tenants if not self.keys else ():
+            self.keys[tenant] = create_key(tenant, _SCOPES, env)
+            self._load.key = self._load.key or self.keys[tenant]
+
         def command(port: int) -> list[str]:
             options = ("--workers", "2", "--embedding-model", "minilm", *self._options)
             return [*serve_command(self._model)(port), *options]
 
         port, self.pid = self._stack.enter_context(served_process(command, env=env, log=self._log))
-        answer = httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=60)
-        self._load.model = answer.json()["data"][0]["id"]
         self._load.port = port
+        with self._load.client() as http:
+            self._load.model = http.get("/v1/models").json()["data"][0]["id"]
 
     def stop(self) -> None:
         """Ends the server."""
@@ -397,5 +420,5 @@ def _lives(pid: int) -> bool:
 
 def _lost(load: Load) -> list[str]:
     """Returns the paths of acknowledged writes that are not there whole."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{load.port}", timeout=60, trust_env=False) as http:
+    with load.client() as http:
         return [path for path, word in load.kept if word not in http.get(path).text]

@@ -6,8 +6,10 @@ import random
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,20 +40,23 @@ def bench_soak_routes(
     """
     load, samples = Load(), list[tuple[float, float, float]]()
     with tempfile.TemporaryDirectory(prefix="dw-soak-", ignore_cleanup_errors=True) as folder:
-        server = LoadedServer(model, Path(folder), load, "--response-cache-mb", "1")
+        tourists = [f"tourist-{number}" for number in range(min(_TOURS, clients))]
+        options = ("--response-cache-mb", "1")
+        server = LoadedServer(model, Path(folder), load, *options, tenants=["crowd", *tourists])
         try:
             server.start()
             toured = _Tours(load)
             tasks = [*load_tasks(load), _search(load), _list(load)]
             others = [tasks[number % len(tasks)] for number in range(max(clients - _TOURS, 0))]
-            load.start([*others, *[toured.take] * min(_TOURS, clients)])
+            load.start([*others, *(partial(toured.take, server.keys[one]) for one in tourists)])
             begun = time.monotonic()
             while (now := time.monotonic() - begun) < minutes * 60:
                 pids = process_tree(server.pid)
                 samples.append((now, pss_bytes(pids) / 1e6, _descriptors(pids)))
                 time.sleep(_EVERY_S)
             load.stop()
-            lost = [path for path, word in load.kept[-200:] if word not in _read(load.port, path)]
+            with load.client() as http:
+                lost = [path for path, word in load.kept[-200:] if word not in http.get(path).text]
         finally:
             load.stop()
             server.stop()
@@ -90,13 +95,16 @@ class _Tours:
         self.taken, self.calls = 0, 0
         self.failed: list[str] = []
 
-    def take(self, _: httpx.Client) -> None:
-        """Takes one tour."""
+    def take(self, key: str, _: httpx.Client) -> None:
+        """Takes one tour as a tenant, who finds nobody else's objects in its lists."""
         try:
-            done = take_tour(f"http://127.0.0.1:{self._load.port}", self._load.model)
+            done = take_tour(f"http://127.0.0.1:{self._load.port}", self._load.model, key)
         except Exception as error:  # whatever an SDK says of an answer
+            at = traceback.extract_tb(error.__traceback__)[-1]
             with self._lock:
-                self.failed.append(f"tour: {type(error).__name__}: {str(error)[:200]}")
+                self.failed.append(
+                    f"tour: {type(error).__name__} at {at.name}: {at.line}: {str(error)[:200]}"
+                )
             return
         with self._lock:
             self.taken += 1
@@ -141,10 +149,6 @@ def _list(load: Load) -> Callable[[httpx.Client], None]:
         load.judge(http.post("/v1/moderations", json={"input": "a word"}), "moderation")
 
     return task
-
-
-def _read(port: int, path: str) -> str:
-    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=60, trust_env=False).text
 
 
 def _descriptors(pids: list[int]) -> int:
