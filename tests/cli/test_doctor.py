@@ -27,6 +27,7 @@ from deepwell.cli.doctor.improve import examine_improve
 from deepwell.cli.doctor.machine import machine_findings, oom_kills
 from deepwell.cli.doctor.stores import store_findings
 from deepwell.fleet.improve.state import StateFile, loop_folder
+from deepwell.process.confinement import launch
 from deepwell.settings import Settings
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.keys import KeyStore
@@ -339,6 +340,21 @@ def test_doctor_says_what_serve_refuses(
     served = json.loads(runner.invoke(app, ["serve", "--json", "--port", "0"]).stdout)["error"]
     problems = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)["problems"]
     assert served["message"] in {one["message"] for one in problems}
+
+
+@pytest.mark.parametrize(("setting", "count"), [("available", 0), ("required", 1)])
+def test_walls_that_are_not_whole_are_a_problem_where_they_are_required(
+    home: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch, setting: str, count: int
+) -> None:
+    weak = launch.Walls("none", "user namespaces: Operation not permitted", 4, filtered=True)
+    monkeypatch.setattr(launch, "walls", lambda: weak)
+    monkeypatch.setenv("DEEPWELL_CONFINEMENT", setting)
+    told = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
+    assert "Operation not permitted" in told["confinement"]["state"]
+    problems = [one for one in told["problems"] if one["check"] == "confinement"]
+    assert len(problems) == count
+    shown = problems[0] if problems else told["confinement"]
+    assert "apt-get install bubblewrap" in shown["fix"]
 
 
 def test_energy_is_told_or_why_it_is_not(home: Path, runner: CliRunner) -> None:

@@ -168,7 +168,13 @@ def test_walls_that_are_required_and_not_there_refuse() -> None:
     weak = dataclasses.replace(walls(), spaces="none", reason="user namespaces: Operation not permitted")
     with pytest.raises(launch.InvalidRequest, match="Operation not permitted"):
         weak.require()
-    assert Walls("none", "macOS has none", 0, filtered=False).names == ("no wall", "无隔离")
+    assert Walls("none", "macOS has none", 0, filtered=False).names == ("limits of resources", "资源限制")
+
+
+def test_the_walls_are_named_as_one_list() -> None:
+    english, chinese = Walls("namespaces", "", 4, filtered=True).names
+    assert english == "namespaces, Landlock and a list of allowed system calls"
+    assert chinese == "命名空间、Landlock、系统调用白名单"
 
 
 @pytest.mark.parametrize(("user", "reached"), [(0, True), (0, False), (1000, True)])

@@ -66,7 +66,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "images": _images(settings, problems),
         "server": _server(settings, problems),
         "guard": _guard(settings, problems),
-        "confinement": _confinement(),
+        "confinement": _confinement(settings, problems),
         "sandbox": _sandbox(),
         "energy": _energy(),
         "improve": examine_improve(settings, problems),
@@ -266,7 +266,7 @@ def _guard(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
     return {"policy": policy.name, "hash": policy.hash, "lists": lists}
 
 
-def _confinement() -> dict[str, Any]:
+def _confinement(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
     """The walls around processes that read users' files. Weak ones are no problem unless a setting requires whole ones."""
     from deepwell.errors import InvalidRequest
     from deepwell.process.confinement.launch import walls
@@ -278,14 +278,15 @@ def _confinement() -> dict[str, Any]:
         "landlock": found.landlock,
         "whole": found.whole,
     }
-    if found.whole:
-        return told | {
-            "state": "users' files are read apart from this machine's files, processes and network"
-        }
-    error = InvalidRequest.of(
-        "confinement_missing", walls=found.names[0], walls_zh=found.names[1], reason=found.reason
-    )
-    return told | {"state": f"users' files are not read in namespaces: {found.reason}", "fix": error.fix}
+    try:
+        found.require()
+    except InvalidRequest as error:
+        told |= {"state": f"the walls around processes that read users' files are not whole: {found.reason}"}
+        if settings.confinement == "required":
+            problems.append(Finding("confinement", error))
+            return told
+        return told | {"fix": error.fix}
+    return told | {"state": "users' files are read apart from this machine's files, processes and network"}
 
 
 def _sandbox() -> dict[str, str]:

@@ -25,19 +25,23 @@ class Replica:
         given: settings beside those of this machine's environment and file.
 
     Raises:
-        DeepwellError: a model is missing or does not fit, or an open address has no keys.
+        DeepwellError: a model is missing or does not fit, an open address has no keys, or this machine lacks the confinement
+            that is required.
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         from deepwell.dialogue.model import ServedModel
         from deepwell.dialogue.opening import open_model, plan_models
         from deepwell.fleet.desk import give_desk
+        from deepwell.process.confinement.launch import walls
         from deepwell.server.app import create_app
         from deepwell.server.build import context_of
         from deepwell.settings import Settings
 
         settings = Settings.load(**given)
         settings.require_safe_address(stored_keys=lambda: _stored_key(settings))
+        if settings.confinement == "required":
+            walls().require()
         with ExitStack() as stack:
             models: list[ServedModel] = []
             for planned in plan_models(settings):

@@ -126,7 +126,7 @@ class Walls:
 
     Attributes:
         spaces: what makes namespaces: calls of this process, bubblewrap, or nothing.
-        reason: why there are no namespaces; empty: there are.
+        reason: why the walls are not whole; empty: they are.
         landlock: version of Landlock; 0: the kernel has none.
         filtered: whether the kernel enforces the list of allowed system calls.
     """
@@ -144,8 +144,9 @@ class Walls:
             ("Landlock", "Landlock") if self.landlock else None,
             ("a list of allowed system calls", "系统调用白名单") if self.filtered else None,
         ]
-        found = [one for one in parts if one is not None] or [("no wall", "无隔离")]
-        return " and ".join(one for one, _ in found), "、".join(one for _, one in found)
+        found = [one for one in parts if one is not None] or [("limits of resources", "资源限制")]
+        *first, last = [one for one, _ in found]
+        return f"{', '.join(first)} and {last}" if first else last, "、".join(one for _, one in found)
 
     def require(self) -> None:
         """Raises `InvalidRequest` unless the walls are whole."""
@@ -155,7 +156,7 @@ class Walls:
                 "confinement_missing",
                 walls=english,
                 walls_zh=chinese,
-                reason=self.reason or "no seccomp filters",
+                reason=self.reason,
             )
 
     @property
@@ -174,8 +175,8 @@ def walls() -> Walls:
     for spaces in ("namespaces", "bubblewrap") if shutil.which("bwrap") else ("namespaces",):
         failed = _failure(_command(spaces, plan))
         if failed is None:
-            return Walls(spaces, "", version, filtered)
-        reasons.append(f"{spaces}: {failed}")
+            return Walls(spaces, "" if filtered else "no seccomp filters", version, filtered)
+        reasons.append(failed)
     if filtered and _failure(_command("none", plan)) is not None:
         filtered = _failure(_command("none", replace(plan, filter=""))) is not None
     return Walls("none", "; ".join(reasons), version, filtered)
