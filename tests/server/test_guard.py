@@ -315,7 +315,7 @@ async def test_a_policy_that_changes_while_the_server_starts_is_in_force(
     await watch.close()
 
 
-async def test_decisions_are_in_the_audit_trail_without_the_text(
+async def test_each_decision_is_counted_and_in_the_audit_trail_without_the_text(
     engine: FakeEngine, codec: Codec, tmp_path: Path
 ) -> None:
     database = Database.open(tmp_path / "data")
@@ -323,14 +323,17 @@ async def test_decisions_are_in_the_audit_trail_without_the_text(
         engine, codec, model="toy", guard=options(tmp_path, BLOCK_INPUT), database=database
     )
     async with serving(service) as http:
-        await http.post("/v1/chat/completions", json=chat(f"about {TERM}"))
+        for _ in range(2):  # the second text is known already
+            await http.post("/v1/chat/completions", json=chat(f"about {TERM}"))
         metrics = (await http.get("/metrics")).text
     [chain] = await service.audit.store.chains(LOCAL)
     _, rows = service.audit.store.rows(chain.id, 0, 10)
-    [entry] = [str(row) for row in rows if "guard" in str(row) or "terms" in str(row)]
-    assert "terms.block.politics" in entry and TERM not in entry
-    assert service.main.guard is not None and service.main.guard.policy.hash in entry
-    assert 'deepwell_guard_decisions_total{action="block",layer="input"} 1.0' in metrics
+    entries = [str(row) for row in rows if "guard" in str(row) or "terms" in str(row)]
+    assert len(entries) == 2
+    for entry in entries:
+        assert "terms.block.politics" in entry and TERM not in entry
+        assert service.main.guard is not None and service.main.guard.policy.hash in entry
+    assert 'deepwell_guard_decisions_total{action="block",layer="input"} 2.0' in metrics
     await service.close_state()
 
 

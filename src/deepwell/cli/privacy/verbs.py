@@ -67,7 +67,7 @@ def export(
         _print(
             counts,
             f"Written to {output}",
-            "Nothing is kept of this person; the manifest tells where was looked.",
+            "Nothing is kept of this person; manifest.json lists every place that was searched.",
         )
 
 

@@ -101,20 +101,35 @@ class Decisions:
             if (record := current()) is not None:
                 attributes = {"layer": layer, "action": decision.action}
                 record.phases.append(Phase("guard", begin, time.perf_counter(), attributes))
-            self._metrics.guard.decided(decision)
         else:
             self.known.move_to_end(key)
-        await self._report(decision, text, tenant, key)
+        await self.note(decision, text, tenant, key)
         return decision
 
     async def read(self, text: str, layer: Layer, tenant: str) -> Decision:
         """Returns the decision about a text that is read now. It is not noted."""
         return await self._read(self._watch.now, text, layer, tenant)
 
-    async def note(self, decision: Decision, text: str, tenant: str) -> None:
-        """Counts a decision and reports it to the audit trail."""
+    async def note(self, decision: Decision, text: str, tenant: str, key: object = None) -> None:
+        """Counts a decision and reports it to the audit trail, once for each request, even for a text that was read before.
+
+        Args:
+            key: names the text, if the request may read it twice.
+        """
+        record, facts = current(), RequestFacts()
+        if record is not None and key is not None:
+            noted = record.noted = record.noted or set()
+            if key in noted:
+                return
+            noted.add(key)
         self._metrics.guard.decided(decision)
-        await self._report(decision, text, tenant)
+        if self.audit is None:
+            return
+        if record is not None:
+            facts = RequestFacts(
+                record.request_id, record.key_id, record.model, record.end_user, record.route
+            )
+        await self.audit.decided(Tenant(tenant), decision, facts, keep=self.policy.audit, text=text)
 
     async def _read(self, force: InForce, text: str, layer: Layer, tenant: str) -> Decision:
         guard, services = force.guard, force.services
@@ -150,23 +165,3 @@ class Decisions:
         until = time.monotonic() + self._options.timeout_s
         check = partial(guard.check, text, layer, tenant, until)
         return await asyncio.get_running_loop().run_in_executor(self._threads, check)
-
-    async def _report(self, decision: Decision, text: str, tenant: str, key: object = None) -> None:
-        """Reports a decision to the audit trail: each request has its own entry, even for a text that was read before.
-
-        Args:
-            key: names the text, if the request may read it twice.
-        """
-        if self.audit is None:
-            return
-        record, facts = current(), RequestFacts()
-        if record is not None:
-            if key is not None:
-                noted = record.noted = record.noted or set()
-                if key in noted:
-                    return
-                noted.add(key)
-            facts = RequestFacts(
-                record.request_id, record.key_id, record.model, record.end_user, record.route
-            )
-        await self.audit.decided(Tenant(tenant), decision, facts, keep=self.policy.audit, text=text)
