@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -32,10 +32,10 @@ class Failure(msgspec.Struct, tag=25, array_like=True, frozen=True):
     message: str
     fix: str = ""
     param: str | None = None
-    status: int = 500
+    status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 500
     type_: str = "server_error"
     code: str | None = None
-    retry_after: int | None = None
+    retry_after: Annotated[int, msgspec.Meta(ge=0)] | None = None
     # Where the catalogue of messages has the texts, so that the server can say them in the client's language.
     key: str = ""
     values: dict[str, str | int | float] = msgspec.field(default_factory=dict[str, str | int | float])
@@ -63,6 +63,11 @@ class Frames:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest = bytearray()
+
+    @property
+    def pending(self) -> bool:
+        """True while the beginning of a frame is held."""
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yields the bodies that are now complete.

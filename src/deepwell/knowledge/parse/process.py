@@ -99,7 +99,9 @@ class ParseProcess:
 
     def __init__(self, *, memory_bytes: int = MEMORY_BYTES) -> None:
         self._memory_bytes = memory_bytes
-        self._calls = CallProcess(__name__, _encode(_Setup(memory_bytes)), launch_s=_START_S)
+        self._calls = CallProcess(
+            __name__, _encode(_Setup(memory_bytes)), launch_s=_START_S, decode=_answers.decode
+        )
         # A thread of its own: files that wait must not fill the pool that the event loop uses for everything else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="parse")
         self._lock = threading.Lock()  # guards what follows
@@ -197,13 +199,13 @@ class ParseProcess:
         request = _encode(_File(name, processor_s))
         wait_s = processor_s + (MOST_OCR_PAGES * OCR_PAGE_S if ocr_installed() else 0)
 
-        def call() -> bytes:
+        def call() -> Any:
             if ticket.stopped:
                 raise CallEnded("nobody waits for it any more", killed=True)
             return self._calls.call(request, wait_s, tenant=tenant, file=file)
 
         try:
-            answer = _answers.decode(twice_if_lost(call))
+            answer = twice_if_lost(call)
         except CallEnded as error:
             self._parsed = 0
             raise self._error(error, processor_s) from None

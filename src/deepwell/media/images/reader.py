@@ -94,7 +94,9 @@ class ImageReader:
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES, read_s: float = _READ_S) -> None:
         self._memory_bytes, self._read_s = memory_bytes, read_s
-        self._calls = CallProcess(__name__, _encode(_Setup(memory_bytes, read_s)), launch_s=_START_S)
+        self._calls = CallProcess(
+            __name__, _encode(_Setup(memory_bytes, read_s)), launch_s=_START_S, decode=_answers.decode
+        )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="image-reader")
 
     @property
@@ -126,7 +128,7 @@ class ImageReader:
     async def _answer(self, call: Any) -> Any:
         work = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
-            answer = _answers.decode(await asyncio.shield(work))
+            answer = await asyncio.shield(work)
         except asyncio.CancelledError:  # the call ends within its limits, and others wait for theirs
             work.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
