@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
 
 from deepwell import errors
 from deepwell.errors import DeepwellError
+from deepwell.messages import render
 
 __all__ = ["Failure", "Frames", "WireError", "encode", "error_of", "failure_of"]
 
@@ -113,7 +115,12 @@ def error_of(failure: Failure) -> DeepwellError:
     known: Sequence[str] = errors.__all__
     kind: type[DeepwellError] = getattr(errors, failure.kind) if failure.kind in known else DeepwellError
     error = kind(failure.message, fix=failure.fix, param=failure.param)
-    error.texts = failure.key, failure.values
+    if failure.key:
+        with suppress(
+            KeyError, ValueError
+        ):  # no text of the catalogue: the process may be a stranger's by now
+            render(failure.key, "en", failure.values)
+            error.texts = failure.key, failure.values
     error.status, error.type, error.code = failure.status, failure.type_, failure.code
     error.retry_after = failure.retry_after
     return error
