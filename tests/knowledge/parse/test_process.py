@@ -158,7 +158,9 @@ def test_a_document_that_lies_is_no_message(sections: list[tuple[object, ...]]) 
 
 
 @pytest.mark.parametrize(("key", "values"), [("no_such_text", {}), ("image_damaged", {})])
-def test_an_error_without_its_texts_is_said_in_its_own_words(key: str, values: dict[str, str]) -> None:
+def test_an_error_without_its_texts_is_said_in_its_own_words(
+    key: str, values: dict[str, str | int | float]
+) -> None:
     error = error_of(Failure(0, "InvalidFile", "it is broken", key=key, values=values))
     assert isinstance(error, InvalidFile) and error.in_chinese() == "it is broken"
 
