@@ -82,6 +82,25 @@ def test_the_result_is_what_the_work_returns(server: ForkServer) -> None:
     assert server.run(b"wrong") is None
 
 
+def test_work_reaches_neither_the_server_nor_other_work(server: ForkServer) -> None:
+    assert server.run(b"kill") == 0
+    assert server.run(b"pipes") == 0
+
+
+def test_work_that_lies_about_its_end_ends_nothing_else(server: ForkServer) -> None:
+    server.run(b"")
+    pid = server.pid
+    with pytest.raises(CallEnded):
+        server.run(b"flood")
+    assert server.run(b"") == 0
+    assert server.pid == pid
+
+
+def test_a_signal_without_a_name_ends_work(server: ForkServer) -> None:
+    with pytest.raises(CallEnded, match=f"signal {signal.SIGRTMIN + 1}"):
+        server.run(b"signal")
+
+
 class Meeting:
     """Work that gives itself a name, stops itself and waits to be let go."""
 

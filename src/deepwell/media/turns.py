@@ -28,7 +28,6 @@ class TurnRules:
     """Rules by which a kind of child is asked.
 
     Attributes:
-        decode: turns an answer's bytes into a message, of which `Failure` is one.
         ended: the error for a child that ended.
         busy: the error for a request that finds too many before it.
         call_s: longest time of a call, in seconds.
@@ -38,7 +37,6 @@ class TurnRules:
         alone: whether one request has the child for itself. A cancelled task then ends the call that nobody waits for.
     """
 
-    decode: Callable[[bytes], Any]
     ended: Callable[[CallEnded], DeepwellError]
     busy: Callable[[], DeepwellError]
     call_s: float
@@ -57,7 +55,7 @@ class Turns:
     """The turns of one child, which starts with the first call. It belongs to one event loop.
 
     Args:
-        calls: the child.
+        calls: the child. `Failure` is one of its messages.
         rules: how it is asked.
         name: name of the thread that waits for it.
     """
@@ -133,7 +131,7 @@ class Turns:
 
     async def _start(self, tenant: str) -> Any:
         try:
-            hello = self._rules.decode(await self._apart(lambda: self._calls.start(tenant)))
+            hello = await self._apart(lambda: self._calls.start(tenant))
         except CallEnded as error:
             raise (self._rules.started or self._rules.ended)(error) from None
         if isinstance(hello, Failure):
@@ -151,9 +149,7 @@ class Turns:
         longest_s = self._rules.call_s if call_s is None else call_s
         tenant = self._tenant
         try:
-            answer = self._rules.decode(
-                await self._apart(lambda: self._calls.call(body, longest_s, tenant=tenant, file=file))
-            )
+            answer = await self._apart(lambda: self._calls.call(body, longest_s, tenant=tenant, file=file))
         except CallEnded as error:
             raise self._rules.ended(error) from None
         if isinstance(answer, Failure):
@@ -173,7 +169,7 @@ class Turns:
         await asyncio.to_thread(self._calls.close)
         self._thread.shutdown(wait=False)
 
-    async def _apart(self, call: Callable[[], bytes]) -> bytes:
+    async def _apart(self, call: Callable[[], Any]) -> Any:
         """Makes a call in the thread of this child. A cancelled task leaves it to end, or ends it if it is `alone`."""
         work = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:

@@ -20,7 +20,9 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from deepwell.errors import InvalidFile
 from deepwell.process.confinement.filter import restrict
@@ -41,6 +43,7 @@ __all__ = [
     "handed",
     "limit_memory",
     "limited",
+    "signal_name",
     "start_child",
     "trim_memory",
     "twice_if_lost",
@@ -125,15 +128,23 @@ class CallProcess:
         launch: the first message to every child. The child answers it as it does a call.
         launch_s: processor time that the start may take.
         reads: files and folders that the child may read.
+        decode: turns the bytes of an answer into a message. A child whose answer is none is ended.
     """
 
     def __init__(
-        self, module: str, launch: bytes, *, launch_s: float = 10.0, reads: Iterable[Path] = ()
+        self,
+        module: str,
+        launch: bytes,
+        *,
+        launch_s: float = 10.0,
+        reads: Iterable[Path] = (),
+        decode: Callable[[bytes], Any] = bytes,
     ) -> None:
         self._module = module
         self._launch = launch
         self._launch_s = launch_s
         self._reads = tuple(reads)
+        self._decode = decode
         self._tenant: str | None = None  # whose data the child has seen
         self._calling = threading.Lock()
         self._state = threading.Lock()  # guards what follows
@@ -144,7 +155,7 @@ class CallProcess:
         self._killed = False
         self._doomed = False  # the child was killed, and may not have ended yet
         self._program = 0  # process id of the program behind the walls
-        self.hello = b""  # the answer of the last child to `launch`
+        self.hello: Any = None  # the answer of the last child to `launch`
 
     @property
     def pid(self) -> int:
@@ -152,7 +163,7 @@ class CallProcess:
         process = self._process
         return innermost(process.pid) if process is not None else 0
 
-    def call(self, request: bytes, processor_s: float, *, tenant: str, file: int | None = None) -> bytes:
+    def call(self, request: bytes, processor_s: float, *, tenant: str, file: int | None = None) -> Any:
         """Returns the child's answer. Calls of several threads wait for each other.
 
         Args:
@@ -178,7 +189,7 @@ class CallProcess:
                 with self._state:
                     self._busy = False
 
-    def start(self, tenant: str) -> bytes:
+    def start(self, tenant: str) -> Any:
         """Starts the child if there is none for a tenant, and returns its answer to `launch`. Raises `CallEnded` as `call`."""
         with self._calling:
             with self._state:
@@ -206,7 +217,7 @@ class CallProcess:
 
     def _ensure(self, tenant: str) -> None:
         alive = self._process is not None and not self._doomed and self._process.poll() is None
-        if alive and self._tenant == tenant:
+        if alive and self._tenant == tenant and self._is_silent():
             return
         self._end()
         self._tenant = tenant
@@ -229,13 +240,22 @@ class CallProcess:
             self._end()
             raise
 
+    def _is_silent(self) -> bool:
+        """Returns whether the child has sent nothing since its answer: that would pass for the answer to the next call."""
+        assert self._socket is not None
+        self._socket.settimeout(0)
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
     def _signal(self, number: int) -> None:
         if not self._program:  # 0 would be the group of this process
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._program, number)
 
-    def _exchange(self, request: bytes, processor_s: float, file: int | None = None) -> bytes:
+    def _exchange(self, request: bytes, processor_s: float, file: int | None = None) -> Any:
         assert self._socket is not None
         wait_s = _GRACE_S + _SLOWNESS * processor_s
         until = time.monotonic() + wait_s
@@ -249,15 +269,19 @@ class CallProcess:
             self._socket.sendall(head[sent:])
             self._socket.sendall(request)
             while True:
-                self._socket.settimeout(max(until - time.monotonic(), 0.001))
+                if (left_s := until - time.monotonic()) <= 0:  # bytes that trickle in do not make it longer
+                    raise TimeoutError
+                self._socket.settimeout(left_s)
                 data = self._socket.recv(_RECEIVE_BYTES)
                 if not data:
                     break
                 if bodies := list(self._frames.feed(data)):
-                    return bodies[0]
+                    if len(bodies) > 1 or self._frames.pending:
+                        raise WireError("more than an answer")
+                    return self._decode(bodies[0])
         except TimeoutError:
             late = True
-        except WireError:
+        except (WireError, msgspec.MsgspecError, RecursionError):
             lies = True
         except OSError:
             pass
@@ -281,9 +305,7 @@ class CallProcess:
         if process.returncode == -signal.SIGKILL:  # none of its own limits does this
             return CallEnded("it was killed", lost=True)
         if process.returncode < 0:
-            return CallEnded(
-                f"it took too much memory, or crashed ({signal.Signals(-process.returncode).name})"
-            )
+            return CallEnded(f"it took too much memory, or crashed ({signal_name(-process.returncode)})")
         return CallEnded(f"it exited with status {process.returncode}")
 
     def _end(self) -> None:
@@ -296,6 +318,14 @@ class CallProcess:
         if process is not None:
             end_program(process.pid)
             process.wait()
+
+
+def signal_name(number: int) -> str:
+    """Returns the name of a signal. Most real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def answer_calls(descriptor: int, answer: Callable[..., bytes]) -> None:

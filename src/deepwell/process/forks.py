@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from deepwell.process.calls import CallEnded, start_child
+from deepwell.process.calls import CallEnded, signal_name, start_child
 from deepwell.process.confinement.filter import restrict
 from deepwell.process.confinement.launch import end_program, innermost
 
@@ -33,6 +33,7 @@ __all__ = ["ForkLimits", "ForkServer", "serve_forks"]
 IDLE_S: Final = 600.0  # after which the server ends itself; the next work starts another
 _BEGIN_S: Final = 20.0  # wall time until work is forked, on a machine that is busy with other work
 _GRACE_S: Final = 10.0  # wall time for the report that comes after `wall_s`
+_END_S: Final = 2.0  # wall time until the end of a server shows whose connections have ended
 _BEGUN: Final = b"\1"
 _RESULT: Final = struct.Struct("<q")  # sent by the fork itself, if it gets that far
 _REPORT: Final = struct.Struct("<?i")  # sent behind it by the server: ended for its wall time, exit code
@@ -113,15 +114,22 @@ class ForkServer:
                 process, control = self._ensure()
                 with contextlib.suppress(OSError):  # then nobody has `theirs`, and nothing is answered
                     socket.send_fds(control, [_BEGUN], [theirs.fileno()])
+            hangs = False
             try:
                 report = self._exchange(ours, work)
-            except (TimeoutError, ConnectionError):
-                report = b""  # the server does not run, or has just ended
+            except ConnectionError:
+                report = b""  # the server has just ended
+            except TimeoutError:
+                report, hangs = b"", True
         if not report:
+            if not hangs:  # work that lies about its report ends no server, on which others' work runs
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_END_S)
             with self._lock:
                 if self._closed:
                     raise CallEnded("nobody waits for it any more", killed=True)
-                if self._server is not None and self._server[0] is process:
+                ended = hangs or process.poll() is not None
+                if ended and self._server is not None and self._server[0] is process:
                     self._retire()
             raise CallEnded("its server ended", lost=True)
         result, report = report[: -_REPORT.size], report[-_REPORT.size :]
@@ -137,13 +145,17 @@ class ForkServer:
         ours.settimeout(_BEGIN_S)
         if not ours.recv(len(_BEGUN)):
             return b""
-        ours.settimeout(self._limits.wall_s + _GRACE_S)
+        until = time.monotonic() + self._limits.wall_s + _GRACE_S
+        ours.settimeout(until - time.monotonic())
         with contextlib.suppress(ConnectionError):  # the work ended before it had read everything
             ours.sendall(work)
             ours.shutdown(socket.SHUT_WR)
         report = b""
         with contextlib.suppress(ConnectionError):
-            while data := ours.recv(_RESULT.size + _REPORT.size):  # until the server has closed its end
+            while len(report) <= _RESULT.size + _REPORT.size:
+                ours.settimeout(max(until - time.monotonic(), 0.001))
+                if not (data := ours.recv(_RESULT.size + _REPORT.size)):  # the server has closed its end
+                    break
                 report += data
         return report if len(report) in (_REPORT.size, _RESULT.size + _REPORT.size) else b""
 
@@ -181,7 +193,7 @@ def _ended(code: int) -> CallEnded:
     if code == -signal.SIGKILL:  # none of its own limits does this
         return CallEnded("it was killed", lost=True)
     if code < 0:
-        return CallEnded(f"it took too much memory, or crashed ({signal.Signals(-code).name})")
+        return CallEnded(f"it took too much memory, or crashed ({signal_name(-code)})")
     return CallEnded("it took too much memory")
 
 
@@ -250,6 +262,7 @@ class _Server:
                 os.kill(pid, signal.SIGKILL)
                 _, status = os.waitpid(pid, 0)
             del self._running[pid]
+            sock.settimeout(0)  # the work may have left no room
             with sock, contextlib.suppress(OSError):  # nobody waits any more
                 sock.sendall(_REPORT.pack(late and not ended, os.waitstatus_to_exitcode(status)))
 
@@ -303,6 +316,8 @@ class _Server:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._control.close()
+        os.close(self._wake)
+        os.close(self._woken)
         for other, _ in self._running.values():
             other.close()
         if self._libc is not None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
 import msgspec
 
 from deepwell import errors
 from deepwell.errors import DeepwellError
+from deepwell.messages import render
 
 __all__ = ["Failure", "Frames", "WireError", "encode", "error_of", "failure_of"]
 
@@ -32,10 +34,10 @@ class Failure(msgspec.Struct, tag=25, array_like=True, frozen=True):
     message: str
     fix: str = ""
     param: str | None = None
-    status: int = 500
+    status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 500
     type_: str = "server_error"
     code: str | None = None
-    retry_after: int | None = None
+    retry_after: Annotated[int, msgspec.Meta(ge=0)] | None = None
     # Where the catalogue of messages has the texts, so that the server can say them in the client's language.
     key: str = ""
     values: dict[str, str | int | float] = msgspec.field(default_factory=dict[str, str | int | float])
@@ -63,6 +65,11 @@ class Frames:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest = bytearray()
+
+    @property
+    def pending(self) -> bool:
+        """True while the beginning of a frame is held."""
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yields the bodies that are now complete.
@@ -108,7 +115,12 @@ def error_of(failure: Failure) -> DeepwellError:
     known: Sequence[str] = errors.__all__
     kind: type[DeepwellError] = getattr(errors, failure.kind) if failure.kind in known else DeepwellError
     error = kind(failure.message, fix=failure.fix, param=failure.param)
-    error.texts = failure.key, failure.values
+    if failure.key:
+        with suppress(
+            KeyError, ValueError
+        ):  # no text of the catalogue: the process may be a stranger's by now
+            render(failure.key, "en", failure.values)
+            error.texts = failure.key, failure.values
     error.status, error.type, error.code = failure.status, failure.type_, failure.code
     error.retry_after = failure.retry_after
     return error

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.knowledge.parse.pdf_files import page_of_text, pdf_file
 
@@ -15,6 +16,7 @@ from deepwell.errors import EngineUnavailable, InvalidFile, UnsupportedFile
 from deepwell.knowledge.parse import process as process_module
 from deepwell.knowledge.parse.parse import parse_bytes
 from deepwell.knowledge.parse.process import ParseProcess, file_seconds
+from deepwell.process.frames import Failure, WireError, error_of
 
 DEEP = b"<html>" + b"<div>" * 300_000  # the tree takes a time that grows with the square of its depth
 
@@ -138,6 +140,36 @@ async def test_closing_ends_the_file_in_progress(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable):
         await task
     assert not _alive(child)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        [(0, 3, None, None, None, None, 5, 0)],  # a path that is not there
+        [(0, 3, None, None, None, None, 0, -1)],
+        [(-9, 3, None, None, None, None, 0, 0)],
+        [(0, 0, None, None, None, None, 0, 0)] * ((1 << 21) + 1),  # a byte each costs the server thirty
+    ],
+)
+def test_a_document_that_lies_is_no_message(sections: list[tuple[object, ...]]) -> None:
+    told = msgspec.msgpack.encode([2, "abc", "text/plain", None, {}, ["h"], [["a"]], sections])
+    with pytest.raises((WireError, msgspec.MsgspecError)):
+        process_module._decode(told)  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize(("key", "values"), [("no_such_text", {}), ("image_damaged", {})])
+def test_an_error_without_its_texts_is_said_in_its_own_words(
+    key: str, values: dict[str, str | int | float]
+) -> None:
+    error = error_of(Failure(0, "InvalidFile", "it is broken", key=key, values=values))
+    assert isinstance(error, InvalidFile) and error.in_chinese() == "it is broken"
+
+
+@pytest.mark.parametrize("fields", [{"status": 200}, {"status": 1 << 40}, {"retry_after": -1}])
+def test_an_error_with_an_impossible_status_is_no_message(fields: dict[str, int]) -> None:
+    told = msgspec.msgpack.encode(Failure(0, "InvalidFile", "it is broken", **fields))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(msgspec.ValidationError):
+        process_module._decode(told)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_large_files_get_more_time() -> None:

@@ -11,11 +11,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from tests.needs import SANDBOX, SECCOMP
 
 from deepwell.errors import InvalidFile
+from deepwell.process import calls
 from deepwell.process.calls import CallEnded, CallProcess, handed
 from deepwell.process.confinement import launch
 from deepwell.process.confinement.launch import (
@@ -160,6 +163,51 @@ def test_an_answer_of_impossible_length_ends_the_child(child: CallProcess) -> No
     with pytest.raises(CallEnded, match="no message"):
         child.call(b"lie", 1, tenant="a")
     assert child.call(b"", 1, tenant="a")
+
+
+@pytest.mark.parametrize("lie", [b"twice", b"half"])
+def test_more_than_an_answer_ends_the_child(child: CallProcess, lie: bytes) -> None:
+    with pytest.raises(CallEnded, match="no message"):
+        child.call(lie, 1, tenant="a")
+    assert json.loads(child.call(b"", 1, tenant="a"))[0] == 2
+
+
+def test_what_a_child_says_unasked_answers_no_call(child: CallProcess) -> None:
+    child.call(b"later", 1, tenant="a")
+    pid = child.pid
+    os.kill(pid, signal.SIGCONT)  # as a child would that was not stopped in time
+    ours = child._socket  # pyright: ignore[reportPrivateUsage]
+    assert ours is not None
+    ours.settimeout(60)
+    ours.recv(1, socket.MSG_PEEK)
+    assert child.call(b"", 1, tenant="a") != b"lie"
+    assert child.pid != pid
+
+
+def test_an_answer_that_trickles_in_is_late(child: CallProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    child.start("a")
+    monkeypatch.setattr(calls, "_GRACE_S", 0.1)
+    with pytest.raises(CallEnded) as ended:
+        child.call(b"trickle", 0, tenant="a")
+    assert ended.value.late
+
+
+def test_a_signal_without_a_name_ends_a_call(child: CallProcess) -> None:
+    with pytest.raises(CallEnded, match=f"signal {signal.SIGRTMIN + 1}"):
+        child.call(b"signal", 1, tenant="a")
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b'"text"', b"[" * 100_000, b'["\xff"]'])
+def test_an_answer_that_is_no_message_ends_the_child(tmp_path: Path, body: bytes) -> None:
+    child = CallProcess(CALLED, b"", decode=msgspec.json.Decoder(list[Any]).decode)
+    file = tmp_path / "a"
+    file.write_bytes(body)
+    try:
+        assert child.start("a")[0] == 2
+        with handed(file) as descriptor, pytest.raises(CallEnded, match="no message"):
+            child.call(b"", 1, tenant="a", file=descriptor)
+    finally:
+        child.close()
 
 
 def test_walls_that_are_required_and_not_there_refuse() -> None:

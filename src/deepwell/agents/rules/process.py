@@ -74,7 +74,9 @@ class RuleProcess:
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES, call_s: float = CALL_S) -> None:
         self._memory_bytes, self._call_s = memory_bytes, call_s
-        self._calls = CallProcess(__name__, _encode(_Setup(memory_bytes, call_s)), launch_s=_START_S)
+        self._calls = CallProcess(
+            __name__, _encode(_Setup(memory_bytes, call_s)), launch_s=_START_S, decode=_answers.decode
+        )
 
     @property
     def pid(self) -> int:
@@ -120,9 +122,7 @@ class RuleProcess:
         check_installed()
         body = _encode(asked)
         try:
-            answer = _answers.decode(
-                twice_if_lost(lambda: self._calls.call(body, self._call_s, tenant=SINGLE_TENANT))
-            )
+            answer = twice_if_lost(lambda: self._calls.call(body, self._call_s, tenant=SINGLE_TENANT))
         except CallEnded as error:
             if error.killed or error.late or error.lost:
                 raise EngineUnavailable.of("rules_process_ended", reason=str(error)) from None

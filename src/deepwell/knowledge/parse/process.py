@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -33,7 +33,7 @@ from deepwell.process.calls import (
     trim_memory,
     twice_if_lost,
 )
-from deepwell.process.frames import Failure, error_of, failure_of
+from deepwell.process.frames import Failure, WireError, error_of, failure_of
 
 __all__ = ["FILES_A_CHILD", "MEMORY_BYTES", "ParseProcess", "file_seconds"]
 
@@ -44,7 +44,11 @@ _FILE_S: Final = 6.0
 _MB_S: Final = 2.0
 _MOST_FILE_S: Final = 120.0
 _POLL_S = 0.02
+_MOST_SECTIONS: Final = 1 << 21  # more than the child's own memory holds
 _NICE = 5  # parsing gives way to whatever computes answers
+
+
+_Index = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Setup(msgspec.Struct, array_like=True, frozen=True):
@@ -70,7 +74,10 @@ class _Parsed(msgspec.Struct, tag=2, array_like=True, frozen=True):
     headers: list[str]
     paths: list[tuple[str, ...]]
     # start, end, page, sheet, slide, row, number of the path, number of the header
-    sections: list[tuple[int, int, int | None, str | None, int | None, int | None, int, int]]
+    sections: Annotated[
+        list[tuple[_Index, _Index, int | None, str | None, int | None, int | None, _Index, _Index]],
+        msgspec.Meta(max_length=_MOST_SECTIONS),
+    ]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -99,7 +106,7 @@ class ParseProcess:
 
     def __init__(self, *, memory_bytes: int = MEMORY_BYTES) -> None:
         self._memory_bytes = memory_bytes
-        self._calls = CallProcess(__name__, _encode(_Setup(memory_bytes)), launch_s=_START_S)
+        self._calls = CallProcess(__name__, _encode(_Setup(memory_bytes)), launch_s=_START_S, decode=_decode)
         # A thread of its own: files that wait must not fill the pool that the event loop uses for everything else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="parse")
         self._lock = threading.Lock()  # guards what follows
@@ -197,13 +204,13 @@ class ParseProcess:
         request = _encode(_File(name, processor_s))
         wait_s = processor_s + (MOST_OCR_PAGES * OCR_PAGE_S if ocr_installed() else 0)
 
-        def call() -> bytes:
+        def call() -> Any:
             if ticket.stopped:
                 raise CallEnded("nobody waits for it any more", killed=True)
             return self._calls.call(request, wait_s, tenant=tenant, file=file)
 
         try:
-            answer = _answers.decode(twice_if_lost(call))
+            answer = twice_if_lost(call)
         except CallEnded as error:
             self._parsed = 0
             raise self._error(error, processor_s) from None
@@ -213,8 +220,8 @@ class ParseProcess:
             self._parsed = 0
         if isinstance(answer, Failure):
             raise error_of(answer)
-        assert isinstance(answer, _Parsed)
-        return _document(answer)
+        assert isinstance(answer, Document)
+        return answer
 
     def _error(self, error: CallEnded, processor_s: float) -> DeepwellError:
         if error.killed or error.late or error.lost:
@@ -242,6 +249,16 @@ def _parsed_of(document: Document) -> _Parsed:
     return _Parsed(
         document.text, document.media_type, document.title, metadata, [*headers], [*paths], sections
     )
+
+
+def _decode(body: bytes) -> _Started | Document | Failure:
+    answer = _answers.decode(body)
+    if not isinstance(answer, _Parsed):
+        return answer
+    try:
+        return _document(answer)
+    except IndexError:
+        raise WireError("a section without its path or header") from None
 
 
 def _document(parsed: _Parsed) -> Document:

@@ -144,7 +144,9 @@ class Painter:
         module, launch_s = (_PIPELINE_CHILD, _PIPELINE_START_S) if self._piped else (__name__, _START_S)
         self._rules = replace(_RULES, call_s=_PIPELINE_STEP_S) if self._piped else _RULES
         reads = [one for one in (model.folder, safety) if one is not None]
-        calls = CallProcess(module, encode(self._setup()), launch_s=launch_s, reads=reads)
+        calls = CallProcess(
+            module, encode(self._setup()), launch_s=launch_s, reads=reads, decode=decode_answer
+        )
         self._turns = Turns(calls, self._rules, "draw")
 
     def _setup(self) -> Setup:
@@ -283,7 +285,6 @@ def _ended(error: CallEnded) -> DeepwellError:
 
 
 _RULES: Final = TurnRules(
-    decode_answer,
     _ended,
     lambda: DrawingBusy.of("image_busy", most=MOST_REQUESTS),
     call_s=STEP_S,

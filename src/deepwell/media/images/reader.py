@@ -27,7 +27,7 @@ from deepwell.process.calls import (
     limited,
     trim_memory,
 )
-from deepwell.process.frames import Failure, error_of, failure_of
+from deepwell.process.frames import Failure, WireError, error_of, failure_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,9 @@ class ImageReader:
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES, read_s: float = _READ_S) -> None:
         self._memory_bytes, self._read_s = memory_bytes, read_s
-        self._calls = CallProcess(__name__, _encode(_Setup(memory_bytes, read_s)), launch_s=_START_S)
+        self._calls = CallProcess(
+            __name__, _encode(_Setup(memory_bytes, read_s)), launch_s=_START_S, decode=_decode
+        )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="image-reader")
 
     @property
@@ -115,8 +117,9 @@ class ImageReader:
         body = _encode(_Read(draw, out))
         with handed(path) as file:
             found = await self._answer(lambda: self._calls.call(body, self._read_s, tenant=tenant, file=file))
-        assert isinstance(found, _Picture)
-        return _unpacked(found)
+        if not isinstance(found, Picture) or (len(found.small), len(found.full)) != (draw, out):
+            raise self._ended(CallEnded("it sent another picture"))
+        return found
 
     async def close(self) -> None:
         """Ends the child and what it works on. The next image starts another."""
@@ -126,7 +129,7 @@ class ImageReader:
     async def _answer(self, call: Any) -> Any:
         work = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
-            answer = _answers.decode(await asyncio.shield(work))
+            answer = await asyncio.shield(work)
         except asyncio.CancelledError:  # the call ends within its limits, and others wait for theirs
             work.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
@@ -151,6 +154,16 @@ class ImageReader:
 def _packed(found: Picture, draw: int, out: int) -> _Picture:
     arrays = (found.full, found.opacity, found.small, found.small_opacity, found.look)
     return _Picture(found.width, found.height, draw, out, *(one.tobytes() for one in arrays))
+
+
+def _decode(body: bytes) -> _Started | Picture | Failure:
+    answer = _answers.decode(body)
+    if not isinstance(answer, _Picture):
+        return answer
+    try:
+        return _unpacked(answer)
+    except ValueError as error:
+        raise WireError(str(error)) from None
 
 
 def _unpacked(found: _Picture) -> Picture:

@@ -165,9 +165,9 @@ class Recogniser:
             _encode(setup),
             launch_s=_START_S + _START_GB_S * gigabytes,
             reads=[model.folder],
+            decode=_answers.decode,
         )
         rules = TurnRules(
-            _answers.decode,
             self._ended,
             lambda: RecognitionBusy.of("recognition_busy", most=_MOST_RECORDINGS),
             call_s=self._segment_s,

@@ -176,7 +176,9 @@ class Sensing:
         self._limits = limits or SensingLimits()
         folders = (models.image, models.sound, models.safety, models.weights)
         reads = [one for one in folders if one is not None]
-        calls = CallProcess(__name__, _encode(self._setup()), launch_s=_START_S, reads=reads)
+        calls = CallProcess(
+            __name__, _encode(self._setup()), launch_s=_START_S, reads=reads, decode=_answers.decode
+        )
         self._turns = Turns(calls, self._rules(), "sense")
 
     @property
@@ -320,7 +322,6 @@ class Sensing:
             )
 
         return TurnRules(
-            _answers.decode,
             ended,
             lambda: SensingBusy.of("space_busy", most=MOST_REQUESTS),
             call_s=max(seconds, _GRACE_S),

@@ -146,7 +146,9 @@ class Speaker:
         limits = limits or SpeakerLimits()
         threads = limits.threads or len(os.sched_getaffinity(0))
         setup = _Setup(os.fsencode(model.folder.absolute()), threads, limits.memory_bytes)
-        calls = CallProcess(__name__, _encode(setup), launch_s=_START_S, reads=[model.folder])
+        calls = CallProcess(
+            __name__, _encode(setup), launch_s=_START_S, reads=[model.folder], decode=_answers.decode
+        )
         self._turns = Turns(calls, _RULES, "speak")
 
     @property
@@ -204,7 +206,6 @@ def _ended(error: CallEnded) -> DeepwellError:
 
 
 _RULES: Final = TurnRules(
-    _answers.decode,
     _ended,
     lambda: SpeechBusy.of("speech_busy", most=MOST_TEXTS),
     call_s=_PIECE_S,

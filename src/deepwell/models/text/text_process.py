@@ -128,7 +128,9 @@ class TextProcess:
         self._name = path.name
         self._memory_bytes = memory_bytes + _file_bytes(path)
         setup = _Setup(str(path.absolute()), self._memory_bytes, _NICE if background else 0)
-        self._calls = CallProcess(__name__, _encode(setup), launch_s=LOAD_S, reads=[path])
+        self._calls = CallProcess(
+            __name__, _encode(setup), launch_s=LOAD_S, reads=[path], decode=_answers.decode
+        )
 
     @property
     def pid(self) -> int:
@@ -157,7 +159,7 @@ class TextProcess:
     def _start_once(self) -> None:
         """Starts the child if there is none. Raises `CallEnded` where that is not the model's fault."""
         try:
-            answer = _answers.decode(self._calls.start(SINGLE_TENANT))
+            answer = self._calls.start(SINGLE_TENANT)
         except CallEnded as error:
             if error.killed or error.late or error.lost:
                 raise
@@ -249,12 +251,12 @@ class TextProcess:
             ) from error
         processor_s = _render_s(len(request)) + _encode_s(len(request))
 
-        def call() -> bytes:
+        def call() -> Any:
             self._start_once()
             return self._calls.call(request, processor_s, tenant=SINGLE_TENANT)
 
         try:
-            answer = _answers.decode(twice_if_lost(call))
+            answer = twice_if_lost(call)
         except CallEnded as error:
             if error.killed:
                 raise

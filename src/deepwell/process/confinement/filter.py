@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 import struct
 import sys
@@ -135,19 +136,27 @@ def seccomp_filter(machine: str = "", *, forks: bool = False, writes: bool = Tru
 
 
 def restrict(*, forks: bool = False) -> None:
-    """Takes from this thread and its later ones, for good, the right to become another program, and to start processes.
+    """Takes from this thread and its later ones, for good, the right to become another program, and to start or signal others.
 
     Call it from the only thread of a confined process that has started. It does nothing where there are no such filters.
 
     Args:
-        forks: whether it may start processes, which it does not restrict.
+        forks: whether it may start and signal processes, which it does not restrict.
     """
     numbers = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
     if numbers is None:
         return
     lines: list[_Line] = [(_LOAD, 0, 0, _NUMBER_AT), (_EQUAL, 0, 1, numbers.execve), _REFUSE]
     if not forks:
-        lines += [(_EQUAL, 0, 3, numbers.clone), _argument(0), (_ANY_BIT, 1, 0, _CLONE_THREAD), _REFUSE]
+        lines += [
+            (_EQUAL, 0, 4, numbers.clone),
+            _argument(0),
+            (_ANY_BIT, 0, 1, _CLONE_THREAD),
+            _PERMIT,
+            _REFUSE,
+        ]
+        for call in (numbers.kill, numbers.tgkill):
+            lines += _if_one_of(call, 0, (os.getpid(),))
     program = _packed([*lines, _PERMIT])
     held = ctypes.create_string_buffer(program, len(program))
     described = ctypes.c_char_p(struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(held)))

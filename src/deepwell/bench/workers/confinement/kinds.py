@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from deepwell.bench.workers.confinement import actions
 from deepwell.bench.workers.confinement.child import OUTCOMES, magic, write_module
 from deepwell.process.calls import CallEnded, CallProcess
@@ -67,6 +69,15 @@ class _Called:
         name = "attacked_" + calls._module.rpartition("deepwell.")[2].replace(".", "_")  # pyright: ignore[reportPrivateUsage]
         write_module(folder, name, calls._module)  # pyright: ignore[reportPrivateUsage]
         calls._module = name  # pyright: ignore[reportPrivateUsage]
+        decode = calls._decode  # pyright: ignore[reportPrivateUsage]
+
+        def either(body: bytes) -> Any:
+            try:
+                return decode(body)
+            except msgspec.MsgspecError:  # what an action says
+                return body
+
+        calls._decode = either  # pyright: ignore[reportPrivateUsage]
 
     def start(self) -> bool:
         self._calls.start(_ATTACKER)

@@ -96,7 +96,6 @@ def _ended(error: CallEnded) -> DeepwellError:
 
 
 _RULES: Final = TurnRules(
-    _answers.decode,
     _ended,
     lambda: SpeechBusy.of("speech_busy", most=MOST_TEXTS),
     call_s=_PIECE_S,
@@ -118,7 +117,9 @@ class ProgramSpeaker:
     def __init__(self, model: SpeechModel, *, silence_s: float = _SILENCE_S) -> None:
         self.model = model
         self._silence_s = silence_s
-        calls = CallProcess(__name__, _encode(_Setup(_MEMORY_BYTES)), launch_s=_START_S)
+        calls = CallProcess(
+            __name__, _encode(_Setup(_MEMORY_BYTES)), launch_s=_START_S, decode=_answers.decode
+        )
         self._turns = Turns(calls, _RULES, "speak")
 
     @property
