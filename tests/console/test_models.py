@@ -322,6 +322,8 @@ def test_the_catalog_is_searched(open_tab: Open) -> None:
     page = console.open("#/models/catalog")
     names = page.locator("tbody .models-entry > span:first-child")
     expect(names).to_have_text(["smollm2", "qwen3-8b", "minilm"])
+    # It moves the rows when it comes.
+    expect(page.get_by_text("Nobody has asked the sources")).to_be_visible()
     page.get_by_label("Search").fill("chinese apache")
     expect(names).to_have_text(["smollm2", "qwen3-8b"])
     page.get_by_label("State").select_option("missing")

@@ -114,9 +114,11 @@ def test_the_written_module_answers_the_magic_call_and_leaves_others_to_the_real
     calls._module = "attacked_by_test"
     sys.path.append(str(tmp_path))
     try:
+        decode, calls._decode = calls._decode, bytes
         answer = calls.call(
             magic("find_by_signal_zero", json.dumps(asdict(replace(world, pid=0)))), 5.0, tenant="t"
         )
+        calls._decode = decode
         (tmp_path / "a.txt").write_text("plain words")
         assert parser.parse_blocking("t", tmp_path / "a.txt", "a.txt").text.strip() == "plain words"
     finally:
