@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
+from random import sample
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PROCESSORS = os.sched_getaffinity(0)  # read before `keep_to_one_processor`
 _FIRST_PORT, _PORTS, _RANGES = 16_000, 2_000, 8  # below what Linux hands out by itself
+
+
+# Each port is handed out once before any comes again: two servers that are yet to start must not get the same one.
+_ports = cycle(_FIRST_PORT + _PORTS * (WORKER % _RANGES) + one for one in sample(range(_PORTS), _PORTS))
 
 
 def keep_to_one_processor() -> None:
@@ -38,9 +43,8 @@ def free_port() -> int:
 
     Whoever asks the kernel for any port gets another one, and so does every other worker.
     """
-    first = _FIRST_PORT + _PORTS * (WORKER % _RANGES)
     while True:
-        port = first + secrets.randbelow(_PORTS)
+        port = next(_ports)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
