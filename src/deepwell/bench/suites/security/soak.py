@@ -7,8 +7,10 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +19,7 @@ import httpx
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.served import process_tree, pss_bytes
-from deepwell.bench.suites.security.kills import Load, LoadedServer, load_tasks
+from deepwell.bench.suites.security.kills import Load, LoadedServer, kind_of, load_tasks
 from deepwell.bench.suites.service.soak import slope
 from deepwell.bench.workloads.tour import take_tour
 
@@ -38,7 +40,7 @@ def bench_soak_routes(
     Raises:
         PeerError: the server does not start.
     """
-    load, samples = Load(), list[tuple[float, float, float]]()
+    load, samples = Load(), list[_Sample]()
     with tempfile.TemporaryDirectory(prefix="dw-soak-", ignore_cleanup_errors=True) as folder:
         tourists = [f"tourist-{number}" for number in range(min(_TOURS, clients))]
         options = ("--response-cache-mb", "1")
@@ -51,8 +53,7 @@ def bench_soak_routes(
             load.start([*others, *(partial(toured.take, server.keys[one]) for one in tourists)])
             begun = time.monotonic()
             while (now := time.monotonic() - begun) < minutes * 60:
-                pids = process_tree(server.pid)
-                samples.append((now, pss_bytes(pids) / 1e6, _descriptors(pids)))
+                samples.append(_sample(now, server.pid))
                 time.sleep(_EVERY_S)
             load.stop()
             with load.client() as http:
@@ -60,7 +61,7 @@ def bench_soak_routes(
         finally:
             load.stop()
             server.stop()
-    warm = [one for one in samples if one[0] >= _WARM * minutes * 60]
+    warm = [one for one in samples if one.at >= _WARM * minutes * 60]
     unexpected = [name for name in load.answers if not name.endswith((" 200", " 201", " 429", " 503"))]
     value: dict[str, Any] = {
         "clients": clients,
@@ -75,10 +76,14 @@ def bench_soak_routes(
         "by_status": dict(sorted(load.answers.items())),
         "stream_ends": dict(load.ends),
         "lost": len(lost),
-        "memory_mb": rounded(warm[-1][1]),
-        "memory_mb_per_minute": rounded(slope([(at, memory) for at, memory, _ in warm]), 3),
-        "descriptors": warm[-1][2],
-        "descriptors_per_minute": rounded(slope([(at, count) for at, _, count in warm]), 3),
+        "memory_mb": rounded(sum(warm[-1].memory_mb.values())),
+        "memory_mb_per_minute": rounded(slope([(one.at, sum(one.memory_mb.values())) for one in warm]), 3),
+        "memory_mb_per_minute_by_kind": {
+            kind: rounded(slope([(one.at, one.memory_mb.get(kind, 0.0)) for one in warm]), 3)
+            for kind in sorted({kind for one in warm for kind in one.memory_mb})
+        },
+        "descriptors": warm[-1].descriptors,
+        "descriptors_per_minute": rounded(slope([(one.at, one.descriptors) for one in warm]), 3),
     }
     for told in (*load.untyped[:5], *toured.failed[:10], *lost[:5]):
         report.note(str(told))
@@ -109,6 +114,22 @@ class _Tours:
         with self._lock:
             self.taken += 1
             self.calls += sum(map(len, done.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """The server's processes at one time, in seconds. `memory_mb`: by kind of process."""
+
+    at: float
+    memory_mb: dict[str, float]
+    descriptors: int
+
+
+def _sample(at: float, server: int) -> _Sample:
+    memory, pids = defaultdict[str, float](float), process_tree(server)
+    for pid in pids:
+        memory["server" if pid == server else kind_of(pid) or "ended"] += pss_bytes([pid]) / 1e6
+    return _Sample(at, memory, _descriptors(pids))
 
 
 def _search(load: Load) -> Callable[[httpx.Client], None]:
