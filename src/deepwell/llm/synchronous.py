@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextlib import nullcontext
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
@@ -307,17 +308,17 @@ class LLM(Opened):
         """Runs work on the private loop and waits for it. An exception here, as of Ctrl-C, cancels it."""
         running = None
         try:
-            running = self._session.start(work)
-            if tally is None or not progress:
-                return running.result()
-            with bar(noun, tally) as look:
-                while True:
+            # The bar comes first: it imports, and Python drops an interrupt that meets the end of an import.
+            with bar(noun, tally) if progress and tally is not None else nullcontext() as look:
+                running = self._session.start(work)
+                while look is not None:
                     try:
                         return running.result(LOOK_S)
                     except TimeoutError:
                         if running.done():
                             raise
                     look()
+                return running.result()
         except CancelledError:
             raise DeepwellError("the call was cut: the model was closed", fix="open it again") from None
         except BaseException:

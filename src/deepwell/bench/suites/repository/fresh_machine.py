@@ -23,6 +23,7 @@ PLAIN: Final = ("python3", "python3-venv", "python3-dev", "g++", "make", "git")
 
 _SUITE: Final = "trixie"
 _SKIP: Final = re.compile(r"^SKIPPED \[(\d+)\] (.+)$", re.MULTILINE)
+_BROKEN: Final = re.compile(r"^(?:FAILED|ERROR) .+$", re.MULTILINE)
 # How this machine reaches Debian, PyPI and the model hub; where a file is missing, nothing is needed for it.
 _NETWORK: Final = (
     "/etc/apt/auth.conf.d",
@@ -65,6 +66,8 @@ def bench_fresh_machine(report: Report, *, complete: bool, times: int) -> dict[s
             totals[name] += int(suite.get(name, 0))
         skips = {reason: int(count) for count, reason in _SKIP.findall(output)}
         report.note(f"run {number + 1}: {output.strip().splitlines()[-1].strip('= ')}")
+        for line in _BROKEN.findall(output):
+            report.note(line)
     report.table("What was skipped", ["tests", "because"], [[count, why] for why, count in skips.items()])
     return {
         "name": "fresh_machine",
