@@ -27,6 +27,8 @@ from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.served import process_tree, serve_command, served_process
 from deepwell.bench.suites.security.besieged import create_key
 from deepwell.bench.workloads.media.small import pdf_part, png_part
+from deepwell.media.space.options import encoder_file
+from deepwell.settings import Settings
 
 __all__ = ["Load", "LoadedServer", "bench_kills", "kind_of", "load_tasks"]
 
@@ -390,7 +392,16 @@ def bench_kills(report: Report, model: Path, *, kills: int = 120, seed: int = 50
 
 
 def load_tasks(load: Load) -> list[Callable[[httpx.Client], None]]:
-    """Returns the tasks of a load's clients: streams, writes, every child that reads or makes media, and training."""
+    """Returns the tasks of a load's clients: streams, writes, every child that reads or makes media, and training.
+
+    Raises:
+        PeerError: the image encoder is not made, without which every picture is answered with 404.
+    """
+    if not encoder_file(Settings.load().models_dir).is_file():
+        raise PeerError(
+            "the image encoder is not made",
+            fix="make tune && .venv-tune/bin/deepwell media train space --encoder-only",
+        )
     tasks = [load.stream] * _STREAMS
     tasks += [load.write, load.speak, load.draw, load.attach(pdf_part), load.attach(png_part)]
     if importlib.util.find_spec("torch") is not None:
