@@ -136,6 +136,17 @@ async def test_a_file_that_was_deleted_meanwhile_ends_its_job(house):
     assert await house.texts() == []
 
 
+async def test_a_store_that_is_deleted_while_its_file_is_read_ends_the_job(house, monkeypatch):
+    read = house.parser.parse
+
+    async def deleted_meanwhile(*given):
+        await house.kept.stores.delete(LOCAL, house.store.id)
+        return await read(*given)
+
+    monkeypatch.setattr(house.parser, "parse", deleted_meanwhile)
+    assert (await house.ingest((await house.file("text")).id)).status == "cancelled"
+
+
 async def test_another_embedder_is_an_error_that_names_the_fix(house):
     await house.ingest((await house.file("text")).id)
     house.embedder.hash = "hash-2"

@@ -120,12 +120,11 @@ class Ingestor:
         try:
             attached = await self._kept.files.get(job.tenant, named["store_id"], named["file_id"])
             store = await self._kept.stores.get(job.tenant, named["store_id"])
-        except NotFound:  # deleted meanwhile
-            return JobOutcome("cancelled")
-        if attached.job_id != job.id or attached.status == "cancelled":
-            return JobOutcome("cancelled")
-        try:
+            if attached.job_id != job.id or attached.status == "cancelled":
+                return JobOutcome("cancelled")
             return await self._ingest(run, store, attached)
+        except NotFound:  # the store or its file was deleted, before or meanwhile
+            return JobOutcome("cancelled")
         except _Failure as failure:
             await self._kept.files.fail(job.tenant, attached, failure.code, failure.message)
             return JobOutcome("failed", error=failure.message)
