@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.needs import SANDBOX
 from tests.server.agents.serving import ScriptedEngine, agent_server, begin, call, client_of, settled, steps
 from tests.server.fakes import FakeEngine, make_service
 
@@ -185,7 +186,10 @@ async def test_a_list_that_is_missing_is_named_in_the_refusal(
 
 
 @policies
-@pytest.mark.parametrize("tool", list(ABOUT))
+@pytest.mark.parametrize(
+    "tool",
+    [pytest.param(one, marks=pytest.mark.needs(SANDBOX)) if one == "python" else one for one in ABOUT],
+)
 def test_agents_run_under_every_policy(policy: str, tool: str, codec: Codec, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "prices.csv").write_text("name,price\nchair,18\ntable,45\n", "utf-8")

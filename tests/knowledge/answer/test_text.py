@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deepwell.knowledge.answer.text import (
@@ -51,6 +51,7 @@ def test_marks_belong_to_the_sentence_before(text: str, cited: list[tuple[int, .
 
 
 @given(st.text(alphabet="ab 1.3[]，。？!\n`-“”e.g", max_size=120))
+@example("1!，[1]")
 def test_offsets_hold_the_sentence_in_order(text: str) -> None:
     end = 0
     for one in sentences(text):

@@ -117,10 +117,11 @@ def sentences(text: str) -> list[Sentence]:
         marks = () if code else tuple(dict.fromkeys(_cited(raw)))
         stripped = inner.strip()
         if not stripped or not any(one.isalnum() for one in stripped):
-            if marks and found and not found[-1].code:  # marks alone in a line
+            if marks and found and not found[-1].code:  # marks behind no word
                 last = found[-1]
                 cited = tuple(dict.fromkeys((*last.cited, *marks)))
-                found[-1] = Sentence(last.text, last.start, end, cited)
+                whole = without_marks(text[last.start : end]).strip()
+                found[-1] = Sentence(whole, last.start, end, cited)
             continue
         found.append(Sentence(stripped, start, end, marks, code))
     return found
