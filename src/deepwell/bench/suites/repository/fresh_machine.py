@@ -34,8 +34,8 @@ _NETWORK: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
 )
 _VARIABLES: Final = ("HF_ENDPOINT", "PIP_CERT", "PIP_INDEX_URL", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-# Processes of a run see and end with each other alone, and the Debian is their root: in a chroot no process may have namespaces of
-# its own. $0 is the root, $1 the line of shell.
+# Processes of a run see and end with each other alone. The Debian is their root, not a chroot, in which no process may have
+# namespaces of its own. $0 is the root, $1 the line of shell.
 _ENTER: Final = """set -eu
 mount --make-rprivate /
 mount --bind "$0" "$0"
