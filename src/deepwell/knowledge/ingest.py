@@ -122,12 +122,13 @@ class Ingestor:
             store = await self._kept.stores.get(job.tenant, named["store_id"])
             if attached.job_id != job.id or attached.status == "cancelled":
                 return JobOutcome("cancelled")
-            return await self._ingest(run, store, attached)
+            try:
+                return await self._ingest(run, store, attached)
+            except _Failure as failure:
+                await self._kept.files.fail(job.tenant, attached, failure.code, failure.message)
+                return JobOutcome("failed", error=failure.message)
         except NotFound:  # the store or its file was deleted, before or meanwhile
             return JobOutcome("cancelled")
-        except _Failure as failure:
-            await self._kept.files.fail(job.tenant, attached, failure.code, failure.message)
-            return JobOutcome("failed", error=failure.message)
 
     async def _ingest(self, run: JobRun, store: StoredStore, attached: StoredStoreFile) -> JobOutcome:
         tenant = run.job.tenant
