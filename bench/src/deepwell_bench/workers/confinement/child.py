@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from deepwell.process import calls, forks
-from deepwell_bench.workers.confinement import actions
+
+from . import actions  # beside it wherever this file is copied
 
 __all__ = ["MAGIC", "OUTCOMES", "magic", "main", "write_module"]
 
@@ -34,9 +36,17 @@ def magic(name: str, world: str) -> bytes:
 
 
 def write_module(folder: Path, name: str, module: str) -> None:
-    """Writes a module that runs another one's child with the call for actions."""
-    text = f"import sys\nfrom {__name__} import main\nif __name__ == '__main__':\n    main({module!r}, *sys.argv[1:])\n"
-    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    """Writes a package that runs another module's child with the call for actions.
+
+    It holds this code: of the import path a child sees `deepwell` and its own package alone.
+    """
+    package = folder / name
+    package.mkdir(exist_ok=True)
+    for source in (actions.__file__, __file__):
+        shutil.copy(source, package)
+    (package / "__init__.py").touch()
+    text = f"import sys\nfrom {name}.child import main\nif __name__ == '__main__':\n    main({module!r}, *sys.argv[1:])\n"
+    (package / "__main__.py").write_text(text, encoding="utf-8")
 
 
 def _first_socket() -> int:
