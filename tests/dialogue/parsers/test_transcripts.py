@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.dialogue.parsers.events import CallArguments, Content, join
-from deepwell_bench.suites.service.parsing import (
+from deepwell.bench.suites.service.parsing import (
     fuzz,
     parser_of,
     random_stream,
@@ -18,6 +17,7 @@ from deepwell_bench.suites.service.parsing import (
     shown,
     transcripts,
 )
+from deepwell.dialogue.parsers.events import CallArguments, Content, join
 
 GOLDEN = transcripts()
 CLOSERS = ("</tool_call>", "<｜tool▁calls▁end｜>", "</｜DSML｜function_calls>")
