@@ -105,10 +105,10 @@ golden: $(TUNE)  ## make tests/golden anew with transformers
 	$(TUNE_VENV)/bin/python -m tests.golden.prediction_v4
 
 docs: $(DEV)  ## the pages that are made from the code: reference, settings, commands, troubleshooting
-	$(BIN)/python -m deepwell.bench.workers.api_docs
-	$(BIN)/python -m deepwell.bench.workers.troubleshooting
+	$(BIN)/python -m deepwell_bench.workers.api_docs
+	$(BIN)/python -m deepwell_bench.workers.troubleshooting
 	$(BIN)/python -m deepwell.cli.pages
-	$(BIN)/python -m deepwell.bench.workers.learn_pages
+	$(BIN)/python -m deepwell_bench.workers.learn_pages
 
 console:  ## the web console, from console/ into the package; commit what it builds
 	@.ci/console
@@ -121,11 +121,11 @@ $(BASE): pyproject.toml $(NATIVE_SOURCES)
 	@.ci/install $(PYTHON) $(VENV) ""
 	@touch $@
 
-$(DEV): pyproject.toml $(NATIVE_SOURCES)
+$(DEV): pyproject.toml bench/pyproject.toml $(NATIVE_SOURCES)
 	@.ci/install $(PYTHON) $(VENV) "[dev]"
 	@touch $(BASE) $@
 
-$(TUNE): pyproject.toml $(NATIVE_SOURCES)
+$(TUNE): pyproject.toml bench/pyproject.toml $(NATIVE_SOURCES)
 	@.ci/install $(PYTHON) $(TUNE_VENV) "[dev,tune]"
 	@touch $@
 

@@ -43,8 +43,8 @@ ON_FIRST_USE = (
 APART = (
     "deepwell.__main__",
     "deepwell.agents.analysis.programs",  # programs of the sandbox, which run as they are read
-    "deepwell.bench",
-    "deepwell.cli.bench",
+    "deepwell_bench",
+    "deepwell_bench.cli",
     "deepwell.storage.migrations.env",
 )
 OF_TUNE = ("torch", "transformers", "peft", "diffusers")

@@ -181,7 +181,7 @@ def _or_skipped(find: Callable[[], Path]) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct, from `DEEPWELL_SMOLLM2` or the model store."""
-    from deepwell.bench.harness.assets import smollm2
+    from deepwell_bench.harness.assets import smollm2
 
     return _or_skipped(smollm2)
 
@@ -189,7 +189,7 @@ def smollm2_path() -> Path:
 @pytest.fixture(scope="session")
 def minilm_path() -> Path:
     """The directory of all-MiniLM-L6-v2, from `DEEPWELL_MINILM` or the model store."""
-    from deepwell.bench.harness.assets import minilm
+    from deepwell_bench.harness.assets import minilm
 
     return _or_skipped(minilm)
 
@@ -197,7 +197,7 @@ def minilm_path() -> Path:
 @pytest.fixture(scope="session")
 def e5_path() -> Path:
     """The file of multilingual-e5-small in 4 bits, from `DEEPWELL_E5_SMALL` or the model store."""
-    from deepwell.bench.harness.assets import e5_small
+    from deepwell_bench.harness.assets import e5_small
 
     return _or_skipped(e5_small)
 
@@ -205,7 +205,7 @@ def e5_path() -> Path:
 @pytest.fixture(scope="session")
 def whisper_path() -> Path:
     """The folder of Whisper tiny.en for CTranslate2, from `DEEPWELL_WHISPER_TINY_EN` or the model store."""
-    from deepwell.bench.harness.assets import whisper_tiny_en
+    from deepwell_bench.harness.assets import whisper_tiny_en
 
     return _or_skipped(whisper_tiny_en)
 
@@ -213,7 +213,7 @@ def whisper_path() -> Path:
 @pytest.fixture(scope="session")
 def kokoro_path() -> Path:
     """The folder of Kokoro, from `DEEPWELL_KOKORO` or the model store."""
-    from deepwell.bench.harness.assets import kokoro
+    from deepwell_bench.harness.assets import kokoro
 
     return _or_skipped(kokoro)
 
@@ -221,6 +221,6 @@ def kokoro_path() -> Path:
 @pytest.fixture(scope="session")
 def opennsfw_path() -> Path:
     """The folder of the model that looks at images, from `DEEPWELL_OPENNSFW` or the model store."""
-    from deepwell.bench.harness.assets import opennsfw
+    from deepwell_bench.harness.assets import opennsfw
 
     return _or_skipped(opennsfw)

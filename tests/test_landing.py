@@ -68,7 +68,9 @@ def numbers(text: str) -> list[float]:
 
 @pytest.mark.parametrize("language", READMES)
 def test_headline_figures_are_those_of_the_benchmarks(language: str) -> None:
-    targets = tomllib.loads((ROOT / "src/deepwell/bench/targets.toml").read_text(encoding="utf-8"))["target"]
+    targets = tomllib.loads((ROOT / "bench/src/deepwell_bench/targets.toml").read_text(encoding="utf-8"))[
+        "target"
+    ]
     known = {target["name"] for target in targets}
     rows = headline(language)
     assert len(rows) == 5

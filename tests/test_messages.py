@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.bench.harness.assets import repository
-from deepwell.bench.workers.troubleshooting import pages
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.messages import Entry, catalogue, language, nearest, preferred_language, say
+from deepwell_bench.harness.assets import repository
+from deepwell_bench.workers.troubleshooting import pages
 
 HANZI = re.compile(r"[\u4e00-\u9fff]")
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from deepwell.bench.workloads.wheels import pinned_wheel
+from deepwell_bench.workloads.wheels import pinned_wheel
 
 __all__ = [
     "CATEGORIES",

@@ -10,9 +10,9 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1]))  # the repository, so that the modules of the example find each other
 
 from deepwell.agents.rules import RuleSet  # noqa: E402
-from deepwell.bench.harness.assets import minilm  # noqa: E402
-from deepwell.bench.harness.vectors import CachedEmbedder  # noqa: E402
 from deepwell.errors import DeepwellError  # noqa: E402
+from deepwell_bench.harness.assets import minilm  # noqa: E402
+from deepwell_bench.harness.vectors import CachedEmbedder  # noqa: E402
 from examples.contracts import data, model, reading  # noqa: E402
 from examples.contracts.review import NAMES, Review, review  # noqa: E402
 

@@ -12,10 +12,10 @@ sys.path.append(str(HERE.parents[1]))  # the repository, so that the modules of 
 
 from deepwell import LLM  # noqa: E402
 from deepwell.agents.rules import Decision, RuleSet, Step  # noqa: E402
-from deepwell.bench.harness.assets import e5_small  # noqa: E402
-from deepwell.bench.harness.vectors import CachedEmbedder  # noqa: E402
-from deepwell.bench.workloads.knowledge.law import law_articles  # noqa: E402
 from deepwell.errors import DeepwellError  # noqa: E402
+from deepwell_bench.harness.assets import e5_small  # noqa: E402
+from deepwell_bench.harness.vectors import CachedEmbedder  # noqa: E402
+from deepwell_bench.workloads.knowledge.law import law_articles  # noqa: E402
 from examples.finance import generate, model, reading  # noqa: E402
 from examples.finance.review import Proposals, Review, review  # noqa: E402
 

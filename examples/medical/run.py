@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from deepwell import LLM
-from deepwell.bench.workloads.knowledge.icd import IcdEntry, icd_entries, icd_passages, plain
 from deepwell.errors import DeepwellError
 from deepwell.knowledge.index.lexical import TantivyIndex
+from deepwell_bench.workloads.knowledge.icd import IcdEntry, icd_entries, icd_passages, plain
 
 CODE = re.compile(r"[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4})?", re.IGNORECASE)
 CLOSED = re.compile(r"(?:is|are|does|do|can|may|should)\b", re.IGNORECASE)

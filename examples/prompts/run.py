@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from deepwell import LLM
-from deepwell.bench.workloads.prompts import TASKS
 from deepwell.dialogue.prompts.pack import PromptPack, read_packs
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell_bench.workloads.prompts import TASKS
 
 PACKS = Path(__file__).parent / "packs"
 CHOICES = {task.pack: task.choice for task in TASKS}  # answers of those that name one of a list

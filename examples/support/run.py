@@ -16,8 +16,6 @@ from pathlib import Path
 
 from deepwell import AsyncLLM
 from deepwell.agents.support import ANSWERS, DeskOptions, SupportDesk
-from deepwell.bench.harness.assets import bench_cache
-from deepwell.bench.workloads.knowledge.libreoffice_help import help_passages
 from deepwell.errors import DeepwellError, NotFound
 from deepwell.knowledge.answer.cite import GroundedAnswer
 from deepwell.knowledge.answer.grounded import answer
@@ -27,6 +25,8 @@ from deepwell.knowledge.models import LLMWriter
 from deepwell.knowledge.search import SearchOptions
 from deepwell.knowledge.sources.opening import parse_source
 from deepwell.settings import Settings
+from deepwell_bench.harness.assets import bench_cache
+from deepwell_bench.workloads.knowledge.libreoffice_help import help_passages
 
 LEAST_CHARACTERS = 40  # of an English paragraph: shorter ones are headings and labels, which answer nothing
 ALWAYS_A_PERSON = ("refund", "退款", "退货", "legal", "律师")

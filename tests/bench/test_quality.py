@@ -8,13 +8,14 @@ import pytest
 from rich.console import Console
 from tests.needs import NATIVE
 
-from deepwell.bench.harness.report import Report
-from deepwell.bench.suites.quality.quality import (
+from deepwell.cli.bench.quality import (
     SHORT_PRECISIONS,
     SHORT_TOKENS,
     bench_quality,
     increase_error,
 )
+from deepwell.cli.bench.report import Report
+from deepwell_bench.workloads.text import text_tokens
 
 # KL over the whole text is 0.0076 nats (int8) and 0.0044 (int4) on every kernel table. Over four of its windows it moves by
 # 0.0002 and 0.0001 (standard deviation) with the rounding and the choice of the windows: 10 % is four of those. Agreement
@@ -31,7 +32,9 @@ def test_rounding_costs_as_little_as_measured(tmp_path_factory, monkeypatch, smo
     report = Report()
     report.console = Console(file=io.StringIO())
 
-    value = bench_quality(report, smollm2_path, tokens=SHORT_TOKENS, precisions=SHORT_PRECISIONS)
+    value = bench_quality(
+        report, smollm2_path, text_tokens(smollm2_path)[:SHORT_TOKENS], precisions=SHORT_PRECISIONS
+    )
 
     assert value["tokens"] == SHORT_TOKENS
     for precision in SHORT_PRECISIONS:

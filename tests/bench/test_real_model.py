@@ -6,15 +6,15 @@ import pytest
 from rich.console import Console
 from tests.needs import NATIVE
 
-from deepwell.bench.harness.report import Report
-from deepwell.bench.peers.ours import Ours
-from deepwell.bench.suites.context.endless import measure_endless
-from deepwell.bench.suites.engine.profile import bench_profile
-from deepwell.bench.suites.quality.determinism import COMPANIES, bench_determinism
-from deepwell.bench.suites.quality.size import bench_model_size
-from deepwell.bench.workloads.text import prompts, text_tokens
+from deepwell.cli.bench.engine import Ours
+from deepwell.cli.bench.phases import bench_profile
+from deepwell.cli.bench.report import Report
 from deepwell.engine.backends import native
 from deepwell.engine.protocol import Window
+from deepwell_bench.suites.context.endless import measure_endless
+from deepwell_bench.suites.quality.determinism import COMPANIES, bench_determinism
+from deepwell_bench.suites.quality.size import bench_model_size
+from deepwell_bench.workloads.text import prompts, text_tokens
 
 pytestmark = [
     pytest.mark.native,

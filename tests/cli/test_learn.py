@@ -19,16 +19,6 @@ from tests.server.conftest import codec as codec
 from tests.server.fakes import FakeEngine, make_service
 from typer.testing import CliRunner, Result
 
-from deepwell.bench.harness.learning.pages import (
-    Block,
-    Played,
-    Player,
-    blocks_of,
-    commands_of,
-    step_pages,
-    with_outputs,
-)
-from deepwell.bench.workers.learn_pages import packed_pages
 from deepwell.cli import app
 from deepwell.cli.learn.checks import measuring, service
 from deepwell.cli.learn.checks.answers import structured_output
@@ -37,6 +27,16 @@ from deepwell.cli.learn.steps import Passed, said, steps
 from deepwell.cli.learn.verbs import _checks
 from deepwell.dialogue.text import Codec
 from deepwell.storage.database import Database
+from deepwell_bench.harness.learning.pages import (
+    Block,
+    Played,
+    Player,
+    blocks_of,
+    commands_of,
+    step_pages,
+    with_outputs,
+)
+from deepwell_bench.workers.learn_pages import packed_pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 HANZI = re.compile(r"[\u4e00-\u9fff]")

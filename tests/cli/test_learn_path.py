@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tests.parallel import free_port
 
-from deepwell.bench.harness.learning.pages import Player, step_pages
 from deepwell.models.store.store import ModelStore
+from deepwell_bench.harness.learning.pages import Player, step_pages
 
 ROOT = Path(__file__).parents[2]
 STEPS = (1, 2, 7, 11)

@@ -7,7 +7,6 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from deepwell.bench.harness.assets import repository
 from deepwell.cli import app
 from deepwell.cli.pages.commands import commands_page
 from deepwell.cli.pages.python import python_page
@@ -15,6 +14,7 @@ from deepwell.cli.pages.settings import flags, sections, settings_pages
 from deepwell.cli.pages.verbs import Verb, verbs
 from deepwell.messages import chinese_settings
 from deepwell.settings import Settings
+from deepwell_bench.harness.assets import repository
 
 HANZI = re.compile(r"[\u4e00-\u9fff]")
 REFERENCE = repository() / "docs" / "reference"

@@ -9,8 +9,8 @@ import pytest
 from tests.agents.rules.sets import rule, written
 from typer.testing import CliRunner, Result
 
-from deepwell.bench.harness.assets import repository
 from deepwell.cli import app
+from deepwell_bench.harness.assets import repository
 
 LOAN = repository() / "examples" / "rules" / "loan"
 

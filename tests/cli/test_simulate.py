@@ -11,13 +11,13 @@ from tests.server.conftest import start
 from tests.server.fakes import make_codec, make_service, write_tokenizer
 from typer.testing import CliRunner
 
-from deepwell.bench.workers.paced import PacedEngine
 from deepwell.cli import app
 from deepwell.cli.simulate import options
 from deepwell.fleet.simulate.planning import Metric
 from deepwell.fleet.simulate.profile import Profile, read_profile, write_profile
 from deepwell.fleet.simulate.routing import Routing
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell_bench.workers.paced import PacedEngine
 
 RUNNER = CliRunner()
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.cli import app
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.weights.adapters import linears_of
 from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell_bench.workloads.random_adapter import write_random_adapter
 
 DATA = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
 

@@ -20,13 +20,13 @@ from tests.server.fakes import FakeEngine, make_codec, make_service
 from typer.testing import CliRunner
 
 import deepwell.cli
-from deepwell.bench.suites.safety.policies import VERBS as VERBS_ASKING
-from deepwell.bench.suites.safety.policies import judged
 from deepwell.cli import VERBS, app
 from deepwell.safety.policy import PRESETS, Policy
 from deepwell.safety.terms.lists import Term, TermList
 from deepwell.server.options import GuardOptions
 from deepwell.storage.database import Database
+from deepwell_bench.suites.safety.policies import VERBS as VERBS_ASKING
+from deepwell_bench.suites.safety.policies import judged
 
 CHINESE = "你好，世界"
 

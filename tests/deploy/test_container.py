@@ -17,9 +17,9 @@ import jsonschema
 import pytest
 import yaml
 
-from deepwell.bench.harness.environments import PeerError
-from deepwell.bench.suites.deploy.podman import needs_podman
 from deepwell.settings import Settings
+from deepwell_bench.harness.environments import PeerError
+from deepwell_bench.suites.deploy.podman import needs_podman
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = ROOT / "deploy" / "Containerfile"

@@ -14,11 +14,11 @@ import yaml
 from tests.needs import KUBECTL
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
-from deepwell.bench.suites.fleet.manifests import OVERLAYS, ExampleDeclaration
-from deepwell.bench.suites.fleet.schemas import built, identity, reference_faults, schema_faults, spoiled
 from deepwell.fleet.deploy.manifests import CONTROLLERS, Controller, render_mesh
 from deepwell.server.app import create_app
 from deepwell.settings import Settings
+from deepwell_bench.suites.fleet.manifests import OVERLAYS, ExampleDeclaration
+from deepwell_bench.suites.fleet.schemas import built, identity, reference_faults, schema_faults, spoiled
 
 BASE = Path(__file__).parents[2] / "deploy" / "kustomize"
 OURS = re.compile(r"\bdeepwell_\w+")

@@ -18,7 +18,6 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 from tests.engine.conformance import collect
 
-from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.engine.architectures import build_model, tensor_plan
 from deepwell.engine.backends import native
 from deepwell.engine.core.batch import Batch
@@ -31,6 +30,7 @@ from deepwell.engine.weights.load import load_weights
 from deepwell.engine.weights.low_rank import LowRank, pack
 from deepwell.errors import DeepwellError, InvalidModelFile, ModelNotFound, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
+from deepwell_bench.workloads.random_adapter import write_random_adapter
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}

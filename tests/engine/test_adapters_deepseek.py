@@ -14,7 +14,6 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 from tests.engine.test_adapters import ALPHA, MAX_ERROR, WEIGHTS, linears, merged, rewrite
 
-from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.engine.architectures import build_model
 from deepwell.engine.architectures.targets import lora_targets
 from deepwell.engine.backends import native
@@ -24,6 +23,7 @@ from deepwell.engine.load import new_cache
 from deepwell.engine.weights.adapters import AdapterLoader, read_adapter
 from deepwell.engine.weights.load import load_weights
 from deepwell.errors import InvalidModelFile, UnsupportedModel
+from deepwell_bench.workloads.random_adapter import write_random_adapter
 
 RANK = 4
 

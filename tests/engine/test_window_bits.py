@@ -13,13 +13,13 @@ from tests.engine.backends import backend
 from tests.engine.test_roles import ALONE, COMPANIES, answers
 from tests.parallel import every_processor
 
-from deepwell.bench.workloads.text import text_tokens
 from deepwell.engine.backends import native
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams, Window
+from deepwell_bench.workloads.text import text_tokens
 
 WINDOWS = (Window(16, 48), Window(0, 80), Window(32, 64))
 REMEMBERING = (*WINDOWS, Window(16, 48, rank=16))

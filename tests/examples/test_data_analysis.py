@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from deepwell.bench.suites.applications.data_analysis import HELD_OUT_SHA256, ORDERS_SHA256, make_tables
+from deepwell_bench.suites.applications.data_analysis import HELD_OUT_SHA256, ORDERS_SHA256, make_tables
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "data-analysis"

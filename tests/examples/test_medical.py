@@ -9,8 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from deepwell.bench.workloads.knowledge.icd import icd_passages, read_icd
 from deepwell.knowledge.index.lexical import TantivyIndex
+from deepwell_bench.workloads.knowledge.icd import icd_passages, read_icd
 
 ROOT = Path(__file__).parents[2]
 TABULAR = b"""<ICD10CM.tabular><chapter><name>9</name><desc>Diseases of the circulatory system (I00-I99)</desc>

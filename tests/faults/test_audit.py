@@ -13,7 +13,7 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.verify import verify_chain
 
-WRITER = "deepwell.bench.workers.safety.audit_writer"
+WRITER = "deepwell_bench.workers.safety.audit_writer"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])

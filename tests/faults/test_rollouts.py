@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.workers.fleet.rollout_writer import ALIAS
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.storage.database import Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.chain import Head
+from deepwell_bench.workers.fleet.rollout_writer import ALIAS
 
-WRITER = "deepwell.bench.workers.fleet.rollout_writer"
+WRITER = "deepwell_bench.workers.fleet.rollout_writer"
 
 
 def heads(lines: str) -> list[Head]:

@@ -17,9 +17,9 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from tests.golden.encoder import embedding
 from transformers import BertConfig, BertModel
 
-from deepwell.bench.harness import assets
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.formats.e5 import read_e5_vocabulary
+from deepwell_bench.harness import assets
 
 HERE = Path(__file__).parent
 _OFFSET = 1  # XLM-RoBERTa puts <pad> before SentencePiece's <unk>, <s> and </s>, and numbers those anew

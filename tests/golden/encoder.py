@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
-from deepwell.bench.harness import assets
+from deepwell_bench.harness import assets
 
 HERE = Path(__file__).parent
 TOKENS = (40, 1, 17)  # of the sequences of the tiny model

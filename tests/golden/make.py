@@ -27,9 +27,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from deepwell.bench.harness import assets
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell_bench.harness import assets
 
 HERE = Path(__file__).parent
 TOKENS = 40  # beyond original_max_position_embeddings = 16, so that context extension matters

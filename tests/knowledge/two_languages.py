@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from deepwell.bench.suites.knowledge.published import KnownVectors, publish
 from deepwell.storage.files import FileStore
 from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell_bench.suites.knowledge.published import KnownVectors, publish
 
 PASSAGES, DIMENSIONS = 700, 24
 ENGLISH = [f"English passage number {number}." for number in range(PASSAGES)]

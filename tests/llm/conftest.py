@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from deepwell import LLM
-from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.weights.adapters import linears_of
 from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell_bench.workloads.random_adapter import write_random_adapter
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.workloads.hostile_headers import adapters, configs, gguf_headers, safetensors_headers
-from deepwell.bench.workloads.hostile_models import HostileModel, Part, try_model
-from deepwell.bench.workloads.hostile_texts import templates, tokenizers
 from deepwell.errors import DeepwellError
 from deepwell.models.text.chat_template import ChatTemplate
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell_bench.workloads.hostile_headers import adapters, configs, gguf_headers, safetensors_headers
+from deepwell_bench.workloads.hostile_models import HostileModel, Part, try_model
+from deepwell_bench.workloads.hostile_texts import templates, tokenizers
 
 # Odd, but sound: an architecture that is named beside a model_type that is not read, and a target that names nothing twice.
 HARMLESS = {"model_type-llama-9", "target_modules-0"}

@@ -21,7 +21,6 @@ from starlette.testclient import TestClient
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
-from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.architectures import tensor_plan
@@ -35,6 +34,7 @@ from deepwell.server.access.adapter_names import adapters_of, check_name, engine
 from deepwell.server.app import create_app, route_table
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
+from deepwell_bench.workloads.random_adapter import write_random_adapter
 
 
 @pytest.fixture

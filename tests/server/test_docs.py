@@ -17,10 +17,10 @@ from tests.needs import CURL, require
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
-from deepwell.bench.suites.service.clients import GUIDES as BENCHED
-from deepwell.bench.workers.api_docs import api_page, coverage_page, document
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
+from deepwell_bench.suites.service.clients import GUIDES as BENCHED
+from deepwell_bench.workers.api_docs import api_page, coverage_page, document
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chinese

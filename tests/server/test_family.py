@@ -16,12 +16,12 @@ from tests.server import test_tenants
 from tests.server.echo.family import FAMILY as ECHO
 from tests.server.fakes import FakeEngine, make_service
 
-from deepwell.bench.workers.api_docs import coverage_page
 from deepwell.dialogue.text import Codec
 from deepwell.server.app import FAMILIES, create_app, route_table
 from deepwell.server.http.declaration import DeclarationError, Operation
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
+from deepwell_bench.workers.api_docs import coverage_page
 
 WITH_ECHO = (*FAMILIES, ECHO)  # the one line
 ECHOED = {"model": "toy", "text": "hello"}

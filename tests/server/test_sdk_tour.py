@@ -8,8 +8,8 @@ import pytest
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
-from deepwell.bench.workloads.tour import take_tour
 from deepwell.dialogue.text import Codec
+from deepwell_bench.workloads.tour import take_tour
 
 
 @pytest.fixture

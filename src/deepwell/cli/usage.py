@@ -8,7 +8,7 @@ import inspect
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from deepwell.errors import InvalidRequest
 
-__all__ = ["Verbs", "application"]
+__all__ = ["Verbs", "added_verbs", "application"]
 
 _COLLECT_WHEN_READY = ("serve",)  # verbs that switch garbage collection on when they have started
 _USAGE_CODE = 2  # exit code of a command that was written wrongly, as click has it
@@ -144,6 +144,13 @@ def application(modules: Sequence[str]) -> typer.Typer:
     for module in modules:
         importlib.import_module(f"deepwell.cli.{module}").register(app)
     return app
+
+
+def added_verbs(group: str) -> dict[str, Callable[..., None]]:
+    """Returns the verbs that other distributions add, by name: each entry point of `group` is a dictionary of them."""
+    from importlib.metadata import entry_points
+
+    return {name: verb for one in entry_points(group=group) for name, verb in one.load().items()}
 
 
 def _print_version(wanted: bool) -> None:

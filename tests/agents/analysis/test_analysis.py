@@ -24,8 +24,8 @@ from deepwell.agents.analysis import (
     load_tables,
     run_query,
 )
-from deepwell.bench.suites.applications.data_analysis import make_tables, statements, try_to_leave
 from deepwell.errors import DeepwellError, InvalidFile, InvalidRequest
+from deepwell_bench.suites.applications.data_analysis import make_tables, statements, try_to_leave
 
 pytestmark = pytest.mark.needs(SANDBOX)
 

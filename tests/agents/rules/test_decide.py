@@ -14,8 +14,8 @@ from tests.agents.rules.sets import rule, written
 from deepwell.agents.rules import Decision, Fact, RuleSet
 from deepwell.agents.rules.cases import run_cases, unexplained
 from deepwell.agents.rules.decide import weight
-from deepwell.bench.harness.assets import repository
 from deepwell.errors import InvalidRequest
+from deepwell_bench.harness.assets import repository
 
 EXAMPLES = repository() / "examples" / "rules"
 

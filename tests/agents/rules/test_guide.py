@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from deepwell.bench.harness.assets import repository
+from deepwell_bench.harness.assets import repository
 
 
 @pytest.mark.parametrize("name", ["rules.md", "rules.zh-CN.md"])

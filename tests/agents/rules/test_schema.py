@@ -13,10 +13,10 @@ from tests.agents.rules.sets import rule, written
 from deepwell.agents.rules import Fact, RuleSet, facts_from_json
 from deepwell.agents.tools.rules import rules_tool
 from deepwell.agents.tools.tool import ToolCallContext
-from deepwell.bench.harness.assets import repository
 from deepwell.engine.grammar.json_schema import schema_source
 from deepwell.errors import InvalidRequest
 from deepwell.llm import LLM
+from deepwell_bench.harness.assets import repository
 
 LOAN = repository() / "examples" / "rules" / "loan"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.needs import SANDBOX
 
 from deepwell.agents.sandbox import Sandbox, SandboxLimits
-from deepwell.bench.workloads.escapes import Bait, Ended, Escape, escapes
+from deepwell_bench.workloads.escapes import Bait, Ended, Escape, escapes
 
 pytestmark = pytest.mark.needs(SANDBOX)
 

@@ -1,6 +1,7 @@
 """How comparisons are run and summed up."""
 
-from deepwell.bench.harness.comparison import Comparison, Run, compare
+from deepwell.cli.bench.engine import Run
+from deepwell_bench.harness.comparison import Comparison, compare
 
 
 def test_every_side_runs_once_a_round_after_a_warm_up_in_turning_order():

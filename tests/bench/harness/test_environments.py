@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deepwell.bench.harness.environments import Environment, Install, PeerError, environment_python
 from deepwell.errors import DeepwellError
+from deepwell_bench.harness.environments import Environment, Install, PeerError, environment_python
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepwell.bench.harness.proportions import mcnemar, wilson
+from deepwell_bench.harness.proportions import mcnemar, wilson
 
 
 def test_wilson_interval_of_a_share():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepwell.bench.harness.roofs import Roofs, manual_macs, measure_roof, work_of
+from deepwell.cli.bench.roofs import Roofs, manual_macs, measure_roof, work_of
 from deepwell.models.formats.config import ModelConfig
 
 CONFIG = ModelConfig(

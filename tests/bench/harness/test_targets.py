@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from deepwell.bench.harness import page as pages
-from deepwell.bench.harness.page import write_page
-from deepwell.bench.harness.report import Outcome
-from deepwell.bench.harness.targets import Limit, Target, judge, load_targets, run_target, select
+from deepwell.cli.bench.report import Outcome
 from deepwell.errors import DeepwellError
+from deepwell_bench.harness import page as pages
+from deepwell_bench.harness.page import write_page
+from deepwell_bench.harness.targets import Limit, Target, judge, load_targets, run_target, select
 
 
 def test_the_shipped_rows_are_complete_and_name_themselves():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.harness.terminal import Terminal, TerminalError
+from deepwell_bench.harness.terminal import Terminal, TerminalError
 
 # It waits for the signal, so that one which comes before it reads is not lost.
 PROGRAM = """

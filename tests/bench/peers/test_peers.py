@@ -2,8 +2,8 @@
 
 import pytest
 
-from deepwell.bench.peers import llama_cpp as peers
-from deepwell.bench.peers.llama_cpp import missing_instruction_sets
+from deepwell_bench.peers import llama_cpp as peers
+from deepwell_bench.peers.llama_cpp import missing_instruction_sets
 
 
 @pytest.mark.parametrize(

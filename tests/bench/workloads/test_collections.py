@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deepwell.bench.workloads.knowledge.cranfield import cranfield
-from deepwell.bench.workloads.knowledge.law import cited
+from deepwell_bench.workloads.knowledge.cranfield import cranfield
+from deepwell_bench.workloads.knowledge.law import cited
 
 
 def test_cranfield_is_whole() -> None:

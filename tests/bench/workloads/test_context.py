@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.workloads.context import haystacks
-from deepwell.bench.workloads.context.facts import DEPTHS, Language, Split, hidden_facts, questions
-from deepwell.bench.workloads.context.haystacks import HAYSTACKS, haystack, identity_of
-from deepwell.bench.workloads.context.judging import f1, holds
 from deepwell.errors import DeepwellError
 from deepwell.knowledge.sentences import sentence_spans
+from deepwell_bench.workloads.context import haystacks
+from deepwell_bench.workloads.context.facts import DEPTHS, Language, Split, hidden_facts, questions
+from deepwell_bench.workloads.context.haystacks import HAYSTACKS, haystack, identity_of
+from deepwell_bench.workloads.context.judging import f1, holds
 
 SPLITS: tuple[Split, ...] = ("development", "evaluation")
 LANGUAGES: tuple[Language, ...] = ("en", "zh")

@@ -1,6 +1,6 @@
 """The written questions are the frozen ones, half in each language."""
 
-from deepwell.bench.workloads.knowledge.help_questions import development_questions, help_questions
+from deepwell_bench.workloads.knowledge.help_questions import development_questions, help_questions
 
 
 def test_questions_are_frozen_and_apart_from_development():

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deepwell.bench.workloads.hostile_reach import mutated, mutated_models, reaching
 from deepwell.errors import DeepwellError
 from deepwell.knowledge.parse.parse import parse_bytes
+from deepwell_bench.workloads.hostile_reach import mutated, mutated_models, reaching
 
 SECRET = "kestrel-of-another-sender"
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from deepwell.bench.workloads.knowledge.control_questions import control_questions
-from deepwell.bench.workloads.knowledge.icd import icd_passages, read_icd
-from deepwell.bench.workloads.knowledge.icd_questions import TitleFinder
 from deepwell.errors import DeepwellError
+from deepwell_bench.workloads.knowledge.control_questions import control_questions
+from deepwell_bench.workloads.knowledge.icd import icd_passages, read_icd
+from deepwell_bench.workloads.knowledge.icd_questions import TitleFinder
 
 TABULAR = b"""<ICD10CM.tabular><chapter><name>9</name><desc>Circulatory (I00-I99)</desc>
 <section id="I10-I16"><desc>Pressure (I10-I16)</desc>

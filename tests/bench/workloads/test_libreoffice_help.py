@@ -1,6 +1,6 @@
 """Paragraphs of two help pages are paired by their ids."""
 
-from deepwell.bench.workloads.knowledge.libreoffice_help import align, read_pages
+from deepwell_bench.workloads.knowledge.libreoffice_help import align, read_pages
 
 ENGLISH = b"""<html><head><title>Borders</title></head><body>
 <h1 id="hd_1">Table  Borders</h1>

@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai.resources.audio.speech import AsyncSpeech
 
-from deepwell.bench.workloads.media.sdk_tour import NOT_SERVED, MediaTour, Models, methods_of
+from deepwell_bench.workloads.media.sdk_tour import NOT_SERVED, MediaTour, Models, methods_of
 
 SERVED = {
     "audio.speech.create",

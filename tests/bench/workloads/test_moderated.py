@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepwell.bench.suites.safety.moderation import area
-from deepwell.bench.workloads import safety
-from deepwell.bench.workloads.safety.moderated import JUDGED, Scored, digest_of_scored
+from deepwell_bench.suites.safety.moderation import area
+from deepwell_bench.workloads import safety
+from deepwell_bench.workloads.safety.moderated import JUDGED, Scored, digest_of_scored
 
 
 @pytest.mark.parametrize(

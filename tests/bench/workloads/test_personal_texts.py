@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from deepwell.bench.workloads.safety.personal_texts import number_texts, personal_texts
+from deepwell_bench.workloads.safety.personal_texts import number_texts, personal_texts
 
 
 def test_the_place_of_every_value_is_exact() -> None:

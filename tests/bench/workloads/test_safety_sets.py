@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.workloads import safety
-from deepwell.bench.workloads.safety.benign import expanded, hard_test, written
-from deepwell.bench.workloads.safety.classifier.training import written_benign
-from deepwell.bench.workloads.safety.literals import constants
-from deepwell.bench.workloads.safety.manuals import paragraphs_of
-from deepwell.bench.workloads.safety.near import clusters, contained
-from deepwell.bench.workloads.safety.prompts import digest_of, prompt
-from deepwell.bench.workloads.safety.sides import families_by_side, side_of
+from deepwell_bench.workloads import safety
+from deepwell_bench.workloads.safety.benign import expanded, hard_test, written
+from deepwell_bench.workloads.safety.classifier.training import written_benign
+from deepwell_bench.workloads.safety.literals import constants
+from deepwell_bench.workloads.safety.manuals import paragraphs_of
+from deepwell_bench.workloads.safety.near import clusters, contained
+from deepwell_bench.workloads.safety.prompts import digest_of, prompt
+from deepwell_bench.workloads.safety.sides import families_by_side, side_of
 
 SOURCE = """
 MARK = "<|x|>"

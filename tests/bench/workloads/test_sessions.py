@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from deepwell.bench.workloads.context import sessions
-from deepwell.bench.workloads.context.sessions import FACTS, SESSIONS, session
 from deepwell.errors import DeepwellError
+from deepwell_bench.workloads.context import sessions
+from deepwell_bench.workloads.context.sessions import FACTS, SESSIONS, session
 
 
 def words(text: str) -> int:

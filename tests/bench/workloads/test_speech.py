@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepwell.bench.workloads.media.asterisk import read_transcripts
-from deepwell.bench.workloads.media.noise import in_noise, read_wav, write_wav
-from deepwell.bench.workloads.media.words import word_errors, words_of
+from deepwell_bench.workloads.media.asterisk import read_transcripts
+from deepwell_bench.workloads.media.noise import in_noise, read_wav, write_wav
+from deepwell_bench.workloads.media.words import word_errors, words_of
 
 LIST = """; Core Asterisk Sounds in English
 

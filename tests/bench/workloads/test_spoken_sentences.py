@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deepwell.bench.workloads.media.sentences import edits, spoken_sentences
 from deepwell.media.speech.pronounce import language_of, pieces_of
+from deepwell_bench.workloads.media.sentences import edits, spoken_sentences
 
 
 def test_fifty_sentences_in_each_language_can_be_said() -> None:

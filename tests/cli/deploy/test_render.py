@@ -10,8 +10,8 @@ import typer
 from tests.needs import OPENSSL
 from typer.testing import CliRunner
 
-from deepwell.bench.suites.fleet.manifests import ExampleDeclaration
 from deepwell.cli.deploy.render import register
+from deepwell_bench.suites.fleet.manifests import ExampleDeclaration
 
 needs_openssl = pytest.mark.needs(OPENSSL)
 

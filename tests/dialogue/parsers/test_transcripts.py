@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.bench.suites.service.parsing import (
+from deepwell.dialogue.parsers.events import CallArguments, Content, join
+from deepwell_bench.suites.service.parsing import (
     fuzz,
     parser_of,
     random_stream,
@@ -17,7 +18,6 @@ from deepwell.bench.suites.service.parsing import (
     shown,
     transcripts,
 )
-from deepwell.dialogue.parsers.events import CallArguments, Content, join
 
 GOLDEN = transcripts()
 CLOSERS = ("</tool_call>", "<｜tool▁calls▁end｜>", "</｜DSML｜function_calls>")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deepwell.bench.suites.fleet.manifests import ExampleDeclaration
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.deploy.manifests import CONTROLLERS, Controller, checkout_base, render_mesh
+from deepwell_bench.suites.fleet.manifests import ExampleDeclaration
 
 
 def rendered(folder: Path, declared: ExampleDeclaration | None = None, **options: Any) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from deepwell.bench.harness.ports import free_port
 from deepwell.errors import DeepwellError
 from deepwell.fleet.pieces.finish import finish
 from deepwell.fleet.pieces.kept import KeptPieces
 from deepwell.fleet.ray.cluster import Cluster, ClusterUnavailable, import_ray
 from deepwell.fleet.ray.executor import RayExecutor
+from deepwell_bench.harness.ports import free_port
 
 pytestmark = (
     pytest.mark.nightly

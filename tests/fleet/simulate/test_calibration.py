@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from tests.server.conftest import start
 from tests.server.fakes import make_codec, make_service, write_tokenizer
 
-from deepwell.bench.workers.paced import PacedEngine
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.simulate.calibration.http import HttpTarget
 from deepwell.fleet.simulate.calibration.measure import Effort, calibrate, slope_and_start
@@ -27,6 +26,7 @@ from deepwell.fleet.simulate.profile import Profile
 from deepwell.fleet.simulate.replicas import SlotReplica, StepReplica
 from deepwell.fleet.simulate.requests import Request
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell_bench.workers.paced import PacedEngine
 
 STEPS = Profile(
     "steps",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from deepwell.bench.workloads.knowledge.answers import (
+from deepwell_bench.workloads.knowledge.answers import (
     AnswerQuestion,
     development_answers,
     held_answers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deepwell.bench.workloads.knowledge.hostile_documents.pdfs import pdf_of
+from deepwell_bench.workloads.knowledge.hostile_documents.pdfs import pdf_of
 
 FONT = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
 

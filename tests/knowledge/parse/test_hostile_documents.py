@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.workloads.knowledge.hostile_documents import HostileDocument, write_hostile_documents
 from deepwell.errors import DeepwellError
 from deepwell.knowledge.parse import process as process_module
 from deepwell.knowledge.parse.process import ParseProcess
+from deepwell_bench.workloads.knowledge.hostile_documents import HostileDocument, write_hostile_documents
 
 
 def _defect(parser: ParseProcess, document: HostileDocument) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tests.media.images.pictures import encoded_as, image_of
 
-from deepwell.bench.workloads.media import hostile
 from deepwell.errors import InvalidFile, UnsupportedFile
 from deepwell.media.audio.decode import decode_audio
 from deepwell.media.images.reader import ImageReader
+from deepwell_bench.workloads.media import hostile
 
 READ = {"frames.png", "polyglot-zip.png", "exif-turned-99.jpg", "exif-junk.jpg", "polyglot-script.jpg"}
 REFUSED = {

@@ -28,13 +28,13 @@ from deepwell.agents.mcp.config import McpOptions
 from deepwell.agents.mcp.served import SERVED_TOOLS
 from deepwell.agents.mcp.serving import mcp_server
 from deepwell.agents.tools import Tool, ToolOutput
-from deepwell.bench.suites.agents.mcp import SESSIONS
 from deepwell.dialogue.text import Codec
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
 from deepwell.server.options import LimitsConfig
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
+from deepwell_bench.suites.agents.mcp import SESSIONS
 
 SECRET = "the-password-of-tenant-a"
 ACCEPT = {"accept": "application/json, text/event-stream"}

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.weights.adapters import linears_of
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.tuning.align.ppo.config import parse_config
 from deepwell.tuning.align.ppo.prompts import read_prompts
 from deepwell.tuning.align.ppo.rewards.rule import RuleReward
+from deepwell_bench.workloads.random_adapter import write_random_adapter
 
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
 NAMES = ("alignment.md", "alignment.zh-CN.md")

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.bench.workloads.tuning.duplicates import plain_shingles, plain_units, similar_pairs
 from deepwell.tuning.data import near_duplicates as module
 from deepwell.tuning.data.clusters import Clusters, Twin, choose
 from deepwell.tuning.data.minhash import buckets, candidate_probability, sketch
 from deepwell.tuning.data.near_duplicates import Exact, near_duplicates
 from deepwell.tuning.data.semantic import semantic_duplicates
 from deepwell.tuning.data.shingles import shingle_sets, shingles, units
+from deepwell_bench.workloads.tuning.duplicates import plain_shingles, plain_units, similar_pairs
 
 # Scripts with blanks between words, for which `plain_units` is written.
 WORDS = st.text(st.sampled_from("abé_5-+.,$’ \tßﬁＡß\u0301"), max_size=30)

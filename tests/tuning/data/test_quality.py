@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.bench.harness.assets import repository
 from deepwell.messages import catalogue
 from deepwell.tuning.data.check import FINDINGS
 from deepwell.tuning.data.language import KNOWN_LANGUAGES, language_of
 from deepwell.tuning.data.quality import FILTERS, QualityLimits, quality_findings
 from deepwell.tuning.data.records import Record
 from deepwell.tuning.data.turns import turn_findings
+from deepwell_bench.harness.assets import repository
 
 CHINESE = "你好，世界！今天天气很好，我们一起去公园散步吧。明天可能会下雨，记得带上雨伞。"
 FRENCH = "Ce café est très agréable — on y mange bien, même le dimanche. « Voilà », dit-elle."

@@ -11,11 +11,11 @@ from tests.models.builders import TINY, write_model_directory
 from tests.models.tokenizer_files import CONTROL, TEMPLATE, USER_DEFINED, words, write_directory
 
 from deepwell import LLM
-from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.weights.adapters import linears_of
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.tuning.evaluate.subjects import Subject, SubjectName
+from deepwell_bench.workloads.random_adapter import write_random_adapter
 
 
 @pytest.fixture(scope="session")

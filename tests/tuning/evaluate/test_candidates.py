@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from deepwell import LLM
-from deepwell.bench.suites.align.candidates import scaled, widened
-from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.weights.adapters import linears_of
 from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell_bench.suites.align.candidates import scaled, widened
+from deepwell_bench.workloads.random_adapter import write_random_adapter
 
 
 def test_a_wider_adapter_computes_the_same_and_a_scaled_one_does_not(

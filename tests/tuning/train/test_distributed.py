@@ -13,7 +13,6 @@ import torch
 from safetensors.numpy import load_file
 from tests.needs import NO_DEEPSPEED
 
-from deepwell.bench.suites.tuning.parallel import STRATEGIES, gradient_differences
 from deepwell.errors import InvalidRequest, MissingDependency
 from deepwell.tuning.train.config import StepConfig, TuneConfig, parse_config, write_config
 from deepwell.tuning.train.distributed.deepspeed import deepspeed_config
@@ -21,6 +20,7 @@ from deepwell.tuning.train.distributed.launch import command
 from deepwell.tuning.train.distributed.strategies import open_strategy
 from deepwell.tuning.train.distributed.tensor import span
 from deepwell.tuning.train.run import run_sft
+from deepwell_bench.suites.tuning.parallel import STRATEGIES, gradient_differences
 
 pytestmark = [pytest.mark.parity]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from deepwell.cli.guard import checking, classifier, lists, moderation
-from deepwell.cli.usage import Verbs
+from deepwell.cli.guard import checking, classifier, lists
+from deepwell.cli.usage import Verbs, added_verbs
 
 __all__ = ["register"]
 
@@ -20,9 +20,9 @@ def register(app: typer.Typer) -> None:
     guard.command()(checking.check)
     guard.command()(checking.scan)
     guard.command()(checking.policy)
-    guard.command()(classifier.train)
     guard.command("eval")(classifier.evaluate)
-    guard.command("train-moderation")(moderation.train_moderation)
+    for name, verb in added_verbs("deepwell.guard").items():
+        guard.command(name)(verb)
     terms = typer.Typer(
         cls=Verbs, no_args_is_help=True, help="Lists of forbidden terms: what is here, and fetching more."
     )

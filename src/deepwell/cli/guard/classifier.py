@@ -1,4 +1,4 @@
-"""`deepwell guard train` and `deepwell guard eval`."""
+"""`deepwell guard eval`."""
 
 from __future__ import annotations
 
@@ -10,34 +10,7 @@ import typer
 from deepwell.cli.output import JsonFlag as Json
 from deepwell.cli.output import console, reported_errors, write_json
 
-__all__ = ["evaluate", "train"]
-
-
-def train(
-    output: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER", help="Folder for weights.safetensors and card.toml; files there are replaced."
-        ),
-    ],
-    json: Json = False,
-) -> None:
-    """Train the classifier on pinned packages and written texts, and write its weights with a card of their origin."""
-    with reported_errors(as_json=json):
-        from deepwell.bench.workloads.safety.classifier.card import written_card
-        from deepwell.bench.workloads.safety.classifier.fitted import fit
-        from deepwell.safety.classifier.weights import write_weights
-
-        out = console(stderr=json)
-        trained = fit(said=out.print)
-        output.mkdir(parents=True, exist_ok=True)
-        write_weights(trained.weights, output / "weights.safetensors")
-        card = written_card(trained, output / "weights.safetensors")
-        (output / "card.toml").write_text(card, encoding="utf-8")
-        if json:
-            write_json({"weights": str(output / "weights.safetensors"), "card": str(output / "card.toml")})
-        else:
-            out.print(f"wrote {output / 'weights.safetensors'} and {output / 'card.toml'}")
+__all__ = ["evaluate"]
 
 
 def evaluate(

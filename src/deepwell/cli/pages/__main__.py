@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from deepwell.bench.harness.assets import repository
+from pathlib import Path
+
 from deepwell.cli.pages.commands import commands_page
 from deepwell.cli.pages.python import python_page
 from deepwell.cli.pages.settings import settings_pages
@@ -10,7 +11,7 @@ from deepwell.cli.pages.settings import settings_pages
 
 def main() -> None:
     """Writes the pages on settings, on the verbs and on the Python API into `docs/reference`."""
-    folder = repository() / "docs" / "reference"
+    folder = Path(__file__).parents[4] / "docs" / "reference"
     for name, text in {
         **settings_pages(),
         "commands.md": commands_page(),

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from deepwell.agents.tools import KnowledgePassage
-from deepwell.bench.suites.agents.fuzz import fuzz
-from deepwell.bench.suites.agents.models import ScriptedModel
-from deepwell.bench.suites.agents.runs import Condition, quiet, run_tasks
-from deepwell.bench.workloads.agents.company import COMPANY
-from deepwell.bench.workloads.agents.company_tasks import LONG_TASKS, SHORT_TASKS, frozen_tasks
-from deepwell.bench.workloads.agents.library import LIBRARY, LIBRARY_TASKS
-from deepwell.bench.workloads.agents.task import Task, judged
+from deepwell_bench.suites.agents.fuzz import fuzz
+from deepwell_bench.suites.agents.models import ScriptedModel
+from deepwell_bench.suites.agents.runs import Condition, quiet, run_tasks
+from deepwell_bench.workloads.agents.company import COMPANY
+from deepwell_bench.workloads.agents.company_tasks import LONG_TASKS, SHORT_TASKS, frozen_tasks
+from deepwell_bench.workloads.agents.library import LIBRARY, LIBRARY_TASKS
+from deepwell_bench.workloads.agents.task import Task, judged
 
 
 async def by_pairs(_tenant: str, query: str, limit: int, /) -> Sequence[KnowledgePassage]:

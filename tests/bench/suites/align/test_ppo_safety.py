@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepwell.bench.suites.align import ppo_safety
-from deepwell.bench.workloads.safety import aligned
 from deepwell.tuning.align.ppo.prompts import Prompt
+from deepwell_bench.suites.align import ppo_safety
+from deepwell_bench.workloads.safety import aligned
 
 REFUSAL = "I'm sorry, but I cannot help with that."
 

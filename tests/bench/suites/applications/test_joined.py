@@ -9,8 +9,8 @@ from examples.contracts.evaluate import Judged
 
 from deepwell.agents.rules import Decision, Fact, Step
 from deepwell.agents.rules.decision import Denied, Explanation
-from deepwell.bench.harness.report import Report
-from deepwell.bench.suites.applications.joined import explained, joined_figures
+from deepwell.cli.bench.report import Report
+from deepwell_bench.suites.applications.joined import explained, joined_figures
 
 
 def judged(*said: str) -> list[Judged]:

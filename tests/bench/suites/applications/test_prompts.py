@@ -2,10 +2,10 @@
 
 import pytest
 
-from deepwell.bench.suites.applications.prompts import gain_interval
-from deepwell.bench.workloads.prompts import TASKS
-from deepwell.bench.workloads.prompts.task import PromptItem, json_in, label_in
 from deepwell.dialogue.prompts.shipped import shipped_packs
+from deepwell_bench.suites.applications.prompts import gain_interval
+from deepwell_bench.workloads.prompts import TASKS
+from deepwell_bench.workloads.prompts.task import PromptItem, json_in, label_in
 
 TASK = {one.pack: one for one in TASKS}
 GENERATED = [

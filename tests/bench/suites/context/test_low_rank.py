@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tests.needs import NATIVE
 
-from deepwell.bench.suites.context.attention_error import attention_errors
-from deepwell.bench.suites.context.reader import Loaded, Reader
-from deepwell.bench.workloads.text import text_tokens
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import Window
+from deepwell_bench.suites.context.attention_error import attention_errors
+from deepwell_bench.suites.context.reader import Loaded, Reader
+from deepwell_bench.workloads.text import text_tokens
 
 pytestmark = [
     pytest.mark.model,

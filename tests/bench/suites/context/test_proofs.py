@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from deepwell.bench.suites.context.honesty import Answered, faults_of
-from deepwell.bench.suites.context.memory import Held
-from deepwell.bench.suites.context.turns import _ratio, _Talk, _Timed
+from deepwell_bench.suites.context.honesty import Answered, faults_of
+from deepwell_bench.suites.context.memory import Held
+from deepwell_bench.suites.context.turns import _ratio, _Talk, _Timed
 
 LEDGER = {
     "original": 2_000,

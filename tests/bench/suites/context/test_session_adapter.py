@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepwell.bench.suites.context.session_adapter import _Asked, _figures
-from deepwell.bench.suites.tuning.runs import TrainingRun
+from deepwell_bench.suites.context.session_adapter import _Asked, _figures
+from deepwell_bench.suites.tuning.runs import TrainingRun
 
 
 def asked(without: int, adapted: int, of: int = 16) -> _Asked:

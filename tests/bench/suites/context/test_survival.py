@@ -6,10 +6,10 @@ import pytest
 from tests.knowledge.context.counting import WordTokens
 from tests.knowledge.hashing import HashEmbedder
 
-from deepwell.bench.harness.report import Report
-from deepwell.bench.suites.context import survival
-from deepwell.bench.suites.context.survival import SurvivalOptions, survived
-from deepwell.bench.workloads.context.facts import Fact, Question
+from deepwell.cli.bench.report import Report
+from deepwell_bench.suites.context import survival
+from deepwell_bench.suites.context.survival import SurvivalOptions, survived
+from deepwell_bench.workloads.context.facts import Fact, Question
 
 
 def test_a_fact_survives_word_for_word_or_not_at_all() -> None:

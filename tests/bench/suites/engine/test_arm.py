@@ -10,9 +10,9 @@ import pytest
 from tests.engine import sequences
 from tests.engine.test_headers import TABLES
 
-from deepwell.bench.harness.environments import PeerError
-from deepwell.bench.suites.engine.arm import CPUS, Program, Smoke, require_tools, write_model
 from deepwell.engine.weights.load import load_weights
+from deepwell_bench.harness.environments import PeerError
+from deepwell_bench.suites.engine.arm import CPUS, Program, Smoke, require_tools, write_model
 
 
 def emulator(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Program:

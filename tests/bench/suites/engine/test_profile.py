@@ -3,8 +3,8 @@
 import pytest
 from tests.bench.harness.test_roofs import CONFIG
 
-from deepwell.bench.harness.roofs import Roofs, work_of
-from deepwell.bench.suites.engine.profile import Need, needs
+from deepwell.cli.bench.phases import Need, needs
+from deepwell.cli.bench.roofs import Roofs, work_of
 
 NORMS = 5 * 128 * 4
 

@@ -4,11 +4,12 @@ import sys
 
 import pytest
 
-from deepwell.bench.harness.comparison import Comparison, Run, compare
-from deepwell.bench.harness.environments import PeerError
-from deepwell.bench.harness.worker import Worker, WorkerEngine
-from deepwell.bench.suites.engine.versus import fastest, ratios, rounds_within
-from deepwell.bench.workers import loop
+from deepwell.cli.bench.engine import Run
+from deepwell_bench.harness.comparison import Comparison, compare
+from deepwell_bench.harness.environments import PeerError
+from deepwell_bench.harness.worker import Worker, WorkerEngine
+from deepwell_bench.suites.engine.versus import fastest, ratios, rounds_within
+from deepwell_bench.workers import loop
 
 ENGINE = f"""
 import os, sys

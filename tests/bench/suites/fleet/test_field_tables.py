@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from deepwell.bench.harness.assets import repository
-from deepwell.bench.harness.environments import PeerError
-from deepwell.bench.workers.fleet.field_tables import SOURCES, Declarations
+from deepwell_bench.harness.assets import repository
+from deepwell_bench.harness.environments import PeerError
+from deepwell_bench.workers.fleet.field_tables import SOURCES, Declarations
 
 TABLES = sorted((repository() / "bench" / "data" / "fleet" / "fields").glob("*.json"))
 

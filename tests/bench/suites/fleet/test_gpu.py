@@ -9,11 +9,11 @@ import pytest
 from tests.needs import NO_GPU
 from typer.testing import CliRunner
 
-from deepwell.bench.harness import page
-from deepwell.bench.harness.targets import judge, load_targets
-from deepwell.bench.suites.fleet.gpu import Load, Setup, Stream, check_setup, figures, table
 from deepwell.cli import app
 from deepwell.errors import DeepwellError, MissingDependency
+from deepwell_bench.harness import page
+from deepwell_bench.harness.targets import judge, load_targets
+from deepwell_bench.suites.fleet.gpu import Load, Setup, Stream, check_setup, figures, table
 
 
 def python_with_vllm(folder: Path) -> Path:

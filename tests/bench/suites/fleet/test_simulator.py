@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tests.server.fakes import write_tokenizer
 
-from deepwell.bench.suites.fleet.simulator import PACED, capacity, mean_profile, trace_of
-from deepwell.bench.workers.fleet.slotted import SlottedEngine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.fleet.simulate.profile import Profile
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell_bench.suites.fleet.simulator import PACED, capacity, mean_profile, trace_of
+from deepwell_bench.workers.fleet.slotted import SlottedEngine
 
 SLOTS = Profile("slots", ((1, 0.02),), 0.0, 0.05, kind="slots", max_batch=4)
 

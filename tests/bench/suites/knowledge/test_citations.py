@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from tests.knowledge.answer.fakes import WordEmbedder, passage
 
-from deepwell.bench.suites.knowledge.citations import HelpStore
-from deepwell.bench.suites.knowledge.citations_fit import FitCase, fitted_case, quoting_cases
-from deepwell.bench.suites.knowledge.quoting_fit import fitted_quoting, weights_of
-from deepwell.bench.workloads.knowledge.answers import AnswerQuestion
-from deepwell.bench.workloads.knowledge.libreoffice_help import HelpPassage
 from deepwell.knowledge.answer.decline import calibration_of
 from deepwell.knowledge.answer.features import Features
 from deepwell.knowledge.answer.quoting import LEXICAL, QUOTING
 from deepwell.knowledge.documents import Passage
+from deepwell_bench.suites.knowledge.citations import HelpStore
+from deepwell_bench.suites.knowledge.citations_fit import FitCase, fitted_case, quoting_cases
+from deepwell_bench.suites.knowledge.quoting_fit import fitted_quoting, weights_of
+from deepwell_bench.workloads.knowledge.answers import AnswerQuestion
+from deepwell_bench.workloads.knowledge.libreoffice_help import HelpPassage
 
 
 def help_passage(number: int, text: str) -> HelpPassage:

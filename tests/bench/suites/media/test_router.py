@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deepwell.bench.harness.report import Report
-from deepwell.bench.suites.media import router as suite
+from deepwell.cli.bench.report import Report
 from deepwell.errors import InvalidRequest
 from deepwell.media.router.labelled import Labelled
+from deepwell_bench.suites.media import router as suite
 
 HELD_OUT = [
     Labelled("Draw a cat", ("image",), "en"),

@@ -6,13 +6,13 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from deepwell.bench.harness import revisions
-from deepwell.bench.harness.environments import PeerError
-from deepwell.bench.harness.pairs import PAIRS_A_START, Bar, Estimate, bootstrap_median, run_pairs
-from deepwell.bench.suites.repository.api_difference import compare_documents
-from deepwell.bench.suites.repository.assertions import compare_scopes, missing_tests, scopes_of
-from deepwell.bench.suites.repository.stored import packed_files
-from deepwell.bench.suites.repository.unchanged import blob_id
+from deepwell_bench.harness import revisions
+from deepwell_bench.harness.environments import PeerError
+from deepwell_bench.harness.pairs import PAIRS_A_START, Bar, Estimate, bootstrap_median, run_pairs
+from deepwell_bench.suites.repository.api_difference import compare_documents
+from deepwell_bench.suites.repository.assertions import compare_scopes, missing_tests, scopes_of
+from deepwell_bench.suites.repository.stored import packed_files
+from deepwell_bench.suites.repository.unchanged import blob_id
 
 
 def scopes(source, path="tests/server/test_a.py", renamed=None):
@@ -207,7 +207,7 @@ def test_what_an_estimate_decides(bar, estimate, verdict):
 
 
 def test_pairs_alternate_and_sides_are_opened_anew(monkeypatch):
-    monkeypatch.setattr("deepwell.bench.harness.pairs.SETTLE_SECONDS", 0)
+    monkeypatch.setattr("deepwell_bench.harness.pairs.SETTLE_SECONDS", 0)
     calls: list[str] = []
 
     @contextlib.contextmanager
@@ -300,6 +300,10 @@ def test_programs_are_found_where_a_tree_has_them(tmp_path):
     assert revision.module("paced") == "deepwell.bench.paced"
     (bench / "workers" / "paced.py").touch()
     assert revision.module("paced") == "deepwell.bench.workers.paced"
+    newest = tmp_path / "bench" / "src" / "deepwell_bench" / "workers"
+    newest.mkdir(parents=True)
+    (newest / "paced.py").touch()
+    assert revision.module("paced") == "deepwell_bench.workers.paced"
     here = revisions.this_checkout()
     assert [here.module(program) for program in revisions.PROGRAMS] == [
         names[0] for names in revisions.PROGRAMS.values()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 
-from deepwell.bench.suites.repository import suites
 from deepwell.cli import serve
 from deepwell.messages import render
+from deepwell_bench.suites.repository import suites
 
 
 def test_the_awaited_line_is_printed_by_the_demo() -> None:

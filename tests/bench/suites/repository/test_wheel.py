@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.suites.repository.wheel import wheel_faults
+from deepwell_bench.suites.repository.wheel import wheel_faults
 
 pytestmark = pytest.mark.native
 

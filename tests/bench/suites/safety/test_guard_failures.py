@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from deepwell.bench.suites.safety.failures import cases, policy_of
 from deepwell.safety.policy import Policy
+from deepwell_bench.suites.safety.failures import cases, policy_of
 
 
 def test_every_failure_is_tried_in_every_layer_that_can_have_it() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepwell.bench.suites.safety.peers import Judged, recall_at
+from deepwell_bench.suites.safety.peers import Judged, recall_at
 
 OURS = Judged({"set": [0.9, 0.8, 0.4, -1.0]}, {"benign": [0.85, 0.4, -1.0, -1.0]}, [1.0])
 

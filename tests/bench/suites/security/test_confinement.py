@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from tests.needs import SECCOMP
 
-from deepwell.bench.workers.confinement import actions
-from deepwell.bench.workers.confinement.actions import ACTIONS, World
-from deepwell.bench.workers.confinement.child import MAGIC, magic, write_module
-from deepwell.bench.workers.confinement.environment import command_in
+from deepwell_bench.workers.confinement import actions
+from deepwell_bench.workers.confinement.actions import ACTIONS, World
+from deepwell_bench.workers.confinement.child import MAGIC, magic, write_module
+from deepwell_bench.workers.confinement.environment import command_in
 
 SECRET = "secret-" + 32 * "a"
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 
-from deepwell.bench.suites.security.kills import _left, kind_of
+from deepwell_bench.suites.security.kills import _left, kind_of
 
 
 def until_known(pid: int) -> str | None:

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from deepwell.bench.suites.security.besieged import Seen
-from deepwell.bench.suites.security.siege import FIVE, groups_of, p99
-from deepwell.bench.suites.security.tenants import paths_with_ids
-from deepwell.bench.workers.attacker import Attacker
-from deepwell.bench.workloads.attacks import ATTACKS, FLOODS, Attack, Broken, Ground, Pace
-from deepwell.bench.workloads.attacks.objects import FOREIGN
+from deepwell_bench.suites.security.besieged import Seen
+from deepwell_bench.suites.security.siege import FIVE, groups_of, p99
+from deepwell_bench.suites.security.tenants import paths_with_ids
+from deepwell_bench.workers.attacker import Attacker
+from deepwell_bench.workloads.attacks import ATTACKS, FLOODS, Attack, Broken, Ground, Pace
+from deepwell_bench.workloads.attacks.objects import FOREIGN
 
 
 def test_each_attack_says_what_it_does_and_what_must_hold() -> None:

@@ -11,11 +11,22 @@ import pytest
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
-from deepwell.bench.harness.report import percentile
-from deepwell.bench.suites.service.load import CLIENT, Measured, summarise, value_of
-from deepwell.bench.workloads.mixed import FEWEST, LONGEST, MOST, SHORTEST, Asked, mixed_load
-from deepwell.bench.workloads.repeating import CYCLE, SYSTEM_TOKENS, repeating_load
+from deepwell.cli.bench.load import (
+    CLIENT,
+    FEWEST,
+    LONGEST,
+    MOST,
+    SHORTEST,
+    Asked,
+    Measured,
+    mixed_load,
+    summarise,
+)
+from deepwell.cli.bench.report import percentile
 from deepwell.errors import DeepwellError
+from deepwell_bench.suites.service.load import value_of
+from deepwell_bench.workloads.repeating import CYCLE, SYSTEM_TOKENS, repeating_load
+from deepwell_bench.workloads.text import text_tokens
 
 
 def test_a_percentile_is_a_value_that_occurred():
@@ -94,9 +105,10 @@ def test_a_server_that_stops_early_or_hides_its_tokens_is_refused(events: list[f
 
 
 def test_mixed_load_is_fixed_spread_and_without_common_starts(smollm2_path: Path):
-    first, again = mixed_load(smollm2_path, 64, 1), mixed_load(smollm2_path, 64, 1)
+    ids = text_tokens(smollm2_path)
+    first, again = mixed_load(ids, 64, 1), mixed_load(ids, 64, 1)
     assert first == again
-    other = mixed_load(smollm2_path, 64, 2)
+    other = mixed_load(ids, 64, 2)
     assert [len(one.prompt) for one in first] == [len(one.prompt) for one in other]
     starts = [one.prompt[:16] for one in [*first, *other]]
     assert len(set(starts)) == len(starts)

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from deepwell.bench.suites.service.scrape import histogram_quantile
-from deepwell.bench.suites.service.semantic import upper_bound
-from deepwell.bench.workloads.swaps import families, paraphrase_pairs, swap_pairs
 from deepwell.errors import DeepwellError
 from deepwell.server.caches.wording import asks_the_same, normal_form
+from deepwell_bench.suites.service.scrape import histogram_quantile
+from deepwell_bench.suites.service.semantic import upper_bound
+from deepwell_bench.workloads.swaps import families, paraphrase_pairs, swap_pairs
 
 
 @pytest.mark.parametrize(

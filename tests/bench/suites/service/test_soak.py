@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from deepwell.bench.harness.environments import PeerError
-from deepwell.bench.suites.service.soak import Outcome, corrected, outcomes_of, slope
-from deepwell.bench.workloads.chats import FEWEST, LONGEST, MOST, SHORTEST, work_of
+from deepwell_bench.harness.environments import PeerError
+from deepwell_bench.suites.service.soak import Outcome, corrected, outcomes_of, slope
+from deepwell_bench.workloads.chats import FEWEST, LONGEST, MOST, SHORTEST, work_of
 
 
 def test_a_tenth_of_the_clients_leaves_before_the_end() -> None:

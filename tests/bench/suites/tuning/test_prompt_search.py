@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deepwell.bench.suites.tuning.prompt_search import TASKS, PromptTask
 from deepwell.tuning.prompts.candidates import first_candidate
+from deepwell_bench.suites.tuning.prompt_search import TASKS, PromptTask
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda one: one.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.workers.tuning.alignment_losses import make, ours
+from deepwell_bench.workers.tuning.alignment_losses import make, ours
 
 pytestmark = pytest.mark.parity
 

@@ -1,8 +1,0 @@
-"""Hostile documents of every format; see `documents`."""
-
-from deepwell.bench.workloads.knowledge.hostile_documents.documents import (
-    HostileDocument,
-    write_hostile_documents,
-)
-
-__all__ = ["HostileDocument", "write_hostile_documents"]
