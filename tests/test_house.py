@@ -184,6 +184,8 @@ def test_tests_wait_in_one_place() -> None:
     for path in [*TESTS.rglob("test_*.py"), *TESTS.rglob("conftest.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
-                case ast.Call(ast.Attribute(ast.Name("time" | "asyncio"), "sleep"), [ast.Constant(pause)]) if pause:
+                case ast.Call(
+                    ast.Attribute(ast.Name("time" | "asyncio"), "sleep"), [ast.Constant(pause)]
+                ) if pause:
                     found.append(f"{path.relative_to(TESTS)}:{node.lineno}")
     assert found == []
