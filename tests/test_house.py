@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "src"
-ROOMS = ("deepwell",)
+TESTS = Path(__file__).parent
+ROOTS = (TESTS.parent / "src", TESTS.parent / "bench" / "src")
+ROOMS = ("deepwell", "deepwell_bench")
 MOST_FILES, MOST_PARAMETERS, MOST_LINES = 20, 8, 80
 
 # Wider than eight parameters, each with the reason. Frozen dataclasses are specs, options and rows, and not counted.
@@ -27,14 +28,19 @@ LONG = {
 }
 
 
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def sources() -> list[tuple[Path, Path]]:
+    """Returns the roots of both distributions with their files."""
+    return [(root, path) for root in ROOTS for path in root.rglob("*.py")]
+
+
+def module_of(root: Path, path: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
 @functools.cache
 def modules() -> dict[str, ast.Module]:
     """Syntax trees of all modules. Not at import: every worker of a run would parse them."""
-    return {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.rglob("*.py")}
+    return {module_of(*one): ast.parse(one[1].read_text(encoding="utf-8")) for one in sources()}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -131,7 +137,7 @@ def test_the_text_side_knows_no_server() -> None:
 
 
 def test_no_folder_is_crowded() -> None:
-    files = Counter(path.parent for path in ROOT.rglob("*.py") if in_rooms(module_of(path)))
+    files = Counter(path.parent for root, path in sources() if in_rooms(module_of(root, path)))
     assert {str(folder): count for folder, count in files.items() if count > MOST_FILES} == {}
 
 
@@ -170,3 +176,16 @@ def test_every_skip_names_the_command_that_ends_it() -> None:
     assert {path.name for path in found} == {"needs.py", "test_needs.py", Path(__file__).name}, (
         "tests/needs.py skips tests"
     )
+
+
+def test_tests_wait_in_one_place() -> None:
+    """A test that sleeps for a time is slow where less would do, and fails where more is needed: `tests.waiting`."""
+    found: list[str] = []
+    for path in [*TESTS.rglob("test_*.py"), *TESTS.rglob("conftest.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(
+                    ast.Attribute(ast.Name("time" | "asyncio"), "sleep"), [ast.Constant(pause)]
+                ) if pause:
+                    found.append(f"{path.relative_to(TESTS)}:{node.lineno}")
+    assert found == []

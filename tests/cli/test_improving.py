@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import until
 from typer.testing import CliRunner
 
 from deepwell.cli import app
@@ -41,14 +41,6 @@ open(f"{folder}/waiting", "w").close()
 while True:
     time.sleep(0.05)
 """
-
-
-def until(holds: Any) -> None:
-    for _ in range(1500):
-        if holds():
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError("it never came")
 
 
 def test_looks_run_at_the_lowest_priority_and_end_with_the_server(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tests.engine import sequences
 from tests.engine.conformance import collect, request
 from tests.engine.fakes import FakeModel, continuation, fake_engine
+from tests.waiting import until_async
 
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.encoder.loop import EncoderEngine, EncoderLimits
@@ -114,8 +115,7 @@ async def test_an_idle_engine_holds_no_turn(tmp_path: Path) -> None:
         ours = Turn(path)
         await asyncio.wait_for(asyncio.to_thread(ours.take), 30)
         running = asyncio.ensure_future(collect(engine, request("again", [1, 2, 3])))
-        while not ours.others_wait():
-            await asyncio.sleep(0.001)
+        await until_async(ours.others_wait)
         assert not running.done()
         ours.give()
         assert (await running).last.finish_reason == "length"
@@ -129,8 +129,7 @@ async def test_a_request_that_waits_for_its_turn_can_be_aborted(tmp_path: Path) 
     model = FakeModel()
     with fake_engine(model=model, turn=Turn(path)) as engine:
         running = asyncio.ensure_future(collect(engine, request("aborted", [1, 2, 3])))
-        while not ours.others_wait():
-            await asyncio.sleep(0.001)
+        await until_async(ours.others_wait)
         engine.abort("aborted")
         ours.close()
         assert (await running).last.finish_reason == "abort"
@@ -192,8 +191,7 @@ async def test_the_options_carry_the_file_to_the_engine(tmp_path: Path) -> None:
     with open_engine(tmp_path, options, quiet=True) as engine:
         ours.take()
         scores = asyncio.ensure_future(engine.score([1, 2, 3]))
-        while not ours.others_wait():
-            await asyncio.sleep(0.001)
+        await until_async(ours.others_wait)
         ours.give()
         assert len(await scores) == 2
     ours.close()
@@ -211,12 +209,10 @@ async def test_steps_are_short_while_another_model_waits(tmp_path: Path) -> None
         """Runs work in a turn for whose end another waits."""
         ours.take()
         task = asyncio.ensure_future(work)
-        while not ours.others_wait():
-            await asyncio.sleep(0.001)
+        await until_async(ours.others_wait)
         waiting = threading.Thread(target=behind.take)
         waiting.start()
-        while not behind.queued:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: behind.queued)
         ours.give()
         await task
         await asyncio.to_thread(waiting.join, 60)

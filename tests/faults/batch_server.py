@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.waiting import until_async
 
 from deepwell.engine.protocol import Delta, GenerateRequest
 from deepwell.server.http.listen import bind
@@ -29,8 +30,8 @@ class PatientEngine(FakeEngine):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
         text = bytes(token for token in request.prompt if token < 256)
         for gate in ("GATE-a", "GATE-b"):
-            while gate.encode() in text and not (self.folder / gate).exists():
-                await asyncio.sleep(0.01)
+            if gate.encode() in text:
+                await until_async((self.folder / gate).exists, patience_s=3600)
         async for delta in super().generate(request):
             yield delta
             if b"FOREVER" in text:

@@ -8,6 +8,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from tests.waiting import until_async
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.knowledge.hashing import HashEmbedder
@@ -79,11 +81,12 @@ async def main(data: Path, log_path: Path, stage: str) -> None:
         ingestor = Stopping(kept, files, LoggingParser(log), embedder_of, stage=stage, log=log)
         runner = JobRunner(jobs, [INGEST_JOB], f"worker-{stage}", ingestor.run, lease_s=LEASE_S)
         runner.start()
-        while True:
-            [store] = (await kept.stores.list(LOCAL)).data
-            if not (await kept.stores.counts(LOCAL, [store.id]))[store.id].get("in_progress"):
-                break
-            await asyncio.sleep(0.02)
+        [store] = (await kept.stores.list(LOCAL)).data
+        await until_async(
+            lambda: kept.stores.counts(LOCAL, [store.id]),
+            lambda counts: not counts[store.id].get("in_progress"),
+            patience_s=3600,
+        )
         await runner.stop()
     database.close()
 

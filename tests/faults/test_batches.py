@@ -10,10 +10,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
@@ -21,6 +19,7 @@ import pytest
 from tests.parallel import free_port
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.waiting import until
 
 from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
 
@@ -73,29 +72,21 @@ def answers(port: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    """What the condition gives as soon as it gives something."""
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"nothing came of it within {PATIENCE_S} s")
-
-
 def put_to_sleep(process: subprocess.Popen[bytes], database: Path) -> None:
     """Stops a server between its writes. One that slept within a transaction would lock the file for all others."""
     with contextlib.closing(sqlite3.connect(database, timeout=0.2, isolation_level=None)) as probe:
-        while True:
+
+        def sleeps() -> bool:
             process.send_signal(signal.SIGSTOP)
             try:
                 probe.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:
                 process.send_signal(signal.SIGCONT)
-                time.sleep(0.05)
-            else:
-                probe.execute("ROLLBACK")
-                return
+                return False
+            probe.execute("ROLLBACK")
+            return True
+
+        until(sleeps)
 
 
 @pytest.fixture

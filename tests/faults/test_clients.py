@@ -8,7 +8,6 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx
 import pytest
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.waiting import until
 
 from deepwell.server.options import ConnectionOptions
 
@@ -82,14 +82,6 @@ def everything(client: socket.socket) -> bytes:
         while part := client.recv(65536):
             data += part
     return data
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Waits for what the server's thread brings about."""
-    pause, end = threading.Event(), time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end
-        pause.wait(0.005)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from tests.needs import POSTGRESQL, require
 from tests.postgres import Replica, Server
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.waiting import until_async
 
 from deepwell.server.app import create_app
 from deepwell.storage.database import LOCAL, Database
@@ -74,7 +75,6 @@ async def write(client: httpx.AsyncClient, kept: list[str], count: int) -> set[i
                 kept.append(answer.json()["id"])
             else:
                 refused.add(answer.status_code)
-                await asyncio.sleep(0.02)
     return refused
 
 
@@ -90,14 +90,11 @@ async def test_a_promoted_replica_has_all_that_was_acknowledged(
     async with served(database, tmp_path) as client:
         assert await write(client, kept, 20) == set()
         writing = asyncio.create_task(write(client, kept, 2000))
-        while len(kept) < 40:
-            await asyncio.sleep(0)
+        await until_async(lambda: len(kept) >= 40)
         await asyncio.to_thread(primary.kill)
         before = len(kept)
         await asyncio.to_thread(replica.promote)
-        async with asyncio.timeout(LIMIT_S):
-            while len(kept) < before + 20:
-                await asyncio.sleep(0.01)
+        await until_async(lambda: len(kept) >= before + 20, patience_s=LIMIT_S)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
         assert await write(client, kept, 20) == set()

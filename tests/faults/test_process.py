@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from tests.engine.conformance import collect, request
 from tests.engine.fakes import KILLER, continuation
+from tests.waiting import until_async
 
 from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
 from deepwell.errors import EngineRestarted, EngineUnavailable
@@ -22,13 +23,6 @@ from deepwell.errors import EngineRestarted, EngineUnavailable
 FAKE = "tests.engine.fakes:hosted"
 RESTARTS = int(os.environ.get("DEEPWELL_FAULTS_RESTARTS", "4"))
 PATIENCE_S = 60.0
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Wait for what another process brings about."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 def is_there(pid: int) -> bool:
@@ -102,8 +96,8 @@ async def test_while_there_is_no_engine_it_says_so(gated: ProcessEngine, gate: G
     gate.let(100)
     await collect(gated, request("a"))
     os.kill(gated.pid, signal.SIGKILL)
-    await until(lambda: not gated.stats().available)
-    await until(lambda: gated.stats().available)
+    await until_async(lambda: not gated.stats().available)
+    await until_async(lambda: gated.stats().available)
     assert gated.stats().restarts == 1
 
 
@@ -128,10 +122,10 @@ async def test_a_stream_that_is_left_ends_within_a_step(gated: ProcessEngine, ga
     await asyncio.sleep(0)  # the order to stop leaves with the loop's next turn
     scored = asyncio.ensure_future(gated.score([1, 2]))
     # The order has been obeyed between two steps, or the score, which was sent behind it, waits for the step that runs.
-    await until(lambda: gated.stats().aborted == 1 or gated.stats().waiting == 1)
+    await until_async(lambda: gated.stats().aborted == 1 or gated.stats().waiting == 1)
     gate.let(2)  # the step that runs, and that of the score
     await scored
-    await until(lambda: gated.stats().aborted == 1)
+    await until_async(lambda: gated.stats().aborted == 1)
     stats = gated.stats()
     assert (stats.running, stats.blocks_used) == (0, 0)
     assert stats.steps <= 3
@@ -163,14 +157,14 @@ async def test_nobody_is_kept_waiting_for_an_engine_that_does_not_come(
     gated: ProcessEngine, gate: Gate
 ) -> None:
     with ProcessEngine(gated.address, wait_s=0.0) as impatient:
-        await until(lambda: impatient.stats().available)
+        await until_async(lambda: impatient.stats().available)
         stream = impatient.generate(request("a"))
         os.kill(impatient.pid, signal.SIGKILL)
         with pytest.raises(EngineUnavailable) as caught:
             [delta async for delta in stream]
         assert (caught.value.status, caught.value.code) == (503, "engine_unavailable")
         gate.let(1000)
-        await until(lambda: impatient.stats().available)
+        await until_async(lambda: impatient.stats().available)
         assert len((await collect(impatient, request("b"))).tokens) == 8
 
 
@@ -184,7 +178,7 @@ async def test_adapters_are_loaded_again(tmp_path: Path) -> None:
         assert [one.name for one in before] == ["one", "three"]
         assert engine.stats().available
         os.kill(engine.pid, signal.SIGKILL)
-        await until(lambda: engine.stats().restarts == 1)
+        await until_async(lambda: engine.stats().restarts == 1)
         assert engine.adapters() == before
         with ProcessEngine(process.address) as other:
             assert other.adapters() == before
@@ -206,7 +200,7 @@ async def test_restarts_leak_nothing() -> None:
         before = held()
         for number in range(RESTARTS):
             os.kill(engine.pid, signal.SIGKILL)
-            await until(lambda number=number: engine.stats().restarts == number + 1)
+            await until_async(lambda number=number: engine.stats().restarts == number + 1)
             await collect(engine, request(f"{number}"))
         assert held() == before
         assert (engine.stats().running, engine.stats().blocks_used) == (0, 0)
@@ -238,7 +232,7 @@ async def test_the_child_dies_with_its_parent(stopped: bool) -> None:
             os.kill(int(pid), signal.SIGSTOP)
         parent.kill()
         parent.wait()
-    await until(lambda: not is_there(int(pid)))
+    await until_async(lambda: not is_there(int(pid)))
     EngineProcess({}, factory=FAKE).stop()  # whoever comes next removes the folder
     assert not Path(address).parent.exists()
 

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,10 @@ from typing import Any
 import httpx
 import pytest
 from tests.parallel import free_port
+from tests.waiting import until
 
 PATIENCE_S = 120.0
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """Wait for what other processes bring about, and say what it was."""
-    deadline = time.monotonic() + PATIENCE_S
-    pause = threading.Event()
-    while not (found := holds()):
-        assert time.monotonic() < deadline
-        pause.wait(0.02)
-    return found
 
 
 def children(pid: int) -> dict[int, str]:

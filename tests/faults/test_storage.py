@@ -8,8 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 from tests.postgres import Server
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.waiting import until_async
 
 from deepwell.errors import StorageUnavailable
 from deepwell.server.app import create_app
@@ -47,16 +47,6 @@ def hasty(postgres: Server, on_postgres: Database) -> Iterator[Database]:
     database = Database(PostgreSQL(postgres.emptied_url, patience_s=2))
     yield database
     database.close()
-
-
-async def until(done: Callable) -> object:
-    """What `done` answers once it answers something."""
-    end = time.monotonic() + LIMIT_S
-    while time.monotonic() < end:
-        if (found := await done()) is not None:
-            return found
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 async def queued_and_running(database: Database):
@@ -154,7 +144,7 @@ async def test_sigstop_of_postgresql(postgres, on_postgres, hasty):
             assert (await waiting.get(LOCAL, "first")).status == "running"
             return await waiting.heartbeat(job, 600)
 
-    await until(again)  # it has its connections
+    await until_async(again, lambda answer: answer is not None)  # it has its connections
     postgres.signal(signal.SIGSTOP)
     try:
         results = await asyncio.gather(
@@ -166,7 +156,7 @@ async def test_sigstop_of_postgresql(postgres, on_postgres, hasty):
         postgres.signal(signal.SIGCONT)
     assert [type(one) for one in results] == [StorageUnavailable, StorageUnavailable]
     assert NOTHING_KEPT in str(results[0])
-    await until(again)
+    await until_async(again, lambda answer: answer is not None)
     await all_is_as_before(store, job)
 
 
@@ -449,7 +439,7 @@ while sys.stdin.readline():
         worker.stdin.write("\n")
         assert worker.stdout.readline() == "True\n"
     kill(worker)
-    job = await until(lambda: store.claim(["k"], "heir", 600))
+    job = await until_async(lambda: store.claim(["k"], "heir", 600))
     assert (job.attempts, job.progress) == (2, '"half"')
     # And the other way: no process with such a clock takes it from its new owner.
     thief = child(

@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import httpx
 from tests.models.builders import TINY, write_model_directory
 from tests.parallel import free_port
 from tests.server.fakes import VOCAB, write_tokenizer
+from tests.waiting import until
 
 PATIENCE_S = 120.0
 KEY = "key-of-the-operator-0001"
@@ -44,16 +44,6 @@ port = next(int(word.rpartition("=")[2]) for word in sys.argv[::-1] if word.rpar
 print("hello from", sys.argv[0], flush=True)
 ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """Waits for what other processes bring about, and returns it."""
-    deadline = time.monotonic() + PATIENCE_S
-    pause = threading.Event()
-    while not (found := holds()):
-        assert time.monotonic() < deadline
-        pause.wait(0.05)
-    return found
 
 
 def alive(home: Path) -> dict[int, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.llm.test_calls import FRANCE, GREECE, is_idle
+from tests.waiting import until_async
 
 from deepwell import LLM, AsyncLLM
 from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
@@ -20,9 +21,7 @@ async def other(smollm2_path: Path) -> AsyncIterator[AsyncLLM]:
 
 
 async def idle(other: AsyncLLM) -> None:
-    async with asyncio.timeout(60):
-        while not is_idle(other):  # type: ignore[arg-type]
-            await asyncio.sleep(0.01)
+    await until_async(lambda: is_idle(other))  # type: ignore[arg-type]
 
 
 async def test_answers_are_those_of_llm(llm: LLM, other: AsyncLLM, adapter: Path) -> None:
@@ -63,9 +62,7 @@ async def test_what_is_left_or_cancelled_is_aborted(other: AsyncLLM) -> None:
     del stream
     await idle(other)
     call = asyncio.create_task(other.generate("Once", **long))
-    async with asyncio.timeout(60):
-        while is_idle(other):  # type: ignore[arg-type]
-            await asyncio.sleep(0.005)
+    await until_async(lambda: not is_idle(other))  # type: ignore[arg-type]
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict, field_validator
 from tests.server.conftest import Live, start
+from tests.waiting import until
 
 from deepwell import LLM
 from deepwell.dialogue.model import ServedModel
@@ -50,13 +50,6 @@ class Review(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sentiment: Literal["positive", "negative"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def is_idle(llm: LLM) -> bool:

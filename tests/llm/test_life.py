@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from deepwell import LLM, DeepwellError
 
@@ -22,18 +22,13 @@ OPENING = """
 import asyncio, gc, os, signal, sys, threading, time
 from pathlib import Path
 from deepwell import LLM, AsyncLLM, DeepwellError
+from tests.waiting import until
 
 # A shell starts what runs in the background with SIGINT ignored, and that is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def children():
     return [int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()]
-
-def until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, (children(), threading.enumerate())
-        time.sleep(0.01)
 
 def opened():
     llm = LLM(sys.argv[1], context=8192, models_dir=sys.argv[2])
@@ -139,10 +134,7 @@ def test_collection_leaves_no_child_and_no_thread(stranger: tuple[str, str]) -> 
 def test_the_exit_of_the_interpreter_leaves_no_child(stranger: tuple[str, str]) -> None:
     children = ended(run(EXITING, stranger)).split()
     assert len(children) >= 3
-    end = time.monotonic() + 60
-    while [pid for pid in children if _is_alive(pid)]:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: not any(map(_is_alive, children)))
 
 
 def _is_alive(pid: str) -> bool:
@@ -187,10 +179,14 @@ def test_an_interrupt_while_a_call_begins_leaves_nothing_running(
     async def left() -> set[asyncio.Task[Any]]:
         return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[operator]
 
-    end = time.monotonic() + 60
-    while asyncio.run_coroutine_threadsafe(left(), loop).result() or llm._session.engine.stats().running:
-        assert time.monotonic() < end and llm._session.engine.stats().generated_tokens < before + 900
-        time.sleep(0.01)
+    until(
+        lambda: (
+            not (
+                asyncio.run_coroutine_threadsafe(left(), loop).result() or llm._session.engine.stats().running
+            )
+        )
+    )
+    assert llm._session.engine.stats().generated_tokens < before + 900
     assert llm.generate("Once", max_tokens=1).choices
 
 
@@ -210,9 +206,9 @@ def test_a_fork_is_told_that_the_model_belongs_to_its_parent(llm: LLM) -> None:
         except DeepwellError as error:
             os._exit(3 if "fork" in str(error) else 1)
         os._exit(2)
-    end = time.monotonic() + 60
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > end:
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.01)
-    assert os.waitstatus_to_exitcode(ended[1]) == 3
+    try:
+        _, status = until(lambda: os.waitpid(child, os.WNOHANG), lambda ended: ended[0])
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        raise
+    assert os.waitstatus_to_exitcode(status) == 3

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.held import hold
 from tests.models.tokenizer_files import TEMPLATE, write_directory, write_gguf
+from tests.waiting import until_async
 
 from deepwell.dialogue.lane import TextLane
 from deepwell.dialogue.text import Codec
@@ -31,15 +32,6 @@ from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.process.calls import CallEnded, CallProcess
 
 TEXT = st.text(st.sampled_from("hello 12你好<|im_end|>\n\U000f0000é "), max_size=80)
-
-
-def until(process: TextProcess, *, alive: bool) -> None:
-    pause = threading.Event()
-    for _ in range(3000):
-        if bool(process.pid) == alive:
-            return
-        pause.wait(0.02)
-    raise AssertionError("the process did not change")
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +201,7 @@ async def test_tenants_share_one_child_in_turns(model: Path, local: Tokenizer) -
     assert answers == [local.encode(text) for text in texts]
     assert len(pids) == len(texts) and len(set(pids)) == 1
     lane.close()
-    await asyncio.to_thread(until, lane.process, alive=False)
+    await until_async(lambda: not lane.process.pid)
 
 
 async def test_what_remembers_texts_ends_when_somebodys_data_are_erased(model: Path) -> None:
@@ -224,7 +216,7 @@ async def test_what_remembers_texts_ends_when_somebodys_data_are_erased(model: P
     again, other = await lane.run("a", 1, work)
     assert tokens == again and pid != other
     lane.close()
-    await asyncio.to_thread(until, lane.process, alive=False)
+    await until_async(lambda: not lane.process.pid)
 
 
 async def test_whoever_leaves_ends_the_work_and_nobody_else_waits_for_it(
@@ -242,7 +234,7 @@ async def test_whoever_leaves_ends_the_work_and_nobody_else_waits_for_it(
     with pytest.raises(asyncio.CancelledError):
         await left
     assert await waits == [Tokenizer.load(model).encode("hello")]
-    await asyncio.to_thread(until, lane.process, alive=False)  # it is idle, and gives its memory back
+    await until_async(lambda: not lane.process.pid)  # it is idle, and gives its memory back
 
 
 def vouched(folder: Path, model: Path, **changes: Any) -> Path:

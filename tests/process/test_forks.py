@@ -9,8 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.needs import OPEN_FILES
+from tests.waiting import until
 
 from deepwell.process.calls import CallEnded
 from deepwell.process.forks import ForkLimits, ForkServer
@@ -58,15 +58,6 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return ""
-
-
-def until(holds: Callable[[], object]) -> None:
-    pause = threading.Event()
-    for _ in range(3000):
-        if holds():
-            return
-        pause.wait(0.02)
-    raise AssertionError("it did not come")
 
 
 @pytest.fixture(scope="module")

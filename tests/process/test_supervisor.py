@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
+from tests.waiting import until
 
 from deepwell.errors import EngineUnavailable
 from deepwell.process.progress import Progress
@@ -35,13 +34,6 @@ class Watch:
         self.launched.append(ended)
         return health.encode()
 
-    def until(self, holds: Callable[[], bool]) -> None:
-        pause = threading.Event()
-        deadline = time.monotonic() + 60
-        while not holds():
-            assert time.monotonic() < deadline
-            pause.wait(0.02)
-
 
 @pytest.mark.fault
 def test_a_child_that_is_slow_and_moves_is_left_alone() -> None:
@@ -58,7 +50,7 @@ def test_a_child_that_is_slow_and_moves_is_left_alone() -> None:
 def test_a_child_that_does_not_move_is_replaced(health: str) -> None:
     watch = Watch(health)
     try:
-        watch.until(lambda: watch.supervisor.restarts >= 1 and watch.supervisor.state == "ready")
+        until(lambda: watch.supervisor.restarts >= 1 and watch.supervisor.state == "ready")
         assert watch.launched[:2] == [0, 1]
     finally:
         watch.supervisor.stop()

@@ -8,28 +8,19 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.waiting import until
 
 from deepwell.process.progress import Progress
 from deepwell.process.supervisor import Supervisor
 from deepwell.process.turns import Turn
 
 PATIENCE_S = 60.0
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Waits for what another thread or process brings about."""
-    pause = threading.Event()
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        pause.wait(0.001)
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until_async
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
@@ -267,9 +268,9 @@ async def test_batches_and_stored_completions_keep_to_the_adapters_of_their_tena
                 tenant, endpoint="/v1/completions", input_file_id=file.id, completion_window="24h"
             )
             state.jobs_changed.set()
-            while not (now := await state.batches.get(tenant, batch.id)).ended:
-                await asyncio.sleep(0.01)
-            ended[who] = now
+            ended[who] = await until_async(
+                partial(state.batches.get, tenant, batch.id), lambda now: now.ended
+            )
     finally:
         for worker in door.app.state.workers:
             await worker.stop()

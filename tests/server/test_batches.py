@@ -18,6 +18,7 @@ from openai import OpenAI
 from openai.types import Batch
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until_async
 
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import Delta, GenerateRequest
@@ -68,17 +69,11 @@ def begin(client: OpenAI, data: bytes, endpoint: Any = CHAT) -> Batch:
     return client.batches.create(input_file_id=source.id, endpoint=endpoint, completion_window="24h")
 
 
-async def until(condition: Callable[[], Any]) -> Any:
-    for _ in range(3000):
-        if found := await asyncio.to_thread(condition):
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError("nothing came of it within a minute")
-
-
 async def ended(client: OpenAI, id: str) -> Batch:
     final = ("completed", "failed", "expired", "cancelled")
-    return await until(lambda: (one := client.batches.retrieve(id)).status in final and one)
+    return await until_async(
+        lambda: asyncio.to_thread(client.batches.retrieve, id), lambda batch: batch.status in final
+    )
 
 
 def lines_of(client: OpenAI, file: str | None) -> list[dict[str, Any]]:
@@ -225,7 +220,7 @@ async def test_a_cancelled_batch_stops_and_keeps_what_was_done(client: OpenAI, l
         counts = client.batches.retrieve(id).request_counts
         return counts is not None and counts.completed > 3
 
-    await until(some)
+    await until_async(lambda: asyncio.to_thread(some))
     assert client.batches.cancel(id).status in ("cancelling", "cancelled")
     batch = await ended(client, id)
     assert batch.status == "cancelled" and batch.cancelling_at and batch.cancelled_at
@@ -290,7 +285,10 @@ async def test_the_next_server_ends_what_one_began(codec: Codec, tmp_path: Path)
     first = server()
     client = client_of(first)
     id = begin(client, encoded([row(number, "text " * 40) for number in range(60)])).id
-    await until(lambda: client.batches.retrieve(id).request_counts.completed > 2)  # pyright: ignore
+    await until_async(
+        lambda: asyncio.to_thread(client.batches.retrieve, id),
+        lambda batch: batch.request_counts.completed > 2,
+    )  # pyright: ignore
     first.stop()
     second = server()
     try:
@@ -427,7 +425,8 @@ async def test_lines_are_charged_to_the_tokens_of_their_tenant(
 
     try:
         first = await asyncio.to_thread(tokens_left, running)
-        await until(await run(3))
+        three = await run(3)
+        await until_async(lambda: asyncio.to_thread(three))
         second = await asyncio.to_thread(tokens_left, running)
         alone = second - await asyncio.to_thread(tokens_left, running)
         assert first - second > 2 * alone > 0
@@ -441,7 +440,7 @@ async def test_lines_are_charged_to_the_tokens_of_their_tenant(
                 break
             await asyncio.to_thread(table.refused.wait, 1)
             table.now += 60.0
-        await until(done)
+        await until_async(lambda: asyncio.to_thread(done))
     finally:
         running.stop()
 
@@ -472,9 +471,9 @@ async def test_batches_of_a_tenant_over_its_limits_leave_those_of_others_to_run(
         )
     running = start(service, engine)
     try:
-        async with asyncio.timeout(60):
-            while (await state.batches.get(Tenant("other"), made[-1].id)).status != "completed":
-                await asyncio.sleep(0.02)
+        await until_async(
+            lambda: state.batches.get(Tenant("other"), made[-1].id), lambda batch: batch.status == "completed"
+        )
         assert (await state.batches.get(Tenant("spent"), made[0].id)).status == "in_progress"
     finally:
         running.stop()
@@ -508,9 +507,10 @@ async def test_a_batch_that_is_gone_ends_its_job(codec: Codec) -> None:
     await state.database.write(lambda connection: connection.execute(sa.delete(batch_rows)).rowcount)
     running = start(service, engine)
     try:
-        while (job := await state.jobs.get(ANYONE.tenant, made.id)).status in ("queued", "running"):
-            assert job.attempts <= 1
-            await asyncio.sleep(0.02)
+        job = await until_async(
+            lambda: state.jobs.get(ANYONE.tenant, made.id),
+            lambda job: job.status not in ("queued", "running"),
+        )
         assert (job.status, job.attempts) == ("failed", 1)
         assert job.error and made.id in job.error
     finally:

@@ -17,6 +17,7 @@ from tests.models.builders import TINY, write_model_directory
 from tests.models.http_files import FileServer, serve_files
 from tests.models.test_sources import publish_hub
 from tests.server.fakes import VOCAB, FakeEngine, make_service, write_tokenizer
+from tests.waiting import until_async
 
 from deepwell.dialogue.opening import plan_model
 from deepwell.dialogue.text import Codec
@@ -96,10 +97,7 @@ class Door:
         return await self.until(id, lambda job: job["finished_at"] is not None)
 
     async def until(self, id: str, holds: Any) -> dict[str, Any]:
-        async with asyncio.timeout(60):
-            while not holds(job := await self.job(id)):
-                await asyncio.sleep(0.02)
-        return job
+        return await until_async(lambda: self.job(id), holds)
 
 
 def entry(**changes: Any) -> CatalogEntry:
@@ -441,10 +439,9 @@ async def test_a_schedule_asks_when_nobody_has_looked_for_long(
         await asyncio.to_thread(door.store.pull, "tiny", catalog={"tiny": entry()})
         schedule = UpdateSchedule(door.context, options)
         schedule.start()
-        jobs: list[dict[str, Any]] = []
-        async with asyncio.timeout(30):
-            while len(jobs) < queued:
-                jobs = (await door.http.get("/v1/jobs", params={"kind": UPDATES_JOB})).json()["data"]
-                await asyncio.sleep(0.02)
+        answer = await until_async(
+            lambda: door.http.get("/v1/jobs", params={"kind": UPDATES_JOB}),
+            lambda answer: len(answer.json()["data"]) >= queued,
+        )
         await schedule.stop()
-        assert [one["status"] for one in jobs] == ["queued"] * queued
+        assert [one["status"] for one in answer.json()["data"]] == ["queued"] * queued

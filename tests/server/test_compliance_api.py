@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until_async
 
 from deepwell.dialogue.text import Codec
 from deepwell.safety.compliance.context import Context
@@ -72,10 +73,9 @@ async def working(service: ServerContext) -> AsyncIterator[ComplianceWorker]:
 
 
 async def ended(service: ServerContext, id: str, tenant: Tenant = LOCAL) -> Job:
-    async with asyncio.timeout(60):
-        while (job := await service.state.jobs.get(tenant, id)).status in ("queued", "running"):
-            await asyncio.sleep(0.02)
-    return job
+    return await until_async(
+        lambda: service.state.jobs.get(tenant, id), lambda job: job.status not in ("queued", "running")
+    )
 
 
 async def test_the_result_is_the_report_of_the_command_line(
@@ -98,9 +98,8 @@ async def test_a_job_outlives_the_server_that_took_it(
     http: httpx.AsyncClient, service: ServerContext
 ) -> None:
     id = (await http.post("/v1/compliance/reports", json={"packs": ["eu"]})).json()["id"]
-    async with working(service), asyncio.timeout(60):
-        while (await service.state.jobs.get(LOCAL, id)).progress is None:  # its worker has begun
-            await asyncio.sleep(0.01)
+    async with working(service):
+        await until_async(lambda: service.state.jobs.get(LOCAL, id), lambda job: job.progress is not None)
     assert (await service.state.jobs.get(LOCAL, id)).status == "queued"
     async with working(service):
         job = await ended(service, id)
@@ -112,9 +111,10 @@ async def test_a_job_that_is_cancelled_ends_at_its_next_step(
 ) -> None:
     id = (await http.post("/v1/compliance/reports", json={})).json()["id"]
     assert json.loads((await service.state.jobs.get(LOCAL, id)).payload) == {"packs": ["cn", "eu", "owasp"]}
-    async with working(service), asyncio.timeout(60):
-        while "done" not in ((await service.state.jobs.get(LOCAL, id)).progress or ""):
-            await asyncio.sleep(0.01)
+    async with working(service):
+        await until_async(
+            lambda: service.state.jobs.get(LOCAL, id), lambda job: "done" in (job.progress or "")
+        )
         await service.state.jobs.cancel(LOCAL, id)
         job = await ended(service, id)
     told: dict[str, Any] = json.loads(job.progress or "{}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until_async
 
 from deepwell.dialogue.text import Codec
 from deepwell.safety.privacy.attribution import Subject
@@ -81,9 +82,8 @@ async def test_a_server_finishes_an_erasure_that_another_process_left(context: S
     housekeeper = Housekeeper(context)
     housekeeper.start()
     eraser = erasing(context)
-    async with asyncio.timeout(30):
-        while await eraser.result(id) is None or await eraser.is_open(id):
-            await asyncio.sleep(0.005)
+    await until_async(lambda: eraser.result(id))
+    await until_async(lambda: eraser.is_open(id), lambda is_open: not is_open)
     await housekeeper.stop()
     assert not state.files.blobs.path(stored.sha256).exists()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until_async
 
 from deepwell.dialogue.text import Codec
 from deepwell.safety.privacy.attribution import Subject
@@ -190,9 +190,10 @@ async def test_a_response_that_ended_first_is_not_called_cancelled(
     engine.endless = False
     body = {"model": "toy", "input": "hi", "background": True, "max_output_tokens": 2}
     id = (await http.post("/v1/responses", json=body)).json()["id"]
-    async with asyncio.timeout(60):
-        while (await http.get(f"/v1/responses/{id}")).json()["status"] in ("queued", "in_progress"):
-            await asyncio.sleep(0.01)
+    await until_async(
+        lambda: http.get(f"/v1/responses/{id}"),
+        lambda answer: answer.json()["status"] not in ("queued", "in_progress"),
+    )
     other = await service.state.jobs.enqueue(LOCAL, RESPONSE_JOB, "{}")
     assert (await cancel_job(service, LOCAL, replace(other, id=id))).status == "succeeded"
 

@@ -13,6 +13,7 @@ import pytest
 from tests.held import hold
 from tests.server.conftest import Live, start
 from tests.server.fakes import TEMPLATE, FakeEngine, make_service, write_tokenizer
+from tests.waiting import until_async
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
@@ -93,11 +94,9 @@ async def test_a_client_that_leaves_ends_the_work_and_the_next_is_answered(
     stopped = lane.process.pid
     hold(monkeypatch, stopped)
     left = asyncio.create_task(post(live, "/v1/completions", prompt=LONG, max_tokens=1))
-    while lane._turns.is_idle:
-        await asyncio.sleep(0.01)
+    await until_async(lambda: not lane._turns.is_idle)
     waits = asyncio.create_task(post(live, "/v1/completions", prompt=LONG + "b", max_tokens=1))
-    while not lane._turns._waiting:
-        await asyncio.sleep(0.01)
+    await until_async(lambda: lane._turns._waiting)
     assert (await post(live, "/v1/completions", prompt="short", max_tokens=1)).status_code == 200
     left.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -118,8 +117,7 @@ async def test_a_child_that_is_killed_is_replaced_and_its_text_answered(
         asyncio.create_task(post(live, "/v1/completions", prompt=LONG + str(number), max_tokens=1))
         for number in range(3)
     ]
-    while not lane._turns._waiting:
-        await asyncio.sleep(0.01)
+    await until_async(lambda: lane._turns._waiting)
     os.kill(first, signal.SIGKILL)
     assert [(await answer).status_code for answer in asked] == [200] * 3
     assert lane.process.pid != first

@@ -13,6 +13,7 @@ from anthropic import Anthropic
 from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until_async
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.access.principal import ANYONE
@@ -41,12 +42,10 @@ def asked(number: int, text: str = "hi", **changes: Any) -> Any:
 
 
 async def ended(client: Anthropic, id: str) -> Any:
-    for _ in range(3000):
-        batch = await asyncio.to_thread(client.messages.batches.retrieve, id)
-        if batch.processing_status == "ended":
-            return batch
-        await asyncio.sleep(0.02)
-    raise AssertionError("the batch does not end")
+    return await until_async(
+        lambda: asyncio.to_thread(client.messages.batches.retrieve, id),
+        lambda batch: batch.processing_status == "ended",
+    )
 
 
 async def test_every_request_has_a_result(client: Anthropic, live: Live) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until_async
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
@@ -95,8 +96,7 @@ async def test_a_client_that_leaves_is_told_apart(engine: FakeEngine, codec: Cod
                     await anext(answer.aiter_bytes())
             else:
                 asking = asyncio.create_task(client.post("/v1/chat/completions", json=body))
-                while not engine.seen:
-                    await asyncio.sleep(0.001)
+                await until_async(lambda: engine.seen)
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
         assert await asyncio.to_thread(engine.ended.wait, 30)

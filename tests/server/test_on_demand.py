@@ -17,6 +17,7 @@ import httpx
 import pytest
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine
+from tests.waiting import until_async
 
 from deepwell.server.app import create_app
 from deepwell.server.build import build_context
@@ -94,9 +95,7 @@ class Door:
 
     async def until(self, **states: str) -> None:
         """Waits until models have the states."""
-        async with asyncio.timeout(60):
-            while not states.items() <= (await self.states()).items():
-                await asyncio.sleep(0.01)
+        await until_async(self.states, lambda found: states.items() <= found.items())
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -211,9 +210,9 @@ async def test_a_model_is_unloaded_by_hand_once_nobody_uses_it(
         with standing_still(host, "smollm2"):
             busy = await door.http.delete("/v1/models/smollm2")
         assert (busy.status_code, busy.json()["error"]["code"]) == (409, "model_busy")
-    async with asyncio.timeout(60):
-        while (gone := await door.http.delete("/v1/models/smollm2")).status_code == 409:
-            await asyncio.sleep(0.01)
+    gone = await until_async(
+        lambda: door.http.delete("/v1/models/smollm2"), lambda answer: answer.status_code != 409
+    )
     assert gone.json() == {"object": "model", "id": "smollm2", "deleted": True}
     await door.until(smollm2="not_loaded")
     assert (await door.http.delete("/v1/models/smollm2")).status_code == 404
@@ -267,9 +266,9 @@ async def test_the_leases_of_a_process_that_is_gone_end(host: ModelHost, door: D
     await other.context.on_demand.client.acquire("smollm2", "t", 30.0)
     assert (await door.http.delete("/v1/models/smollm2")).status_code == 409
     await other.close()
-    async with asyncio.timeout(60):
-        while (await door.http.delete("/v1/models/smollm2")).status_code == 409:
-            await asyncio.sleep(0.01)
+    await until_async(
+        lambda: door.http.delete("/v1/models/smollm2"), lambda answer: answer.status_code != 409
+    )
 
 
 async def test_an_engine_that_dies_is_replaced(host: ModelHost, door: Door) -> None:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine
+from tests.waiting import until_async
 
 from deepwell.dialogue.opening import host_model
 from deepwell.engine.hosting.process import EngineProcess
@@ -125,16 +126,17 @@ async def test_requests_of_one_process_that_overlap_do_not_keep_another_model_ou
     await worker.chat("first")
     ended = False
 
-    async def busy(delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
+    async def busy() -> None:
         while not ended:
             answer = await worker.chat("first", max_tokens=40, ignore_eos=True, seed=len(answers))
             answers.append(answer.status_code)
             assert answer.status_code == 200, answer.text
 
     answers: list[int] = []
-    streams = [asyncio.create_task(busy(number / 20)) for number in range(4)]
-    await asyncio.sleep(0.5)
+    streams = []
+    for number in range(4):
+        streams.append(asyncio.create_task(busy()))
+        await until_async(lambda begun=number: len(answers) > begun)  # each begins within another's answer
     try:
         answer = await worker.chat("second")
     finally:
@@ -172,9 +174,7 @@ async def test_files_that_replace_a_model_are_found_while_they_are_being_loaded(
     monkeypatch.setattr("deepwell.server.residency.host.host_model", held)
     other = Worker(host)
     loading = asyncio.create_task(other.post("/v1/embeddings", model="first", input="hello"))
-    async with asyncio.timeout(60):
-        while not any(one.state == "loading" for one in worker.models.state.residents):
-            await asyncio.sleep(0.01)
+    await until_async(lambda: any(one.state == "loading" for one in worker.models.state.residents))
     try:
         assert not (await worker.models.find("first")).model.capabilities.generates
     finally:
@@ -209,9 +209,7 @@ async def test_no_answer_of_a_model_outlives_its_replacement(
         await http.delete("/v1/models/first")
         put(store, "first", minilm_path)
         await worker.models.find("first")
-        async with asyncio.timeout(60):
-            while worker.models.state.residents:
-                await asyncio.sleep(0.01)
+        await until_async(lambda: not worker.models.state.residents)
         assert (await http.post("/v1/chat/completions", json=body)).status_code == 400
     running.stop()
 
@@ -236,9 +234,7 @@ async def test_models_that_are_only_looked_at_keep_few_tokenizers(
         put(store, f"look{number}", minilm_path, vouched=False)
         assert (await worker.post("/tokenize", model=f"look{number}", prompt="hello")).status_code == 200
         assert (await worker.post("/api/show", model=f"look{number}")).status_code == 200
-    async with asyncio.timeout(60):
-        while text_processes() - before > 4:
-            await asyncio.sleep(0.05)
+    await until_async(lambda: text_processes() - before <= 4)
     answer = await worker.post("/tokenize", model="look0", prompt="hello")
     assert answer.status_code == 200 and answer.json()["count"] == 3
 
@@ -271,9 +267,7 @@ def test_closing_the_host_ends_a_model_that_is_being_loaded(
     async def ask() -> None:
         worker = Worker(running)
         asking = asyncio.create_task(worker.chat("first"))
-        async with asyncio.timeout(60):
-            while not any(one.state == "loading" for one in worker.models.state.residents):
-                await asyncio.sleep(0.01)
+        await until_async(lambda: any(one.state == "loading" for one in worker.models.state.residents))
         async with asyncio.timeout(60):
             await asyncio.to_thread(running.close)
         assert (await asking).status_code == 503

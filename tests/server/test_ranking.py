@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service, write_tokenizer
+from tests.waiting import until_async
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
@@ -317,13 +318,11 @@ async def test_a_client_that_leaves_ends_the_work(ranker: Ranker, codec: Codec) 
         async with httpx.AsyncClient(base_url=live.url, timeout=60) as http:
             body = {"model": "toy", "query": "?", "documents": ["a"], "method": "embedding"}
             asked = asyncio.create_task(http.post("/rerank", json=body))
-            while b"?" not in ranker.embedded:
-                await asyncio.sleep(0.01)
+            await until_async(lambda: b"?" in ranker.embedded)
             asked.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asked
-        while not ranker.cancelled.is_set():
-            await asyncio.sleep(0.01)
+        await until_async(ranker.cancelled.is_set)
     finally:
         await asyncio.to_thread(live.stop)
 

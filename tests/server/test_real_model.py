@@ -8,8 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import make_service
+from tests.waiting import until
 
 import deepwell
 from deepwell.dialogue.text import Codec
@@ -138,11 +137,7 @@ def test_a_client_that_hangs_up_stops_costing(real: Live) -> None:
         client.sendall(f"{head}\r\n\r\n".encode() + data)
         assert client.recv(64).startswith(b"HTTP/1.1 200")
         generated = real.engine.stats().generated_tokens
-    poll = threading.Event()
-    deadline = time.monotonic() + 30
-    while real.engine.stats().running and time.monotonic() < deadline:
-        poll.wait(0.005)
-    stats = real.engine.stats()
+    stats = until(real.engine.stats, lambda stats: not stats.running)
     assert (stats.running, stats.waiting, stats.aborted) == (0, 0, aborted + 1)
     assert stats.generated_tokens - generated < 450  # of 900: it did not run to its end
 

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.waiting import until_async
 
 from deepwell.settings import Settings
 from deepwell.storage.completions import CompletionStore, StoredCompletion
@@ -264,8 +265,7 @@ async def test_a_response_that_is_built_on_meanwhile_stays(postgres, tmp_path):
             )  # the same key, which makes the writer wait in its middle
             storing = asyncio.create_task(store.put(A, young))
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            while (await asyncio.to_thread(postgres.sql, name, waiting))[0][0] == 0:
-                await asyncio.sleep(0.01)
+            await until_async(lambda: asyncio.to_thread(postgres.sql, name, waiting), lambda rows: rows[0][0])
             await retention(two, tmp_path).sweep()
             other.rollback()
         await storing

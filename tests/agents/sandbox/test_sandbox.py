@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.needs import BUBBLEWRAP, ROOT, SANDBOX
+from tests.waiting import until, until_async
 
 from deepwell.agents.sandbox import (
     Sandbox,
@@ -251,10 +252,7 @@ def _processes(mark: str) -> list[int]:
 
 
 def _wait_until_gone(mark: str) -> None:
-    deadline = time.monotonic() + 20
-    while _processes(mark):
-        assert time.monotonic() < deadline, _processes(mark)
-        time.sleep(0.02)
+    until(lambda: _processes(mark), lambda left: not left)
 
 
 @pytest.mark.fault
@@ -265,9 +263,7 @@ def test_cancelling_ends_the_program(way: Way) -> None:
 
     async def cancelled() -> None:
         task = asyncio.create_task(Sandbox(limits, way=way).run("import time\ntime.sleep(999)"))
-        async with asyncio.timeout(20):
-            while not _processes(mark):
-                await asyncio.sleep(0.02)
+        await until_async(lambda: _processes(mark))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -288,18 +284,14 @@ def test_a_program_ends_with_the_one_who_asked_for_it(way: Way) -> None:
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     try:
-        deadline = time.monotonic() + 20
-        while len(_tree(parent.pid)) < 4:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        tree = _tree(parent.pid)
+        tree = until(lambda: _tree(parent.pid), lambda tree: len(tree) >= 4)
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-    deadline = time.monotonic() + 20
-    while left := [pid for pid in tree if pid != parent.pid and Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
+    until(
+        lambda: [pid for pid in tree if pid != parent.pid and Path(f"/proc/{pid}").exists()],
+        lambda left: not left,
+    )
 
 
 def _tree(pid: int) -> list[int]:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.conformance import collect, request
+from tests.waiting import until_async
 
 from deepwell.engine.hosting.remote.adapters import RemoteAdapters, models_of
 from deepwell.engine.hosting.remote.address import RemoteAddress, RemoteOptions
@@ -234,7 +235,7 @@ async def test_comments_alone_keep_no_request_open() -> None:
             while True:
                 writer.write(b": wait\n\n")
                 await writer.drain()
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0)
 
     async with against(comments, first_s=0.05, wait_s=0.1) as (engine, _):
         with pytest.raises(EngineUnavailable, match="no token within"):
@@ -265,8 +266,7 @@ def test_a_list_of_models_is_not_unfolded_and_has_an_end() -> None:
 async def test_a_server_that_comes_back_is_waited_for(unused_tcp_port: int) -> None:
     with engine_at(unused_tcp_port) as engine:
         waiting = asyncio.create_task(collect(engine, request("a")))
-        while engine.stats().available:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: not engine.stats().available)
         async with against(says(event([5], "length"), USAGE), port=unused_tcp_port):
             assert (await waiting).tokens == [5]
         assert engine.stats().available and engine.stats().restarts == 1
@@ -283,8 +283,7 @@ async def test_a_server_that_is_busy_is_there() -> None:
     async with against(answer, wait_s=0.5, look_s=0.01) as (engine, _):
         with pytest.raises(EngineUnavailable, match="429"):
             await collect(engine, request("a"))
-        while len(seen) < 6:  # looks at its models among them
-            await asyncio.sleep(0.01)
+        await until_async(lambda: len(seen) >= 6)  # looks at its models among them
         assert engine.stats().available and all(seen)
 
 

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from tests.engine.conformance import EngineConformance, collect, request
 from tests.engine.fakes import continuation
 from tests.engine.remote.peer import CONTEXT, KEY, Peer, model_folder, running_peer
+from tests.waiting import until_async
 
 from deepwell.engine.hosting.remote.address import RemoteAddress, RemoteOptions, is_remote
 from deepwell.engine.hosting.remote.engine import RemoteEngine
@@ -115,8 +116,7 @@ async def test_adapters_are_loaded_asked_for_and_restored(peer: Peer, folder: Pa
         assert peer.seen[-1]["model"] == "sql"
         peer.adapters.clear()  # vLLM was started again
         engine.stats()
-        while "sql" not in peer.adapters:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: "sql" in peer.adapters)
         await asyncio.to_thread(engine.unload_adapter, "sql")
         assert peer.adapters == {} and engine.adapters() == ()
         with pytest.raises(ModelNotFound):
@@ -131,16 +131,14 @@ async def test_adapters_that_others_loaded_are_found(peer: Peer, folder: Path) -
         assert [one.name for one in engine.adapters()] == ["theirs"]
         peer.adapters.clear()
         engine.stats()
-        while engine.adapters():
-            await asyncio.sleep(0.01)
+        await until_async(lambda: not engine.adapters())
 
 
 async def test_closing_a_stream_aborts_there(peer: Peer, engine: RemoteEngine) -> None:
     stream = engine.generate(request("a", max_tokens=200))
     await anext(stream)
     await stream.aclose()
-    while peer.engine.stats().running or engine.stats().running:
-        await asyncio.sleep(0.01)
+    await until_async(lambda: not (peer.engine.stats().running or engine.stats().running))
     assert [delta async for delta in stream] == []
 
 

@@ -19,6 +19,7 @@ from tests.models.builders import TINY, write_model_directory
 from tests.models.tokenizer_files import CONTROL, TEMPLATE, USER_DEFINED, words, write_directory
 from tests.needs import HAPROXY
 from tests.parallel import free_port
+from tests.waiting import until_async
 
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.fleet.deploy.analysis import parse_figures
@@ -99,24 +100,21 @@ class Running:
         return str(self.facts["url"])
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        async with asyncio.timeout(60):
-            while not holds():
-                if self.task.done():
-                    self.task.result()
-                    raise AssertionError(self.events)
-                await asyncio.sleep(0.02)
+        await until_async(lambda: holds() or self.task.done())
+        if not holds():
+            self.task.result()
+            raise AssertionError(self.events)
 
     async def start(self, version: str, steps: Steps = QUICK) -> Rollout:
         made = await self.rollouts.register(PROD, NewVersion(version), "test")
         return await self.rollouts.start(made.id, "test", steps=steps, ungated="a test")
 
     async def ended(self, rollout: Rollout) -> Rollout:
-        async with asyncio.timeout(60):
-            while True:
-                found = (await self.rollouts.registry.story(PROD)).rollouts[rollout.id]
-                if found.state != "canary":
-                    return found
-                await asyncio.sleep(0.05)
+        story = await until_async(
+            lambda: self.rollouts.registry.story(PROD),
+            lambda story: story.rollouts[rollout.id].state != "canary",
+        )
+        return story.rollouts[rollout.id]
 
     async def ended_by_order(self, rollout: Rollout) -> Rollout:
         return await self.rollouts.abort(PROD, "test", rollout=rollout.id)
@@ -236,15 +234,12 @@ async def test_blue_green_is_previewed_and_then_switches_everybody(running: Runn
             answer = await http.post("/v1/chat/completions", json=body, headers=headers)
             return str(answer.headers["x-deepwell-release"])
 
-        async with asyncio.timeout(20):
-            while await release(**{"x-deepwell-release": "candidate"}) != f"{PROD}#2":
-                await asyncio.sleep(0.05)
+        candidate = {"x-deepwell-release": "candidate"}
+        await until_async(lambda: release(**candidate), lambda found: found == f"{PROD}#2")
         assert await release() == f"{PROD}#1"
         await running.rollouts.promote(PROD, "lin", rollout=rollout.id)
         body["messages"] = [{"role": "user", "content": "another conversation"}]
-        async with asyncio.timeout(20):
-            while await release() != f"{PROD}#2":
-                await asyncio.sleep(0.05)
+        await until_async(release, lambda found: found == f"{PROD}#2")
     await running.until(lambda: sum(one["phase"] == "free" for one in running.facts["slots"]) == 1)
     await running.rollouts.revert(PROD, "lin")
     await running.until(lambda: running.facts["model"] == "v1" and running.facts["rollout"] is None)

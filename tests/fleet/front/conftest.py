@@ -13,6 +13,7 @@ import httpx
 import pytest
 from tests.needs import HAPROXY, require
 from tests.parallel import free_port
+from tests.waiting import until_async
 
 from deepwell.fleet.front.front import Front, HaproxyFront
 from deepwell.fleet.front.haproxy import HaproxyTerms
@@ -93,11 +94,6 @@ class Running:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["name"]).rstrip("01")
 
-    async def until(self, holds: Callable[[], Any]) -> None:
-        async with asyncio.timeout(30):
-            while not await holds():
-                await asyncio.sleep(0.02)
-
 
 @pytest.fixture(params=FRONTS)
 async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Running]:
@@ -130,7 +126,7 @@ async def running(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         return False
 
     try:
-        await made.until(up)
+        await until_async(up)
         yield made
     finally:
         await made.http.aclose()

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.fleet.front.conftest import Running
+from tests.waiting import until_async
 
 from deepwell.fleet.front.routes import KeyOwner, Routes, asked_by, choose
 from deepwell.storage.registry.split import identity_of, takes_candidate
@@ -224,7 +225,7 @@ async def test_a_replica_that_ends_before_a_token_is_retried_where_that_is_safe(
         running.replicas["blue"][1].script = None
         return (await running.ask(chat("anew"))).status_code == 200
 
-    await running.until(up)
+    await until_async(up)
     answers = [await running.ask(chat(f"question {number}")) for number in range(10)]
     assert {one.status_code for one in answers} == {200}
 
@@ -235,7 +236,6 @@ async def test_a_stream_that_breaks_is_not_taken_for_a_whole_one(running: Runnin
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + b"%x\r\n%b\r\n" % (len(event), event))
         await writer.drain()
-        await asyncio.sleep(0.05)
         writer.transport.abort()
 
     for one in running.replicas["blue"]:
@@ -270,7 +270,7 @@ async def test_a_drained_replica_finishes_and_takes_no_more(running: Running) ->
     async def busy() -> bool:
         return any(one.open_requests for one in await running.front.stat() if one.server == "BACKEND")
 
-    await running.until(busy)
+    await until_async(busy)
     for number in (0, 1):
         await running.front.set_state("blue", number, "drain")
     refused = await running.ask(chat("another"))
@@ -284,7 +284,7 @@ async def test_a_drained_replica_finishes_and_takes_no_more(running: Running) ->
     async def back() -> bool:
         return (await running.ask(chat("again"))).status_code == 200
 
-    await running.until(back)
+    await until_async(back)
 
 
 async def test_requests_that_begin_alike_go_to_one_replica(running: Running) -> None:
@@ -314,7 +314,7 @@ async def test_load_comes_before_likeness(running: Running) -> None:
     async def all_there() -> bool:
         return sum(len(one.requests) for one in running.replicas["blue"]) == 10
 
-    await running.until(all_there)
+    await until_async(all_there)
     counts = sorted(len(one.requests) for one in running.replicas["blue"])
     go_on.set()
     assert all(one.status_code == 200 for one in await asyncio.gather(*asking))

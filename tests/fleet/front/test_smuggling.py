@@ -20,6 +20,7 @@ from tests.parallel import free_port
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.test_connection import FRAMINGS
+from tests.waiting import until_async
 
 from deepwell.fleet.deploy.certificates import Authority
 from deepwell.fleet.deploy.mesh import Edge, Endpoint, Sidecar, Traffic, write_edge, write_sidecar
@@ -77,12 +78,13 @@ async def opened(kind: str, folder: Path, port: int, replica: int) -> AsyncGener
     programs = Programs(made, lambda _name, _text: None, lambda _: None)
     task = asyncio.create_task(programs.run())
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
-        async with asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await http.get("/readyz")).status_code == 200:
-                        break
-                await asyncio.sleep(0.02)
+
+        async def up() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                return (await http.get("/readyz")).status_code == 200
+            return False
+
+        await until_async(up)
     yield
     programs.stop()
     programs.kill()

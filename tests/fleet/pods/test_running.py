@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.fleet.deploy.test_deployment import PROD, REPLICA, Running, some
 from tests.needs import PODMAN
+from tests.waiting import until_async
 
 from deepwell.errors import StorageUnavailable
 from deepwell.fleet.deploy.machine import running_deployments
@@ -42,14 +43,13 @@ class InPod(Running):
 
     async def outcomes(self) -> list[str]:
         """Returns how roll-outs ended, as soon as the database answers."""
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    story = await self.rollouts.registry.story(PROD)
-                except StorageUnavailable:
-                    await asyncio.sleep(0.1)
-                else:
-                    return [one.state for one in story.rollouts.values()]
+
+        async def states() -> list[str] | None:
+            with contextlib.suppress(StorageUnavailable):
+                return [one.state for one in (await self.rollouts.registry.story(PROD)).rollouts.values()]
+            return None
+
+        return await until_async(states, lambda found: found is not None) or []
 
     def pid_of(self, name: str) -> int:
         return int(podman("inspect", "--format={{.State.Pid}}", f"{self.pod.name}-{name}"))

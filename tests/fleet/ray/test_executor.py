@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
 from deepwell.errors import DeepwellError
 from deepwell.fleet.pieces.finish import finish
@@ -40,9 +40,7 @@ def recipe(kind: str, marks: Path) -> Any:
                 os.kill(os.getpid(), signal.SIGKILL)
             if kind == "meets":  # goes on when processes of both nodes work, which have one processor each
                 (marks / f"process-{os.getpid()}").touch()
-                until = time.monotonic() + 60
-                while len(list(marks.glob("process-*"))) < 2 and time.monotonic() < until:
-                    time.sleep(0.05)
+                until(lambda: len(list(marks.glob("process-*"))) >= 2)
             if kind == "fails":
                 from deepwell.errors import DeepwellError
 

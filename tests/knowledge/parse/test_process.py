@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.knowledge.parse.pdf_files import page_of_text, pdf_file
+from tests.waiting import until_async
 
 from deepwell.errors import EngineUnavailable, InvalidFile, UnsupportedFile
 from deepwell.knowledge.parse import process as process_module
@@ -101,8 +102,7 @@ async def test_a_cancelled_task_ends_the_work(parser: ParseProcess, tmp_path: Pa
     child = parser.pid
     before = _seconds(child)
     task = asyncio.create_task(parser.parse("t", written(tmp_path, "deep.html", DEEP), "deep.html"))
-    while _seconds(child) < before + 0.1:  # until it works on the file
-        await asyncio.sleep(0.01)
+    await until_async(lambda: _seconds(child) >= before + 0.1)  # it works on the file
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -134,8 +134,7 @@ async def test_closing_ends_the_file_in_progress(tmp_path: Path) -> None:
     child = parser.pid
     before = _seconds(child)
     task = asyncio.create_task(parser.parse("t", written(tmp_path, "deep.html", DEEP), "deep.html"))
-    while _seconds(child) < before + 0.1:
-        await asyncio.sleep(0.01)
+    await until_async(lambda: _seconds(child) >= before + 0.1)
     await parser.close()
     with pytest.raises(EngineUnavailable):
         await task

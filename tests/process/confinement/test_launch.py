@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.needs import SANDBOX, SECCOMP
+from tests.waiting import until
 
 from deepwell.errors import InvalidFile
 from deepwell.process import calls
@@ -134,12 +134,8 @@ def test_a_child_works_for_one_tenant(child: CallProcess) -> None:
 
 def test_nothing_runs_between_calls(child: CallProcess) -> None:
     child.call(b"", 1, tenant="a")
-    stat, pause = Path(f"/proc/{child.pid}/stat"), threading.Event()
-    for _ in range(3000):  # a signal takes a moment
-        if stat.read_text().rpartition(")")[2].split()[0] == "T":
-            return
-        pause.wait(0.02)
-    raise AssertionError("it runs on")
+    stat = Path(f"/proc/{child.pid}/stat")
+    until(lambda: stat.read_text().rpartition(")")[2].split()[0], lambda state: state == "T")
 
 
 def test_a_child_gets_files_and_no_secrets(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until
 
 from deepwell.agents.kit import AgentOptions
 from deepwell.dialogue.text import Codec
@@ -21,7 +21,6 @@ from deepwell.server.options import FileOptions
 from deepwell.storage.database import Database
 
 RUNS = "/v1/agents/runs"
-_pause = threading.Event()
 
 
 @dataclass
@@ -79,13 +78,7 @@ def begin(http: httpx.Client, task: str = "What is 20 + 22?", **more: Any) -> di
 def settled(http: httpx.Client, id: str, *statuses: str) -> dict[str, Any]:
     """Returns a run once it has ended or waits, or has one of the given statuses."""
     wanted = statuses or ("completed", "incomplete", "cancelled", "failed", "requires_action")
-    run: dict[str, Any] = {}
-    for _ in range(1200):
-        run = http.get(f"{RUNS}/{id}").json()
-        if run["status"] in wanted:
-            return run
-        _pause.wait(0.02)
-    raise AssertionError(f"still {run}")
+    return until(lambda: http.get(f"{RUNS}/{id}").json(), lambda run: run["status"] in wanted)
 
 
 def steps(http: httpx.Client, id: str) -> list[dict[str, Any]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.tuning.jobs import COMMAND, TEMPLATE_HASH
+from tests.waiting import until
 
 from deepwell.dialogue.text import Codec
 from deepwell.safety.privacy.attribution import Subject
@@ -26,7 +26,6 @@ from deepwell.storage.tuning.sessions import SessionJob, SessionStore
 
 ROOM = 2_000
 SECRET = "The vault of Brno opens with 90417."
-_pause = threading.Event()
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +89,6 @@ def asked_of(live: Live, model: str, key: str) -> httpx.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "How does the vault of Brno open?"}]}
     headers = {"authorization": f"Bearer {key}"}
     return httpx.post(f"{live.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
-
-
-def until(asked: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
-    found = None
-    for _ in range(600):
-        if holds(found := asked()):
-            return found
-        _pause.wait(0.05)
-    raise AssertionError(f"still {found}")
 
 
 def state(answer: httpx.Response) -> str:

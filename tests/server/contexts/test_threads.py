@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
+from tests.waiting import until_async
 
 from deepwell.server.fit_threads import FitThreads
 
@@ -33,16 +34,10 @@ class Gate:
         self._open.set()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0)
-
-
 async def test_who_hangs_up_holds_the_turn_until_the_work_has_ended() -> None:
     gate, threads = Gate(), FitThreads(1)
     left = asyncio.ensure_future(threads.run("a", gate.work("left")))
-    await until(lambda: gate.begun == ["left"])
+    await until_async(lambda: gate.begun == ["left"])
     left.cancel()
     with pytest.raises(asyncio.CancelledError):
         await left
@@ -58,7 +53,7 @@ async def test_who_hangs_up_holds_the_turn_until_the_work_has_ended() -> None:
 async def test_a_flood_of_one_tenant_delays_another_by_one_work() -> None:
     gate, threads = Gate(), FitThreads(1)
     flood = [asyncio.ensure_future(threads.run("flood", gate.work(f"flood {n}"))) for n in range(5)]
-    await until(lambda: gate.begun == ["flood 0"])
+    await until_async(lambda: gate.begun == ["flood 0"])
     other = asyncio.ensure_future(threads.run("other", gate.work("other")))
     for _ in range(10):
         await asyncio.sleep(0)
@@ -70,7 +65,7 @@ async def test_a_flood_of_one_tenant_delays_another_by_one_work() -> None:
 async def test_who_leaves_the_queue_takes_no_turn() -> None:
     gate, threads = Gate(), FitThreads(1)
     first = asyncio.ensure_future(threads.run("a", gate.work("first")))
-    await until(lambda: gate.begun == ["first"])
+    await until_async(lambda: gate.begun == ["first"])
     gone = asyncio.ensure_future(threads.run("a", gate.work("gone")))
     last = asyncio.ensure_future(threads.run("a", gate.work("last")))
     for _ in range(10):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from tests.server.conftest import Live, start
 from tests.server.fakes import TEMPLATE, FakeEngine, make_service
+from tests.waiting import until
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.options import FileOptions, TuningOptions
@@ -60,19 +60,11 @@ def upload(client: OpenAI, *words: str, purpose: Any = "fine-tune") -> str:
     return client.files.create(file=("train.jsonl", data.encode()), purpose=purpose).id
 
 
-_pause = threading.Event()
-
-
 def ended(client: OpenAI, id: str) -> FineTuningJob:
     """Returns a job once it has ended."""
-    return until(client, id, lambda job: job.status in ("succeeded", "failed", "cancelled"))
+    return job_once(client, id, lambda job: job.status in ("succeeded", "failed", "cancelled"))
 
 
-def until(client: OpenAI, id: str, holds: Any) -> FineTuningJob:
+def job_once(client: OpenAI, id: str, holds: Callable[[FineTuningJob], bool]) -> FineTuningJob:
     """Returns a job once something holds for it."""
-    for _ in range(1200):
-        job = client.fine_tuning.jobs.retrieve(id)
-        if holds(job):
-            return job
-        _pause.wait(0.05)
-    raise AssertionError(f"still {job}")
+    return until(lambda: client.fine_tuning.jobs.retrieve(id), holds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from tests.server.conftest import Live
-from tests.server.tuning.works import sent, until, working_server
+from tests.server.tuning.works import job_once, sent, working_server
+from tests.waiting import until
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.families.fine_tuning.models import runs_folder
@@ -46,7 +46,7 @@ def asked(http: httpx.Client, text: str = "text", **more: Any) -> str:
 
 def test_a_job_ends_with_its_model_and_tells_its_steps(http: httpx.Client, server: Live) -> None:
     path = asked(http, name="toy-small", prune={"share": 0.3, "ways": ["width"]}, metadata={"team": "a"})
-    job = until(http, path, "succeeded", "failed")
+    job = job_once(http, path, "succeeded", "failed")
     assert job["error"] is None and job["compressed_model"] == "toy-small"
     assert job["options"] == {"share": 0.3, "ways": ["width"], "recover": "distil", "minutes": 10.0}
     assert job["progress"] == {"done": 100.0, "total": 100.0, "unit": "%", "step": "recovery"}
@@ -71,12 +71,12 @@ def test_a_job_ends_with_its_model_and_tells_its_steps(http: httpx.Client, serve
 
 def test_a_running_job_is_cancelled_at_once(http: httpx.Client, server: Live) -> None:
     path = asked(http, "wait", name="one-of-two")
-    until(http, path, "running")
+    job_once(http, path, "running")
     again = {"method": "prune", "model": "toy", "text_file": sent(http, "text"), "name": "one-of-two"}
     refused = http.post(JOBS, json=again)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "name")
     assert http.post(f"{path}/cancel").status_code == 200
-    assert until(http, path, "cancelled")["compressed_model"] is None
+    assert job_once(http, path, "cancelled")["compressed_model"] is None
     assert list(runs_folder(server.service).glob("cmpjob-*")) == []
 
 
@@ -87,27 +87,26 @@ def test_nothing_is_left_of_a_job_that_is_cancelled_or_erased_with_its_result_in
     assert catalog is not None
     for name in ("cancelled", "erased"):
         path = asked(http, "made", name=name)
-        while not (catalog.settings.models_dir / name / "manifest.json").exists():
-            threading.Event().wait(0.01)
+        made = catalog.settings.models_dir / name
+        until((made / "manifest.json").exists)
         if name == "cancelled":
             http.post(f"{path}/cancel")
-            until(http, path, "cancelled")
+            job_once(http, path, "cancelled")
         else:
             id = path.rpartition("/")[2]
             with closing(Database.open(runs_folder(server.service).parent / "deepwell.db")) as database:
                 asyncio.run(database.write(lambda one, id=id: delete_job(one, LOCAL, COMPRESS_JOB, id)))
-        while (catalog.settings.models_dir / name).exists():
-            threading.Event().wait(0.01)
+        until(made.exists, lambda there: not there)
 
 
 def test_a_file_that_went_meanwhile_fails_the_job_by_name(http: httpx.Client) -> None:
     waiting = asked(http, "wait")
-    until(http, waiting, "running")
+    job_once(http, waiting, "running")
     file = sent(http, "text")
     path = asked(http, text_file=file)
     assert http.delete(f"/v1/files/{file}").status_code == 200
     http.post(f"{waiting}/cancel")
-    job = until(http, path, "failed", "succeeded")
+    job = job_once(http, path, "failed", "succeeded")
     assert job["error"]["code"] == "input_lost" and file in job["error"]["message"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from openai import OpenAI
 from tests.server.conftest import Live
 from tests.server.tuning.jobs import client_of, tuning_server
+from tests.waiting import until
 
 from deepwell.dialogue.text import Codec
 
@@ -49,7 +49,6 @@ SCORE: dict[str, Any] = {
     "pass_threshold": 5,
 }
 PYTHON: dict[str, Any] = {"type": "python", "name": "p", "source": "def grade(sample, item): return 1.0"}
-_pause = threading.Event()
 
 
 @pytest.fixture
@@ -70,12 +69,10 @@ def make(client: OpenAI, *criteria: dict[str, Any], schema: dict[str, Any] = SCH
 
 
 def ended(client: OpenAI, eval_id: str, run_id: str) -> Any:
-    for _ in range(600):
-        run = client.evals.runs.retrieve(run_id, eval_id=eval_id)
-        if run.status in ("completed", "failed", "canceled"):
-            return run
-        _pause.wait(0.05)
-    raise AssertionError(f"still {run.status}")
+    return until(
+        lambda: client.evals.runs.retrieve(run_id, eval_id=eval_id),
+        lambda run: run.status in ("completed", "failed", "canceled"),
+    )
 
 
 def rows_of(*rows: dict[str, Any]) -> Any:

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from openai import OpenAI
 from tests.server.conftest import Live
 from tests.server.fakes import FakeEngine
-from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, tuning_server, until, upload
+from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, job_once, tuning_server, upload
+from tests.waiting import until
 
 from deepwell.dialogue.text import Codec
 from deepwell.errors import EngineRestarted, EngineUnavailable
@@ -93,17 +94,8 @@ def test_a_job_trains_and_its_model_answers(client: OpenAI, server: Live) -> Non
 def _folder(server: Live, id: str, name: str) -> Path:
     """Returns a file of a run once it is there."""
     path = runs_folder(server.service) / id / name
-    for _ in range(600):
-        if path.exists():
-            return path
-        threading_wait()
-    raise AssertionError(f"there is no {path}")
-
-
-def threading_wait() -> None:
-    import threading
-
-    threading.Event().wait(0.02)
+    until(path.exists)
+    return path
 
 
 def test_jobs_are_listed_and_found_by_metadata(client: OpenAI) -> None:
@@ -124,17 +116,16 @@ def test_jobs_are_listed_and_found_by_metadata(client: OpenAI) -> None:
 
 def test_a_job_is_paused_and_resumed(client: OpenAI, server: Live) -> None:
     job = client.fine_tuning.jobs.create(model="toy", training_file=upload(client, "wait at 3"))
-    until(client, job.id, lambda _: _told(client, job.id, "Step 3/8"))
+    job_once(client, job.id, lambda _: _told(client, job.id, "Step 3/8"))
     paused = client.fine_tuning.jobs.pause(job.id)
     assert paused.status == "queued" and paused.paused is True
     listed = client.get("/jobs", cast_to=dict)["data"][0]
     assert listed["id"] == job.id
-    for _ in range(600):  # the worker has put it aside
-        listed = client.get("/jobs", cast_to=dict)["data"][0]
-        if listed["kind"] == "fine_tuning.paused":
-            break
-        threading_wait()
-    assert (listed["kind"], listed["status"]) == ("fine_tuning.paused", "queued")
+    listed = until(  # the worker has put it aside
+        lambda: client.get("/jobs", cast_to=dict)["data"][0],
+        lambda listed: listed["kind"] == "fine_tuning.paused",
+    )
+    assert listed["status"] == "queued"
     assert (runs_folder(server.service) / job.id / "checkpoints" / "step-3").is_dir()
     (runs_folder(server.service) / job.id / "go").touch()
     assert client.fine_tuning.jobs.resume(job.id).status == "queued"
@@ -151,14 +142,10 @@ def _told(client: OpenAI, id: str, text: str) -> bool:
 
 def test_a_cancelled_job_ends_and_leaves_nothing(client: OpenAI, server: Live) -> None:
     job = client.fine_tuning.jobs.create(model="toy", training_file=upload(client, "wait at 3"))
-    until(client, job.id, lambda _: _told(client, job.id, "Step 3/8"))
+    job_once(client, job.id, lambda _: _told(client, job.id, "Step 3/8"))
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     folder = runs_folder(server.service) / job.id
-    for _ in range(600):
-        if not folder.exists():
-            break
-        threading_wait()
-    assert not folder.exists()
+    until(folder.exists, lambda there: not there)
     assert client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model is None
     with pytest.raises(openai.BadRequestError, match="is cancelled and cannot be resumed"):
         client.fine_tuning.jobs.resume(job.id)
@@ -344,7 +331,7 @@ def test_another_server_goes_on_and_serves_the_models(codec: Codec, tmp_path: Pa
     with tuning_server(codec, tmp_path) as first, client_of(first) as client:
         done = ended(client, client.fine_tuning.jobs.create(model="toy", training_file=upload(client)).id)
         job = client.fine_tuning.jobs.create(model="toy", training_file=upload(client, "wait at 5"))
-        until(client, job.id, lambda _: _told(client, job.id, "Step 5/8"))
+        job_once(client, job.id, lambda _: _told(client, job.id, "Step 5/8"))
     assert (tmp_path / "runs" / job.id / "checkpoints" / "step-5").is_dir()
     with tuning_server(codec, tmp_path) as second, client_of(second) as client:
         answer = client.chat.completions.create(

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tests.server.conftest import Live
 from tests.server.fakes import FakeEngine, make_service
-from tests.server.tuning.works import sent, until, working_server
+from tests.server.tuning.works import job_once, sent, working_server
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.app import create_app
@@ -60,13 +60,13 @@ def asked(http: httpx.Client, word: str = "text", **more: Any) -> dict[str, Any]
 
 
 def ended(http: httpx.Client, word: str) -> dict[str, Any]:
-    return until(http, f"{SEARCHES}/{asked(http, word)['id']}", "succeeded", "failed")
+    return job_once(http, f"{SEARCHES}/{asked(http, word)['id']}", "succeeded", "failed")
 
 
 def test_a_confirmed_winner_becomes_the_current_version(http: httpx.Client, server: Live) -> None:
     made = asked(http, metadata={"team": "a"})
     assert made["status"] == "queued" and made["prompt"] == {"id": "kind", "version": "1"}
-    done = until(http, f"{SEARCHES}/{made['id']}", "succeeded", "failed")
+    done = job_once(http, f"{SEARCHES}/{made['id']}", "succeeded", "failed")
     assert done["error"] is None
     result = done["result"]
     assert (result["version"], result["current"], result["better"]) == ("2", True, True)
@@ -102,9 +102,9 @@ def test_a_search_that_died_goes_on_and_one_that_keeps_dying_fails(http: httpx.C
 
 def test_a_running_search_is_cancelled_at_once(http: httpx.Client, server: Live) -> None:
     path = f"{SEARCHES}/{asked(http, 'wait')['id']}"
-    until(http, path, "running")
+    job_once(http, path, "running")
     assert http.post(f"{path}/cancel").status_code == 200
-    assert until(http, path, "cancelled")["result"] is None
+    assert job_once(http, path, "cancelled")["result"] is None
     assert list(runs_folder(server.service).glob("promptopt-*")) == []
 
 

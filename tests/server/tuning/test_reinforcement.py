@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from openai import OpenAI
 from pydantic import ValidationError
 from tests.server.conftest import Live
 from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, tuning_server
+from tests.waiting import until
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.families.fine_tuning.child import default_command
@@ -85,11 +85,8 @@ def create(client: OpenAI, file: str, method: Any, **more: Any) -> Any:
 
 def config_of(server: Live, id: str) -> dict[str, Any]:
     path = runs_folder(server.service) / id / "config.json"
-    for _ in range(600):
-        if path.exists():
-            return json.loads(path.read_bytes())
-        threading.Event().wait(0.02)
-    raise AssertionError(f"there is no {path}")
+    until(path.exists)
+    return json.loads(path.read_bytes())
 
 
 def test_a_grader_trains_by_comparing_answers(client: OpenAI, server: Live) -> None:

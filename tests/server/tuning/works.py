@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
+from tests.waiting import until
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.options import CatalogOptions, FileOptions, TuningOptions
@@ -46,11 +46,6 @@ def sent(http: httpx.Client, text: str) -> str:
     return http.post("/v1/files", files=form).json()["id"]
 
 
-def until(http: httpx.Client, path: str, *statuses: str) -> dict[str, Any]:
+def job_once(http: httpx.Client, path: str, *statuses: str) -> dict[str, Any]:
     """Returns a job once it has one of some statuses."""
-    for _ in range(600):
-        found = http.get(path).json()
-        if found["status"] in statuses:
-            return found
-        threading.Event().wait(0.1)
-    raise AssertionError(found)
+    return until(lambda: http.get(path).json(), lambda found: found["status"] in statuses)

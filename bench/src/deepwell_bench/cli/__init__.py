@@ -1,4 +1,4 @@
-"""What this distribution adds to the command line: `deepwell bench`, every promised figure, and training for `deepwell guard`.
+"""Commands of this distribution: `deepwell bench`, every promised figure, and training for `deepwell guard`.
 
 A verb is a function in the module of its suite, and a line in `VERBS`.
 """

@@ -5,19 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
+
+from tests.waiting import until
 
 from deepwell_bench.suites.security.kills import _left, kind_of
-
-
-def until_known(pid: int) -> str | None:
-    """Returns the kind of a process; the kernel shows its command a moment after it has begun."""
-    pause = threading.Event()
-    for _ in range(3000):
-        if found := kind_of(pid):
-            return found
-        pause.wait(0.02)
-    return None
 
 
 def test_a_process_is_of_the_kind_of_its_module() -> None:
@@ -25,11 +16,11 @@ def test_a_process_is_of_the_kind_of_its_module() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "timeit", "-n", "1", "input()"], stdin=subprocess.PIPE
     ) as one:
-        assert until_known(one.pid) == "timeit"
+        assert until(lambda: kind_of(one.pid)) == "timeit"
         one.communicate(b"\n")
     assert kind_of(one.pid) is None
     with subprocess.Popen(command, stdin=subprocess.PIPE) as tied:
-        assert until_known(tied.pid) in ("process.tied", "cat")
+        assert until(lambda: kind_of(tied.pid)) in ("process.tied", "cat")
         tied.communicate()
 
 
