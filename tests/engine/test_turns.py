@@ -15,7 +15,7 @@ from tests.engine import sequences
 from tests.engine.conformance import collect, request
 from tests.engine.fakes import FakeModel, continuation, fake_engine
 
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.encoder.loop import EncoderEngine, EncoderLimits
 from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine
