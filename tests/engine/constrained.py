@@ -11,7 +11,7 @@ from tests.engine.fakes import FakeCache, fake_capabilities, logits_after
 from tests.server.fakes import END, VOCAB
 
 from deepwell.engine.backends.backend import KVCache
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.limits import Limits

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends.specs import MemorySpec
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.core.sampler import draw, uniform
 from deepwell.engine.limits import Limits

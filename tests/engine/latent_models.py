@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
 

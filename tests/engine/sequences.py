@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from tests.models.builders import safetensors_bytes
 
 from deepwell.engine.architectures.deepseek_v4 import cache_pages
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig
 

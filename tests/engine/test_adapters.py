@@ -20,7 +20,7 @@ from tests.engine.conformance import collect
 
 from deepwell.engine.architectures import build_model, tensor_plan
 from deepwell.engine.backends import native
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions

@@ -17,7 +17,7 @@ from tests.engine.test_adapters import ALPHA, MAX_ERROR, WEIGHTS, linears, merge
 from deepwell.engine.architectures import build_model
 from deepwell.engine.architectures.targets import lora_targets
 from deepwell.engine.backends import native
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.layouts import Precision
 from deepwell.engine.load import new_cache
 from deepwell.engine.weights.adapters import AdapterLoader, read_adapter

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool, Prefix
 from deepwell.errors import DeepwellError
 

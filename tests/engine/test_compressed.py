@@ -15,7 +15,7 @@ from tests.engine.backends import backend
 
 from deepwell.engine.architectures import build_model
 from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.plan import kv_token_bytes, plan
 from deepwell.engine.prompts import checked_prompt
 from deepwell.engine.protocol import Capabilities

@@ -15,7 +15,7 @@ from tests.engine.conformance import Answer, EngineConformance, collect, request
 from tests.engine.fakes import EOS, FakeModel, continuation, fake_engine, log_softmax, logits_after
 from tests.needs import NATIVE, require
 
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine

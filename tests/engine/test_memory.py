@@ -15,7 +15,7 @@ from tests.engine.test_shift import VOCAB, Decoder, grouped
 from deepwell.engine.backends import native, reference
 from deepwell.engine.backends.reference_memory import factored
 from deepwell.engine.backends.specs import MemorySpec
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.memory import memory_spec
 from deepwell.engine.protocol import GenerateRequest, Window

@@ -16,7 +16,7 @@ from tests.needs import instructions
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backends import native, reference
 from deepwell.engine.backends.specs import AttentionSpec
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.layouts import GROUP, KVDtype, Precision, Scheme
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights import quantize

@@ -23,14 +23,14 @@ from tests.engine.test_scheduler import FREE, MAX_LEN, Driver, events, greedy, s
 
 from deepwell.engine.architectures import build_model, build_prediction
 from deepwell.engine.backends import native
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.scheduler import Scheduler
-from deepwell.engine.core.speculation import PENDING_ROWS, Odds, RowCost
+from deepwell.engine.core.speculation import PENDING_ROWS, Odds
 from deepwell.engine.core.step import ScheduledStep
-from deepwell.engine.limits import Limits
+from deepwell.engine.limits import Limits, RowCost
 from deepwell.engine.load import new_cache, open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import kv_token_bytes, plan, recent_horizon, slot_bytes

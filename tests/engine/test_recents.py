@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.engine.fakes import FakeCache, FakeModel, continuation
 from tests.engine.test_scheduler import FREE, MAX_LEN, Driver, greedy, prompt_tokens
 
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.scheduler import Scheduler
 from deepwell.engine.limits import Limits

@@ -11,7 +11,7 @@ from tests.engine import sequences
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backends import reference
 from deepwell.engine.backends.rope import rope_tables
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
 from deepwell.engine.weights.load import load_weights

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deepwell.engine.backends import reference
 from deepwell.engine.backends.reference_latent import select
 from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights import quantize
 

@@ -100,7 +100,7 @@ def test_the_layer_is_its_formula(
 
 
 def _no_adapters() -> Adapters:
-    from deepwell.engine.core.batch import Batch
+    from deepwell.engine.batch import Batch
 
     none = np.zeros(0, np.int32)
     return Adapters(Batch(none, none, none, none, none))

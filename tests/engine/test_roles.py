@@ -18,9 +18,8 @@ from tests.engine.fakes import EOS, VOCAB, FakeModel, logits_after
 from tests.engine.test_scheduler import MAX_LEN, Driver, events, greedy, small_limits
 from tests.parallel import every_processor
 
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.core.speculation import RowCost
-from deepwell.engine.limits import Limits
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.limits import Limits, RowCost
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.engine.fakes import EOS, VOCAB, FakeCache, FakeModel, continuation
 
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.batch_builder import BatchBuilder, output_rows_of
 from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.scheduler import Scheduler
 from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
-from deepwell.engine.core.speculation import Draft, RowCost, accept
+from deepwell.engine.core.speculation import Draft, accept
 from deepwell.engine.core.step import Move, ScheduledStep
-from deepwell.engine.limits import Limits
+from deepwell.engine.limits import Limits, RowCost
 from deepwell.engine.memory import factor_memory
 from deepwell.engine.protocol import SamplingParams, Window
 

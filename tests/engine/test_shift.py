@@ -14,7 +14,7 @@ from tests.engine.latent_models import EPS, Shape, Weights
 
 from deepwell.engine.backends import native, reference
 from deepwell.engine.backends.specs import AttentionSpec
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights import quantize
 

@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 from tests.engine.conformance import Answer, request
 from tests.engine.fakes import FakeModel, fake_engine
 
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.core.loop import InProcessEngine
-from deepwell.engine.core.speculation import (
-    LONGEST_KEY,
-    SHORTEST_KEY,
-    DraftPolicy,
-    PromptLookup,
-    RowCost,
-    accept,
-)
-from deepwell.engine.limits import Limits
+from deepwell.engine.core.speculation import LONGEST_KEY, SHORTEST_KEY, DraftPolicy, PromptLookup, accept
+from deepwell.engine.limits import Limits, RowCost
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 
 COST = RowCost(0.2, 0.4)

@@ -16,7 +16,7 @@ from tests.engine.conformance import collect, request
 from tests.engine.fakes import FakeModel, continuation, fake_engine
 from tests.waiting import until_async
 
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.encoder.loop import EncoderEngine, EncoderLimits
 from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine

@@ -21,7 +21,7 @@ from tests.engine.fakes import (
 from tests.engine.test_roles import RoleModel
 from tests.engine.test_scheduler import FREE, MAX_LEN, Driver, Masks, greedy, prompt_tokens, small_limits
 
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.sequence import Kind
 from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import GenerateRequest, SamplingParams, Window

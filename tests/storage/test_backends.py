@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 import deepwell.storage
@@ -18,9 +19,8 @@ from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.installation import Installation
 from deepwell.storage.jobs import JobStore
-from deepwell.storage.keys import KeyStore
 from deepwell.storage.postgres import PostgreSQL
-from deepwell.storage.tables import HEAD, metadata
+from deepwell.storage.tables import metadata
 
 pytestmark = pytest.mark.usefixtures("every_database_is_migrated")
 
@@ -200,6 +200,7 @@ def test_every_revision_goes_up_and_down(fresh):
     database = fresh()
     config = Config()
     config.set_main_option("script_location", deepwell.storage.__path__[0] + "/migrations")
+    revisions = len(list(ScriptDirectory.from_config(config).walk_revisions()))
 
     def tables(connection):
         return set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
@@ -208,7 +209,7 @@ def test_every_revision_goes_up_and_down(fresh):
         config.attributes["connection"] = connection
         assert tables(connection) == set(metadata.tables)
         states = [tables(connection)]
-        for _ in range(int(HEAD)):
+        for _ in range(revisions):
             command.downgrade(config, "-1")
             states.append(tables(connection))
         assert states[-1] == set()
@@ -221,40 +222,27 @@ def test_every_revision_goes_up_and_down(fresh):
     database.close()
 
 
-def test_ratings_of_before_there_were_voters_stay_and_agreed_to_nothing(fresh):
+def set_revision(revision):
+    statement = sa.text("UPDATE alembic_version SET version_num = :revision")
+    return lambda connection: connection.execute(statement, {"revision": revision})
+
+
+@pytest.mark.parametrize("revision", ["0001", "0013"])
+def test_a_database_from_before_the_baseline_is_refused_with_the_way_to_bring_it_there(fresh, revision):
     database = fresh()
-    config = Config()
-    config.set_main_option("script_location", deepwell.storage.__path__[0] + "/migrations")
-    old = sa.text(
-        "INSERT INTO feedback (tenant, id, target_id, rating, created_at) VALUES ('t', :id, 'resp_1', 'up', 1)"
-    )
-
-    def work(connection):
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0009")
-        connection.execute(old, [{"id": "fb_1"}, {"id": "fb_2"}])  # of one answer
-        command.upgrade(config, "head")
-
-    database.write_now(work)
-    query = sa.text("SELECT id, voter, source FROM feedback WHERE NOT consent AND NOT verified ORDER BY id")
-    rows = database.read_now(lambda connection: connection.execute(query).all())
-    assert [tuple(row) for row in rows] == [("fb_1", "fb_1", "api"), ("fb_2", "fb_2", "api")]
+    database.write_now(insert("a"))
+    database.write_now(set_revision(revision))
     database.close()
-
-
-async def test_keys_of_before_there_were_seals_are_sealed(fresh):
+    with pytest.raises(StorageError, match=f"revision {revision}") as refused:
+        fresh()
+    assert "commit 5cdca289" in refused.value.fix and "deepwell keys list" in refused.value.fix
+    backend = database._backend
+    with backend.writer.connect() as connection, connection.begin():
+        assert count(connection) == 1
+        set_revision("0014")(connection)  # as that commit does
+    backend.writer.dispose()
     database = fresh()
-    key, _ = KeyStore(database).create(Tenant("t"), "k", ["inference"], expires_at=2**40, images_per_minute=3)
-    config = Config()
-    config.set_main_option("script_location", deepwell.storage.__path__[0] + "/migrations")
-
-    def work(connection):
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0013")
-        command.upgrade(config, "head")
-
-    database.write_now(work)
-    assert await KeyStore(database).list() == [key]
+    assert database.read_now(count) == 1
     database.close()
 
 

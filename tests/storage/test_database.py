@@ -129,6 +129,45 @@ def test_the_revisions_make_the_tables_that_the_code_knows(database):
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
+# Tables as the fourteen revisions left them, which the baseline replaced. Columns that were added later have defaults.
+LAST_OF_THE_FOURTEEN = """
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+CREATE TABLE installation (
+    id VARCHAR(64) NOT NULL, generation BIGINT NOT NULL, CONSTRAINT pk_installation PRIMARY KEY (id)
+);
+CREATE TABLE api_keys (
+    id VARCHAR(64) NOT NULL, tenant VARCHAR(64) NOT NULL, name VARCHAR(256) NOT NULL,
+    digest VARCHAR(64) NOT NULL, hint VARCHAR(16) NOT NULL, scopes VARCHAR(256) NOT NULL,
+    requests_per_minute BIGINT, tokens_per_minute BIGINT, created_at BIGINT NOT NULL, last_used_at BIGINT,
+    expires_at BIGINT, revoked_at BIGINT, audio_seconds_per_minute BIGINT, images_per_minute BIGINT,
+    seal VARCHAR(64) DEFAULT '' NOT NULL,
+    CONSTRAINT pk_api_keys PRIMARY KEY (id), CONSTRAINT uq_api_keys_digest UNIQUE (digest)
+);
+CREATE TABLE conversations (
+    tenant VARCHAR(64) NOT NULL, id VARCHAR(64) NOT NULL, created_at BIGINT NOT NULL, metadata TEXT NOT NULL,
+    updated_at BIGINT DEFAULT '0' NOT NULL, CONSTRAINT pk_conversations PRIMARY KEY (tenant, id)
+);
+INSERT INTO alembic_version VALUES ('0014');
+INSERT INTO installation VALUES ('0123456789abcdef0123456789abcdef', 7);
+INSERT INTO api_keys VALUES ('key_1', 't', 'n', 'd', 'h', '["inference"]', 1, NULL, 2, 3, 4, NULL, NULL, 5, 's');
+INSERT INTO conversations VALUES ('t', 'conv_1', 1, '{}', 2);
+"""
+
+
+def test_a_database_of_the_last_revision_before_the_baseline_is_taken_over_as_it_is(tmp_path: Path):
+    path = tmp_path / "x.db"
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.executescript(LAST_OF_THE_FOURTEEN)
+        before = list(raw.iterdump())
+    database = Database.open(path)
+    assert database.id == "0123456789abcdef0123456789abcdef"
+    database.close()
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        assert list(raw.iterdump()) == before
+
+
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path):
     path = tmp_path / "x.db"
     Database.open(path).close()

@@ -7,7 +7,7 @@ from functools import partial
 
 from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.backends.specs import MemorySpec
-from deepwell.engine.core.batch import Memory
+from deepwell.engine.batch import Memory
 from deepwell.engine.window import Window
 from deepwell.errors import InvalidRequest
 

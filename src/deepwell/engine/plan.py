@@ -8,7 +8,7 @@ from typing import Final
 
 from deepwell.engine.architectures.deepseek_v4 import cache_pages, horizon, prediction_pages
 from deepwell.engine.backends.specs import CompressedPage
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.speculation import PENDING_ROWS
 from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.limits import PASS_ROWS, Limits

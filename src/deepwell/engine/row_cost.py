@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.architectures.tensors import MatrixPlan
-from deepwell.engine.core.speculation import RowCost
+from deepwell.engine.limits import RowCost
 from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["expected_row_cost"]

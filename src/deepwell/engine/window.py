@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
 
 __all__ = ["MOST_TOKENS", "Window", "check_window"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.scheduler import Scheduler
 from deepwell.engine.core.sequence import Sequence, SequenceSpec

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backends.backend import Backend, KVCache, Model
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import Precision
 from deepwell.engine.load import new_cache
 from deepwell.engine.weights.load import load_weights

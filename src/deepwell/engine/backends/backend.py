@@ -23,7 +23,7 @@ from deepwell.engine.backends.specs import (
     MemorySpec,
     MoeSpec,
 )
-from deepwell.engine.core.batch import Adapter, Batch, Memory
+from deepwell.engine.batch import Adapter, Batch, Memory
 from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights.low_rank import LowRank
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deepwell.engine.backends import backend, reference, specs
 from deepwell.engine.backends.specs import AttentionSpec, LatentAttentionSpec, MemorySpec, MoeSpec
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights.low_rank import INT8_RANK, AdapterDtype, LowRank, PackedLowRank, by_expert, pack
 from deepwell.errors import MissingDependency

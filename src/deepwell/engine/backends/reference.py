@@ -50,7 +50,7 @@ from deepwell.engine.backends.specs import (
     HyperHeadSpec,
     MemorySpec,
 )
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.low_rank import LowRank
 from deepwell.engine.weights.quantize import round_bf16

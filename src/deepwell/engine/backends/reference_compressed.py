@@ -24,7 +24,7 @@ from deepwell.engine.backends.specs import (
     HyperHeadSpec,
     HyperSpec,
 )
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.quantize import round_bf16
 

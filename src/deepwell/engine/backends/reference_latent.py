@@ -29,7 +29,7 @@ from deepwell.engine.backends.reference_ops import (
     widen,
 )
 from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec, MemorySpec
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.quantize import round_bf16
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepwell.engine.backends.reference_ops import SMALLEST_PEAK, Float32, apply_rope, widen
 from deepwell.engine.backends.specs import MemorySpec
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.weights.quantize import round_bf16
 
 __all__ = ["Factors", "Memory", "behind", "factored"]

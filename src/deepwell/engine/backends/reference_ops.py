@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends import backend
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.layouts import GATE_UP_ROWS, GROUP, PANEL, KVDtype, Scheme
 from deepwell.engine.weights.low_rank import LowRank
 from deepwell.engine.weights.quantize import FLOATS, Quantized, packed_nbytes, quantize_activations, unlayout

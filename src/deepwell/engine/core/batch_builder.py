@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.step import ScheduledStep
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool
-from deepwell.engine.core.speculation import DraftPolicy, Odds, PromptLookup, RowCost
+from deepwell.engine.core.speculation import DraftPolicy, Odds, PromptLookup
 from deepwell.engine.core.step import ScheduledStep
-from deepwell.engine.limits import Limits
+from deepwell.engine.limits import Limits, RowCost
 
 __all__ = ["DraftPlanner"]
 

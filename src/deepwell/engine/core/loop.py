@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends.backend import KVCache, Model
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.runner import StepResult, StepRunner

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends.backend import KVCache, Model
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.batch import Batch
 from deepwell.engine.core.sampler import draw, uniform
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.speculation import PENDING_ROWS, Pending

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends.backend import KVCache, Model
-from deepwell.engine.core.batch import Batch, Memory
+from deepwell.engine.batch import Batch, Memory
 from deepwell.engine.core.batch_builder import BatchBuilder, output_rows_of
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.sampler import draw, log_normalizer, token_logprob, uniform

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
 
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool, Prefix
 from deepwell.engine.core.drafting import DraftPlanner
 from deepwell.engine.core.fair import FairQueue

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.core.batch import BLOCK_TOKENS, Memory
+from deepwell.engine.batch import BLOCK_TOKENS, Memory
 from deepwell.engine.core.blocks import Prefix
 from deepwell.engine.core.sampler import GREEDY_BELOW
 from deepwell.engine.core.speculation import DraftState

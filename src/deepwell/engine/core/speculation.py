@@ -14,6 +14,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.engine.limits import RowCost
+
 __all__ = [
     "LONGEST_KEY",
     "PENDING_ROWS",
@@ -25,7 +27,6 @@ __all__ = [
     "Odds",
     "Pending",
     "PromptLookup",
-    "RowCost",
     "accept",
 ]
 
@@ -207,23 +208,6 @@ class Odds:
     def drafted(self) -> None:
         """Records that predictions pay, so that probing starts early again when they no longer do."""
         self._wait = self._left = _PROBE_AFTER
-
-
-@dataclass(frozen=True, slots=True)
-class RowCost:
-    """The cost of additional rows of a step, in steps of one row.
-
-    Arithmetic on a second row overlaps with reading the weights. With more rows it dominates the step. Measured on AVX2
-    with SmolLM2: 2, 4, 8 rows cost 1.05-1.3, 2.3, 4.1 steps on one core, 16 rows 6.1 on two.
-    """
-
-    second: float = 0.2
-    further: float = 0.45
-    predict: float = 0.0  # one pass of the multi-token prediction layer
-
-    def of(self, rows: int) -> float:
-        """Returns the cost of row number `rows`."""
-        return 1.0 if rows == 1 else self.second if rows == 2 else self.further
 
 
 class DraftPolicy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from deepwell.engine.core.batch import Memory
+from deepwell.engine.batch import Memory
 from deepwell.engine.core.sequence import Sequence
 
 __all__ = ["Move", "ScheduledStep"]

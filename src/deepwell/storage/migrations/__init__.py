@@ -14,13 +14,15 @@ from deepwell.storage.tables import HEAD, metadata
 
 __all__ = ["bring_up_to_date"]
 
+_BASELINE = "0014"  # the first revision here; the thirteen before it were merged into it
+
 
 def bring_up_to_date(connection: Connection, backend: Backend, installation: Installation) -> None:
     """Runs the revisions that are missing, inside the caller's transaction.
 
     Raises:
         StoreLost: a remembered database has no tables.
-        StorageError: the tables are of a newer Deepwell, or nothing says of which.
+        StorageError: the tables are of a newer Deepwell, of one from before the baseline, or nothing says of which.
     """
     revision = _revision(connection)
     if revision == HEAD:
@@ -36,6 +38,10 @@ def bring_up_to_date(connection: Connection, backend: Backend, installation: Ins
                 fix="restore it from a backup",
             )
         installation.require_tables(backend.shown)
+    elif revision < _BASELINE:
+        raise StorageError.of(
+            "database_too_old", database=backend.shown, revision=revision, baseline=_BASELINE
+        )
     # Importing Alembic takes longer than the whole start of a server whose tables are up to date.
     from alembic import command
     from alembic.config import Config

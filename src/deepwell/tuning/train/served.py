@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepwell.engine.architectures import build_model, tensor_plan
 from deepwell.engine.backends import native
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import Precision
 from deepwell.engine.load import new_cache
 from deepwell.engine.weights.adapters import AdapterLoader, LoadedAdapter, linears_of

@@ -17,7 +17,7 @@ from deepwell.engine.backends.reference_memory import Memory
 from deepwell.engine.backends.reference_ops import Float32
 from deepwell.engine.backends.rope import rope_tables
 from deepwell.engine.backends.specs import AttentionSpec
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.load import new_cache
 from deepwell.engine.memory import memory_spec
 from deepwell.engine.weights.load import load_weights

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.cli.bench.report import Report, rounded
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions

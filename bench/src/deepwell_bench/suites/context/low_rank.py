@@ -14,7 +14,7 @@ from deepwell.cli.bench.machine import machine
 from deepwell.cli.bench.report import Report, rounded
 from deepwell.cli.bench.roofs import measure_roof, work_of
 from deepwell.engine.backends import native
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.window import Window

@@ -19,7 +19,7 @@ from typing import Any, Final
 from deepwell.cli.bench.report import Report, rounded
 from deepwell.dialogue.text import Codec
 from deepwell.engine.backends.native import select_backend
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.load import new_cache, open_engine

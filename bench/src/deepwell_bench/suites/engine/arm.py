@@ -27,7 +27,7 @@ from deepwell.engine.architectures import build_model
 from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Model
 from deepwell.engine.backends.rope import rope_tables
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype, Precision, Scheme
 from deepwell.engine.weights.load import load_weights
 from deepwell.engine.weights.packed import PackedMatrix, Weights

@@ -25,7 +25,7 @@ from deepwell.engine.backends.specs import (
     HyperHeadSpec,
     HyperSpec,
 )
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.plan import kv_token_bytes, slot_bytes
 from deepwell.engine.recents import blocks_held
 from deepwell.engine.weights import quantize

@@ -18,7 +18,7 @@ from deepwell.cli.bench.report import Report, rounded
 from deepwell.dialogue.completion import Choice, complete
 from deepwell.dialogue.text import Codec
 from deepwell.engine.backends import native
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights.load import load_weights
 from deepwell.errors import DeepwellError

@@ -23,7 +23,7 @@ from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Backend, KVCache, Matrix, Model
 from deepwell.engine.backends.native import select_backend
 from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights import quantize
 from deepwell.engine.weights.load import load_weights

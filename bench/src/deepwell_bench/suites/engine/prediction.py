@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from deepwell.cli.bench.report import Report, rounded
 from deepwell.engine.core.loop import InProcessEngine
-from deepwell.engine.core.speculation import RowCost
-from deepwell.engine.limits import Limits
+from deepwell.engine.limits import Limits, RowCost
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.cli.bench.report import Report
-from deepwell.engine.core.speculation import RowCost
 from deepwell.engine.layouts import KVDtype, Precision
-from deepwell.engine.limits import Limits
+from deepwell.engine.limits import Limits, RowCost
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams

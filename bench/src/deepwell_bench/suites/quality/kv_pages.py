@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepwell.cli.bench.report import Report, rounded
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backends.native import select_backend
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.load import new_cache
 from deepwell.engine.plan import kv_token_bytes

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from deepwell.cli.bench.machine import cpu_seconds, process_tree
 from deepwell.cli.bench.report import Report, rounded
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.layouts import Precision
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights.load import resolve_precision, weights_nbytes

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from deepwell.dialogue.completion import Choice
 from deepwell.dialogue.opening import Planned, open_model, plan_model
 from deepwell.dialogue.text import Codec
-from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.limits import Limits
 from deepwell.engine.machine import available_memory_bytes
