@@ -12,8 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.faults.test_batches import PATIENCE_S, ROOT, answers, put_to_sleep, until
+from tests.faults.test_batches import PATIENCE_S, ROOT, answers, put_to_sleep
 from tests.parallel import free_port
+from tests.waiting import until
 
 SHORT_S, LONG_S = 0.3, 3600.0
 FOREVER = {"model": "toy", "input": "count FOREVER", "background": True}

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests.faults.test_batches import answers, until
+from tests.faults.test_batches import answers
 from tests.parallel import free_port
 from tests.server.tuning.jobs import TEMPLATE_HASH, upload
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60

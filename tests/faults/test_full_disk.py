@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from tests.faults.test_batches import until
 from tests.needs import MOUNTS, require
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.waiting import until
 
 from deepwell.server.options import FileOptions
 

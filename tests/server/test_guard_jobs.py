@@ -12,8 +12,9 @@ import pytest
 from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
-from tests.server.test_batches import begin, client_of, encoded, ended, lines_of, row, until
+from tests.server.test_batches import begin, client_of, encoded, ended, lines_of, row
 from tests.server.test_guard import REFUSAL, TERM, options
+from tests.waiting import until_async
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.context import ServerContext
@@ -77,8 +78,8 @@ async def test_every_line_of_a_batch_passes_the_guard(client: OpenAI, live: Live
     assert [one["finish_reason"] for one in choices] == ["stop", "content_filter", "stop"]
     assert [one["message"]["content"] for one in choices] == ["hello", REFUSAL, "no. [bank card] now"]
     assert len(live.engine.seen) == 2, "the refused line was never generated"
-    refused = await until(lambda: told_in_trail(folder, "input", "block"))
-    redacted = await until(lambda: told_in_trail(folder, "output", "redact"))
+    refused = await until_async(lambda: told_in_trail(folder, "input", "block"))
+    redacted = await until_async(lambda: told_in_trail(folder, "output", "redact"))
     assert [one.get("model") for one in (*refused, *redacted)] == ["toy"] * 2, (refused, redacted)
     assert all(one["request_id"] for one in (*refused, *redacted))
     assert TERM not in json.dumps(refused) and CARD not in json.dumps(redacted)
@@ -106,7 +107,7 @@ async def test_a_background_response_passes_the_guard(
             assert deltas == answer
     else:
         id = client.responses.create(model="toy", input=text, background=True).id
-    response = await until(lambda: (one := client.responses.retrieve(id)).status in FINAL and one)
+    response = await until_async(lambda: (one := client.responses.retrieve(id)).status in FINAL and one)
     assert (response.status, response.output_text) == (status, answer)
     if status == "incomplete":
         assert response.incomplete_details.reason == "content_filter"

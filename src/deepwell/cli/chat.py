@@ -20,6 +20,7 @@ from deepwell.cli.options import (
 )
 from deepwell.cli.output import JsonFlag, print_error, reported_errors, system_error, write_json
 from deepwell.messages import nearest, say
+from deepwell.settings.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.cli.answers import Answers
@@ -295,14 +296,14 @@ class Conversation:
             self._say("chat_needs_file", command="/save")
             return
         text = json.dumps(self.messages, ensure_ascii=False, indent=2) + "\n"
-        Path(name).expanduser().write_text(text, encoding="utf-8")
+        user_path(name).write_text(text, encoding="utf-8")
         self._say("chat_saved", count=len(self.messages), path=name)
 
     def _load(self, name: str) -> None:
         if not name:
             self._say("chat_needs_file", command="/load")
             return
-        messages = _read_messages(Path(name).expanduser())
+        messages = _read_messages(user_path(name))
         self._system = next((one["content"] for one in messages if one["role"] == "system"), "")
         self._turns = [one for one in messages if one["role"] != "system"]
         self._say("chat_loaded", count=len(messages), path=name)

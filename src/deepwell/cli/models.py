@@ -17,6 +17,7 @@ from deepwell.cli.rollout import registry
 from deepwell.cli.updates import verbs as updates
 from deepwell.cli.usage import Verbs
 from deepwell.messages import say
+from deepwell.settings.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.models.store.catalog import CatalogEntry, Pin
@@ -233,7 +234,7 @@ def _check_name(store: ModelStore, name: str) -> None:
     """
     from deepwell.errors import ModelNotFound
 
-    if not store.can_hold(name) and Path(name).expanduser().exists():
+    if not store.can_hold(name) and user_path(name).exists():
         raise ModelNotFound.of("model_name_wanted", path=name)
 
 

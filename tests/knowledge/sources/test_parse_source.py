@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deepwell.errors import DeepwellError, InvalidRequest
@@ -113,6 +113,7 @@ def test_a_stored_description_that_is_none(stored: dict[str, object]) -> None:
 
 
 @given(st.text(max_size=60), st.lists(st.text(max_size=20), max_size=3))
+@example("~0", [])  # nobody's home
 def test_any_text_is_a_source_or_an_error_that_says_so(text: str, assignments: list[str]) -> None:
     with suppress(DeepwellError):
         spec = parse_source(text, assignments)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepwell.messages import say
+from deepwell.settings.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.fleet.pieces.piece import Executor, Tally
@@ -61,7 +62,7 @@ def executor_on(place: str, cpus: int = 1) -> Iterator[Executor]:
 
 def there(model: str) -> str:
     """Returns a model's name, or the absolute path of one that is here, since tasks run in folders of their own."""
-    path = Path(model).expanduser()
+    path = user_path(model)
     return str(path.resolve()) if ("/" in model or path.is_file()) and path.exists() else model
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepwell.cli.up.machine import has_modules
 from deepwell.errors import InvalidRequest, MissingDependency
+from deepwell.settings.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings
@@ -30,7 +31,7 @@ def base_name(folder: Path) -> str:
         raise MissingDependency.of(
             "knowledge_extra_missing", feature="--knowledge", feature_zh="--knowledge ", package=missing
         )
-    return folder.expanduser().resolve().name or "documents"
+    return user_path(folder).resolve().name or "documents"
 
 
 def fill_from(settings: Settings, folder: Path, *, shown: bool) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def fill_from(settings: Settings, folder: Path, *, shown: bool) -> dict[str, Any
     except ModelNotFound:
         pull_models(settings, ChosenModels((), settings.models_dir, (embedder,)), shown=shown)
 
-    name, source = base_name(folder), str(folder.expanduser().resolve())
+    name, source = base_name(folder), str(user_path(folder).resolve())
 
     async def work() -> dict[str, Any]:
         async with LocalKnowledge(settings, senses=senses_of(settings)) as knowledge:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
+from deepwell.settings.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings
@@ -46,7 +47,7 @@ def choose_models(settings: Settings, given: Sequence[str], path: Path | None) -
     wanted = tuple(given) or (settings.model, *settings.additional_models)
     if path is None:
         return _stored(settings.models_dir, wanted)
-    path = path.expanduser().absolute()
+    path = user_path(path).absolute()
     if not path.exists():
         raise InvalidRequest.of("model_path_absent", path=path)
     if path.is_file() or (path / "config.json").is_file():

@@ -27,6 +27,7 @@ from deepwell.knowledge.sources.options import (
 )
 from deepwell.knowledge.sources.source import Kind, Source, SourceSpec
 from deepwell.knowledge.sources.tree import absolute
+from deepwell.settings.paths import user_path
 
 __all__ = ["open_live", "open_source", "parse_source"]
 
@@ -96,7 +97,7 @@ def _sql(kind: Kind, rest: str, options: dict[str, object]) -> SourceSpec:
 
 
 def _path(text: str, options: dict[str, object]) -> SourceSpec:
-    path = absolute(Path(text).expanduser())
+    path = absolute(user_path(text))
     if not text or not path.exists():
         raise InvalidRequest(
             f"{text or 'nothing'} is neither a path that exists nor an address", fix=f"write {_FORMS}"

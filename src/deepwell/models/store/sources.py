@@ -26,6 +26,7 @@ from deepwell.models.store.download import Digest, Downloader, Progress
 from deepwell.models.store.fetched import ANYTHING, POOLING_FILE, Fetched, FetchOptions, is_plain
 from deepwell.models.store.hubs import HubSource, ModelScopeSource
 from deepwell.models.store.npm import NpmSource
+from deepwell.settings.paths import user_path
 
 __all__ = [
     "Fetched",
@@ -98,7 +99,7 @@ def parse_source(text: str) -> Source:
     if colon and kind in ("https", "http"):
         return _parse_url(text)
     if "/" in text or text.endswith(".gguf") or Path(text).exists():
-        return PathSource(Path(text).expanduser())
+        return PathSource(user_path(text))
     raise InvalidRequest.of("source_unknown", text=text)
 
 

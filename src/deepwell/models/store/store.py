@@ -40,6 +40,7 @@ from deepwell.models.store.manifest import Manifest
 from deepwell.models.store.order import LastSource, alternatives
 from deepwell.models.store.sources import PathSource, hub_sources, parse_source
 from deepwell.models.text.tokenizer import read_chat_template
+from deepwell.settings.paths import user_path
 
 __all__ = ["ModelStore", "StoredModel", "declared_licence"]
 
@@ -101,7 +102,7 @@ class ModelStore:
         text = str(name_or_path)
         if _NAME.fullmatch(text) and (self.root / text / "manifest.json").is_file():
             return self.get(text)
-        path = Path(text).expanduser()
+        path = user_path(text)
         if path.exists() and ("/" in text or path.is_file() or isinstance(name_or_path, Path)):
             name = path.resolve().stem if path.is_file() else path.resolve().name
             return StoredModel(name, path if path.is_file() else _openable(path), None)

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from deepwell.tuning.train.config import LoraConfig, StepConfig, TuneConfig, paths_of
+from deepwell.settings.paths import user_path
 
 __all__ = ["DpoConfig", "DpoSettings", "KtoConfig", "KtoSettings", "PreferenceConfig", "PreferenceLora"]
 
@@ -96,7 +97,7 @@ class KtoConfig(PreferenceConfig):
 
     def placed(self, base: Path) -> Self:
         """Returns the configuration with replayed files behind a folder."""
-        return self.model_copy(update={"replay": [base / one.expanduser() for one in self.replay]})
+        return self.model_copy(update={"replay": [base / user_path(one) for one in self.replay]})
 
     def more_files(self) -> list[Path]:
         """Returns the replayed files."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deepwell.errors import InvalidRequest
 from deepwell.messages import nearest
+from deepwell.settings.paths import user_path
 
 __all__ = [
     "LoraConfig",
@@ -234,11 +235,11 @@ def parse_config_as(
     return config.model_copy(
         update={
             "model": model,
-            "data": [base / path.expanduser() for path in config.data],
-            "validation": [base / p.expanduser() for p in validation]
+            "data": [base / user_path(path) for path in config.data],
+            "validation": [base / user_path(p) for p in validation]
             if isinstance(validation, list)
             else validation,
-            "output": base / config.output.expanduser(),
+            "output": base / user_path(config.output),
         }
     ).placed(base)
 

@@ -17,6 +17,7 @@ from deepwell.models.formats.kinds import ModelKind, kind_of
 from deepwell.models.store.store import ModelStore
 from deepwell.server.families.models.bodies import MediaKind, ModelCard
 from deepwell.server.options import ServerOptions
+from deepwell.settings.paths import user_path
 
 __all__ = ["media_cards"]
 
@@ -60,7 +61,7 @@ def _stored(
     for name in store.names():
         if kind_of(store.root / name) == kind and _is_whole(store, name):
             yield name, store.root / name
-    if not store.can_hold(own) and kind_of(path := Path(own).expanduser()) == kind:
+    if not store.can_hold(own) and kind_of(path := user_path(own)) == kind:
         yield path.name, path
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from deepwell.tuning.train.config import LoraConfig, parse_config_as, read_config_as
+from deepwell.settings.paths import user_path
 
 __all__ = ["PPOConfig", "RewardConfig", "StepsConfig", "parse_config", "read_config"]
 
@@ -153,7 +154,7 @@ class PPOConfig(_Strict):
         for name in ("reward", "cost", "judge"):
             reward: RewardConfig | None = getattr(self, name)
             if reward is not None:
-                data = [base / path.expanduser() for path in reward.data]
+                data = [base / user_path(path) for path in reward.data]
                 found[name] = reward.model_copy(update={"data": data})
         return self.model_copy(update=found)
 
