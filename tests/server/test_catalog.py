@@ -30,7 +30,7 @@ from deepwell.server.families.catalog.child import Received
 from deepwell.server.families.catalog.plans import ModelPlans
 from deepwell.server.families.catalog.updates import UPDATES_JOB, update_chores
 from deepwell.server.families.catalog.worker import PULL_JOB, payload_of, pull_worker
-from deepwell.server.job_worker import JobWorker
+from deepwell.server.families.job_worker import JobWorker
 from deepwell.server.options import CatalogOptions, FileOptions, ServerOptions
 from deepwell.server.residency.host import ModelHost
 from deepwell.settings import Settings

@@ -24,7 +24,7 @@ from deepwell.safety.policy import Policy
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
 from deepwell.server.families.compliance.worker import compliance_worker
-from deepwell.server.job_worker import JobWorker
+from deepwell.server.families.job_worker import JobWorker
 from deepwell.server.options import FileOptions, GuardOptions
 from deepwell.settings import Settings
 from deepwell.storage.database import LOCAL, Database, Tenant

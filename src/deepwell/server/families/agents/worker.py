@@ -17,7 +17,7 @@ from deepwell.server.families.agents.request import KeptRequest
 from deepwell.server.families.agents.stored import StoredLog
 from deepwell.server.families.agents.wiring import agent_of
 from deepwell.server.families.batches.owner import principal_of_job
-from deepwell.server.job_worker import JobWorker, Work
+from deepwell.server.families.job_worker import JobWorker, Work
 from deepwell.server.observe.agents import RunTrace
 from deepwell.storage.agents import AGENT_JOB, StepTaken, StoredAgentRun
 from deepwell.storage.clock import shared_time

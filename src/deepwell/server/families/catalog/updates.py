@@ -20,7 +20,7 @@ from deepwell.server.families.catalog.bodies import (
     UpdateReport,
     ValueUpdate,
 )
-from deepwell.server.job_worker import Chore
+from deepwell.server.families.job_worker import Chore
 from deepwell.server.options import CatalogOptions
 from deepwell.storage.database import LOCAL, Tenant
 from deepwell.storage.jobs import Job

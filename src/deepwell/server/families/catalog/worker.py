@@ -18,7 +18,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.catalog.child import PullOrder
 from deepwell.server.families.catalog.looking import LookOrder
 from deepwell.server.families.catalog.updates import UPDATES_JOB, update_chores
-from deepwell.server.job_worker import JobWorker, Work
+from deepwell.server.families.job_worker import JobWorker, Work
 from deepwell.server.options import CatalogOptions
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 

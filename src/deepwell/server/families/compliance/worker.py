@@ -13,7 +13,7 @@ from deepwell.safety.guard import Guard
 from deepwell.safety.policy import Policy
 from deepwell.safety.terms.pull import lists_folder
 from deepwell.server.context import ServerContext
-from deepwell.server.job_worker import JobWorker, Work
+from deepwell.server.families.job_worker import JobWorker, Work
 from deepwell.settings import Settings
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 

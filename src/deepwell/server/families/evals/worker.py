@@ -20,7 +20,7 @@ from deepwell.server.families.evals.sampling import Sampler, given_sample
 from deepwell.server.families.evals.schema import FileContent, JsonlSource, SampledSource
 from deepwell.server.families.evals.summary import ItemBody, summed
 from deepwell.server.families.graders.models import ServedGrading
-from deepwell.server.job_worker import JobWorker, Work
+from deepwell.server.families.job_worker import JobWorker, Work
 from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.tuning.evals import EVAL_JOB, OutputItem, StoredRun

@@ -16,7 +16,7 @@ from deepwell.server.families.fine_tuning.training import Training
 from deepwell.server.families.fine_tuning.works.compressing import CompressionRun, drop_partial
 from deepwell.server.families.fine_tuning.works.following import WorkRun, work_folders
 from deepwell.server.families.fine_tuning.works.optimising import OptimisationRun
-from deepwell.server.job_worker import Chore, JobWorker, Work
+from deepwell.server.families.job_worker import Chore, JobWorker, Work
 from deepwell.storage.clock import shared_time
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.tuning.fine_tuning import TUNE_JOB
