@@ -19,8 +19,8 @@ from deepwell.server.families.batches.lines import InputLine, check_input
 from deepwell.server.families.batches.owner import principal_of_job
 from deepwell.server.families.batches.results import EXPIRED, ended
 from deepwell.server.families.batches.source import Source, conclude_cancelled, open_source, record_rest
-from deepwell.server.http.in_process import InProcessClient, Reply
 from deepwell.server.families.job_worker import Chore, JobWorker, Work
+from deepwell.server.http.in_process import InProcessClient, Reply
 from deepwell.server.state import State
 from deepwell.storage.batches import BATCH_JOB, StoredBatch
 from deepwell.storage.batches.lines import LineResult

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from deepwell.server.context import ServerContext
 from deepwell.server.families.family import Family
+from deepwell.server.families.job_worker import Chore, JobWorker, Work
 from deepwell.server.families.vector_stores.bodies import (
     FileBatch,
     FileChunkList,
@@ -28,7 +29,6 @@ from deepwell.server.families.vector_stores.schema import (
     StoreUpdate,
 )
 from deepwell.server.http.declaration import Declaration, Operation
-from deepwell.server.families.job_worker import Chore, JobWorker, Work
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.knowledge.files import INGEST_JOB
 from deepwell.storage.knowledge.sources import FOLLOW_JOB
