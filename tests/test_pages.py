@@ -15,7 +15,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "bench").rglob
 
 # Pages in English alone. They are made for those who change the code, or from it.
 ENGLISH_ALONE = {
-    ".": {"benchmarks", "dependencies", "log"},
+    ".": {"benchmarks", "dependencies"},
     "reference": {"api", "commands", "coverage", "python"},
 }
 EXPLAINED_IN_BOTH = {"deepseek", "security"}  # the other explanations describe the code
@@ -84,6 +84,8 @@ def needs_twin(page: Path) -> bool:
     folder = str(page.parent.relative_to(DOCS))
     if folder == "explanation":
         return page.stem in EXPLAINED_IN_BOTH
+    if folder == "log":
+        return False
     return page.stem not in ENGLISH_ALONE.get(folder, ())
 
 

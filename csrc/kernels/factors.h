@@ -11,7 +11,7 @@
 // the factors stay as they are, however far the window moves on.
 //
 // NOTE cost. Rank 32 of 64 dimensions: 32 bytes a token and head instead of 256 (bf16), and half of the products; B, D and the
-// means of 512 tokens add 17 bytes a token. Codes of 8 bits at half the rank take as much and lose more (docs/log.md).
+// means of 512 tokens add 17 bytes a token. Codes of 8 bits at half the rank take as much and lose more (docs/log/engine.md).
 //
 // A head in memory: blocks of 16 tokens { A, C }, B bf16 [dims][key_rank],
 // D bf16 [value_rank][dims], means float [dims] each; dims is head_dim padded to 16, with zeros.
