@@ -11,12 +11,13 @@ CORE = ROOT / "src/deepwell/engine/core"
 PAGE = (ROOT / "docs/explanation/core.md").read_text(encoding="utf-8")
 MOST_LINES = 3000
 ELSEWHERE = {
+    "Batch",
     "Delta",
     "Limits",
     "check_params",
     "forward",
     "tests/test_core_page.py",
-}  # of the protocol, the options, the backends
+}  # of the protocol, the options, the backends, the input of a pass
 
 
 def names_of_core() -> set[str]:

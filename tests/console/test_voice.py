@@ -90,7 +90,7 @@ def talking(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
         make_codec(folder / "tokenizer"),
         model="toy",
         catalog=options_of(folder),
-        recognition=RecognitionServing(str(whisper), None, 60.0, 1),
+        recognition=RecognitionServing(model=str(whisper), models_dir=None, most_s=60.0, threads=1),
         speech=SpeechServing(str(kokoro), None, 1),
     )
     running = start(service, engine)

@@ -8,12 +8,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.waiting import until_async
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.knowledge.hashing import HashEmbedder
 from tests.knowledge.test_ingest import PlainParser
+from tests.waiting import until_async
 
 from deepwell.knowledge.ingest import Ingestor
 from deepwell.storage.database import LOCAL, Database

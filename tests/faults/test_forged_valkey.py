@@ -107,7 +107,7 @@ async def test_a_lie_costs_no_request(lie: bytes, tmp_path: Path) -> None:
             model="toy",
             response_cache_bytes=1 << 20,
             response_cache_ttl_s=60,
-            limits=LimitsConfig(RateLimits(3, 100_000), valkey_url=liar.url),
+            limits=LimitsConfig(rates=RateLimits(3, 100_000), valkey_url=liar.url),
         )
         transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -38,7 +38,7 @@ def used(folder: Path) -> int:
 def test_files_and_batches_on_a_full_disk(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepwell.server.families.batches.worker._AFTER_FAILURE_S", 0.05)
+    monkeypatch.setattr("deepwell.storage.jobs.runner._AFTER_FAILURE_S", 0.05)
     engine = FakeEngine(max_model_len=4096)
     codec = make_codec(tmp_path / "tokenizer")
     running = start(make_service(engine, codec, model="toy", files=FileOptions(folder=small_disk)), engine)

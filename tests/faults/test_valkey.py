@@ -169,7 +169,7 @@ async def test_the_server_answers_throughout_and_its_metrics_tell(valkey: Valkey
         FakeEngine(),
         make_codec(tmp_path / "tokenizer"),
         model="toy",
-        limits=LimitsConfig(RateLimits(3), valkey_url=valkey.url),
+        limits=LimitsConfig(rates=RateLimits(3), valkey_url=valkey.url),
     )
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

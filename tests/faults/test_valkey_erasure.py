@@ -57,7 +57,7 @@ async def counted(server: Valkey, script: str = _COUNT) -> tuple[int, int]:
 
 def host(server: Valkey, folder: Path, database: Database) -> tuple[ServerContext, FakeEngine]:
     engine = FakeEngine()
-    limits = LimitsConfig(RateLimits(10_000, 10_000_000), valkey_url=server.url)
+    limits = LimitsConfig(rates=RateLimits(10_000, 10_000_000), valkey_url=server.url)
     service = make_service(
         engine,
         make_codec(folder / "tokenizer"),

@@ -22,7 +22,7 @@ def main(folder: Path, port: int) -> None:
         model="toy",
         database=Database.open(folder / "deepwell.db"),
         files=FileOptions(folder=folder / "files", job_lease_s=0.3),
-        tuning=TuningOptions(folder / "runs", command=COMMAND),
+        tuning=TuningOptions(folder=folder / "runs", command=COMMAND),
     )
     with bind("127.0.0.1", port) as listener:
         serve(service, listener, log_level="warning", on_ready=lambda: None)

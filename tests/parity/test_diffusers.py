@@ -302,7 +302,7 @@ async def test_a_server_draws_with_a_pipeline(
 ) -> None:
     ModelStore(tmp_path).pull(str(folder), name="stable-diffusion-v1-5")
     engine = FakeEngine()
-    serving = ImageServing("stable-diffusion-v1-5", tmp_path, 1)
+    serving = ImageServing(model="stable-diffusion-v1-5", models_dir=tmp_path, threads=1)
     running = start(make_service(engine, codec, model="toy", images=serving), engine)
     client = OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
     try:

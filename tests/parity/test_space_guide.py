@@ -39,7 +39,7 @@ def test_the_programs_print_what_the_guide_shows(
     monkeypatch.chdir(ROOT)
     options: dict[str, Any] = {
         "images": ImageServing(models_dir=models_dir, threads=1, guard="off"),
-        "recognition": RecognitionServing(str(whisper_path), None, 60.0, 1),
+        "recognition": RecognitionServing(model=str(whisper_path), models_dir=None, most_s=60.0, threads=1),
         "knowledge": KnowledgeOptions(models_dir=models_dir),
     }
     engine = FakeEngine()

@@ -33,6 +33,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.server.access.adapter_names import adapters_of, check_name, engine_name
 from deepwell.server.app import create_app, route_table
+from deepwell.storage.batches import BATCH_JOB
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
 from deepwell_bench.workloads.random_adapter import write_random_adapter
@@ -267,7 +268,7 @@ async def test_batches_and_stored_completions_keep_to_the_adapters_of_their_tena
             batch = await state.batches.create(
                 tenant, endpoint="/v1/completions", input_file_id=file.id, completion_window="24h"
             )
-            state.jobs_changed.set()
+            state.wake(BATCH_JOB)
             ended[who] = await until_async(
                 partial(state.batches.get, tenant, batch.id), lambda now: now.ended
             )

@@ -400,7 +400,7 @@ async def test_lines_are_charged_to_the_tokens_of_their_tenant(
     monkeypatch.setattr("deepwell.server.families.batches.worker._PAUSES_S", (0.01,))
     monkeypatch.setattr("deepwell.server.families.batches.worker._LONGEST_PAUSE_S", 0.01)
     engine, table = FakeEngine(), Told()
-    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 1000)))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(rates=RateLimits(0, 1000)))
     service.limiter.store = table
     running = start(service, engine)
 
@@ -456,7 +456,7 @@ class Spent(LimitTable):
 
 async def test_batches_of_a_tenant_over_its_limits_leave_those_of_others_to_run(codec: Codec) -> None:
     engine = FakeEngine()
-    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 1000)))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(rates=RateLimits(0, 1000)))
     service.limiter.store = Spent()
     state = service.state
     made = []

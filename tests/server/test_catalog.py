@@ -28,8 +28,9 @@ from deepwell.server.build import build_context
 from deepwell.server.context import ServerContext
 from deepwell.server.families.catalog.child import Received
 from deepwell.server.families.catalog.plans import ModelPlans
-from deepwell.server.families.catalog.updates import UPDATES_JOB, UpdateSchedule
-from deepwell.server.families.catalog.worker import PULL_JOB, PullWorker, payload_of
+from deepwell.server.families.catalog.updates import UPDATES_JOB, update_chores
+from deepwell.server.families.catalog.worker import PULL_JOB, payload_of, pull_worker
+from deepwell.server.families.job_worker import JobWorker
 from deepwell.server.options import CatalogOptions, FileOptions, ServerOptions
 from deepwell.server.residency.host import ModelHost
 from deepwell.settings import Settings
@@ -112,7 +113,7 @@ def options_of(root: Path, **settings: Any) -> CatalogOptions:
 async def opened(context: ServerContext, *, pulls: bool = True) -> AsyncIterator[Door]:
     catalog = context.options.catalog
     assert catalog is not None
-    worker = PullWorker(context, catalog)
+    worker = pull_worker(context)
     transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         if pulls:
@@ -437,7 +438,7 @@ async def test_a_schedule_asks_when_nobody_has_looked_for_long(
     options = options_of(tmp_path, model_updates=every)
     async with opened(service_of(codec, database, options), pulls=False) as door:
         await asyncio.to_thread(door.store.pull, "tiny", catalog={"tiny": entry()})
-        schedule = UpdateSchedule(door.context, options)
+        schedule = JobWorker(door.context, (), update_chores(door.context, options))
         schedule.start()
         answer = await until_async(
             lambda: door.http.get("/v1/jobs", params={"kind": UPDATES_JOB}),

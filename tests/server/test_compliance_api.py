@@ -23,7 +23,8 @@ from deepwell.safety.guard import Guard
 from deepwell.safety.policy import Policy
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
-from deepwell.server.families.compliance.worker import ComplianceWorker
+from deepwell.server.families.compliance.worker import compliance_worker
+from deepwell.server.families.job_worker import JobWorker
 from deepwell.server.options import FileOptions, GuardOptions
 from deepwell.settings import Settings
 from deepwell.storage.database import LOCAL, Database, Tenant
@@ -63,8 +64,8 @@ async def http(service: ServerContext) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def working(service: ServerContext) -> AsyncIterator[ComplianceWorker]:
-    worker = ComplianceWorker(service)
+async def working(service: ServerContext) -> AsyncIterator[JobWorker]:
+    worker = compliance_worker(service)
     worker.start()
     try:
         yield worker

@@ -44,7 +44,7 @@ class Peer:
 
 
 def table_of(most: int, clock: Clock, **more: int) -> ConnectionTable:
-    options = ConnectionOptions(most, trusted_proxies=("10.0.0.0/8",), **more)
+    options = ConnectionOptions(max_connections=most, trusted_proxies=("10.0.0.0/8",), **more)
     return ConnectionTable(options, clock=clock)
 
 

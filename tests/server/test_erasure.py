@@ -108,7 +108,7 @@ async def test_what_a_guard_reports_is_in_the_trail_when_the_server_has_stopped(
     codec: Codec, tmp_path: Path
 ) -> None:
     database = Database.open(tmp_path / "deepwell.db")
-    options = FileOptions(tmp_path / "files", anchors=tmp_path / "anchors")
+    options = FileOptions(folder=tmp_path / "files", anchors=tmp_path / "anchors")
     context = make_service(FakeEngine(), codec, model="toy", database=database, files=options)
     for number in range(3):
         await context.audit.record(LOCAL, AuditRecord("decision", number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,12 +53,12 @@ def client(live: Live) -> Iterator[OpenAI]:
         yield client
 
 
-def told_in_trail(folder: Path, layer: str, action: str) -> list[dict[str, Any]]:
+async def told_in_trail(folder: Path, layer: str, action: str) -> list[dict[str, Any]]:
     """Returns the decisions of a layer with an action, from a trail that holds."""
     database = Database.open(folder / "deepwell.db")
     try:
         store = AuditStore(database)
-        [chain] = asyncio.run(store.chains(LOCAL))
+        [chain] = await store.chains(LOCAL)
         assert verify_chain(store, chain.id).holds
         _, rows = store.rows(chain.id, 0, 1000)
         entries = [json.loads(one[2]) for one in rows]

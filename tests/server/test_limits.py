@@ -48,7 +48,7 @@ Serve = Callable[..., Client]
 def serve(engine: FakeEngine, codec: Codec) -> Serve:
     @asynccontextmanager
     async def run(*rates: int, cache: int = 0, **config: float) -> AsyncIterator[httpx.AsyncClient]:
-        limits = LimitsConfig(RateLimits(*rates), **config)  # pyright: ignore[reportArgumentType]
+        limits = LimitsConfig(rates=RateLimits(*rates), **config)  # pyright: ignore[reportArgumentType]
         service = make_service(engine, codec, model="toy", limits=limits, response_cache_bytes=cache)
         transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -80,7 +80,7 @@ async def test_requests_over_the_limit_are_told_when_to_come_again(serve: Serve,
 async def test_tokens_are_reserved_in_full_and_settled_by_use(
     engine: FakeEngine, codec: Codec, stream: bool
 ) -> None:
-    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 100)))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(rates=RateLimits(0, 100)))
     service.limiter.store = LimitTable(clock=lambda: 100.0)  # nothing comes back by itself
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
@@ -105,7 +105,7 @@ async def test_too_many_tokens_are_a_429_before_the_stream_begins(serve: Serve, 
 
 
 async def test_a_hang_up_pays_for_what_was_generated(engine: FakeEngine, codec: Codec) -> None:
-    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 10_000)))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(rates=RateLimits(0, 10_000)))
     live = start(service, engine)
     try:
         async with httpx.AsyncClient(base_url=live.url, timeout=60) as http:
@@ -140,7 +140,7 @@ def test_every_route_counts_but_those_of_supervisors_and_browsers() -> None:
 
 async def test_requests_outside_v1_count_and_have_a_deadline(engine: FakeEngine, codec: Codec) -> None:
     """Clients of vLLM and Cohere send `/tokenize` and `/v2/rerank`."""
-    limits = LimitsConfig(RateLimits(1), request_timeout_s=60)
+    limits = LimitsConfig(rates=RateLimits(1), request_timeout_s=60)
     app = create_app(make_service(engine, codec, model="toy", limits=limits))
     seen: list[Scope] = []
 
@@ -158,7 +158,7 @@ async def test_requests_outside_v1_count_and_have_a_deadline(engine: FakeEngine,
 
 
 async def test_the_sdk_reads_the_refusal(engine: FakeEngine, codec: Codec) -> None:
-    live = start(make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(1))), engine)
+    live = start(make_service(engine, codec, model="toy", limits=LimitsConfig(rates=RateLimits(1))), engine)
     try:
         with openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0) as client:
             client.models.list()

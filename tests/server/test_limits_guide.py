@@ -37,7 +37,7 @@ def served(codec: Codec, tmp_path: Path) -> Iterator[Live]:
         model="smollm2",
         database=Database.open(tmp_path / "deepwell.db"),
         response_cache_bytes=1 << 20,
-        limits=LimitsConfig(RateLimits(600, 100_000), table=tmp_path / "limits"),
+        limits=LimitsConfig(rates=RateLimits(600, 100_000), table=tmp_path / "limits"),
     )
     running = start(service, engine)
     yield running

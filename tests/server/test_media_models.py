@@ -54,8 +54,8 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(store: Path, **images: Any) -> dict[str, Any]:
     return {
         "speech": SpeechServing("say", store),
-        "recognition": RecognitionServing("hear", store),
-        "images": ImageServing("draw", store, **images),
+        "recognition": RecognitionServing(model="hear", models_dir=store),
+        "images": ImageServing(model="draw", models_dir=store, **images),
         "knowledge": KnowledgeOptions(models_dir=store),
     }
 
@@ -96,11 +96,11 @@ async def test_the_model_that_recordings_are_written_down_with_is_told(
 ) -> None:
     given = options(store)
     if elsewhere:  # the setting is a path
-        given["recognition"] = RecognitionServing(str(store / "hear"), store)
+        given["recognition"] = RecognitionServing(model=str(store / "hear"), models_dir=store)
     async for client in serve(**given):
         cards = (await client.get("/v1/models")).json()["data"]
         assert {card["id"] for card in cards if card.get("default")} == {"hear"}
-    given["recognition"] = RecognitionServing("whisper-none", store)
+    given["recognition"] = RecognitionServing(model="whisper-none", models_dir=store)
     async for client in serve(**given):
         assert not any("default" in card for card in (await client.get("/v1/models")).json()["data"])
 

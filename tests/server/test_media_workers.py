@@ -31,8 +31,8 @@ async def other(codec: Codec, whisper_path: Path, tmp_path: Path) -> AsyncIterat
         FakeEngine(),
         codec,
         model="toy",
-        recognition=RecognitionServing(str(whisper_path), None, 60.0, 1),
-        images=ImageServing(str(drawing.folder), None, 1, guard="off"),
+        recognition=RecognitionServing(model=str(whisper_path), models_dir=None, most_s=60.0, threads=1),
+        images=ImageServing(model=str(drawing.folder), models_dir=None, threads=1, guard="off"),
         files=FileOptions(max_file_bytes=1 << 20),
     )
     address = str(tmp_path / "worker-0")

@@ -416,7 +416,7 @@ async def test_an_answer_stops_costing_when_its_client_leaves(
 
 
 async def test_limits_count_as_everywhere(codec: Codec, engine: FakeEngine) -> None:
-    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(3, 400)))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(rates=RateLimits(3, 400)))
     async with client_of(service) as http:
         first = await http.post("/api/chat", json=said("hi", options={"num_predict": 8}))
         assert first.headers["x-ratelimit-remaining-requests"] == "2"

@@ -329,7 +329,7 @@ async def test_a_client_that_leaves_ends_the_work(ranker: Ranker, codec: Codec) 
 
 @asynccontextmanager
 async def limited(engine: FakeEngine, codec: Codec, tokens: int) -> AsyncIterator[httpx.AsyncClient]:
-    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, tokens)))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(rates=RateLimits(0, tokens)))
     async with client(service) as http:
         yield http
 

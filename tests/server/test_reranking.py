@@ -215,7 +215,7 @@ def test_a_model_that_is_not_there_leaves_it_too(
 def test_a_tenant_pays_for_its_own_passages_alone(judge: Judge, codec: Codec, tmp_path: Path) -> None:
     database = Database.open(tmp_path / "deepwell.db")
     keys = [KeyStore(database).create(Tenant(name), name, ["files"])[1] for name in ("a", "b")]
-    limits = LimitsConfig(RateLimits(0, 1000))
+    limits = LimitsConfig(rates=RateLimits(0, 1000))
     running = serving(judge, codec, database=database, limits=limits)
     try:
         with client_of(running, keys[0]) as a, client_of(running, keys[1]) as b:

@@ -66,7 +66,7 @@ async def http(codec: Codec, database: Database) -> AsyncIterator[httpx.AsyncCli
         database=database,
         response_cache_bytes=1 << 20,
         semantic=SemanticOptions(min_cosine=0.5),
-        limits=LimitsConfig(RateLimits(1000, 0)),
+        limits=LimitsConfig(rates=RateLimits(1000, 0)),
     )
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

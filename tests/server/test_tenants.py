@@ -390,9 +390,9 @@ async def open_world(
         database=database,
         adapter_dir=tmp_path,
         response_cache_bytes=1 << 20,
-        limits=LimitsConfig(RateLimits(1000, 100_000)),
+        limits=LimitsConfig(rates=RateLimits(1000, 100_000)),
         catalog=CatalogOptions(Settings.load(models_dir=tmp_path / "models")),
-        tuning=TuningOptions(tmp_path / "runs", command=("true",)),
+        tuning=TuningOptions(folder=tmp_path / "runs", command=("true",)),
     )
     await AliasStore(database).set("prod", "toy", "cli")
     app = create_app(service, families)

@@ -15,7 +15,7 @@ from tests.server.conftest import start
 from tests.server.fakes import END, VOCAB, FakeEngine, make_service, write_tokenizer
 
 from deepwell.dialogue.dialect import Dialect, Family, detect_dialect
-from deepwell.dialogue.dialogue import Said
+from deepwell.dialogue.dialogue import ParsedOutput
 from deepwell.dialogue.grammars import MAX_CALLS, compose
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.text import Codec
@@ -266,7 +266,7 @@ def test_what_a_grammar_forces_its_parser_reads(
         begin = "hm </think>" if reasoning == "begun" else ""
         text = written(compiler, grammar, random.Random(seed), begin)
         parser = dialect.parser(TOOLS, reasoning)
-        said = Said()
+        said = ParsedOutput()
         said.add([*parser.push(text), *parser.finish()])
         if choice == "auto" and not said.calls:
             assert isinstance(json.loads(said.content), dict), text

@@ -20,7 +20,7 @@ from deepwell.cli.options import (
 )
 from deepwell.cli.output import JsonFlag, print_error, reported_errors, system_error, write_json
 from deepwell.messages import nearest, say
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.cli.answers import Answers

@@ -17,7 +17,7 @@ from deepwell.cli.rollout import registry
 from deepwell.cli.updates import verbs as updates
 from deepwell.cli.usage import Verbs
 from deepwell.messages import say
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.models.store.catalog import CatalogEntry, Pin

@@ -248,7 +248,7 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
         return
     from deepwell.dialogue.model import ServedModel
     from deepwell.dialogue.text import Codec
-    from deepwell.fleet.desk import give_desk
+    from deepwell.fleet.desk import attach_desk
     from deepwell.server.build import context_of
     from deepwell.server.run import serve as run
 
@@ -263,7 +263,7 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
         for model in loaded.models
     ]
     run(
-        give_desk(context_of(settings, models, model_host=loaded.model_host), settings),
+        attach_desk(context_of(settings, models, model_host=loaded.model_host), settings),
         listener,
         log_level=settings.log_level,
         on_ready=ready,

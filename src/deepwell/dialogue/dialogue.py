@@ -30,8 +30,8 @@ from deepwell.errors import InvalidRequest
 __all__ = [
     "Call",
     "Dialogue",
+    "ParsedOutput",
     "Plan",
-    "Said",
     "Turn",
     "TurnParser",
     "converse",
@@ -99,7 +99,7 @@ class Call:
 
 
 @dataclass(slots=True)
-class Said:
+class ParsedOutput:
     """The content, reasoning and tool calls of one choice so far."""
 
     content: str = ""

@@ -28,10 +28,10 @@ from deepwell.storage.registry.story import Rollout, Story, Version
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.tables import feedback
 
-__all__ = ["Desk", "give_desk"]
+__all__ = ["Desk", "attach_desk"]
 
 
-def give_desk(context: ServerContext, settings: Settings) -> ServerContext:
+def attach_desk(context: ServerContext, settings: Settings) -> ServerContext:
     """Lets a server decide about roll-outs, and returns it."""
     root = settings.adapter_dir or settings.state_dir
 

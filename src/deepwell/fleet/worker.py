@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from deepwell.fleet.desk import give_desk
+from deepwell.fleet.desk import attach_desk
 from deepwell.server.workers.worker import main
 
 if __name__ == "__main__":
-    main(sys.argv[1], give_desk)
+    main(sys.argv[1], attach_desk)

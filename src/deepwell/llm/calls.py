@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deepwell.dialogue.completion import Caller, Choice, Counts, engine_request
-from deepwell.dialogue.dialogue import Plan, Said, TurnParser, plan_dialogue
+from deepwell.dialogue.dialogue import ParsedOutput, Plan, TurnParser, plan_dialogue
 from deepwell.dialogue.model import PromptTooLong
 from deepwell.dialogue.text import Codec, Entry
 from deepwell.engine.core.loop import InProcessEngine
@@ -54,7 +54,7 @@ class _Answer:
     index: int  # number of the prompt or conversation
     choice: int
     parser: TurnParser | None  # None: all text is content
-    said: Said = field(default_factory=Said)
+    said: ParsedOutput = field(default_factory=ParsedOutput)
     tokens: list[int] = field(default_factory=list[int])
     entries: list[Entry] = field(default_factory=list[Entry])
     counts: Counts = field(default_factory=Counts)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from deepwell.errors import DeepwellError
 from deepwell.server.options import KnowledgeOptions
 from deepwell.storage.database import Tenant
 from deepwell.storage.knowledge.files import INGEST_JOB
-from deepwell.storage.knowledge.sources import FOLLOW_JOB
 
 if TYPE_CHECKING:
     from deepwell.knowledge.answer.cite import GroundedAnswer
@@ -23,15 +20,12 @@ if TYPE_CHECKING:
     from deepwell.knowledge.search import Searcher, SearchOptions
     from deepwell.knowledge.sources.options import Access
     from deepwell.server.observe.metrics import Metrics
-    from deepwell.server.observe.observer import Observer
     from deepwell.server.state import State
-    from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+    from deepwell.storage.jobs.runner import JobOutcome, JobRun
 
-__all__ = ["IngestWorker", "ServerKnowledge"]
+__all__ = ["ServerKnowledge"]
 
 _log = logging.getLogger("deepwell.server")
-_SWEEP_S = 600.0
-_MOST_FOLLOWED = 256  # sources that one process follows
 
 
 class ServerKnowledge:
@@ -61,7 +55,6 @@ class ServerKnowledge:
         self._embedders: Embedders | None = None
         self._searcher: Searcher | None = None
         self._ingestor: Ingestor | None = None
-        self._wake: Callable[[], None] = lambda: None
         self._closing: list[Callable[[], Awaitable[None]]] = []
 
     @property
@@ -117,23 +110,7 @@ class ServerKnowledge:
 
     def changed(self) -> None:
         """Tells the worker of this process that files were attached."""
-        self._wake()
-
-    def runner(self, lease_s: float, observer: Observer) -> JobRunner:
-        """Returns the runner of this process's ingest jobs."""
-        from deepwell.server.observe.jobs import traced
-        from deepwell.storage.jobs.runner import JobRunner
-
-        runner = JobRunner(
-            self._state.jobs,
-            [INGEST_JOB],
-            self._state.owner,
-            traced(observer, self._ingest),
-            lease_s=lease_s,
-            most=self.options.ingest_jobs,
-        )
-        self._wake = runner.wake
-        return runner
+        self._state.wake(INGEST_JOB)
 
     async def warm(self) -> None:
         """Loads the embedder if there is a vector store at all, so that the first search does not wait for it."""
@@ -141,26 +118,15 @@ class ServerKnowledge:
         if name is not None:
             await self.embedders.named(name)
 
-    def follower(self, lease_s: float) -> JobRunner:
-        """Returns the runner of this process's jobs that follow sources."""
-        from deepwell.storage.jobs.runner import JobRunner
-
-        return JobRunner(
-            self._state.jobs,
-            [FOLLOW_JOB],
-            self._state.owner,
-            self._follow,
-            lease_s=lease_s,
-            most=_MOST_FOLLOWED,
-        )
-
-    async def _follow(self, run: JobRun) -> JobOutcome:
+    async def follow(self, run: JobRun) -> JobOutcome:
+        """Follows a source, as the job of `FOLLOW_JOB` says."""
         from deepwell.knowledge.refresh import Refresher
 
         refresher = Refresher(self._state.knowledge, self._state.files, self._access())
         return await refresher.follow(run, self.changed)
 
-    async def _ingest(self, run: JobRun) -> JobOutcome:
+    async def ingest(self, run: JobRun) -> JobOutcome:
+        """Ingests a file, as the job of `INGEST_JOB` says."""
         if self._ingestor is None:
             from deepwell.knowledge.ingest import Ingestor
             from deepwell.knowledge.media.reading import MediaReader
@@ -201,66 +167,3 @@ class ServerKnowledge:
         """Closes what was opened, the last first."""
         while self._closing:
             await self._closing.pop()()
-
-
-class IngestWorker:
-    """The ingestion of one process: it claims ingest jobs of all tenants, and sweeps what nobody needs any more."""
-
-    def __init__(
-        self,
-        knowledge: Callable[[], ServerKnowledge],
-        kept: asyncio.Event,
-        observer: Observer,
-        *,
-        lease_s: float,
-        first: bool,
-    ) -> None:
-        """Begins when `kept` says that there is a database.
-
-        Args:
-            first: whether this process is the one of the server that sweeps.
-        """
-        self._knowledge = knowledge
-        self._kept = kept
-        self._observer = observer
-        self._lease_s = lease_s
-        self._first = first
-        self._runners: list[JobRunner] = []
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        """Starts to claim jobs."""
-        self._tasks = [asyncio.create_task(self._begin())]
-
-    async def stop(self) -> None:
-        """Returns every job to the queue, where the next process goes on with it."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        for runner in self._runners:
-            await runner.stop()
-
-    async def _begin(self) -> None:
-        await self._kept.wait()
-        knowledge = self._knowledge()
-        if knowledge.options.ingest_jobs:
-            self._runners = [
-                knowledge.runner(self._lease_s, self._observer),
-                knowledge.follower(self._lease_s),
-            ]
-            for runner in self._runners:
-                runner.start()
-        await _survived("the embedder cannot be loaded", knowledge.warm())
-        while self._first:
-            await _survived("old knowledge cannot be swept", knowledge.sweep())
-            await asyncio.sleep(_SWEEP_S)
-
-
-async def _survived(what: str, work: Awaitable[None]) -> None:
-    """Waits for work whose failure goes to the log, with its traceback if it was not foreseen."""
-    try:
-        await work
-    except Exception as error:
-        foreseen = isinstance(error, DeepwellError)
-        _log.warning("%s: %s", what, error, exc_info=None if foreseen else error)

@@ -48,7 +48,7 @@ GUARD_TIMEOUT_S: Final = 2.0
 _DEFAULT_CONNECTIONS = 2048
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileOptions:
     """Options of files and batches, and of what else a server keeps. The settings of the same names describe each.
 
@@ -70,18 +70,18 @@ class FileOptions:
     def of(cls, settings: Settings) -> FileOptions:
         """Reads the options from the settings."""
         return cls(
-            settings.data_dir / "files",
-            settings.max_file_bytes,
-            settings.max_upload_bytes,
-            settings.batch_concurrency,
-            settings.job_lease_s,
-            RetentionPolicy.of(settings),
-            Anchors.of(settings).folder,
-            BlobPlace.of(settings),
+            folder=settings.data_dir / "files",
+            max_file_bytes=settings.max_file_bytes,
+            max_upload_bytes=settings.max_upload_bytes,
+            batch_concurrency=settings.batch_concurrency,
+            job_lease_s=settings.job_lease_s,
+            retention=RetentionPolicy.of(settings),
+            anchors=Anchors.of(settings).folder,
+            blobs=BlobPlace.of(settings),
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KnowledgeOptions:
     """Options of knowledge. The settings of the same names describe each.
 
@@ -105,16 +105,16 @@ class KnowledgeOptions:
     def of(cls, settings: Settings) -> KnowledgeOptions:
         """Reads the options from the settings."""
         return cls(
-            settings.knowledge_embedder,
-            settings.data_dir / "knowledge",
-            settings.models_dir,
-            settings.ingest_jobs,
-            settings.knowledge,
-            settings.knowledge_min_score,
-            tuple(settings.knowledge_hosts),
-            settings.max_file_bytes,
-            settings.knowledge_vectors,
-            settings.knowledge_reranker,
+            embedder=settings.knowledge_embedder,
+            folder=settings.data_dir / "knowledge",
+            models_dir=settings.models_dir,
+            ingest_jobs=settings.ingest_jobs,
+            ground=settings.knowledge,
+            min_score=settings.knowledge_min_score,
+            hosts=tuple(settings.knowledge_hosts),
+            max_file_bytes=settings.max_file_bytes,
+            vectors=settings.knowledge_vectors,
+            reranker=settings.knowledge_reranker,
         )
 
 
@@ -156,7 +156,7 @@ class CatalogOptions:
         return shipped_catalog() if self.catalog is None else self.catalog
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TuningOptions:
     """Options of fine-tuning.
 
@@ -179,14 +179,14 @@ class TuningOptions:
         """Reads the options from the settings."""
         rounds = (settings.adapter_dir or settings.state_dir) / "improve"
         return cls(
-            settings.data_dir / "fine_tuning",
-            settings.fine_tuning_jobs,
-            rounds,
+            folder=settings.data_dir / "fine_tuning",
+            jobs=settings.fine_tuning_jobs,
+            rounds=rounds,
             session_idle_s=settings.context_adapter_idle_s,
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecognitionServing:
     """Options of the recognition of speech.
 
@@ -206,10 +206,10 @@ class RecognitionServing:
     def of(cls, settings: Settings) -> RecognitionServing:
         """Reads the options from the settings."""
         return cls(
-            settings.recognition_model,
-            settings.models_dir,
-            settings.recognition_most_s,
-            settings.threads or 0,
+            model=settings.recognition_model,
+            models_dir=settings.models_dir,
+            most_s=settings.recognition_most_s,
+            threads=settings.threads or 0,
         )
 
 
@@ -230,10 +230,10 @@ class SpeechServing:
     @classmethod
     def of(cls, settings: Settings) -> SpeechServing:
         """Reads the options from the settings."""
-        return cls(settings.speech_model, settings.models_dir, settings.threads or 0)
+        return cls(model=settings.speech_model, models_dir=settings.models_dir, threads=settings.threads or 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageServing:
     """Options of images. The settings `image_*` describe each.
 
@@ -256,18 +256,18 @@ class ImageServing:
     def of(cls, settings: Settings) -> ImageServing:
         """Reads the options from the settings."""
         return cls(
-            settings.image_model,
-            settings.models_dir,
-            settings.threads or 0,
-            settings.image_guard,
-            settings.image_guard_score,
-            settings.image_mark,
-            settings.image_certificate,
-            settings.image_certificate_key,
+            model=settings.image_model,
+            models_dir=settings.models_dir,
+            threads=settings.threads or 0,
+            guard=settings.image_guard,
+            guard_score=settings.image_guard_score,
+            mark=settings.image_mark,
+            certificate=settings.image_certificate,
+            certificate_key=settings.image_certificate_key,
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """The limits of a server; 0 means no limit.
 
@@ -285,17 +285,17 @@ class LimitsConfig:
     def of(cls, settings: Settings) -> LimitsConfig:
         """Reads the options from the settings."""
         return cls(
-            RateLimits(
+            rates=RateLimits(
                 settings.requests_per_minute,
                 settings.tokens_per_minute,
                 settings.audio_seconds_per_minute,
                 settings.images_per_minute,
             ),
-            settings.request_timeout_s,
-            settings.max_wait_s,
-            settings.data_dir / "limits",
-            settings.valkey_url,
-            FeedbackLimits(settings.feedback_per_user, settings.feedback_per_tenant),
+            request_timeout_s=settings.request_timeout_s,
+            max_wait_s=settings.max_wait_s,
+            table=settings.data_dir / "limits",
+            valkey_url=settings.valkey_url,
+            feedback=FeedbackLimits(settings.feedback_per_user, settings.feedback_per_tenant),
         )
 
 
@@ -331,10 +331,14 @@ class CacheOptions:
             semantic = SemanticOptions(
                 settings.semantic_min_cosine, settings.semantic_cache_mb << 20, settings.semantic_ttl_s
             )
-        return cls(settings.response_cache_mb << 20, settings.response_cache_ttl_s, semantic)
+        return cls(
+            response_bytes=settings.response_cache_mb << 20,
+            response_ttl_s=settings.response_cache_ttl_s,
+            semantic=semantic,
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionOptions:
     """Options of the connections that one HTTP process holds. The settings of the same names describe each."""
 
@@ -348,11 +352,11 @@ class ConnectionOptions:
     def of(cls, settings: Settings) -> ConnectionOptions:
         """Reads the options from the settings."""
         return cls(
-            settings.max_connections,
-            settings.max_connections_per_address,
-            settings.trusted_proxies,
-            settings.client_timeout_s,
-            settings.keep_alive_s,
+            max_connections=settings.max_connections,
+            max_connections_per_address=settings.max_connections_per_address,
+            trusted_proxies=settings.trusted_proxies,
+            client_timeout_s=settings.client_timeout_s,
+            keep_alive_s=settings.keep_alive_s,
         )
 
     def most(self) -> int:
@@ -393,10 +397,12 @@ class OriginOptions:
     @classmethod
     def of(cls, settings: Settings) -> OriginOptions:
         """Reads the options from the settings."""
-        return cls(settings.host, settings.allowed_hosts, settings.cors_origins)
+        return cls(
+            host=settings.host, allowed_hosts=settings.allowed_hosts, cors_origins=settings.cors_origins
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """Options of one HTTP process.
 
@@ -439,27 +445,27 @@ class ServerOptions:
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
         """Reads the options from the settings."""
         return cls(
-            settings.max_body_bytes,
-            settings.api_keys,
-            LimitsConfig.of(settings),
-            CacheOptions.of(settings),
-            FileOptions.of(settings),
-            settings.adapter_dir,
-            ConnectionOptions.of(settings),
-            OriginOptions.of(settings),
-            worker,
-            model_host,
-            settings.engine_wait_s,
-            KnowledgeOptions.of(settings),
-            GuardOptions.of(settings),
-            CatalogOptions(settings),
-            settings,
-            TuningOptions.of(settings),
-            settings.context_policy,
-            RecognitionServing.of(settings),
-            SpeechServing.of(settings),
-            ImageServing.of(settings),
-            McpOptions.of(settings),
-            AgentOptions.of(settings),
-            settings.released(),
+            max_body_bytes=settings.max_body_bytes,
+            api_keys=settings.api_keys,
+            limits=LimitsConfig.of(settings),
+            caches=CacheOptions.of(settings),
+            files=FileOptions.of(settings),
+            adapter_dir=settings.adapter_dir,
+            connections=ConnectionOptions.of(settings),
+            origins=OriginOptions.of(settings),
+            worker=worker,
+            model_host=model_host,
+            engine_wait_s=settings.engine_wait_s,
+            knowledge=KnowledgeOptions.of(settings),
+            guard=GuardOptions.of(settings),
+            catalog=CatalogOptions(settings),
+            settings=settings,
+            tuning=TuningOptions.of(settings),
+            context_policy=settings.context_policy,
+            recognition=RecognitionServing.of(settings),
+            speech=SpeechServing.of(settings),
+            images=ImageServing.of(settings),
+            mcp=McpOptions.of(settings),
+            agents=AgentOptions.of(settings),
+            release=settings.released(),
         )

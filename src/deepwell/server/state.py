@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 import uuid
@@ -37,9 +36,7 @@ class State:
     Attributes:
         folder: directory of the files.
         owner: name of this process in leases, which no other process ever has.
-        jobs_changed: set when a worker of this process should look for jobs.
-        tuning_wake, sessions_wake, evals_wake, agents_wake: tell the workers of fine-tuning, session adapters, evaluations and
-            agents the same.
+        wakes: by kind of job, tells what claims such jobs in this process that one was queued.
     """
 
     def __init__(
@@ -66,7 +63,6 @@ class State:
         self.files = FileStore(database, open_blobs(folder, blobs))
         self.uploads = UploadStore(database, self.files)
         self.batches = BatchStore(database, self.files)
-        self.jobs_changed = asyncio.Event()
         self.responses = ResponseStore(database)
         self.conversations = ConversationStore(database)
         self.completions = CompletionStore(database)
@@ -78,10 +74,12 @@ class State:
         self.evals = EvalStore(database, self.files)
         self.agents = AgentStore(database)
         self.prompts = PromptStore(database)
-        self.tuning_wake: Callable[[], None] = lambda: None
-        self.sessions_wake: Callable[[], None] = lambda: None
-        self.evals_wake: Callable[[], None] = lambda: None
-        self.agents_wake: Callable[[], None] = lambda: None
+        self.wakes: dict[str, Callable[[], None]] = {}
+
+    def wake(self, kind: str) -> None:
+        """Tells this process that a job was queued, which it would find by itself within a second."""
+        if kind in self.wakes:
+            self.wakes[kind]()
 
     def close(self) -> None:
         """Closes the database, and removes the files if they are temporary."""

@@ -12,7 +12,7 @@ from deepwell.knowledge.chunk import place_text
 from deepwell.knowledge.documents import Document, MediaPlace, Place, Section
 from deepwell.knowledge.ingest import ChunkingStrategy, Ingestor
 from deepwell.knowledge.media.reading import MediaReader
-from deepwell.knowledge.media.senses import Look, Said
+from deepwell.knowledge.media.senses import Look, TranscriptSegment
 from deepwell.knowledge.search import Searcher
 from deepwell.storage.database import LOCAL
 from deepwell.storage.jobs.runner import JobRun
@@ -76,7 +76,10 @@ class MediaHouse(House):
     def __init__(self, folder) -> None:
         super().__init__(folder)
         self.writing, self.eyes = Writing(), Eyes(self.embedder)
-        self.ears = Ears(Said(0.0, 4.5, " The meeting begins."), Said(4.5, 71.25, " We choose the blue one."))
+        self.ears = Ears(
+            TranscriptSegment(0.0, 4.5, " The meeting begins."),
+            TranscriptSegment(4.5, 71.25, " We choose the blue one."),
+        )
 
         async def embedder_of(store):
             return self.embedder

@@ -53,7 +53,7 @@ def agent_server(
         codec,
         model="toy",
         database=Database.open(folder / "deepwell.db"),
-        files=FileOptions(folder / "files", job_lease_s=2.0),
+        files=FileOptions(folder=folder / "files", job_lease_s=2.0),
         agents=AgentOptions(tools, folder / "work"),
         **options,
     )

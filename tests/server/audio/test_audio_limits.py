@@ -30,9 +30,9 @@ def limited(codec: Codec, kokoro_path: Path, whisper_path: Path, tmp_path: Path)
         codec,
         model="toy",
         database=Database.open(tmp_path / "deepwell.db"),
-        limits=LimitsConfig(RateLimits(audio_seconds_per_minute=6)),
+        limits=LimitsConfig(rates=RateLimits(audio_seconds_per_minute=6)),
         speech=SpeechServing(str(kokoro_path), None, 1),
-        recognition=RecognitionServing(str(whisper_path), None, 60.0, 1),
+        recognition=RecognitionServing(model=str(whisper_path), models_dir=None, most_s=60.0, threads=1),
     )
     service.limiter.store = LimitTable(clock=lambda: 100.0)  # nothing comes back while the test runs
     running = start(service, engine)

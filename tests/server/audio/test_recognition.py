@@ -27,7 +27,7 @@ REDACT_OUTPUT = "output: {rules: {terms: redact}}"
 
 
 def serving(whisper_path: Path) -> RecognitionServing:
-    return RecognitionServing(str(whisper_path), None, 60.0, 1)
+    return RecognitionServing(model=str(whisper_path), models_dir=None, most_s=60.0, threads=1)
 
 
 @pytest.fixture(scope="module")

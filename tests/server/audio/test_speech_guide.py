@@ -31,7 +31,7 @@ def test_the_program_prints_what_the_guide_shows(
 ) -> None:
     monkeypatch.chdir(ROOT)
     engine = FakeEngine()
-    recognition = RecognitionServing(str(whisper_path), None, 60.0, 1)
+    recognition = RecognitionServing(model=str(whisper_path), models_dir=None, most_s=60.0, threads=1)
     running = start(make_service(engine, codec, model="toy", recognition=recognition), engine)
     names: dict[str, Any] = {}
     try:

@@ -32,7 +32,7 @@ def programs(page: str) -> list[str]:
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=2_000)
-    tuning = TuningOptions(tmp_path / "runs", command=COMMAND)
+    tuning = TuningOptions(folder=tmp_path / "runs", command=COMMAND)
     service = make_service(engine, make_codec(tmp_path), model=MODEL, tuning=tuning)
     embedder = HashEmbedder()
 

@@ -51,7 +51,7 @@ def serve(codec: Codec, folder: Path, database: Database, **tuning: Any) -> Live
         codec,
         model="toy",
         database=database,
-        files=FileOptions(folder / "files", job_lease_s=2.0),
+        files=FileOptions(folder=folder / "files", job_lease_s=2.0),
         tuning=TuningOptions(**options),
         context_policy="adapter",
     )

@@ -28,7 +28,7 @@ def limited(codec: Codec, e5_path: Path, tmp_path_factory: pytest.TempPathFactor
         codec,
         model="toy",
         database=Database.open(folder / "deepwell.db"),
-        limits=LimitsConfig(RateLimits(images_per_minute=3)),
+        limits=LimitsConfig(rates=RateLimits(images_per_minute=3)),
         **options(folder, e5_path),
     )
     service.limiter.store = LimitTable(clock=lambda: 100.0)  # nothing comes back while the test runs

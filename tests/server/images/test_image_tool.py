@@ -227,7 +227,7 @@ def test_tools_that_contradict_each_other_are_refused(client: OpenAI) -> None:
 
 def test_what_is_missing_is_said_in_the_language_of_the_request(codec: Codec, tmp_path: Path) -> None:
     engine = FakeEngine(max_model_len=8192)
-    images = ImageServing("nothing-here", tmp_path, 1)
+    images = ImageServing(model="nothing-here", models_dir=tmp_path, threads=1)
     running = start(make_service(engine, codec, model="toy", images=images), engine)
     try:
         with sdk_of(running) as client:

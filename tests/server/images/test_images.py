@@ -38,7 +38,9 @@ def options(folder: Path, e5_path: Path, **images: Any) -> dict[str, Any]:
     store = e5_path.parent.parent if e5_path.is_file() else e5_path.parent
     model = drawing_model(folder / "toy-draw")
     return {
-        "images": ImageServing(str(model.folder), images.pop("models_dir", None), 1, **images),
+        "images": ImageServing(
+            model=str(model.folder), models_dir=images.pop("models_dir", None), threads=1, **images
+        ),
         "knowledge": KnowledgeOptions(models_dir=store),
     }
 

@@ -273,7 +273,9 @@ async def test_pages_of_other_origins_are_kept_out(http: httpx.AsyncClient) -> N
 
 
 async def test_a_call_counts_as_the_request_of_the_client_and_that_of_the_tool(codec: Codec) -> None:
-    app = create_app(make_service(FakeEngine(), codec, model="toy", limits=LimitsConfig(RateLimits(3, 0))))
+    app = create_app(
+        make_service(FakeEngine(), codec, model="toy", limits=LimitsConfig(rates=RateLimits(3, 0)))
+    )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=ACCEPT) as client:
         said = [

@@ -63,7 +63,7 @@ def bare(codec: Codec, tmp_path: Path) -> Iterator[Live]:
             engine,
             codec,
             model="toy",
-            images=ImageServing("nothing-here", tmp_path, 1),
+            images=ImageServing(model="nothing-here", models_dir=tmp_path, threads=1),
             speech=SpeechServing("kokoro", tmp_path, 1),
             knowledge=KnowledgeOptions(models_dir=tmp_path),
         ),

@@ -34,8 +34,8 @@ def tuning_server(codec: Codec, folder: Path, **options: Any) -> Iterator[Live]:
         codec,
         model="toy",
         database=Database.open(folder / "deepwell.db"),
-        files=FileOptions(folder / "files", job_lease_s=2.0),
-        tuning=TuningOptions(folder / "runs", command=COMMAND),
+        files=FileOptions(folder=folder / "files", job_lease_s=2.0),
+        tuning=TuningOptions(folder=folder / "runs", command=COMMAND),
         **options,
     )
     live = start(service, engine)

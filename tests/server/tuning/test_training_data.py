@@ -121,7 +121,7 @@ async def test_files_that_take_long_to_read_keep_nobody_from_the_database(
     codec: Codec, tmp_path: Path
 ) -> None:
     """Reading them took the threads that the database is read on."""
-    options = TuningOptions(tmp_path / "runs", command=COMMAND)
+    options = TuningOptions(folder=tmp_path / "runs", command=COMMAND)
     service = make_service(FakeEngine(), codec, model="toy", tuning=options)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     gate = threading.Event()

@@ -29,9 +29,9 @@ def working_server(codec: Codec, folder: Path, command: Sequence[str] | None) ->
         codec,
         model="toy",
         database=Database.open(folder / "deepwell.db"),
-        files=FileOptions(folder / "files", job_lease_s=2.0),
+        files=FileOptions(folder=folder / "files", job_lease_s=2.0),
         catalog=CatalogOptions(Settings.load(models_dir=folder / "models")),
-        tuning=TuningOptions(folder / "runs", command=None if command is None else tuple(command)),
+        tuning=TuningOptions(folder=folder / "runs", command=None if command is None else tuple(command)),
     )
     live = start(service, engine)
     try:

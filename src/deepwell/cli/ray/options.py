@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepwell.messages import say
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.fleet.pieces.piece import Executor, Tally

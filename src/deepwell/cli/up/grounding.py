@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepwell.cli.up.machine import has_modules
 from deepwell.errors import InvalidRequest, MissingDependency
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings

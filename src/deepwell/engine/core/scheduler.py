@@ -92,13 +92,13 @@ class Scheduler:
         if self._recents is not None:
             for sequence, count in zip(step.sequences, step.counts, strict=True):
                 first, last = sequence.computed, sequence.computed + count - 1
-                self._come_near(sequence, self._recents.first(first), last // BLOCK_TOKENS + 1)
+                self._hold_recent_blocks(sequence, self._recents.first(first), last // BLOCK_TOKENS + 1)
         return step
 
     def _schedule(self, others_wait: bool) -> ScheduledStep:
         limits = self.limits
         self._rank_running()
-        self._make_way()
+        self._preempt_lower_ranks()
         preemptions = self.preemptions
         step = self._schedule_decoding()
         full = len(self.running) >= limits.max_sequences
@@ -163,7 +163,7 @@ class Scheduler:
                 self._register(sequence)
             if self._recents is not None:
                 # It may wait from here on, and holds no more than its next row reads.
-                self._come_near(sequence, self._recents.first(computed), sequence.near.stop)
+                self._hold_recent_blocks(sequence, self._recents.first(computed), sequence.near.stop)
             if reason is not None:
                 self._finish(sequence)
             reasons.append(reason)
@@ -285,7 +285,7 @@ class Scheduler:
         sequence.computed = len(hits) * BLOCK_TOKENS
         sequence.registered = len(hits)
         if self._recents is not None:
-            self._come_near(sequence, self._recents.first(sequence.computed), len(hits))
+            self._hold_recent_blocks(sequence, self._recents.first(sequence.computed), len(hits))
         if not sequence.preemptions:
             self.admitted += 1
             sequence.cached_tokens = sequence.computed
@@ -300,7 +300,7 @@ class Scheduler:
         if changed:
             self.running.sort(key=lambda sequence: -sequence.rank)
 
-    def _make_way(self) -> None:
+    def _preempt_lower_ranks(self) -> None:
         """Preempts running sequences of lower rank if the head of the queue has no room and this makes enough."""
         running, pool = self.running, self.pool
         if not self.waiting or not running:
@@ -333,7 +333,7 @@ class Scheduler:
         self._vacate(sequence)
         self._generating -= sequence.kind == "generate"
 
-    def _come_near(self, sequence: Sequence, first: int, end: int) -> None:
+    def _hold_recent_blocks(self, sequence: Sequence, first: int, end: int) -> None:
         """Holds the slots of blocks [first, end) of a sequence, and of no others."""
         recents, near = self._recents, sequence.near
         assert recents is not None

@@ -32,7 +32,7 @@ class Replica:
     def __init__(self, given: Mapping[str, Any]) -> None:
         from deepwell.dialogue.model import ServedModel
         from deepwell.dialogue.opening import open_model, plan_models
-        from deepwell.fleet.desk import give_desk
+        from deepwell.fleet.desk import attach_desk
         from deepwell.process.confinement.launch import walls
         from deepwell.server.app import create_app
         from deepwell.server.build import context_of
@@ -56,7 +56,7 @@ class Replica:
                         defaults=opened.defaults,
                     )
                 )
-            self._context = give_desk(context_of(settings, models), settings)
+            self._context = attach_desk(context_of(settings, models), settings)
             self._app = create_app(self._context)
             self._close = stack.pop_all().close
 

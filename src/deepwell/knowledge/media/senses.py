@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Listener", "Look", "Said", "Senses", "Viewer"]
+__all__ = ["Listener", "Look", "Senses", "TranscriptSegment", "Viewer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TranscriptSegment:
     """A stretch of a recording's transcript, with its times in seconds."""
 
     start_s: float
@@ -61,7 +61,7 @@ class Listener(Protocol):
         """Returns what a recording is transcribed with, as `Viewer.identity`."""
         ...
 
-    async def listen(self, tenant: str, path: Path) -> Sequence[Said]:
+    async def listen(self, tenant: str, path: Path) -> Sequence[TranscriptSegment]:
         """Returns the transcript of the recording at `path`, in order.
 
         Raises:

@@ -27,7 +27,7 @@ from deepwell.knowledge.sources.options import (
 )
 from deepwell.knowledge.sources.source import Kind, Source, SourceSpec
 from deepwell.knowledge.sources.tree import absolute
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 __all__ = ["open_live", "open_source", "parse_source"]
 

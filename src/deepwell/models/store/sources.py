@@ -26,7 +26,7 @@ from deepwell.models.store.download import Digest, Downloader, Progress
 from deepwell.models.store.fetched import ANYTHING, POOLING_FILE, Fetched, FetchOptions, is_plain
 from deepwell.models.store.hubs import HubSource, ModelScopeSource
 from deepwell.models.store.npm import NpmSource
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 __all__ = [
     "Fetched",

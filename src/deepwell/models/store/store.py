@@ -40,7 +40,7 @@ from deepwell.models.store.manifest import Manifest
 from deepwell.models.store.order import LastSource, alternatives
 from deepwell.models.store.sources import PathSource, hub_sources, parse_source
 from deepwell.models.text.tokenizer import read_chat_template
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 __all__ = ["ModelStore", "StoredModel", "declared_licence"]
 

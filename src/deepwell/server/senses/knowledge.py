@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from deepwell.errors import DeepwellError, InvalidFile
-from deepwell.knowledge.media.senses import Look, Said, Senses
+from deepwell.knowledge.media.senses import Look, Senses, TranscriptSegment
 from deepwell.media.images.decode import MOST_BYTES
 from deepwell.media.images.process import ImageRefused
 from deepwell.media.recognition.options import RecognitionOptions
@@ -104,10 +104,10 @@ class _RecogniserListener:
     def identity(self) -> str:
         return self._options.model
 
-    async def listen(self, tenant: str, path: Path) -> Sequence[Said]:
+    async def listen(self, tenant: str, path: Path) -> Sequence[TranscriptSegment]:
         recogniser = await self._recognisers.find(self._options.model)
         async with recogniser.hear(tenant, path, RecognitionOptions()) as hearing:
-            return [Said(one.start, one.end, one.text) async for one in hearing.segments()]
+            return [TranscriptSegment(one.start, one.end, one.text) async for one in hearing.segments()]
 
 
 def _bytes_of(path: Path) -> bytes:

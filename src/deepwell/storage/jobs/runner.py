@@ -76,13 +76,24 @@ class JobRunner:
         *,
         lease_s: float,
         most: int = 2,
+        most_of_tenant: int | None = None,
     ) -> None:
+        """Runs jobs of `kinds` with `work`.
+
+        Args:
+            owner: name of this process in leases.
+            lease_s: seconds after which another process takes over a job whose lease was not renewed.
+            most: number of jobs at a time.
+            most_of_tenant: number of those that one tenant may have; None: all but one.
+        """
         self._jobs = jobs
         self._kinds = kinds
         self._owner = owner
         self._work = work
         self._lease_s = lease_s
         self._most = most
+        # One place is always left to the other tenants
+        self._most_of_tenant = max(most - 1, 1) if most_of_tenant is None else most_of_tenant
         self._running: dict[asyncio.Task[None], Tenant] = {}
         self._served: set[Tenant] = set()  # tenants that have had their turn in this round
         self._claiming: asyncio.Task[None] | None = None
@@ -127,8 +138,7 @@ class JobRunner:
 
     async def _next(self) -> Job | None:
         counts = Counter(self._running.values())
-        # One place is always left to the other tenants
-        full = {one for one, count in counts.items() if count >= max(self._most - 1, 1)}
+        full = {one for one, count in counts.items() if count >= self._most_of_tenant}
         besides = full | self._served
         job = await self._jobs.claim(self._kinds, self._owner, self._lease_s, besides=besides)
         if job is None and besides != full:

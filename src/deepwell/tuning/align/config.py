@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 from deepwell.tuning.train.config import LoraConfig, StepConfig, TuneConfig, paths_of
 
 __all__ = ["DpoConfig", "DpoSettings", "KtoConfig", "KtoSettings", "PreferenceConfig", "PreferenceLora"]

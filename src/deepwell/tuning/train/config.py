@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deepwell.errors import InvalidRequest
 from deepwell.messages import nearest
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 
 __all__ = [
     "LoraConfig",

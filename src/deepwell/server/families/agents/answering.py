@@ -20,7 +20,7 @@ from deepwell.server.families.agents.request import KeptRequest
 from deepwell.server.families.agents.schema import OutputsRequest
 from deepwell.server.families.agents.stored import step_of
 from deepwell.server.families.batches.owner import payload_of
-from deepwell.storage.agents import StoredAgentRun, StoredStep
+from deepwell.storage.agents import AGENT_JOB, StoredAgentRun, StoredStep
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
 
@@ -136,6 +136,6 @@ async def _answer(
         left=msgspec.json.encode(left).decode() if left else None,
         payload=payload_of(principal),
     )
-    context.state.agents_wake()
+    context.state.wake(AGENT_JOB)
     desk_of(context).tell(tenant, run.id)
     return kept

@@ -18,7 +18,7 @@ from deepwell.server.families.agents.schema import AgentRunRequest
 from deepwell.server.families.agents.stored import step_of
 from deepwell.server.families.agents.wiring import agent_of, server_kit, stores_of
 from deepwell.server.families.batches.owner import payload_of
-from deepwell.storage.agents import StoredAgentRun
+from deepwell.storage.agents import AGENT_JOB, StoredAgentRun
 from deepwell.storage.clock import shared_time
 
 __all__ = ["create_run", "offered_tools"]
@@ -59,7 +59,7 @@ async def create_run(context: ServerContext, principal: Principal, body: AgentRu
     )
     step = step_of(Entry(0, shared_time(), 0.0, started))
     run = await context.state.agents.create(principal.tenant, run, [step], payload=payload_of(principal))
-    context.state.agents_wake()
+    context.state.wake(AGENT_JOB)
     return run
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-
-from deepwell.server.context import ServerContext
 from deepwell.server.families.agents.bodies import (
     AgentRun,
     AgentRunDeleted,
@@ -19,15 +16,11 @@ from deepwell.server.families.agents.schema import (
     DenialRequest,
     OutputsRequest,
 )
-from deepwell.server.families.agents.worker import AgentWorker
-from deepwell.server.families.family import BackgroundWorker, Family
+from deepwell.server.families.agents.worker import agent_worker
+from deepwell.server.families.family import Family
 from deepwell.server.http.declaration import Declaration, Operation
 
 __all__ = ["FAMILY"]
-
-
-def _worker(context: ServerContext, _app: FastAPI) -> BackgroundWorker:
-    return AgentWorker(context)
 
 
 FAMILY = Family(
@@ -47,5 +40,5 @@ FAMILY = Family(
         api="deepwell",
     ),
     router,
-    worker=_worker,
+    worker=agent_worker,
 )

@@ -1,4 +1,4 @@
-"""`AgentWorker`: runs agents, behind everybody who waits for an answer, and goes on with those that a crash left."""
+"""Runs agents, behind everybody who waits for an answer, and goes on with those that a crash left."""
 
 from __future__ import annotations
 
@@ -17,59 +17,34 @@ from deepwell.server.families.agents.request import KeptRequest
 from deepwell.server.families.agents.stored import StoredLog
 from deepwell.server.families.agents.wiring import agent_of
 from deepwell.server.families.batches.owner import principal_of_job
+from deepwell.server.families.job_worker import JobWorker, Work
 from deepwell.server.observe.agents import RunTrace
 from deepwell.storage.agents import AGENT_JOB, StepTaken, StoredAgentRun
 from deepwell.storage.clock import shared_time
-from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+from deepwell.storage.jobs.runner import JobOutcome, JobRun
 
-__all__ = ["AgentWorker", "settled"]
+__all__ = ["agent_worker", "settled"]
 
 _encode = msgspec.json.encode
 
 
-class AgentWorker:
-    """The runs of one process. Every process of a server has such a worker."""
+def agent_worker(context: ServerContext, _app: object = None) -> JobWorker:
+    """Returns what runs agents, in every process of a server.
 
-    def __init__(self, context: ServerContext) -> None:
-        self._context = context
-        self._starting: asyncio.Task[None] | None = None
-        self._runner: JobRunner | None = None
+    A reading call that is under way at its stop is made again, a writing one is not.
+    """
 
-    def start(self) -> None:
-        """Starts to claim runs."""
-        self._starting = asyncio.create_task(self._begin())
-
-    async def stop(self) -> None:
-        """Returns every run to the queue. A reading call under way is made again there, a writing one is not."""
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait((self._starting,))
-        if self._runner is not None:
-            await self._runner.stop()
-
-    async def _begin(self) -> None:
-        await self._context.kept.wait()
-        state, options = self._context.state, self._context.options
-        self._runner = JobRunner(
-            state.jobs,
-            [AGENT_JOB],
-            state.owner,
-            self._run,
-            lease_s=options.files.job_lease_s,
-            most=options.agents.runs,
-        )
-        self._runner.start()
-        state.agents_wake = self._runner.wake
-
-    async def _run(self, run: JobRun) -> JobOutcome:
+    async def work(run: JobRun) -> JobOutcome:
         job = run.job
         try:
-            with desk_of(self._context).working(job.tenant, job.id, run.cancelled):
-                return await _Running(self._context, run).go()
+            with desk_of(context).working(job.tenant, job.id, run.cancelled):
+                return await _Running(context, run).go()
         except (NotFound, StepTaken):  # it was deleted, or has ended
             return JobOutcome("cancelled")
         finally:
-            desk_of(self._context).tell(job.tenant, job.id)
+            desk_of(context).tell(job.tenant, job.id)
+
+    return JobWorker(context, [Work([AGENT_JOB], work, context.options.agents.runs, traced=False)])
 
 
 class _Running:

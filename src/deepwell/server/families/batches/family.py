@@ -5,7 +5,7 @@ from __future__ import annotations
 from deepwell.server.families.batches.bodies import Batch, BatchList
 from deepwell.server.families.batches.routes import router
 from deepwell.server.families.batches.schema import BatchRequest
-from deepwell.server.families.batches.worker import BatchWorker
+from deepwell.server.families.batches.worker import batch_worker
 from deepwell.server.families.family import Family
 from deepwell.server.http.declaration import Declaration, Operation
 
@@ -24,5 +24,5 @@ FAMILY = Family(
         )
     ),
     router,
-    worker=BatchWorker,
+    worker=batch_worker,
 )

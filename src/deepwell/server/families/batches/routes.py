@@ -26,7 +26,7 @@ from deepwell.server.families.batches.schema import BatchesQuery, BatchRequest, 
 from deepwell.server.families.batches.source import conclude_cancelled
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.lazy_route import LazyRoute
-from deepwell.storage.batches import StoredBatch
+from deepwell.storage.batches import BATCH_JOB, StoredBatch
 from deepwell.storage.database import Tenant
 
 __all__ = ["MAX_INPUT_BYTES", "cancel_batch", "router"]
@@ -56,7 +56,7 @@ def router(context: ServerContext) -> APIRouter:
             output_expires_after=body.output_expires_after.seconds if body.output_expires_after else None,
             payload=payload_of(principal_of(request)),
         )
-        state.jobs_changed.set()
+        state.wake(BATCH_JOB)
         return json_response(_body(batch))
 
     # The families declare the endpoints that batches may use, so the request's model is made here.
@@ -97,7 +97,7 @@ async def cancel_batch(
     job = await state.jobs.cancel(tenant, id)
     if job.status == "cancelled":  # no worker had it
         batch = await conclude_cancelled(state, tenant, batch)
-    state.jobs_changed.set()
+    state.wake(BATCH_JOB)
     return batch
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from deepwell.errors import DeepwellError, InvalidModelFile
+from deepwell.errors import InvalidModelFile
 from deepwell.models.revisions.look import last_report
 from deepwell.models.revisions.news import Change, ModelNews, Report, SourceNews
 from deepwell.models.store.store import ModelStore
@@ -20,11 +20,12 @@ from deepwell.server.families.catalog.bodies import (
     UpdateReport,
     ValueUpdate,
 )
+from deepwell.server.families.job_worker import Chore
 from deepwell.server.options import CatalogOptions
 from deepwell.storage.database import LOCAL, Tenant
 from deepwell.storage.jobs import Job
 
-__all__ = ["UPDATES_JOB", "UpdateSchedule", "enqueue_updates", "update_report"]
+__all__ = ["UPDATES_JOB", "enqueue_updates", "update_chores", "update_report"]
 
 UPDATES_JOB: Final = "model.updates"
 """Kind of the jobs that look for new revisions."""
@@ -32,7 +33,6 @@ UPDATES_JOB: Final = "model.updates"
 _PAYLOAD: Final = json.dumps({"models": "all"})
 _LOOK_S: Final = 3600.0  # between looks at the clock
 _EVERY_S: Final = {"daily": 86_400.0, "weekly": 7 * 86_400.0}
-_log = logging.getLogger("deepwell.server")
 
 
 async def enqueue_updates(context: ServerContext, tenant: Tenant) -> Job:
@@ -52,43 +52,27 @@ def update_report(store: ModelStore) -> UpdateReport:
     return UpdateReport(_unix(report.checked), [_model(one) for one in report.models])
 
 
-class UpdateSchedule:
-    """Queues a look for new revisions whenever the setting `model_updates` says that one is due."""
+def update_chores(context: ServerContext, options: CatalogOptions) -> Sequence[Chore]:
+    """Returns the chore that queues a look for new revisions whenever the setting `model_updates` says that one is due."""
+    store, every_s = ModelStore(options.settings.models_dir), _EVERY_S.get(options.settings.model_updates)
+    if every_s is None:
+        return ()
 
-    def __init__(self, context: ServerContext, options: CatalogOptions) -> None:
-        self._context = context
-        self._store = ModelStore(options.settings.models_dir)
-        self._every_s = _EVERY_S.get(options.settings.model_updates)
-        self._task: asyncio.Task[None] | None = None
+    async def look() -> None:
+        if await asyncio.to_thread(_is_due, store, every_s):
+            await enqueue_updates(context, LOCAL)
 
-    def start(self) -> None:
-        """Starts to look at the clock, in the first process of a server."""
-        if self._every_s is not None and self._context.options.worker == 0:
-            self._task = asyncio.create_task(self._run(self._every_s))
+    return (Chore("new revisions of models cannot be looked for", look, _LOOK_S),)
 
-    async def stop(self) -> None:
-        """Ends it. A job that is queued stays so."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
 
-    async def _run(self, every_s: float) -> None:
-        while True:
-            try:
-                if await asyncio.to_thread(self._is_due, every_s):
-                    await enqueue_updates(self._context, LOCAL)
-            except DeepwellError as error:
-                _log.warning("new revisions of models cannot be looked for: %s", error)
-            await asyncio.sleep(_LOOK_S)
-
-    def _is_due(self, every_s: float) -> bool:
-        try:
-            report = Report.read(self._store.root)
-        except InvalidModelFile:  # the next report takes its place
-            return True
-        if report is None:
-            return bool(self._store.names())
-        return datetime.now(UTC).timestamp() - _unix(report.checked) >= every_s
+def _is_due(store: ModelStore, every_s: float) -> bool:
+    try:
+        report = Report.read(store.root)
+    except InvalidModelFile:  # the next report takes its place
+        return True
+    if report is None:
+        return bool(store.names())
+    return datetime.now(UTC).timestamp() - _unix(report.checked) >= every_s
 
 
 def _unix(text: str) -> int:

@@ -1,4 +1,4 @@
-"""`PullWorker`: claims jobs that fetch models or look for new revisions, and follows the process that does each."""
+"""Runs jobs that fetch models or look for new revisions: follows the process that does each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from deepwell.models.store.shapes import shipped_shapes
 from deepwell.server.context import ServerContext
 from deepwell.server.families.catalog.child import PullOrder
 from deepwell.server.families.catalog.looking import LookOrder
-from deepwell.server.families.catalog.updates import UPDATES_JOB, UpdateSchedule
-from deepwell.server.observe.jobs import traced
+from deepwell.server.families.catalog.updates import UPDATES_JOB, update_chores
+from deepwell.server.families.job_worker import JobWorker, Work
 from deepwell.server.options import CatalogOptions
-from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+from deepwell.storage.jobs.runner import JobOutcome, JobRun
 
-__all__ = ["PULL_JOB", "PullWorker", "payload_of"]
+__all__ = ["PULL_JOB", "payload_of", "pull_worker"]
 
 PULL_JOB: Final = "model.pull"
 """Kind of the jobs that fetch a model."""
@@ -40,45 +40,22 @@ def payload_of(model: str) -> str:
     return _encode({"model": model}).decode()
 
 
-class PullWorker:
-    """The pulls and the looks for new revisions of one process. They begin when there is a database."""
+def pull_worker(context: ServerContext, _app: object = None) -> JobWorker:
+    """Returns what fetches models and looks for new revisions. Bytes that were received at its stop are kept."""
+    assert context.options.catalog is not None  # the family is off without one
+    works = [Work([PULL_JOB, UPDATES_JOB], _Children(context, context.options.catalog).run, _MOST)]
+    return JobWorker(context, works, update_chores(context, context.options.catalog))
+
+
+class _Children:
+    """The processes that do the work."""
 
     def __init__(self, context: ServerContext, options: CatalogOptions) -> None:
         self._context = context
         self._options = options
         self._lease_s = context.options.files.job_lease_s
-        self._runner: JobRunner | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._schedule = UpdateSchedule(context, options)
 
-    def start(self) -> None:
-        """Starts to claim jobs."""
-        self._schedule.start()
-        self._task = asyncio.create_task(self._begin())
-
-    async def stop(self) -> None:
-        """Returns every job to the queue, where the next server goes on with it: received bytes stay."""
-        await self._schedule.stop()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
-        if self._runner is not None:
-            await self._runner.stop()
-
-    async def _begin(self) -> None:
-        await self._context.kept.wait()
-        state = self._context.state
-        self._runner = JobRunner(
-            state.jobs,
-            [PULL_JOB, UPDATES_JOB],
-            state.owner,
-            traced(self._context.observer, self._work),
-            lease_s=self._lease_s,
-            most=_MOST,
-        )
-        self._runner.start()
-
-    async def _work(self, run: JobRun) -> JobOutcome:
+    async def run(self, run: JobRun) -> JobOutcome:
         if run.cancelled.is_set():
             return JobOutcome("cancelled")
         if run.job.kind == UPDATES_JOB:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from deepwell.dialogue.completion import Counts
-from deepwell.dialogue.dialogue import Said, Turn
+from deepwell.dialogue.dialogue import ParsedOutput, Turn
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.media.images.encode import MEDIA_TYPES
 from deepwell.server.families.chat.bodies import (
@@ -48,7 +48,7 @@ class _Collected:
     """The parts of an answer so far."""
 
     remarks: list[str] = field(default_factory=list[str])
-    said: Said = field(default_factory=Said)
+    said: ParsedOutput = field(default_factory=ParsedOutput)
     images: list[MessageImage] = field(default_factory=list[MessageImage])
     sound: list[bytes] = field(default_factory=list[bytes])
     last: Turn | None = None

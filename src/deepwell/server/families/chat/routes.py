@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deepwell.dialogue.completion import Choice
-from deepwell.dialogue.dialogue import Dialogue, Plan, Said, Turn
+from deepwell.dialogue.dialogue import Dialogue, ParsedOutput, Plan, Turn
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.media.speech.encode import LABEL
@@ -157,7 +157,7 @@ class _ChatAnswer:
         self._with_logprobs = with_logprobs
 
     async def whole(self) -> bytes:
-        said = [Said() for _ in self._choices]
+        said = [ParsedOutput() for _ in self._choices]
         entries: list[list[ChatLogprob]] = [[] for _ in self._choices]
         last: dict[int, Turn] = {}
         async for turn in self._answering.converse(self._plan, self._choices):
@@ -176,7 +176,7 @@ class _ChatAnswer:
     def _completion(
         self,
         created: int,
-        said: Sequence[Said],
+        said: Sequence[ParsedOutput],
         entries: Sequence[list[ChatLogprob]],
         last: Mapping[int, Turn],
     ) -> ChatCompletion:
@@ -211,7 +211,7 @@ class _ChatAnswer:
             made = ChatChunk(self._id, created, self._model, model.fingerprint, [choice], blank, route=route)
             return event(_encode(made))
 
-        said = [Said() for _ in self._choices]
+        said = [ParsedOutput() for _ in self._choices]
         entries: list[list[ChatLogprob]] = [[] for _ in self._choices]
         last: dict[int, Turn] = {}
         async for turn in self._answering.converse(self._plan, self._choices):
@@ -246,7 +246,7 @@ class _ChatAnswer:
         return usage([one.counts for one in turns], len(turns), turns[0].ledger or self._plan.ledger)
 
 
-def _deltas(turn: Turn, said: Said) -> list[ChatDelta]:
+def _deltas(turn: Turn, said: ParsedOutput) -> list[ChatDelta]:
     """Returns the deltas of a turn. `said` has taken the turn in, which gave the calls their ids."""
     deltas: list[ChatDelta] = []
     for part in turn.events:

@@ -1,4 +1,4 @@
-"""`ComplianceWorker`: runs queued compliance checks beside requests, in a thread, in the first process of a server."""
+"""Runs queued compliance checks beside requests, in a thread."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from deepwell.safety.guard import Guard
 from deepwell.safety.policy import Policy
 from deepwell.safety.terms.pull import lists_folder
 from deepwell.server.context import ServerContext
-from deepwell.server.observe.jobs import traced
+from deepwell.server.families.job_worker import JobWorker, Work
 from deepwell.settings import Settings
-from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+from deepwell.storage.jobs.runner import JobOutcome, JobRun
 
 if TYPE_CHECKING:
     from deepwell.safety.compliance.context import Context
 
-__all__ = ["COMPLIANCE_JOB", "ComplianceWorker"]
+__all__ = ["COMPLIANCE_JOB", "compliance_worker"]
 
 COMPLIANCE_JOB = "compliance.check"
 """Kind of the jobs."""
@@ -30,41 +30,18 @@ class _Stopped(BaseException):
     """Raised when the job is cancelled or the server stops. A check takes no notice of it: it is no failure of its own."""
 
 
-class ComplianceWorker:
-    """The compliance checks of one server. They look at the configuration that it was started with."""
+def compliance_worker(context: ServerContext, _app: object = None) -> JobWorker:
+    """Returns what runs compliance checks, in the first process of a server."""
+    return JobWorker(context, [Work([COMPLIANCE_JOB], _Checks(context).run)], first_alone=True)
+
+
+class _Checks:
+    """The checks look at the configuration that the server was started with."""
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._starting: asyncio.Task[None] | None = None
-        self._runner: JobRunner | None = None
 
-    def start(self) -> None:
-        """Starts to claim jobs, in the first process of a server."""
-        if self._context.options.worker == 0:
-            self._starting = asyncio.create_task(self._begin())
-
-    async def stop(self) -> None:
-        """Returns a job under way to the queue. Its thread ends with the step that it is at."""
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait((self._starting,))
-        if self._runner is not None:
-            await self._runner.stop()
-
-    async def _begin(self) -> None:
-        await self._context.kept.wait()
-        state, lease_s = self._context.state, self._context.options.files.job_lease_s
-        self._runner = JobRunner(
-            state.jobs,
-            [COMPLIANCE_JOB],
-            state.owner,
-            traced(self._context.observer, self._run),
-            lease_s=lease_s,
-            most=1,
-        )
-        self._runner.start()
-
-    async def _run(self, run: JobRun) -> JobOutcome:
+    async def run(self, run: JobRun) -> JobOutcome:
         packs: list[str] = json.loads(run.job.payload)["packs"]
         stop = threading.Event()
         checking = asyncio.ensure_future(asyncio.to_thread(self._report, packs, run, stop))

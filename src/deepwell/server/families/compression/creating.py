@@ -63,7 +63,7 @@ async def create_compression(context: ServerContext, principal: Principal, body:
             await _check_file(context, principal, id, param, most)
     names = tuple(id for id in (body.text_file, body.held_out_file) if id is not None)
     job = await state.works.create(tenant, COMPRESS_JOB, WorkPayload(asked, names, principal.key_id))
-    state.tuning_wake()
+    state.wake(COMPRESS_JOB)
     return job
 
 

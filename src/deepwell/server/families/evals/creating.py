@@ -23,7 +23,7 @@ from deepwell.server.families.evals.schema import (
 from deepwell.server.families.graders.routes import check_models
 from deepwell.storage.clock import shared_time
 from deepwell.storage.database import Tenant
-from deepwell.storage.tuning.evals import StoredEval, StoredRun, new_id
+from deepwell.storage.tuning.evals import EVAL_JOB, StoredEval, StoredRun, new_id
 from deepwell.tuning.evaluate.graders import Multi, TextSimilarity, parse_grader
 
 __all__ = ["create_eval", "create_run"]
@@ -117,7 +117,7 @@ async def create_run(
         created_at=int(shared_time()),
     )
     run = await state.evals.create_run(tenant, run, file_id=file_id, payload=payload_of(principal))
-    state.evals_wake()
+    state.wake(EVAL_JOB)
     return run
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-
-from deepwell.server.context import ServerContext
 from deepwell.server.families.evals.bodies import (
     Eval,
     EvalDeleted,
@@ -17,15 +14,11 @@ from deepwell.server.families.evals.bodies import (
 )
 from deepwell.server.families.evals.routes import EVAL, EVALS, ITEMS, RUN, RUNS, router
 from deepwell.server.families.evals.schema import EvalRequest, EvalRunRequest, EvalUpdateRequest
-from deepwell.server.families.evals.worker import EvalWorker
-from deepwell.server.families.family import BackgroundWorker, Family
+from deepwell.server.families.evals.worker import eval_worker
+from deepwell.server.families.family import Family
 from deepwell.server.http.declaration import Declaration, Operation
 
 __all__ = ["FAMILY"]
-
-
-def _worker(context: ServerContext, _app: FastAPI) -> BackgroundWorker:
-    return EvalWorker(context)
 
 
 FAMILY = Family(
@@ -48,5 +41,5 @@ FAMILY = Family(
         scope="tuning",
     ),
     router,
-    worker=_worker,
+    worker=eval_worker,
 )

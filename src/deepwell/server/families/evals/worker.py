@@ -1,4 +1,4 @@
-"""`EvalWorker`: runs evaluations, a few rows at a time and behind everybody who waits for an answer."""
+"""Runs evaluations, a few rows at a time and behind everybody who waits for an answer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from deepwell.server.families.evals.sampling import Sampler, given_sample
 from deepwell.server.families.evals.schema import FileContent, JsonlSource, SampledSource
 from deepwell.server.families.evals.summary import ItemBody, summed
 from deepwell.server.families.graders.models import ServedGrading
-from deepwell.server.observe.jobs import traced
+from deepwell.server.families.job_worker import JobWorker, Work
 from deepwell.storage.clock import shared_time
-from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.tuning.evals import EVAL_JOB, OutputItem, StoredRun
 from deepwell.tuning.evaluate.graders import Grade, Grader, parse_grader, run_grader
 
-__all__ = ["EvalWorker"]
+__all__ = ["eval_worker"]
 
 _log = logging.getLogger("deepwell.server")
 _MOST_RUNS = 2  # at a time
@@ -34,48 +34,19 @@ _encode = msgspec.json.encode
 _sources: TypeAdapter[JsonlSource | SampledSource] = TypeAdapter(JsonlSource | SampledSource)
 
 
-class EvalWorker:
-    """The runs of one process. Every process of a server has such a worker."""
+def eval_worker(context: ServerContext, _app: object = None) -> JobWorker:
+    """Returns what runs evaluations, in every process of a server. Rows under way at its stop are judged again."""
 
-    def __init__(self, context: ServerContext) -> None:
-        self._context = context
-        self._starting: asyncio.Task[None] | None = None
-        self._runner: JobRunner | None = None
-
-    def start(self) -> None:
-        """Starts to claim jobs."""
-        self._starting = asyncio.create_task(self._begin())
-
-    async def stop(self) -> None:
-        """Returns every run to the queue. Rows under way are judged again there."""
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait((self._starting,))
-        if self._runner is not None:
-            await self._runner.stop()
-
-    async def _begin(self) -> None:
-        await self._context.kept.wait()
-        state, lease_s = self._context.state, self._context.options.files.job_lease_s
-        self._runner = JobRunner(
-            state.jobs,
-            [EVAL_JOB],
-            state.owner,
-            traced(self._context.observer, self._evaluate),
-            lease_s=lease_s,
-            most=_MOST_RUNS,
-        )
-        self._runner.start()
-        state.evals_wake = self._runner.wake
-
-    async def _evaluate(self, run: JobRun) -> JobOutcome:
+    async def evaluate(run: JobRun) -> JobOutcome:
         try:
-            outcome = await _Evaluation(self._context, run).go()
+            outcome = await _Evaluation(context, run).go()
         except NotFound:  # the evaluation was deleted
             return JobOutcome("cancelled")
         if outcome.status != "cancelled":
-            self._context.metrics.tuning.runs.labels(outcome.status).inc()
+            context.metrics.tuning.runs.labels(outcome.status).inc()
         return outcome
+
+    return JobWorker(context, [Work([EVAL_JOB], evaluate, _MOST_RUNS)])
 
 
 class _Evaluation:

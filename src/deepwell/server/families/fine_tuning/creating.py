@@ -17,6 +17,7 @@ from deepwell.server.families.fine_tuning.reinforced import check_grader
 from deepwell.server.families.fine_tuning.schema import FineTuningRequest
 from deepwell.storage.database import Tenant
 from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.tuning.fine_tuning import TUNE_JOB
 from deepwell.storage.tuning.records import StoredFineTuning
 
 __all__ = ["NEEDED", "TuningUnavailable", "audited", "create_job", "missing_packages"]
@@ -91,7 +92,7 @@ async def create_job(
         options=given,
         metadata=body.metadata,
     )
-    state.tuning_wake()
+    state.wake(TUNE_JOB)
     await audited(context, principal, "create", job)
     return job
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-
-from deepwell.server.context import ServerContext
-from deepwell.server.families.family import BackgroundWorker, Family
+from deepwell.server.families.family import Family
 from deepwell.server.families.fine_tuning.bodies import (
     FineTuningCheckpointList,
     FineTuningEventList,
@@ -14,17 +11,13 @@ from deepwell.server.families.fine_tuning.bodies import (
 )
 from deepwell.server.families.fine_tuning.routes import JOB, JOBS, router
 from deepwell.server.families.fine_tuning.schema import FineTuningRequest
-from deepwell.server.families.fine_tuning.worker import TuningWorker
+from deepwell.server.families.fine_tuning.worker import tuning_worker
 from deepwell.server.http.declaration import Declaration, Operation
 
 __all__ = ["FAMILY"]
 
 _PERMISSIONS = "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions"
 _ALONE = "checkpoints are their tenant's alone: there are no projects to share them with"
-
-
-def _worker(context: ServerContext, _app: FastAPI) -> BackgroundWorker:
-    return TuningWorker(context)
 
 
 FAMILY = Family(
@@ -47,5 +40,5 @@ FAMILY = Family(
         },
     ),
     router,
-    worker=_worker,
+    worker=tuning_worker,
 )

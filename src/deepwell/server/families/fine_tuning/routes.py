@@ -21,6 +21,7 @@ from deepwell.server.families.fine_tuning.described import checkpoint_body, even
 from deepwell.server.families.fine_tuning.schema import CheckpointsQuery, FineTuningQuery, FineTuningRequest
 from deepwell.server.families.pages import ends_of
 from deepwell.server.http.json_route import JsonRoute, json_response
+from deepwell.storage.tuning.fine_tuning import TUNE_JOB
 from deepwell.storage.tuning.records import StoredFineTuning
 
 __all__ = ["JOB", "JOBS", "router"]
@@ -72,7 +73,7 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post(f"{JOB}/resume", summary="Resume a fine-tuning job", response_model=None)
     async def resume(request: Request, fine_tuning_job_id: str) -> Response:
         job = await context.state.tunings.resume(tenant_of(request), fine_tuning_job_id)
-        context.state.tuning_wake()
+        context.state.wake(TUNE_JOB)
         await audited(context, principal_of(request), "resume", job)
         return answer(request, job)
 

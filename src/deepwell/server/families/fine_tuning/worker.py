@@ -1,82 +1,76 @@
-"""`TuningWorker`: the trainings and other runs of one server, and the models that they have made."""
+"""The trainings and other runs of one server, and the models that they have made."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from deepwell.errors import DeepwellError
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
-from deepwell.server.families.fine_tuning.sessions.worker import SessionWorker
+from deepwell.server.families.fine_tuning.sessions.adapters import SessionAdapters
+from deepwell.server.families.fine_tuning.sessions.training import SessionTraining
 from deepwell.server.families.fine_tuning.training import Training
 from deepwell.server.families.fine_tuning.works.compressing import CompressionRun, drop_partial
 from deepwell.server.families.fine_tuning.works.following import WorkRun, work_folders
 from deepwell.server.families.fine_tuning.works.optimising import OptimisationRun
-from deepwell.server.observe.jobs import traced
-from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+from deepwell.server.families.job_worker import Chore, JobWorker, Work
+from deepwell.storage.clock import shared_time
+from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.tuning.fine_tuning import TUNE_JOB
+from deepwell.storage.tuning.sessions import SESSION_JOB
 from deepwell.storage.tuning.works import COMPRESS_JOB, OPTIMISE_JOB, WORKS
 
-__all__ = ["TuningWorker"]
+__all__ = ["tuning_worker"]
 
-_log = logging.getLogger("deepwell.server")
 _SWEEP_S = 10.0
 _RUNS: Final[Mapping[str, type[WorkRun]]] = {COMPRESS_JOB: CompressionRun, OPTIMISE_JOB: OptimisationRun}
 
 
-class TuningWorker:
-    """Trains in the first process of a server. Every process of it knows the models, because they share the engines."""
+def tuning_worker(context: ServerContext, _app: object = None) -> JobWorker:
+    """Returns what trains in the first process of a server.
 
-    def __init__(self, context: ServerContext) -> None:
+    A job under way at its stop goes on from its last checkpoint. Every process of the server knows the models, because they
+    share the engines.
+    """
+    most, idle_s = context.options.tuning.jobs, context.options.tuning.session_idle_s
+    context.tuned = models = TunedModels(context)
+    context.sessions = adapters = SessionAdapters(context)
+    runs = _Runs(context, models, adapters)
+
+    async def sweep_sessions() -> None:
+        await adapters.sweep(idle_s, shared_time())
+
+    sessions = Chore("session adapters cannot be swept", sweep_sessions, _SWEEP_S)
+
+    async def forget_sessions() -> None:
+        if context.options.worker == 0 and context.kept.is_set():
+            await sessions.survived()
+
+    context.on_erasure(forget_sessions)
+    return JobWorker(
+        context,
+        [Work([TUNE_JOB, *WORKS], runs.run, most), Work([SESSION_JOB], runs.train_session, min(most, 1))],
+        [
+            Chore("fine-tuned models cannot be loaded", models.load_all),
+            Chore("old fine-tuning cannot be swept", runs.sweep, _SWEEP_S),
+            sessions,
+        ],
+        first_alone=True,
+    )
+
+
+class _Runs:
+    """Trainings and other runs, and what they leave."""
+
+    def __init__(self, context: ServerContext, models: TunedModels, adapters: SessionAdapters) -> None:
         self._context = context
-        self._models = TunedModels(context)
-        context.tuned = self._models
-        self._sessions = SessionWorker(context, self._models)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._runner: JobRunner | None = None
+        self._models = models
+        self._adapters = adapters
 
-    def start(self) -> None:
-        """Starts to claim jobs, in the first process of a server."""
-        if self._context.options.worker == 0:
-            self._tasks = [asyncio.create_task(self._begin())]
-
-    async def stop(self) -> None:
-        """Returns a job under way to the queue, where the next server goes on from its last checkpoint."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._sessions.stop()
-        if self._runner is not None:
-            await self._runner.stop()
-
-    async def _begin(self) -> None:
-        context = self._context
-        await context.kept.wait()
-        state, options = context.state, context.options
-        await _survived("fine-tuned models cannot be loaded", self._models.load_all())
-        if options.tuning.jobs:
-            self._runner = JobRunner(
-                state.jobs,
-                [TUNE_JOB, *WORKS],
-                state.owner,
-                traced(context.observer, self._work),
-                lease_s=options.files.job_lease_s,
-                most=options.tuning.jobs,
-            )
-            self._runner.start()
-            state.tuning_wake = self._runner.wake
-        self._tasks.append(asyncio.create_task(self._sessions.run()))
-        while True:
-            await _survived("old fine-tuning cannot be swept", self._sweep())
-            await asyncio.sleep(_SWEEP_S)
-
-    async def _work(self, run: JobRun) -> JobOutcome:
+    async def run(self, run: JobRun) -> JobOutcome:
         if run.job.kind == TUNE_JOB:
             return await self._train(run)
         kind, command = run.job.kind, self._context.options.tuning.command
@@ -106,7 +100,11 @@ class TuningWorker:
             metrics.jobs.labels(outcome.status).inc()
         return outcome
 
-    async def _sweep(self) -> None:
+    async def train_session(self, run: JobRun) -> JobOutcome:
+        command = self._context.options.tuning.command
+        return await SessionTraining(self._context, self._models, self._adapters, run, command).go()
+
+    async def sweep(self) -> None:
         state = self._context.state
         for tenant, job in await state.training.lost():
             await state.tunings.requeue(tenant, job.id)
@@ -121,12 +119,3 @@ def _drop(folders: Sequence[Path]) -> None:
     for folder in folders:
         drop_partial(folder)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _survived(what: str, work: Awaitable[None]) -> None:
-    """Waits for work whose failure goes to the log, with its traceback if it was not foreseen."""
-    try:
-        await work
-    except Exception as error:
-        foreseen = isinstance(error, DeepwellError)
-        _log.warning("%s: %s", what, error, exc_info=None if foreseen else error)

@@ -24,7 +24,7 @@ from deepwell.server.families.message_batches.bodies import (
 )
 from deepwell.server.families.message_batches.schema import MessageBatchesQuery, MessageBatchRequest
 from deepwell.server.http.json_route import JsonRoute, json_response
-from deepwell.storage.batches import StoredBatch
+from deepwell.storage.batches import BATCH_JOB, StoredBatch
 from deepwell.storage.blobs import Draft
 from deepwell.storage.database import Tenant
 
@@ -55,7 +55,7 @@ def router(context: ServerContext) -> APIRouter:
             )
         finally:
             draft.discard()
-        state.jobs_changed.set()
+        state.wake(BATCH_JOB)
         return json_response(_body(request, batch))
 
     @routes.get(_BATCHES, summary="List message batches (Anthropic)", response_model=None)

@@ -15,9 +15,9 @@ from deepwell.media.recognition.process import NEEDED as RECOGNITION_NEEDS
 from deepwell.media.speech.process import NEEDED as SPEECH_NEEDS
 from deepwell.models.formats.kinds import ModelKind, kind_of
 from deepwell.models.store.store import ModelStore
+from deepwell.paths import user_path
 from deepwell.server.families.models.bodies import MediaKind, ModelCard
 from deepwell.server.options import ServerOptions
-from deepwell.settings.paths import user_path
 
 __all__ = ["media_cards"]
 

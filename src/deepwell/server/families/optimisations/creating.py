@@ -70,7 +70,7 @@ async def create_optimisation(
         raise _named(error, paths, body) from None
     names = tuple(one.id for one in (data, held_out) if one is not None)
     job = await state.works.create(tenant, OPTIMISE_JOB, WorkPayload(asked, names, principal.key_id))
-    state.tuning_wake()
+    state.wake(OPTIMISE_JOB)
     return job
 
 

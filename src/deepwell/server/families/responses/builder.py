@@ -42,7 +42,7 @@ from deepwell.server.families.responses.bodies import (
     SearchEvent,
     TopLogprob,
 )
-from deepwell.server.families.responses.citing import Found, Spoken
+from deepwell.server.families.responses.citing import Found, OutputPart
 from deepwell.server.families.responses.image_parts import ImageBegun, ImageEnded, ImageShown
 from deepwell.server.families.responses.item_schema import sealed
 from deepwell.server.families.responses.items import item_id
@@ -121,24 +121,24 @@ class ResponseBuilder:
         self._tell("response.in_progress")
         return self._take_events()
 
-    def take(self, spoken: Spoken) -> list[ResponseEvent]:
+    def take(self, part: OutputPart) -> list[ResponseEvent]:
         """Adds the output of one step, a citation of the text before it, a search, or a part of a picture."""
-        match spoken:
+        match part:
             case Found(queries, results):
                 return self._search(queries, results)
             case FileCitation():
-                return self._cite(spoken)
+                return self._cite(part)
             case ImageBegun():
-                return self._begin_image(spoken)
+                return self._begin_image(part)
             case ImageShown():
-                return self._show_image(spoken)
+                return self._show_image(part)
             case ImageEnded():
-                return self._end_image(spoken)
+                return self._end_image(part)
             case McpListed() | McpBegun() | McpEnded() | McpAsked():
-                self._mcp.take(spoken)
+                self._mcp.take(part)
                 return self._take_events()
             case Turn():
-                return self._turn(spoken)
+                return self._turn(part)
 
     def _turn(self, turn: Turn) -> list[ResponseEvent]:
         entries = self._logprobs(turn.entries) if self._with_logprobs else []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepwell.knowledge.answer.cite import Citation, Dropped, GroundedAnswer
     from deepwell.knowledge.answer.text import Sentence
 
-__all__ = ["Found", "Spoken", "spoken"]
+__all__ = ["Found", "OutputPart", "cited_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,18 @@ class Found:
     results: list[FileSearchResult] | None
 
 
-Spoken = Turn | FileCitation | Found | ImageBegun | ImageShown | ImageEnded | McpPart
+OutputPart = Turn | FileCitation | Found | ImageBegun | ImageShown | ImageEnded | McpPart
 """A part that a response is built of. A citation belongs to the text of the turn before it."""
 
 
-async def spoken(
+async def cited_parts(
     turns: AsyncGenerator[Turn, None],
     search: Searched,
     results: list[FileSearchResult] | None,
     *,
     prose: bool,
     answered: Callable[[GroundedAnswer], None],
-) -> AsyncGenerator[Spoken, None]:
+) -> AsyncGenerator[OutputPart, None]:
     """Yields a search and the answer that rests on it.
 
     Args:
@@ -97,9 +97,9 @@ class _CitedAnswer:
         self._cut = SentenceStream()
         self._text = AnswerText(self._search.passages, language_of(self._search.query))
 
-    async def take(self, turn: Turn) -> list[Spoken]:
+    async def take(self, turn: Turn) -> list[OutputPart]:
         """Returns what a turn becomes: text that passed, its citations, and everything that is no text."""
-        found: list[Spoken] = []
+        found: list[OutputPart] = []
         for event in turn.events:
             if isinstance(event, Content):
                 found += await self._checked(turn, self._cut.push(event.text))
@@ -130,8 +130,8 @@ class _CitedAnswer:
             quoted=self._quotes,
         )
 
-    async def _checked(self, turn: Turn, ready: Sequence[tuple[Sentence, str]]) -> list[Spoken]:
-        found: list[Spoken] = []
+    async def _checked(self, turn: Turn, ready: Sequence[tuple[Sentence, str]]) -> list[OutputPart]:
+        found: list[OutputPart] = []
         for sentence, gap in ready:
             checked = await self._checker.check(sentence)
             if checked.dropped is not None:
@@ -140,7 +140,7 @@ class _CitedAnswer:
                 found += self._told(turn, *self._text.add(checked, gap))
         return found
 
-    async def quoted(self, turn: Turn) -> list[Spoken]:
+    async def quoted(self, turn: Turn) -> list[OutputPart]:
         """Returns the words of the best passage that are nearest to the question, in place of the model's."""
         from deepwell.knowledge.answer.grounded import quotation
 
@@ -150,7 +150,7 @@ class _CitedAnswer:
             turn, *self._text.add(await quotation(search.query, search.passages[0], search.embedder))
         )
 
-    def _told(self, turn: Turn, text: str, citations: Sequence[Citation]) -> list[Spoken]:
+    def _told(self, turn: Turn, text: str, citations: Sequence[Citation]) -> list[OutputPart]:
         self._said = True
         shown = replace(turn, events=(Content(text),), entries=(), finish_reason=None)
         return [shown, *(FileCitation(one.file_id, one.filename, one.index) for one in citations)]

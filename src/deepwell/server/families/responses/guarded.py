@@ -14,7 +14,7 @@ import msgspec
 from deepwell.dialogue.dialogue import Turn
 from deepwell.dialogue.parsers.events import CallStart, Content
 from deepwell.server.families.responses.bodies import FileCitation
-from deepwell.server.families.responses.citing import Found, Spoken
+from deepwell.server.families.responses.citing import Found, OutputPart
 from deepwell.server.guarding.checked import Checked
 from deepwell.server.guarding.guard import ServerGuard
 
@@ -22,8 +22,8 @@ __all__ = ["guarded"]
 
 
 async def guarded(
-    guard: ServerGuard, checked: Checked | None, parts: AsyncGenerator[Spoken, None]
-) -> AsyncGenerator[Spoken, None]:
+    guard: ServerGuard, checked: Checked | None, parts: AsyncGenerator[OutputPart, None]
+) -> AsyncGenerator[OutputPart, None]:
     """Yields the parts of an answer, read by the guard. A citation leaves behind the text that it belongs to, or not at all.
 
     Raises:
@@ -58,11 +58,11 @@ class _Shown:
     waiting: list[FileCitation]
     told: int = field(default=0, init=False)  # characters
 
-    def split(self, turn: Turn) -> list[Spoken]:
+    def split(self, turn: Turn) -> list[OutputPart]:
         """Returns the parts of a turn, with the citations that may leave behind each."""
         if turn.finish_reason == "content_filter":
             self.waiting.clear()  # their text may not have left
-        parts: list[Spoken] = []
+        parts: list[OutputPart] = []
         for event in turn.events:
             if not isinstance(event, Content):
                 parts += self._cited(over=True)

@@ -23,7 +23,7 @@ from deepwell.server.attachments.wording import own_words, transcripts_in
 from deepwell.server.context import ServerContext
 from deepwell.server.families.generation_bodies import arguments_object
 from deepwell.server.families.responses.bodies import ImageCallError
-from deepwell.server.families.responses.citing import Spoken
+from deepwell.server.families.responses.citing import OutputPart
 from deepwell.server.families.responses.image_parts import ImageBegun, ImageEnded, ImageShown
 from deepwell.server.families.responses.image_schema import ImageChoice, ImageSpec
 from deepwell.server.families.responses.item_schema import MessageInput
@@ -124,8 +124,8 @@ async def image_asked(
 
 
 async def with_images(
-    context: ServerContext, asked: ImageAsked, parts: AsyncGenerator[Spoken, None]
-) -> AsyncGenerator[Spoken, None]:
+    context: ServerContext, asked: ImageAsked, parts: AsyncGenerator[OutputPart, None]
+) -> AsyncGenerator[OutputPart, None]:
     """Yields the parts of an answer with the pictures that it calls for in place of the calls.
 
     What keeps a picture from being drawn becomes part of the answer: the call has failed, and a text says why.
@@ -149,8 +149,8 @@ async def with_images(
 
 
 async def _produced(
-    context: ServerContext, asked: ImageAsked, made: Production, parts: AsyncGenerator[Spoken, None]
-) -> AsyncGenerator[Spoken, None]:
+    context: ServerContext, asked: ImageAsked, made: Production, parts: AsyncGenerator[OutputPart, None]
+) -> AsyncGenerator[OutputPart, None]:
     """Yields the parts of an answer that the server has chosen: remarks, the picture, and the text."""
     remarks = list(made.remarks)
     if made.prompt:
@@ -171,8 +171,8 @@ async def _produced(
 
 
 async def _with_calls(
-    context: ServerContext, asked: ImageAsked, parts: AsyncGenerator[Spoken, None]
-) -> AsyncGenerator[Spoken, None]:
+    context: ServerContext, asked: ImageAsked, parts: AsyncGenerator[OutputPart, None]
+) -> AsyncGenerator[OutputPart, None]:
     """Yields the parts of the model's answer with pictures in place of the calls for them."""
     calls: dict[int, str] = {}  # arguments of the calls that are not over, by their number
     count = 0
@@ -206,7 +206,7 @@ def _is_call(event: Event) -> bool:
 
 async def _called(
     context: ServerContext, asked: ImageAsked, calls: dict[int, str], count: int
-) -> AsyncGenerator[Spoken, None]:
+) -> AsyncGenerator[OutputPart, None]:
     """Yields the picture of a call that is over, if there is one."""
     for arguments in calls.values():
         given = arguments_object(arguments).get("prompt")
@@ -218,7 +218,7 @@ async def _called(
 
 async def _drawn(
     context: ServerContext, asked: ImageAsked, prompt: str, count: int = 1
-) -> AsyncGenerator[Spoken | int, None]:
+) -> AsyncGenerator[OutputPart | int, None]:
     """Yields the parts of one picture, and the number of its prompt's tokens."""
     wish = asked.wish
     quality = "medium" if wish.quality == "auto" else wish.quality

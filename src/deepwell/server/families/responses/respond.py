@@ -23,7 +23,7 @@ from deepwell.server.families.reasoning import reasoning_of
 from deepwell.server.families.responses.attached import as_text
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
-from deepwell.server.families.responses.citing import Spoken
+from deepwell.server.families.responses.citing import OutputPart
 from deepwell.server.families.responses.file_search import Searched, searched, searches
 from deepwell.server.families.responses.history import before, referenced
 from deepwell.server.families.responses.image_schema import ImageChoice, ImageSpec
@@ -346,7 +346,7 @@ def builder_of(model: ServedModel, body: ResponseRequest, response: Response, pl
 
 
 async def events_until_stored(
-    parts: AsyncGenerator[Spoken, None], builder: ResponseBuilder, keep: Keep
+    parts: AsyncGenerator[OutputPart, None], builder: ResponseBuilder, keep: Keep
 ) -> AsyncGenerator[ResponseEvent, None]:
     """Yields every event of a response. It is stored before the last event, so that a reader of that event finds it stored."""
     for event in builder.begin():

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from deepwell.server.context import ServerContext
 from deepwell.server.families.family import Family
+from deepwell.server.families.job_worker import Chore, JobWorker, Work
 from deepwell.server.families.vector_stores.bodies import (
     FileBatch,
     FileChunkList,
@@ -28,23 +29,44 @@ from deepwell.server.families.vector_stores.schema import (
     StoreUpdate,
 )
 from deepwell.server.http.declaration import Declaration, Operation
-from deepwell.server.knowledge import IngestWorker
+from deepwell.storage.jobs.runner import JobOutcome, JobRun
+from deepwell.storage.knowledge.files import INGEST_JOB
+from deepwell.storage.knowledge.sources import FOLLOW_JOB
 
 __all__ = ["FAMILY"]
 
+_SWEEP_S = 600.0
+_MOST_FOLLOWED = 256  # sources that one process follows
 _STORES = "/v1/vector_stores"
 _STORE = "/v1/vector_stores/{vector_store_id}"
 _FILE = f"{_STORE}/files/{{file_id}}"
 _BATCH = f"{_STORE}/file_batches/{{file_batch_id}}"
 
 
-def _ingestion(context: ServerContext, _app: FastAPI) -> IngestWorker:
-    return IngestWorker(
-        lambda: context.knowledge,
-        context.kept,
-        context.observer,
-        lease_s=context.options.files.job_lease_s,
-        first=context.options.worker == 0,
+def _ingestion(context: ServerContext, _app: FastAPI) -> JobWorker:
+    async def ingest(run: JobRun) -> JobOutcome:
+        return await context.knowledge.ingest(run)
+
+    async def follow(run: JobRun) -> JobOutcome:
+        return await context.knowledge.follow(run)
+
+    async def warm() -> None:
+        await context.knowledge.warm()
+
+    async def sweep() -> None:
+        await context.knowledge.sweep()
+
+    most = context.options.knowledge.ingest_jobs
+    return JobWorker(
+        context,
+        [
+            Work([INGEST_JOB], ingest, most),
+            Work([FOLLOW_JOB], follow, _MOST_FOLLOWED if most else 0, traced=False),
+        ],
+        [
+            Chore("the embedder cannot be loaded", warm),
+            Chore("old knowledge cannot be swept", sweep, _SWEEP_S),
+        ],
     )
 
 

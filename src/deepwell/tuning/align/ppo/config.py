@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from deepwell.settings.paths import user_path
+from deepwell.paths import user_path
 from deepwell.tuning.train.config import LoraConfig, parse_config_as, read_config_as
 
 __all__ = ["PPOConfig", "RewardConfig", "StepsConfig", "parse_config", "read_config"]

@@ -127,7 +127,7 @@ class SessionAdapters:
         )
         tenant, text = principal.tenant, msgspec.json.encode(payload).decode()
         job = await self._context.state.jobs.enqueue(tenant, SESSION_JOB, text, id=ids[-1])
-        self._context.state.sessions_wake()
+        self._context.state.wake(SESSION_JOB)
         fields = {"action": "session", "job": job.id, "model": model.name, "key_id": principal.key_id}
         await self._context.audit.record(tenant, AuditRecord("fine_tuning", now_ms(), fields), durable=True)
         return "training"

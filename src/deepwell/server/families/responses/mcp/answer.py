@@ -11,7 +11,7 @@ from deepwell.dialogue.dialogue import Dialogue
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
-from deepwell.server.families.responses.citing import Spoken, spoken
+from deepwell.server.families.responses.citing import OutputPart, cited_parts
 from deepwell.server.families.responses.file_search import results_of
 from deepwell.server.families.responses.guarded import guarded
 from deepwell.server.families.responses.image_tool import with_images
@@ -32,7 +32,7 @@ def spoken_of(
     body: ResponseRequest,
     principal: Principal,
     adapter: str,
-) -> AsyncGenerator[Spoken, None]:
+) -> AsyncGenerator[OutputPart, None]:
     """Returns the parts that a response is built of: the turns of the model, the search before them, and pictures."""
     parts = _spoken_of(context, answering, said, choices, body)
     if said.mcp is not None and said.dialogue is not None:
@@ -46,13 +46,13 @@ def _spoken_of(
     said: Prompted,
     choices: Sequence[Choice],
     body: ResponseRequest,
-) -> AsyncGenerator[Spoken, None]:
+) -> AsyncGenerator[OutputPart, None]:
     if said.search is None:
         return answering.converse(said.plan, choices)
     guard, plan = answering.guard, said.plan
     # What leaves is made of passages as much as of the model's words: it is read as a whole.
     turns = answering.converse(plan if guard is None else replace(plan, checked=Checked.part()), choices)
-    parts = spoken(
+    parts = cited_parts(
         turns,
         said.search,
         results_of(said.search, body),
@@ -66,9 +66,9 @@ def _with_mcp(
     context: ServerContext,
     answering: Answering,
     said: Prompted,
-    first: AsyncGenerator[Spoken, None],
+    first: AsyncGenerator[OutputPart, None],
     request: tuple[Principal, str, ResponseRequest, Sequence[Choice]],
-) -> AsyncGenerator[Spoken, None]:
+) -> AsyncGenerator[OutputPart, None]:
     """Returns the parts of an answer with calls of tools of MCP servers, which the server makes."""
     principal, adapter, body, choices = request
     id = choices[0].request.request_id
