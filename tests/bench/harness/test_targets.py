@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
 from deepwell.cli.bench.report import Outcome
 from deepwell.errors import DeepwellError
@@ -149,3 +151,18 @@ def test_figures_of_code_that_changed_since_are_marked(tmp_path, monkeypatch):
     old, uncommitted = written(Outcome("decode_int4", {"ratio": 1.5, "roof": 0.9}, "", True))
     assert old.endswith(f", {commit}, code changed since")
     assert uncommitted.endswith(", commit unknown")
+
+
+def test_a_row_that_overruns_ends_with_what_it_started(tmp_path):
+    program = tmp_path / "row.py"
+    program.write_text(
+        "import pathlib, subprocess, sys, threading\n"
+        "wait = 'import threading; threading.Event().wait()'\n"
+        "child = subprocess.Popen([sys.executable, '-c', wait])\n"
+        "pathlib.Path(__file__).with_name('pid').write_text(str(child.pid))\n"
+        "threading.Event().wait()\n"
+    )
+    outcome = run_target(Target("late", "", f"{sys.executable} {program}", "none", 2 / 60))
+    assert not outcome.holds and "took more than" in outcome.value["error"]
+    stat = Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    until(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")

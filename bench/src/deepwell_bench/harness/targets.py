@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -145,30 +146,34 @@ def run_target(target: Target) -> Outcome:
         arguments = [sys.executable, "-m", "deepwell", *arguments[1:]]
     start = time.monotonic()
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=target.minutes * 60,
             cwd=repository(),
             env={**os.environ, "COLUMNS": os.environ.get("COLUMNS", "120")},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Outcome(
-            target.name, {"error": f"took more than {target.minutes:g} minutes"}, target.bar, False
+            start_new_session=True,
         )
     except FileNotFoundError:
         return Outcome(
             target.name, {"error": f"there is no {arguments[0]}: run `make tune`"}, target.bar, False
         )
+    with child:
+        try:
+            output, _ = child.communicate(timeout=target.minutes * 60)
+        except BaseException as error:
+            os.killpg(child.pid, signal.SIGKILL)  # what it started would disturb the next row
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            late = {"error": f"took more than {target.minutes:g} minutes"}
+            return Outcome(target.name, late, target.bar, False)
     seconds = round(time.monotonic() - start, 1)
-    last = done.stdout.strip().rpartition("\n")[2]
+    last = output.strip().rpartition("\n")[2]
     try:
         line = json.loads(last)
         return Outcome(target.name, {**line["value"], "seconds": seconds}, target.bar, line["holds"])
     except (ValueError, KeyError, TypeError):
         return Outcome(
-            target.name, {"error": f"exit status {done.returncode}: {last[:200]}"}, target.bar, False
+            target.name, {"error": f"exit status {child.returncode}: {last[:200]}"}, target.bar, False
         )
