@@ -50,7 +50,7 @@ class Chore:
     do: Callable[[], Awaitable[None]]
     every_s: float | None = None
 
-    async def survived(self) -> None:
+    async def attempt(self) -> None:
         """Does it once. A failure goes to the log, with its traceback if it was not foreseen."""
         try:
             await self.do()
@@ -68,19 +68,19 @@ class JobWorker:
         works: Sequence[Work],
         chores: Sequence[Chore] = (),
         *,
-        first_alone: bool = False,
+        first_process_only: bool = False,
     ) -> None:
         """Runs jobs of all tenants.
 
         Args:
             chores: of these, repeated ones are done in the first process of a server alone.
-            first_alone: whether jobs are, too.
+            first_process_only: whether jobs are claimed there alone, too.
         """
         self._context = context
         self._works = works
         self._chores = chores
         self._is_first = context.options.worker == 0
-        self._here = self._is_first or not first_alone
+        self._here = self._is_first or not first_process_only
         self._runners: list[JobRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -103,7 +103,7 @@ class JobWorker:
         await context.kept.wait()
         for chore in self._chores:
             if chore.every_s is None:
-                await chore.survived()
+                await chore.attempt()
         for work in self._works:
             if work.most:
                 self._claim(work)
@@ -130,5 +130,5 @@ class JobWorker:
 
 async def _repeat(chore: Chore, every_s: float) -> None:
     while True:
-        await chore.survived()
+        await chore.attempt()
         await asyncio.sleep(every_s)

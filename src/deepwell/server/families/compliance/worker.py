@@ -32,7 +32,7 @@ class _Stopped(BaseException):
 
 def compliance_worker(context: ServerContext, _app: object = None) -> JobWorker:
     """Returns what runs compliance checks, in the first process of a server."""
-    return JobWorker(context, [Work([COMPLIANCE_JOB], _Checks(context).run)], first_alone=True)
+    return JobWorker(context, [Work([COMPLIANCE_JOB], _Checks(context).run)], first_process_only=True)
 
 
 class _Checks:

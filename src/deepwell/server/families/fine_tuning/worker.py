@@ -47,7 +47,7 @@ def tuning_worker(context: ServerContext, _app: object = None) -> JobWorker:
 
     async def forget_sessions() -> None:
         if context.options.worker == 0 and context.kept.is_set():
-            await sessions.survived()
+            await sessions.attempt()
 
     context.on_erasure(forget_sessions)
     return JobWorker(
@@ -58,7 +58,7 @@ def tuning_worker(context: ServerContext, _app: object = None) -> JobWorker:
             Chore("old fine-tuning cannot be swept", runs.sweep, _SWEEP_S),
             sessions,
         ],
-        first_alone=True,
+        first_process_only=True,
     )
 
 
